@@ -1,0 +1,76 @@
+package refersam
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code is the stable, machine-readable name of what went wrong.
+type Code string
+
+// The codes a client can meet. Their spelling is part of the API.
+const (
+	CodeInvalidRequest   Code = "invalid_request"
+	CodeInvalidImage     Code = "invalid_image"
+	CodeImageTooLarge    Code = "image_too_large"
+	CodeUnsupportedMedia Code = "unsupported_media_type"
+	CodePhraseEmpty      Code = "phrase_empty"
+	CodePhraseTooLong    Code = "phrase_too_long"
+	CodeUnknownVariant   Code = "unknown_model"
+	CodeNotFound         Code = "not_found"
+	CodeMethodNotAllowed Code = "method_not_allowed"
+	CodeNotAcceptable    Code = "not_acceptable"
+	CodeOverloaded       Code = "overloaded"
+	CodeNotReady         Code = "not_ready"
+	CodeUnavailable      Code = "upstream_unavailable"
+	CodeDeadlineExceeded Code = "deadline_exceeded"
+	CodeInternal         Code = "internal"
+)
+
+// Error is an error that a client may be shown.
+type Error struct {
+	Code Code
+	// Message says what is wrong and what to do about it. It never holds
+	// secrets, addresses or file names of the server.
+	Message string
+	// Field names the part of the request at fault, as a JSON pointer or form
+	// field ("phrase", "/prompts/0/text"); empty when none is.
+	Field string
+	// Err is the cause. It is logged, never shown.
+	Err error
+}
+
+// Error returns the code, the message and the cause, for logs.
+func (e *Error) Error() string {
+	s := string(e.Code) + ": " + e.Message
+	if e.Field != "" {
+		s += " (" + e.Field + ")"
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Errorf makes an Error without a field. A %w verb in format becomes the cause
+// only of the text; use the struct literal when the cause must be kept apart.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// ErrorCode returns the code of err: "" for nil and CodeInternal for errors
+// that are not an *Error.
+func ErrorCode(err error) Code {
+	var e *Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &e):
+		return e.Code
+	default:
+		return CodeInternal
+	}
+}

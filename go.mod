@@ -1,0 +1,3 @@
+module github.com/refersam/refersam
+
+go 1.26

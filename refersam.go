@@ -1,0 +1,105 @@
+// Package refersam is the domain of the service in plain words: a picture and
+// phrases go in, one mask a phrase comes out. It imports nothing of the other
+// packages; every one of them may import it.
+package refersam
+
+import "context"
+
+// Picture is a decoded picture, upright (its EXIF orientation is applied).
+//
+// Pix holds 3 bytes a pixel (R, G, B), row by row from the top left, without
+// padding: len(Pix) == 3*Width*Height. Nobody writes to Pix once the Picture
+// has been handed on.
+type Picture struct {
+	Width, Height int
+	Pix           []uint8
+}
+
+// Phrase is one free-form expression to be found in the picture.
+type Phrase struct {
+	// ID is echoed in the result. It may be empty and need not be unique.
+	ID string
+	// Text is valid UTF-8 and not blank.
+	Text string
+}
+
+// Logits are one row of the model's output: Width × Height values, row by row.
+// A value of 0 is a foreground probability of one half.
+type Logits struct {
+	Width, Height int
+	Values        []float32
+}
+
+// Mask says which pixels a phrase means, at the size of the original picture.
+//
+// Pix holds one byte a pixel, row by row: 1 is foreground, 0 is background, no
+// other value occurs. len(Pix) == Width*Height.
+type Mask struct {
+	Width, Height int
+	Pix           []uint8
+}
+
+// Box is an axis-aligned box in pixels of the original picture: left, top,
+// width and height. The zero Box belongs to an empty mask.
+type Box struct {
+	X, Y, W, H int
+}
+
+// Request asks for the masks of one picture.
+type Request struct {
+	// ID names the request in logs and answers.
+	ID string
+	// Image is an encoded picture (JPEG, PNG, WebP or GIF) exactly as it came
+	// from outside: nothing about it has been checked.
+	Image []byte
+	// Phrases holds at least one phrase; results keep their order.
+	Phrases []Phrase
+	// Variant forces a variant by name. When empty, Unit decides.
+	Variant string
+	// Unit is whom a variant sticks to: the same unit gets the same variant as
+	// long as the split stays the same.
+	Unit string
+}
+
+// Result is what one phrase means.
+type Result struct {
+	PhraseID string
+	// Mask has the size of the picture after orientation.
+	Mask *Mask
+	// Score is the mean foreground probability over the mask's foreground, in
+	// [0, 1]; 0 for an empty mask. It is not calibrated.
+	Score float64
+	// Area counts the foreground pixels.
+	Area int
+	// Box encloses the foreground tightly.
+	Box Box
+	// Tokens is how many tokens of the phrase the model read, and Limit how
+	// many it can read, special tokens counted in both. Truncated is true when
+	// the rest of the phrase was cut off.
+	Tokens, Limit int
+	Truncated     bool
+}
+
+// Empty reports whether nothing in the picture is meant by the phrase.
+func (r *Result) Empty() bool { return r.Area == 0 }
+
+// Response answers a Request: one Result a phrase, in order.
+type Response struct {
+	Width, Height int
+	// Model is the name of the ensemble that answered, Variant its short name
+	// and Version the version the server reported.
+	Model, Variant, Version string
+	Results                 []Result
+}
+
+// Segmenter finds the masks of phrases in a picture.
+//
+// Segment returns an *Error for everything that the caller can act on
+// (CodeInvalidImage, CodeImageTooLarge, CodeUnsupportedMedia, CodePhraseEmpty,
+// CodePhraseTooLong, CodeInvalidRequest, CodeUnknownVariant, CodeNotReady,
+// CodeUnavailable, CodeDeadlineExceeded, CodeOverloaded); any other error is a
+// fault of the service. It keeps nothing of the request and changes nothing,
+// so a failed call may be repeated. It is safe for concurrent use.
+type Segmenter interface {
+	Segment(ctx context.Context, req *Request) (*Response, error)
+}
