@@ -55,8 +55,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Errorf makes an Error without a field. A %w verb in format becomes the cause
-// only of the text; use the struct literal when the cause must be kept apart.
+// Errorf makes an Error without field or cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }

@@ -73,15 +73,16 @@ type Result struct {
 	Area int
 	// Box encloses the foreground tightly.
 	Box Box
-	// Tokens is how many tokens of the phrase the model read, and Limit how
-	// many it can read, special tokens counted in both. Truncated is true when
-	// the rest of the phrase was cut off.
+	// Tokens is how many tokens the phrase has, and Limit how many the model
+	// reads, special tokens counted in both.
 	Tokens, Limit int
-	Truncated     bool
 }
 
 // Empty reports whether nothing in the picture is meant by the phrase.
 func (r *Result) Empty() bool { return r.Area == 0 }
+
+// Truncated reports whether the end of the phrase was not read.
+func (r *Result) Truncated() bool { return r.Tokens > r.Limit }
 
 // Response answers a Request: one Result a phrase, in order.
 type Response struct {
