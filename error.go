@@ -10,6 +10,7 @@ type Code string
 
 // The codes a client can meet. Their spelling is part of the API.
 const (
+	CodeMalformedRequest Code = "malformed_request"
 	CodeInvalidRequest   Code = "invalid_request"
 	CodeInvalidImage     Code = "invalid_image"
 	CodeImageTooLarge    Code = "image_too_large"

@@ -21,6 +21,9 @@ type Phrase struct {
 	ID string
 	// Text is valid UTF-8 and not blank.
 	Text string
+	// Threshold is the foreground probability from which a pixel belongs to
+	// the mask, in (0, 1); 0 means the model's own.
+	Threshold float64
 }
 
 // Logits are one row of the model's output: Width × Height values, row by row.
