@@ -1,0 +1,109 @@
+# `make help` lists what can be done. Everything that is downloaded or built lands in .venv, bin and the
+# caches of Go and uv.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+LISTEN ?= 127.0.0.1:8080
+SEED ?= 1
+VARIANT ?= bert
+GOLANGCI_LINT_VERSION := v2.15.0
+
+PY := .venv/bin/python
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# End-to-end tests run against the built binary and the shipped models, so they come last and apart.
+UNIT_PACKAGES = $(shell go list ./... | grep -v '/tests$$')
+
+##@ Use
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: .venv/.serve build ## Start Triton and the gateway on http://127.0.0.1:8080 (LISTEN=host:port)
+	exec bin/refersam up --listen $(LISTEN)
+
+.PHONY: build
+build: ## Build bin/refersam
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/refersam ./cmd/refersam
+
+##@ Check
+
+.PHONY: test
+test: test-go test-python compile-check e2e ## Run every test (installs what they need)
+
+.PHONY: test-go
+test-go: .venv/.dev ## Run the Go tests of the packages
+	go test $(UNIT_PACKAGES)
+
+.PHONY: test-python
+test-python: .venv/.dev ## Run the Python tests
+	cd export && ../$(PY) -m pytest --quiet
+
+.PHONY: compile-check
+compile-check: .venv/.dev ## Compile every shipped stage with TensorRT-RTX, without a GPU
+	$(PY) -m refersam.compile_check --repository model_repository
+
+.PHONY: e2e
+e2e: .venv/.dev build ## Run the end-to-end tests: real tritonserver, shipped models, real browser
+	go test -count=1 ./tests
+
+.PHONY: parity
+parity: .venv/.dev ## Compare the model with recorded outputs of the reference (DIR=… SEED=1)
+	@test -n "$(DIR)" || { echo 'usage: make parity DIR=folder [SEED=1]' >&2; exit 2; }
+	$(PY) -m refersam.parity "$(DIR)" --seed $(SEED)
+
+.PHONY: lint
+lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style: golangci-lint and ruff
+	bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) run ./...
+	.venv/bin/ruff check export
+	.venv/bin/ruff format --check export
+
+##@ Change
+
+.PHONY: setup
+setup: .venv/.dev ## Install what development needs into .venv
+
+.PHONY: fmt
+fmt: .venv/.dev ## Format Go and Python
+	gofmt -w $(shell git ls-files '*.go')
+	.venv/bin/ruff check --fix --quiet export
+	.venv/bin/ruff format export
+
+.PHONY: generate
+generate: .venv/.dev ## Generate the gRPC code from triton's .proto
+	go generate ./...
+
+.PHONY: train
+train: .venv/.dev ## Train a demo model (VARIANT=bert or clip)
+	$(PY) -m refersam.train --config export/configs/demo_$(VARIANT).toml
+
+.PHONY: evaluate
+evaluate: .venv/.dev ## Score a demo model on unseen scenes (VARIANT=bert or clip)
+	$(PY) -m refersam.evaluate --variant $(VARIANT)
+
+.PHONY: lock
+lock: .venv/.dev ## Pin the Python packages again after a change to export/requirements/*.in
+	export/requirements/lock.sh
+
+.PHONY: clean
+clean: ## Remove what was built and installed here; caches in HOME stay
+	rm -rf bin dist .venv
+
+.venv/.serve: export/requirements/serve.txt export/requirements/bootstrap.txt export/requirements/install.sh
+	export/requirements/install.sh serve
+	@touch $@
+
+.venv/.dev: export/requirements/dev.txt export/requirements/bootstrap.txt export/requirements/install.sh export/pyproject.toml
+	export/requirements/install.sh dev
+	@touch .venv/.serve $@
+
+bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	GOBIN=$(CURDIR)/bin/tools go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv bin/tools/golangci-lint $@
