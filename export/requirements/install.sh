@@ -71,7 +71,7 @@ check_test_tools() {
   if ! command -v chromium chromium-browser google-chrome >/dev/null; then
     apt_install "the browser test needs Chromium" chromium
   fi
-  if [ ! -e /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf ]; then
+  if [ ! -e "${REFERSAM_EMOJI_FONT:-/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf}" ]; then
     apt_install "the demo scenes are drawn from the font Noto Color Emoji" fonts-noto-color-emoji
   fi
 }
