@@ -1,0 +1,54 @@
+"""Initial values of the parts that no checkpoint fills."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from .adapter import VLAdapter
+from .deformable import DeformableAttention
+
+
+def initialise_adapter(adapter: VLAdapter) -> None:
+    """Everything of the adapter but the image encoder in it, which keeps SAM's own initial values."""
+    for name, child in adapter.named_children():
+        if name != "vis_model":
+            initialise(child)
+    for embed in (adapter.level_embed, adapter.level_embed_prompter):
+        nn.init.normal_(embed)
+
+
+def initialise(module: nn.Module) -> None:
+    """Linear layers N(0, 0.02) cut at ±2, convolutions N(0, 2 / fan-out), no biases; embeddings stay N(0, 1)."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)
+            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Conv2d):
+            fan_out = part.kernel_size[0] * part.kernel_size[1] * part.out_channels
+            nn.init.normal_(part.weight, std=math.sqrt(2 / fan_out))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, DeformableAttention):
+            _initialise_deformable(part)
+
+
+def _initialise_deformable(attention: DeformableAttention) -> None:
+    """Each head starts looking in a direction of its own, point p at p pixels; all points weigh the same."""
+    nn.init.zeros_(attention.sampling_offsets.weight)
+    angle = torch.arange(attention.heads) * (2 * math.pi / attention.heads)
+    direction = torch.stack([angle.cos(), angle.sin()], -1)
+    direction = direction / direction.abs().amax(-1, keepdim=True)
+    distance = torch.arange(1, attention.points + 1)
+    star = direction[:, None, None] * distance[:, None]
+    star = star.expand(-1, attention.levels, -1, -1).flatten()
+    with torch.no_grad():
+        attention.sampling_offsets.bias.copy_(star)
+    nn.init.zeros_(attention.attention_weights.weight)
+    nn.init.zeros_(attention.attention_weights.bias)
+    for linear in (attention.value_proj, attention.output_proj):
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
