@@ -1,0 +1,153 @@
+package tests_test
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// memoryBound is what the gateway may ever have resident, whatever it is sent.
+// The largest body is 20 MB and the largest picture it decodes takes 3 bytes a
+// pixel; a decoded 60,000 × 60,000 would be 10.8 GB.
+const memoryBound = 1 << 30
+
+func TestBadInput(t *testing.T) {
+	s := up(t) // its memory is measured
+	scene := scenes(t)[0]
+	picture := string(scene.picture(t))
+	encoded := base64.StdEncoding.EncodeToString([]byte(picture))
+	const phrase = "the duck"
+
+	type request struct {
+		contentType string
+		body        []byte
+	}
+	asForm := func(parts ...part) request {
+		contentType, body := form(t, parts...)
+		return request{contentType, body}
+	}
+	asJSON := func(format string, args ...any) request {
+		return request{"application/json", fmt.Appendf(nil, format, args...)}
+	}
+	withPicture := func(data string) request { return asForm(part{"image", data}, part{"phrase", phrase}) }
+	withPhrase := func(text string) request { return asForm(part{"image", picture}, part{"phrase", text}) }
+
+	for _, tc := range []struct {
+		name    string
+		request request
+		status  int
+		code    string
+	}{
+		{"text for a picture", withPicture("this is not a picture"), 415, "unsupported_media_type"},
+		{"a PDF", withPicture("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"), 415, "unsupported_media_type"},
+		{"an empty picture", withPicture(""), 422, "invalid_image"},
+		{"half a picture", withPicture(picture[:len(picture)/2]), 422, "invalid_image"},
+		{"a header alone", withPicture(picture[:20]), 422, "invalid_image"},
+		{"60,000 × 60,000", withPicture(hugePNG(60_000, 60_000)), 413, "image_too_large"},
+		{"more than 20 MB", withPicture(picture + strings.Repeat("\x00", 21<<20)), 413, "image_too_large"},
+		{"more than 20 MB of JSON", asJSON(`{"image":{"data":%q},"prompts":[{"text":"x"}]}`, strings.Repeat("A", 40<<20)), 413, "image_too_large"},
+		{"no picture", asForm(part{"phrase", phrase}), 422, "invalid_request"},
+		{"two pictures", asForm(part{"image", picture}, part{"image", picture}, part{"phrase", phrase}), 422, "invalid_request"},
+		{"no phrase", asForm(part{"image", picture}), 422, "invalid_request"},
+		{"an empty phrase", withPhrase(""), 422, "phrase_empty"},
+		{"a blank phrase", withPhrase(" \t\n"), 422, "phrase_empty"},
+		{"a phrase of 10 kB", withPhrase(strings.Repeat("duck ", 2000)), 422, "phrase_too_long"},
+		{"a phrase that is not UTF-8", withPhrase("the d\xffck"), 422, "invalid_request"},
+		{"a variant that is not there", asForm(part{"image", picture}, part{"phrase", phrase}, part{"variant", "gpt"}), 422, "unknown_model"},
+		{"a field that is not there", asForm(part{"image", picture}, part{"phrase", phrase}, part{"colour", "red"}), 422, "invalid_request"},
+		{"a JSON field that is not there", asJSON(`{"image":{"data":%q},"prompts":[{"text":"x"}],"colour":"red"}`, encoded), 422, "invalid_request"},
+		{"a format that is not there", asJSON(`{"image":{"data":%q},"prompts":[{"text":"x"}],"output":{"formats":["svg"]}}`, encoded), 422, "invalid_request"},
+		{"no prompts", asJSON(`{"image":{"data":%q},"prompts":[]}`, encoded), 422, "invalid_request"},
+		{"half a JSON", asJSON(`{"image":{"data":`), 400, "malformed_request"},
+		{"JSON that is not UTF-8", asJSON("{\"image\":{\"data\":%q},\"prompts\":[{\"text\":\"d\xffck\"}]}", encoded), 400, "malformed_request"},
+		{"a form without its end", request{"multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=\"phrase\"\r\n\r\nd")}, 400, "malformed_request"},
+		{"a body of another type", request{"text/plain", []byte(phrase)}, 415, "unsupported_media_type"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			resp, data := s.post(t, tc.request.contentType, tc.request.body)
+			expectProblem(t, resp, data, tc.status, tc.code)
+		})
+	}
+
+	t.Run("and still serves", func(t *testing.T) {
+		if a := s.segment(t, "", part{"image", picture}, part{"phrase", phrase}); len(a.Results) != 1 {
+			t.Errorf("%d results, want 1", len(a.Results))
+		}
+	})
+	if peak := peakMemory(t, s.cmd.Process.Pid); peak > memoryBound {
+		t.Errorf("the gateway used %d MiB at its peak, want at most %d", peak>>20, memoryBound>>20)
+	} else {
+		t.Logf("the gateway used %d MiB at its peak", peak>>20)
+	}
+}
+
+// A gateway whose Triton cannot be reached is alive, not ready, and says so.
+func TestTritonDown(t *testing.T) {
+	dead, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, dead)
+	expectNotReady(t, s)
+}
+
+// The same holds while something listens on Triton's port and never answers,
+// as a server does that is still loading.
+func TestTritonSilent(t *testing.T) {
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	s := serve(t, listener.Addr().String())
+	expectNotReady(t, s)
+}
+
+func expectNotReady(t *testing.T, s *service) {
+	t.Helper()
+	s.waitAlive(t)
+	if status, err := s.status("/readyz"); err != nil || status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz says %d, %v; want 503", status, err)
+	}
+	contentType, body := form(t, part{"image", string(scenes(t)[0].picture(t))}, part{"phrase", "the duck"})
+	resp, data := s.post(t, contentType, body)
+	expectProblem(t, resp, data, http.StatusServiceUnavailable, "not_ready")
+	if resp.Header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+}
+
+func expectProblem(t *testing.T, resp *http.Response, data []byte, status int, code string) {
+	t.Helper()
+	if got := resp.Header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("status %d of type %q: %s", resp.StatusCode, got, data)
+	}
+	var p problem
+	if err := json.Unmarshal(data, &p); err != nil {
+		t.Fatalf("%v in %s", err, data)
+	}
+	if resp.StatusCode != status || p.Code != code {
+		t.Errorf("status %d, code %q, want %d, %q: %s", resp.StatusCode, p.Code, status, code, data)
+	}
+	if p.Status != resp.StatusCode || p.Type == "" || p.Title == "" || p.Detail == "" || p.RequestID == "" {
+		t.Errorf("an incomplete problem: %s", data)
+	}
+}
+
+// hugePNG returns a PNG that says it has the given size and goes on with
+// nothing.
+func hugePNG(width, height uint32) string {
+	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
+	header = binary.BigEndian.AppendUint32(header, height)
+	header = append(header, 8, 2, 0, 0, 0) // 8 bits, RGB
+	out := []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d")
+	out = append(out, header...)
+	out = binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(header))
+	return string(out) + "\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
+}

@@ -1,0 +1,86 @@
+package tests_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// After SIGTERM the service ends with 0 and leaves neither processes nor
+// shared memory behind.
+func TestStopLeavesNothing(t *testing.T) {
+	s := up(t)
+	family := descendants(t, s.cmd.Process.Pid)
+	if !slices.ContainsFunc(family, func(p process) bool { return p.command() == "tritonserver" }) {
+		t.Fatalf("no tritonserver among the %d descendants", len(family))
+	}
+	var memory []string
+	for _, p := range family {
+		memory = append(memory, p.sharedMemory()...)
+	}
+	slices.Sort(memory)
+	memory = slices.Compact(memory)
+	if len(memory) == 0 {
+		t.Fatal("Triton's Python backend has no file in /dev/shm mapped, so this test would see nothing")
+	}
+
+	if err := s.signal(syscall.SIGTERM); err != nil {
+		t.Errorf("after SIGTERM: %v, want a clean exit", err)
+	}
+	expectGone(t, family)
+	for _, file := range memory {
+		if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there", file)
+		}
+	}
+}
+
+// When the parent is killed outright, Triton does not outlive it.
+func TestKillTakesTritonAlong(t *testing.T) {
+	s := up(t)
+	family := descendants(t, s.cmd.Process.Pid)
+	_ = s.signal(syscall.SIGKILL)
+	expectGone(t, family)
+}
+
+// Without its Triton `up` is of no use and must end, with an error, so that
+// whoever supervises it starts it again.
+func TestTritonDies(t *testing.T) {
+	s := up(t)
+	family := descendants(t, s.cmd.Process.Pid)
+	i := slices.IndexFunc(family, func(p process) bool { return p.command() == "tritonserver" })
+	if i < 0 {
+		t.Fatal("no tritonserver")
+	}
+	if err := syscall.Kill(family[i].pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := s.wait(stopTimeout); !errors.As(err, &exit) || exit.ExitCode() < 1 {
+		t.Errorf("up ended with %v, want an exit status that is not 0", err)
+	}
+	expectGone(t, family)
+	if !strings.Contains(s.logs.String(), "tritonserver") {
+		t.Error("the log does not say that it was tritonserver")
+	}
+}
+
+// expectGone waits a little: a killed process takes a moment to end.
+func expectGone(t *testing.T, family []process) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for _, p := range family {
+		for p.alive() {
+			if time.Now().After(deadline) {
+				t.Errorf("process %d (%s) outlives the service", p.pid, p.command())
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}

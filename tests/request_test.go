@@ -1,0 +1,114 @@
+package tests_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"testing"
+)
+
+// answer is the body of a successful POST /v1/segment.
+type answer struct {
+	RequestID string `json:"request_id"`
+	Image     struct {
+		Width  int `json:"width"`
+		Height int `json:"height"`
+	} `json:"image"`
+	Model struct {
+		Name    string `json:"name"`
+		Variant string `json:"variant"`
+		Version string `json:"version"`
+	} `json:"model"`
+	Results []struct {
+		PromptID string  `json:"prompt_id"`
+		Status   string  `json:"status"`
+		Score    float64 `json:"score"`
+		Area     int     `json:"area"`
+		BBox     [4]int  `json:"bbox"`
+		Masks    struct {
+			RLE *rle   `json:"coco_rle"`
+			PNG []byte `json:"png"`
+		} `json:"masks"`
+	} `json:"results"`
+}
+
+// problem is the body of every answer that is not a success.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail"`
+	Code      string `json:"code"`
+	RequestID string `json:"request_id"`
+}
+
+// part is one field of a form. The field called image is sent as a file.
+type part struct{ name, value string }
+
+// form makes a multipart body and its content type.
+func form(t *testing.T, parts ...part) (contentType string, body []byte) {
+	t.Helper()
+	var buf bytes.Buffer
+	w := multipart.NewWriter(&buf)
+	for _, p := range parts {
+		field, err := w.CreateFormField(p.name)
+		if p.name == "image" {
+			field, err = w.CreateFormFile(p.name, "picture")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(field, p.value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return w.FormDataContentType(), buf.Bytes()
+}
+
+// post sends a body to /v1/segment; headers are pairs of name and value.
+func (s *service) post(t *testing.T, contentType string, body []byte, headers ...string) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/segment", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, data
+}
+
+// segment asks for a picture and phrases in a form and expects an answer.
+func (s *service) segment(t *testing.T, unit string, parts ...part) answer {
+	t.Helper()
+	contentType, body := form(t, parts...)
+	resp, data := s.post(t, contentType, body, "X-Unit-Id", unit)
+	return decodeAnswer(t, resp, data)
+}
+
+func decodeAnswer(t *testing.T, resp *http.Response, data []byte) answer {
+	t.Helper()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", resp.StatusCode, data)
+	}
+	var a answer
+	if err := json.Unmarshal(data, &a); err != nil {
+		t.Fatalf("%v in %s", err, data)
+	}
+	return a
+}

@@ -1,0 +1,288 @@
+// Package tests_test runs the whole service as a user would: the built binary,
+// a real tritonserver with the shipped models, a real browser.
+//
+// It needs the virtual environment (make setup) and is skipped by -short.
+package tests_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// startTimeout bounds loading both variants on two busy cores.
+	startTimeout = 3 * time.Minute
+	// stopTimeout bounds a graceful stop; the service promises less.
+	stopTimeout = 30 * time.Second
+)
+
+var (
+	repositoryRoot string
+	executable     string
+	// shared is the service that every test may use which neither stops it nor
+	// counts what it did.
+	shared = &sharedService{}
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("end-to-end tests are skipped by -short")
+		return
+	}
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	if repositoryRoot, err = filepath.Abs(".."); err != nil {
+		return 0, err
+	}
+	dir, err := os.MkdirTemp("", "refersam-tests")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	shared.dir = dir
+
+	executable = filepath.Join(dir, "refersam")
+	build := exec.Command("go", "build", "-o", executable, "./cmd/refersam")
+	build.Dir = repositoryRoot
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+
+	code = m.Run()
+	if err := shared.stop(); err != nil {
+		return code, fmt.Errorf("the shared service did not stop cleanly: %w", err)
+	}
+	return code, nil
+}
+
+// service is a running `refersam up` or `refersam serve`.
+type service struct {
+	url  string
+	cmd  *exec.Cmd
+	logs *buffer
+	// done is closed when the process has ended; err is its fate.
+	done chan struct{}
+	err  error
+}
+
+// launch starts the binary with a free port and does not wait until it is ready.
+func launch(dir string, environment []string, command string, args ...string) (*service, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	s := &service{url: "http://" + address, logs: &buffer{}, done: make(chan struct{})}
+	s.cmd = exec.Command(executable, append([]string{command, "--listen", address}, args...)...)
+	s.cmd.Dir = repositoryRoot
+	s.cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	s.cmd.Env = append(s.cmd.Env, environment...)
+	s.cmd.Stdout, s.cmd.Stderr = s.logs, s.logs
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		s.err = s.cmd.Wait()
+		close(s.done)
+	}()
+	return s, nil
+}
+
+// up starts a service of its own for one test and kills it at the end if the
+// test has not stopped it.
+func up(t *testing.T, environment ...string) *service {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := launch(dir, environment, "up", "--data", filepath.Join(dir, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleanUp(t, s)
+	if err := s.waitReady(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// serve starts a gateway alone, before a Triton at the given address.
+func serve(t *testing.T, triton string) *service {
+	t.Helper()
+	s, err := launch(t.TempDir(), []string{"REFERSAM_TRITON=" + triton}, "serve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleanUp(t, s)
+	return s
+}
+
+func cleanUp(t *testing.T, s *service) {
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("log of the service:\n%s", s.logs)
+		}
+	})
+}
+
+// waitReady waits until /readyz says 200.
+func (s *service) waitReady() error {
+	deadline := time.Now().Add(startTimeout)
+	for time.Now().Before(deadline) {
+		select {
+		case <-s.done:
+			return fmt.Errorf("the service ended while it started: %w\n%s", s.err, s.logs)
+		case <-time.After(100 * time.Millisecond):
+		}
+		if status, _ := s.status("/readyz"); status == http.StatusOK {
+			return nil
+		}
+	}
+	return fmt.Errorf("not ready after %v\n%s", startTimeout, s.logs)
+}
+
+// waitAlive waits until /livez says 200.
+func (s *service) waitAlive(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if status, _ := s.status("/livez"); status == http.StatusOK {
+			return
+		}
+	}
+	t.Fatal("not alive after 10 s")
+}
+
+// status returns the HTTP status of a GET.
+func (s *service) status(path string) (int, error) {
+	resp, err := client.Get(s.url + path)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+// signal sends the signal and waits for the end; the result is that of the process.
+func (s *service) signal(sig syscall.Signal) error {
+	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return s.wait(stopTimeout)
+}
+
+// wait waits for the end; the result is that of the process.
+func (s *service) wait(limit time.Duration) error {
+	select {
+	case <-s.done:
+		return s.err
+	case <-time.After(limit):
+		return fmt.Errorf("still running after %v", limit)
+	}
+}
+
+func (s *service) kill() {
+	select {
+	case <-s.done:
+	default:
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
+}
+
+// sharedService starts one service when the first test asks for it.
+type sharedService struct {
+	dir     string
+	once    sync.Once
+	service *service
+	err     error
+}
+
+// get returns the running service. Its split is half and half, so that both
+// variants are met by everything that does not choose one.
+func (s *sharedService) get(t *testing.T) *service {
+	t.Helper()
+	s.once.Do(func() {
+		s.service, s.err = launch(s.dir, []string{"REFERSAM_SPLIT=bert:50,clip:50"}, "up", "--data", filepath.Join(s.dir, "data"))
+		if s.err == nil {
+			s.err = s.service.waitReady()
+		}
+	})
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the shared service, its end:\n%s", s.service.logs.tail(4000))
+		}
+	})
+	return s.service
+}
+
+func (s *sharedService) stop() error {
+	if s.service == nil {
+		return nil
+	}
+	defer s.service.kill()
+	return s.service.signal(syscall.SIGTERM)
+}
+
+// client never reuses a connection across services and never waits for ever.
+var client = &http.Client{Timeout: time.Minute}
+
+// freeAddress returns a loopback address whose port was free a moment ago.
+func freeAddress() (string, error) {
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer listener.Close()
+	return listener.Addr().String(), nil
+}
+
+// buffer is a bytes.Buffer for concurrent use.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func (b *buffer) tail(n int) string {
+	s := b.String()
+	if len(s) <= n {
+		return s
+	}
+	_, after, _ := strings.Cut(s[len(s)-n:], "\n")
+	return after
+}
