@@ -106,11 +106,13 @@ _WORDINGS = {
     ),
     "left of": (
         "the {n} left of the {r}", "{n} left of the {r}", "{n} left of {r}",
-        "the {n} to the left of the {r}", "{n} to the left of the {r}", "the {n} on the left of the {r}", "the {n} that is left of the {r}",
+        "the {n} to the left of the {r}", "{n} to the left of the {r}", "the {n} on the left of the {r}",
+        "the {n} that is left of the {r}",
     ),
     "right of": (
         "the {n} right of the {r}", "{n} right of the {r}", "{n} right of {r}",
-        "the {n} to the right of the {r}", "{n} to the right of the {r}", "the {n} on the right of the {r}", "the {n} that is right of the {r}",
+        "the {n} to the right of the {r}", "{n} to the right of the {r}", "the {n} on the right of the {r}",
+        "the {n} that is right of the {r}",
     ),
     "above": (
         "the {n} above the {r}", "{n} above the {r}", "{n} above {r}", "the {n} over the {r}",
@@ -126,8 +128,10 @@ _WORDINGS = {
         "the {n} close to the {r}",
     ),
 }  # fmt: skip
-"""Ways to say a kind, an attribute or a relation: n is a name of the thing, a its article, p its plural and r a
-name of the reference."""
+"""Ways to say a kind, an attribute or a relation.
+
+n stands for a name of the thing, a for its article, p for its plural, r for a name of the reference.
+"""
 
 _WORDINGS_OF_TWO = {
     "plural": ("both {p}", "both {p}", "both of the {p}", "the two {p}", "two {p}"),
@@ -173,7 +177,7 @@ def make_expressions(scene: Scene, rng: np.random.Generator, count: int) -> list
     """Draws `count` phrases with different texts about a scene, of the kinds that it supports."""
     meanings = list(_meanings(scene))
     amounts = Counter(o.thing for o in scene.objects)
-    weights = np.array([_weight(m, amounts) for m in meanings])
+    weights = np.array([_NEEDED_WEIGHT if amounts[m.thing] > 1 else 1.0 for m in meanings])
     by_kind = {kind: [i for i, m in enumerate(meanings) if m.kind == kind] for kind in KINDS}
     kinds = [kind for kind in KINDS if by_kind[kind] or kind == "none"]
     offers = np.array([_offer(kind, weights[by_kind[kind]]) for kind in kinds])
@@ -187,10 +191,6 @@ def make_expressions(scene: Scene, rng: np.random.Generator, count: int) -> list
         text = _word(rng, meaning, _templates(rng, meaning, amounts[meaning.thing]))
         made.setdefault(text.lower(), Expression(text, *meaning))
     return list(made.values())
-
-
-def _weight(meaning: _Meaning, amounts: Counter[int]) -> float:
-    return _NEEDED_WEIGHT if amounts[meaning.thing] > 1 else 1.0
 
 
 def _offer(kind: str, weights: np.ndarray) -> float:
@@ -309,7 +309,7 @@ def _relations(offsets: Sequence[tuple[float, float]]) -> Iterator[tuple[str, in
 
 
 def _absent(rng: np.random.Generator, amounts: Counter[int]) -> _Meaning:
-    """Draws a phrase about a thing that is not in the scene: mostly its name, else of another kind."""
+    """Draws a meaning about a thing that is not in the scene: mostly its name, else of another kind."""
     missing = [thing for thing in range(len(THINGS)) if thing not in amounts]
     thing = missing[rng.integers(len(missing))]
     shape = rng.random()

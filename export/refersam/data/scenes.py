@@ -164,8 +164,8 @@ class _Sprite:
 class _Layout:
     """Where things lie.
 
-    `owner` [H, W] is the index of the topmost sprite at each pixel, -1 for none; `drawn` and `visible` count the
-    pixels of each sprite before and after covering and cropping.
+    `owner` [H, W] is the index of the topmost sprite at each pixel, -1 for none; `drawn` and `visible` count
+    the pixels of each sprite before and after covering and cropping.
     """
 
     def __init__(self, width: int, height: int) -> None:

@@ -118,7 +118,7 @@ THINGS: tuple[Thing, ...] = (
     _thing("⏰", "alarm clock", "clock"),
     _thing("📷", "camera", "photo camera"),
     _thing("💻", "laptop", "computer", "notebook computer"),
-    _thing("🎩", "hat", "top hat"),
+    _thing("🎩", "hat", "black hat", "cylinder hat"),
     _thing("👕", "shirt", "t-shirt", "tee shirt"),
     _thing("🎸", "guitar", "electric guitar"),
     _thing("🥁", "drum", "snare drum"),
