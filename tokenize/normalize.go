@@ -1,0 +1,117 @@
+package tokenize
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Hugging Face normalises by Unicode 9.0: characters assigned later neither
+// decompose, compose nor move. Package norm knows newer ones and breaks runs of
+// more than 30 combining marks with U+034F, so it serves here for single
+// characters and pairs only.
+
+// firstDecomposable is the lowest character that normalisation may change.
+const firstDecomposable = 0xc0
+
+// decompose brings runes into canonical decomposition (NFD).
+func decompose(runes []rune) []rune {
+	if !slices.ContainsFunc(runes, func(r rune) bool { return r >= firstDecomposable }) {
+		return runes
+	}
+	out := make([]rune, 0, len(runes)+len(runes)/2)
+	for _, r := range runes {
+		if isDecomposable(r) {
+			out = append(out, []rune(norm.NFD.String(string(r)))...)
+		} else {
+			out = append(out, r)
+		}
+	}
+	for i := 0; i < len(out); i++ {
+		start := i
+		for i < len(out) && combiningClass(out[i]) > 0 {
+			i++
+		}
+		if i-start > 1 {
+			slices.SortStableFunc(out[start:i], func(a, b rune) int {
+				return cmp.Compare(combiningClass(a), combiningClass(b))
+			})
+		}
+	}
+	return out
+}
+
+// compose brings text into canonical composition (NFC).
+func compose(text string) string {
+	if norm.NFC.IsNormalString(text) {
+		return text
+	}
+	runes := decompose([]rune(text))
+	out := runes[:0]
+	starter := -1   // index in out of the last character of class 0
+	var class uint8 // of the last character of out
+	for _, r := range runes {
+		c := combiningClass(r)
+		// A character reaches its starter unless one of the same or a higher
+		// class, or another starter, stands between them.
+		if starter >= 0 && (starter == len(out)-1 || class < c) {
+			if composed, ok := composePair(out[starter], r); ok {
+				out[starter] = composed
+				continue
+			}
+		}
+		if c == 0 {
+			starter = len(out)
+		}
+		class = c
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+// composePair returns the character that a and b make up, if there is one.
+func composePair(a, b rune) (rune, bool) {
+	if b < utf8.RuneSelf {
+		return 0, false
+	}
+	composed := norm.NFC.String(string([]rune{a, b}))
+	r, size := utf8.DecodeRuneInString(composed)
+	return r, size == len(composed) && isDecomposable(r)
+}
+
+func isDecomposable(r rune) bool {
+	return r >= firstDecomposable && (unicode.Is(decomposable, r) || 0xac00 <= r && r <= 0xd7a3)
+}
+
+// combiningClass returns the canonical combining class of r.
+func combiningClass(r rune) uint8 {
+	if r < 0x300 || !unicode.Is(nonstarters, r) {
+		return 0
+	}
+	return norm.NFD.PropertiesString(string(r)).CCC()
+}
+
+// lowerRun maps first, first+stride, … last to the character delta further on.
+type lowerRun struct{ first, last, stride, delta rune }
+
+// toLower returns the lower case of a single character, whatever surrounds it.
+// It leaves U+0130 as it is, whose lower case is two characters.
+func toLower(r rune) rune {
+	if r < utf8.RuneSelf {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}
+	i := sort.Search(len(lowerRuns), func(i int) bool { return r <= lowerRuns[i].last })
+	if i < len(lowerRuns) {
+		if run := lowerRuns[i]; r >= run.first && (r-run.first)%run.stride == 0 {
+			return r + run.delta
+		}
+	}
+	return r
+}

@@ -1,0 +1,33 @@
+package tokenize
+
+import (
+	"bufio"
+	"compress/gzip"
+	"embed"
+	"fmt"
+)
+
+//go:embed vocab/*.txt.gz
+var vocabFiles embed.FS
+
+// readLines returns the lines of a vocabulary.
+func readLines(name string) ([]string, error) {
+	file, err := vocabFiles.Open("vocab/" + name + ".txt.gz")
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	scanner := bufio.NewScanner(unzipped)
+	for scanner.Scan() {
+		lines = append(lines, scanner.Text())
+	}
+	if err := scanner.Err(); err != nil {
+		return nil, fmt.Errorf("line %d: %w", len(lines)+1, err)
+	}
+	return lines, nil
+}
