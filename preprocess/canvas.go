@@ -1,0 +1,68 @@
+package preprocess
+
+import "github.com/refersam/refersam"
+
+// canvas takes the rows of a picture as they are stored and puts each pixel
+// where it belongs in the upright picture, so that turning needs no second
+// buffer. It starts black.
+type canvas struct {
+	pix []uint8
+	// width and height are those of the upright picture.
+	width, height int
+	// The stored pixel (x, y) lies at pix[origin + x*dx + y*dy].
+	origin, dx, dy int
+}
+
+// newCanvas makes a canvas for a stored picture of width × height pixels.
+func newCanvas(width, height int, o orientation) *canvas {
+	c := &canvas{width: width, height: height}
+	if o.transposed() {
+		c.width, c.height = height, width
+	}
+	right, down := 3, 3*c.width
+	lastX, lastY := right*(c.width-1), down*(c.height-1)
+	switch o {
+	case flipHorizontal:
+		c.origin, c.dx, c.dy = lastX, -right, down
+	case rotate180:
+		c.origin, c.dx, c.dy = lastX+lastY, -right, -down
+	case flipVertical:
+		c.origin, c.dx, c.dy = lastY, right, -down
+	case transpose:
+		c.origin, c.dx, c.dy = 0, down, right
+	case rotate90:
+		c.origin, c.dx, c.dy = lastX, down, -right
+	case transverse:
+		c.origin, c.dx, c.dy = lastX+lastY, -down, -right
+	case rotate270:
+		c.origin, c.dx, c.dy = lastY, -down, right
+	default:
+		c.origin, c.dx, c.dy = 0, right, down
+	}
+	c.pix = make([]uint8, 3*width*height)
+	return c
+}
+
+// setRow draws RGB pixels from the stored position (x, y) rightwards.
+func (c *canvas) setRow(x, y int, rgb []uint8) {
+	at := c.origin + x*c.dx + y*c.dy
+	if c.dx == 3 {
+		copy(c.pix[at:], rgb)
+		return
+	}
+	for ; len(rgb) >= 3; rgb = rgb[3:] {
+		c.pix[at], c.pix[at+1], c.pix[at+2] = rgb[0], rgb[1], rgb[2]
+		at += c.dx
+	}
+}
+
+// fill draws one colour everywhere.
+func (c *canvas) fill(r, g, b uint8) {
+	for i := 0; i < len(c.pix); i += 3 {
+		c.pix[i], c.pix[i+1], c.pix[i+2] = r, g, b
+	}
+}
+
+func (c *canvas) picture() *refersam.Picture {
+	return &refersam.Picture{Width: c.width, Height: c.height, Pix: c.pix}
+}

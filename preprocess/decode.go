@@ -1,0 +1,213 @@
+// Package preprocess turns the bytes of a picture into the pixels that the
+// model reads: it sniffs the format, refuses what is too large before any
+// pixel is decoded, decodes, turns the picture upright and stretches it.
+//
+// Pixels follow Pillow, which the model's training data went through:
+// convert("RGB") drops alpha without premultiplying, JPEG and WebP chroma is
+// interpolated as libjpeg and libwebp do, and Resize is BILINEAR to the bit.
+package preprocess
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/jpeg"
+	"image/png"
+	"io"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/refersam/refersam"
+)
+
+// field is the part of a request that this package's errors are about.
+const field = "image"
+
+// source is a picture whose header has been read and whose pixels have not.
+type source struct {
+	// width and height are as stored, before orientation is applied.
+	width, height int
+	orientation   orientation
+	// bytesPerPixel is the memory that decoding holds at its peak, in bytes a
+	// pixel of width × height, the RGB result included; overhead is what comes
+	// on top, in bytes.
+	bytesPerPixel int
+	overhead      int64
+	// decode draws all pixels on a canvas of width × height. It stops soon
+	// after ctx ends.
+	decode func(ctx context.Context, dst *canvas) error
+}
+
+// maxBytesPerPixel is the largest source.bytesPerPixel: a progressive CMYK
+// JPEG keeps 4 coefficients of 4 bytes, 4 planes, the CMYK result and RGB.
+const maxBytesPerPixel = 4*4 + 4 + 4 + 3
+
+// maxOverhead is the largest source.overhead: that of a lossless WebP with as
+// many and as large Huffman trees as its codec allows (2600 groups of 52 kB).
+const maxOverhead = 136 << 20
+
+// codecState covers the tables and buffers of any codec, in bytes.
+const codecState = 1 << 20
+
+// memory returns how much decoding takes at its peak, in bytes. Sides count in
+// whole blocks, which is how codecs allocate; 32 is the widest (JPEG 4:1:0).
+func (s *source) memory() int64 {
+	blocks := func(side int) int64 { return (int64(side) + 31) / 32 * 32 }
+	return codecState + s.overhead + int64(s.bytesPerPixel)*blocks(s.width)*blocks(s.height)
+}
+
+// formats are the accepted encodings. open reads the header only.
+var formats = []struct {
+	name  string
+	magic func(data []byte) bool
+	open  func(data []byte) (*source, error)
+}{
+	{"JPEG", func(b []byte) bool { return bytes.HasPrefix(b, []byte("\xff\xd8\xff")) }, openJPEG},
+	{"PNG", func(b []byte) bool { return bytes.HasPrefix(b, []byte(pngMagic)) }, openPNG},
+	{"WebP", func(b []byte) bool { return len(b) >= 12 && string(b[:4]) == "RIFF" && string(b[8:12]) == "WEBP" }, openWebP},
+	{"GIF", func(b []byte) bool {
+		return bytes.HasPrefix(b, []byte("GIF87a")) || bytes.HasPrefix(b, []byte("GIF89a"))
+	}, openGIF},
+}
+
+var (
+	errTruncated   = errors.New("unexpected end of data")
+	errUnsupported = errors.New("unsupported feature")
+)
+
+// Decoder decodes pictures within the bounds of a Config. It is safe for
+// concurrent use.
+type Decoder struct {
+	cfg    Config
+	memory *semaphore.Weighted
+}
+
+// New returns a Decoder, or the error of cfg.Validate.
+func New(cfg Config) (*Decoder, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Decoder{cfg: cfg, memory: semaphore.NewWeighted(cfg.DecodeMemory)}, nil
+}
+
+// Decode returns the pixels of an encoded picture: upright, RGB, alpha
+// dropped; of an animation the first frame on its canvas.
+//
+// It waits while other pictures take all of Config.DecodeMemory. Every error
+// is a *refersam.Error about the field "image": CodeUnsupportedMedia when data
+// is in no accepted format, CodeImageTooLarge when it is beyond a limit,
+// CodeInvalidImage when it is empty, cut off or broken, and
+// CodeDeadlineExceeded when ctx ended first (errors.Is tells its cause).
+func (d *Decoder) Decode(ctx context.Context, data []byte) (*refersam.Picture, error) {
+	if len(data) == 0 {
+		return nil, fail(refersam.CodeInvalidImage, nil, "the picture is empty (0 bytes)")
+	}
+	if int64(len(data)) > d.cfg.MaxBytes {
+		return nil, fail(refersam.CodeImageTooLarge, nil,
+			"the picture has %d bytes; at most %d are accepted", len(data), d.cfg.MaxBytes)
+	}
+	for _, f := range formats {
+		if f.magic(data) {
+			return d.decode(ctx, f.name, f.open, data)
+		}
+	}
+	return nil, fail(refersam.CodeUnsupportedMedia, nil,
+		"this is not a picture in an accepted format; send JPEG, PNG, WebP or GIF")
+}
+
+func (d *Decoder) decode(ctx context.Context, name string, open func([]byte) (*source, error), data []byte) (
+	*refersam.Picture, error,
+) {
+	var src *source
+	err := guard(func() (err error) {
+		src, err = open(data)
+		return err
+	})
+	if err != nil {
+		return nil, broken(name, err)
+	}
+	if err := d.checkSize(src.width, src.height); err != nil {
+		return nil, err
+	}
+
+	// Padding can lift a picture at every limit above the whole: it takes all.
+	need := min(src.memory(), d.cfg.DecodeMemory)
+	if err := d.memory.Acquire(ctx, need); err != nil {
+		return nil, late(err)
+	}
+	defer d.memory.Release(need)
+
+	dst := newCanvas(src.width, src.height, src.orientation)
+	if err := guard(func() error { return src.decode(ctx, dst) }); err != nil {
+		if ctx.Err() != nil {
+			return nil, late(ctx.Err())
+		}
+		return nil, broken(name, err)
+	}
+	return dst.picture(), nil
+}
+
+func (d *Decoder) checkSize(width, height int) error {
+	switch {
+	case width < 1 || height < 1:
+		return fail(refersam.CodeInvalidImage, nil, "the picture claims to be %d×%d pixels", width, height)
+	case width > d.cfg.MaxSide || height > d.cfg.MaxSide:
+		return fail(refersam.CodeImageTooLarge, nil,
+			"the picture is %d×%d pixels; each side may have at most %d", width, height, d.cfg.MaxSide)
+	case int64(width)*int64(height) > int64(d.cfg.MaxPixels):
+		return fail(refersam.CodeImageTooLarge, nil, "the picture is %d×%d = %d pixels; at most %d are accepted",
+			width, height, int64(width)*int64(height), d.cfg.MaxPixels)
+	}
+	return nil
+}
+
+// guard calls f and turns a panic into an error: a codec that trips over a
+// hostile picture must not take the service down.
+func guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return f()
+}
+
+func fail(code refersam.Code, cause error, format string, args ...any) *refersam.Error {
+	return &refersam.Error{Code: code, Message: fmt.Sprintf(format, args...), Field: field, Err: cause}
+}
+
+func late(cause error) *refersam.Error {
+	return fail(refersam.CodeDeadlineExceeded, cause, "the picture was not decoded in time")
+}
+
+// broken tells a valid picture that no codec here can read from an invalid one.
+func broken(name string, cause error) *refersam.Error {
+	var (
+		jpegUnsupported jpeg.UnsupportedError
+		pngUnsupported  png.UnsupportedError
+	)
+	if errors.As(cause, &jpegUnsupported) || errors.As(cause, &pngUnsupported) || errors.Is(cause, errUnsupported) {
+		return fail(refersam.CodeUnsupportedMedia, cause,
+			"this %s uses a feature that is not supported; save it as a plain PNG or JPEG", name)
+	}
+	return fail(refersam.CodeInvalidImage, cause, "the %s is cut off or broken", name)
+}
+
+// contextReader fails with the context's error once that has ended, which
+// stops codecs that know nothing of contexts.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func newContextReader(ctx context.Context, data []byte) io.Reader {
+	return contextReader{ctx, bytes.NewReader(data)}
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

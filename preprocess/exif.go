@@ -1,0 +1,69 @@
+package preprocess
+
+import (
+	"bytes"
+	"encoding/binary"
+)
+
+// orientation says how a stored picture is to be turned to stand upright. The
+// values are those of the EXIF tag Orientation (EXIF 2.32, 4.6.4); rotations
+// are clockwise.
+type orientation uint8
+
+const (
+	upright        orientation = 1
+	flipHorizontal orientation = 2
+	rotate180      orientation = 3
+	flipVertical   orientation = 4
+	transpose      orientation = 5
+	rotate90       orientation = 6
+	transverse     orientation = 7
+	rotate270      orientation = 8
+)
+
+// transposed reports whether width and height change places.
+func (o orientation) transposed() bool { return o >= transpose }
+
+// exifPrefix comes before the TIFF structure in JPEG, and sometimes in WebP.
+const exifPrefix = "Exif\x00\x00"
+
+// exifOrientation reads the Orientation tag in the first directory of an EXIF
+// block, with or without exifPrefix. A block that is broken or lacks the tag
+// means upright: bad metadata must not cost a good picture.
+func exifOrientation(block []byte) orientation {
+	const (
+		headerSize     = 8
+		entrySize      = 12
+		tagOrientation = 0x0112
+		typeShort      = 3
+	)
+	tiff := bytes.TrimPrefix(block, []byte(exifPrefix))
+	if len(tiff) < headerSize {
+		return upright
+	}
+	var order binary.ByteOrder
+	switch string(tiff[:4]) {
+	case "II*\x00":
+		order = binary.LittleEndian
+	case "MM\x00*":
+		order = binary.BigEndian
+	default:
+		return upright
+	}
+	offset := uint64(order.Uint32(tiff[4:]))
+	if offset+2 > uint64(len(tiff)) {
+		return upright
+	}
+	entries := tiff[offset+2:]
+	for n := order.Uint16(tiff[offset:]); n > 0 && len(entries) >= entrySize; n-- {
+		if order.Uint16(entries) == tagOrientation {
+			value := order.Uint16(entries[8:])
+			if order.Uint16(entries[2:]) != typeShort || value < 1 || value > 8 {
+				return upright
+			}
+			return orientation(value)
+		}
+		entries = entries[entrySize:]
+	}
+	return upright
+}

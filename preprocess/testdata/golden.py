@@ -1,0 +1,220 @@
+"""Writes the pictures of decode/ and the golden data that Pillow makes of them and of Resize's inputs.
+
+Run in this folder with Pillow 13 and numpy; the files are committed, so tests need neither:
+
+    python golden.py
+
+decode/NAME holds an encoded picture, decode/NAME.rgb the samples (RGB, row by row) that Pillow decodes from
+it, upright. golden.json lists the sizes and, for the resizer, SHA-256 of the samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+HERE = Path(__file__).parent
+
+
+def noise(width: int, height: int, seed: int) -> np.ndarray:
+    """Uint8 [height, width, 3] of a linear congruential generator that the Go test repeats."""
+    state = seed
+    out = bytearray()
+    for _ in range(width * height * 3):
+        state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
+        out.append(state >> 24)
+    return np.frombuffer(bytes(out), np.uint8).reshape(height, width, 3)
+
+
+def scene(width: int, height: int) -> Image.Image:
+    """Gradients, saturated shapes and a little noise: chroma edges show how they are upsampled."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    pix = np.stack([255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 5 + y / 7)], axis=-1)
+    pix[(x - width / 3) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2] = (250, 20, 30)
+    pix[(x > width * 0.6) & (x < width * 0.8) & (y > height * 0.2) & (y < height * 0.7)] = (10, 40, 240)
+    pix += np.random.default_rng(7).normal(0, 4, pix.shape)
+    return Image.fromarray(pix.clip(0, 255).astype(np.uint8))
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    """Alpha from 0 to 255: what is fully transparent keeps its colour."""
+    ramp = np.linspace(0, 255, image.width).astype(np.uint8)
+    image = image.copy()
+    image.putalpha(Image.fromarray(np.tile(ramp, (image.height, 1))))
+    return image
+
+
+def encode(image: Image.Image, fmt: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def resampled(jpeg: bytes, factors: int, size: tuple[int, int]) -> bytes:
+    """The JPEG with other luma sampling factors and a size that needs as many blocks.
+
+    Pillow writes no 4:4:0 and no 4:1:1. The blocks land in other places, which makes no worse a test.
+    """
+    frame = jpeg.index(b"\xff\xc0")
+    header = struct.pack(">HH", *reversed(size)) + jpeg[frame + 9 : frame + 11] + bytes([factors])
+    return jpeg[: frame + 5] + header + jpeg[frame + 12 :]
+
+
+def png16(color_type: int, samples: np.ndarray) -> bytes:
+    """A 16-bit PNG of samples [height, width, channels]."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, _ = samples.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows, 9))
+        + chunk(b"IEND", b"")
+    )
+
+
+def gif(screen: tuple[int, int], at: tuple[int, int], transparent: int | None, interlaced: bool) -> bytes:
+    """A GIF of one 6×5 frame at a position on its screen, with a palette of 8 colours."""
+    palette = bytes(noise(8, 1, 5))
+    indices = bytes((x + y) % 8 for y in range(5) for x in range(6))
+    frame = Image.frombytes("P", (6, 5), indices)
+    frame.putpalette(palette)
+    data = encode(frame, "GIF", interlace=int(interlaced), optimize=False)
+    descriptor = data.index(b",")
+    control = b"" if transparent is None else b"!\xf9\x04\x01\0\0" + bytes([transparent, 0])
+    head = b"GIF89a" + struct.pack("<HH", *screen) + data[10:descriptor].split(b"!\xf9")[0]
+    return head + control + b"," + struct.pack("<HH", *at) + data[descriptor + 5 :]
+
+
+def offset_webp() -> bytes:
+    """An animated WebP whose first frame does not cover its canvas."""
+    still = encode(scene(12, 10), "WEBP", quality=80)[12:]
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+    def u24(value: int) -> bytes:
+        return struct.pack("<I", value)[:3]
+
+    body = (
+        chunk(b"VP8X", bytes([2, 0, 0, 0]) + u24(20 - 1) + u24(16 - 1))
+        + chunk(b"ANIM", bytes(6))
+        + chunk(b"ANMF", u24(4 // 2) + u24(2 // 2) + u24(12 - 1) + u24(10 - 1) + u24(100) + b"\0" + still)
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def pictures() -> Iterator[tuple[str, bytes]]:
+    image = scene(47, 35)
+    small = scene(13, 9)
+    jpegs = {
+        name: encode(image, "JPEG", quality=90, subsampling=name) for name in ("4:4:4", "4:2:2", "4:2:0")
+    }
+    for name, data in jpegs.items():
+        yield f"{name.replace(':', '')}.jpg", data
+    yield "440.jpg", resampled(jpegs["4:2:2"], 0x12, (35, 47))
+    yield "411.jpg", resampled(jpegs["4:2:0"], 0x41, (90, 20))
+    yield "even.jpg", encode(scene(32, 16), "JPEG", quality=75, subsampling="4:2:0")
+    yield "narrow.jpg", encode(scene(4, 11), "JPEG", quality=90, subsampling="4:2:0")
+    yield "narrow422.jpg", encode(scene(3, 11), "JPEG", quality=90, subsampling="4:2:2")
+    yield "pixel.jpg", encode(scene(1, 1), "JPEG", quality=90, subsampling="4:2:0")
+    yield "progressive.jpg", encode(image, "JPEG", quality=90, progressive=True)
+    yield "gray.jpg", encode(small.convert("L"), "JPEG", quality=90)
+    yield "cmyk.jpg", encode(small.convert("CMYK"), "JPEG", quality=95)
+    yield "rgb.jpg", encode(small, "JPEG", quality=95, keep_rgb=True)
+    yield "noend.jpg", encode(small, "JPEG", quality=90)[:-2]
+    for orientation in range(1, 9):
+        yield f"exif{orientation}.jpg", encode(small, "JPEG", quality=95, exif=exif(orientation))
+
+    yield "rgb.png", encode(small, "PNG")
+    yield "rgba.png", encode(with_alpha(small), "PNG")
+    yield "gray.png", encode(small.convert("L"), "PNG")
+    yield "gray-alpha.png", encode(with_alpha(small).convert("LA"), "PNG")
+    yield "bilevel.png", encode(small.convert("1"), "PNG")
+    yield "palette.png", encode(small.quantize(16), "PNG")
+    yield "palette-alpha.png", encode(small.quantize(200), "PNG", transparency=bytes(range(200)))
+    yield "keyed.png", encode(small, "PNG", transparency=small.getpixel((3, 3)))
+    yield "exif6.png", encode(small, "PNG", exif=exif(6))
+    deep = (np.random.default_rng(3).integers(0, 1 << 16, (6, 7, 4))).astype(np.uint16)
+    yield "gray16.png", png16(0, deep[:, :, :1])
+    yield "rgb16.png", png16(2, deep[:, :, :3])
+    yield "gray-alpha16.png", png16(4, deep[:, :, :2])
+    yield "rgba16.png", png16(6, deep)
+
+    yield "lossy.webp", encode(image, "WEBP", quality=85)
+    yield "lossy-even.webp", encode(scene(32, 16), "WEBP", quality=60)
+    yield "lossy-pixel.webp", encode(scene(1, 1), "WEBP", quality=85)
+    yield "lossy-alpha.webp", encode(with_alpha(small), "WEBP", quality=85, exact=True)
+    yield "lossless.webp", encode(small, "WEBP", lossless=True)
+    yield "lossless-alpha.webp", encode(with_alpha(small), "WEBP", lossless=True, exact=True)
+    yield "exif8.webp", encode(small, "WEBP", quality=85, exif=exif(8))
+    animation = {"save_all": True, "append_images": [ImageOps.invert(small)], "duration": 50}
+    yield "animated.webp", encode(small, "WEBP", quality=85, **animation)
+    yield "animated-offset.webp", offset_webp()
+
+    yield "whole.gif", encode(image.quantize(64), "GIF")
+    yield "gray.gif", encode(small.convert("L"), "GIF")
+    yield "animated.gif", encode(small, "GIF", **animation)
+    yield "offset.gif", gif((12, 9), (3, 2), None, False)
+    yield "offset-transparent.gif", gif((12, 9), (3, 2), 5, False)
+    yield "interlaced.gif", gif((6, 5), (0, 0), 2, True)
+    yield "oversize.gif", gif((4, 4), (1, 1), None, False)
+
+
+def decode(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    if image.mode == "I;16":  # convert() would clip at 255 what it shifts down for every other 16-bit mode
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def main() -> None:
+    folder = HERE / "decode"
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    decoded = []
+    for name, data in pictures():
+        image = decode(data)
+        (folder / name).write_bytes(data)
+        (folder / f"{name}.rgb").write_bytes(image.tobytes())
+        decoded.append({"name": name, "width": image.width, "height": image.height})
+
+    resized = []
+    shapes = [
+        ((64, 48), (32, 32)), ((640, 427), (256, 256)), ((427, 640), (256, 256)), ((100, 37), (256, 256)),
+        ((33, 300), (128, 64)), ((1, 1), (5, 7)), ((1, 50), (9, 3)), ((50, 1), (3, 9)), ((97, 89), (1, 1)),
+        ((97, 89), (97, 31)), ((97, 89), (31, 89)), ((20, 20), (20, 20)), ((255, 257), (256, 256)),
+        ((28, 33), (22, 21)), ((28, 33), (22, 20)), ((15, 15), (17, 14)), ((2, 3), (3, 2)),
+        ((3000, 3), (7, 2)),
+    ]  # fmt: skip
+    for seed, (size, out) in enumerate(shapes):
+        image = Image.fromarray(noise(*size, seed)).resize(out, Image.Resampling.BILINEAR)
+        digest = hashlib.sha256(image.tobytes()).hexdigest()
+        resized.append({"seed": seed, "size": size, "out": out, "sha256": digest})
+
+    golden = {"pillow": PIL.__version__, "decode": decoded, "resize": resized}
+    (HERE / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
