@@ -10,7 +10,7 @@ from .config import ReferSAMConfig
 from .folding import constant, folded, static_shape
 from .grid import Grid, sine_code
 from .interactor import Interaction
-from .layers import group_norm, layer_norm
+from .layers import group_norm, layer_norm, to_map
 from .prompter import PromptLayer
 from .spatial_prior import SpatialPrior
 from .vit import ImageEncoder
@@ -30,10 +30,8 @@ class VLAdapter(nn.Module):
         self.spm = SpatialPrior(prior, visual)
         self.level_embed = nn.Parameter(torch.empty(3, visual))
         self.lang_prompts = nn.Embedding(config.adapter.context_tokens, text)
-        last = len(self.stages) - 1
-        self.interactions = nn.ModuleList(
-            Interaction(config, config.adapter.extra_pairs if stage == last else 0) for stage in range(last + 1)
-        )
+        self.interactions = nn.ModuleList(Interaction(config, extra_pairs=0) for _ in self.stages[:-1])
+        self.interactions.append(Interaction(config, config.adapter.extra_pairs))
         self.adapter_proj = nn.ModuleList(
             nn.Sequential(nn.Linear(visual, width), layer_norm(width)) for _ in range(3)
         )
@@ -58,10 +56,13 @@ class VLAdapter(nn.Module):
         """What does not depend on the text: [B, 3, H, W] -> ViT tokens, adapter tokens, stride-4 map."""
         grid = Grid.of_image(image)
         c1, adapter = self.spm(image)
-        vit, adapter = self.interactions[0].visual(self.vis_model.embed(image), adapter, self._blocks(0), grid)
+        vit = self.vis_model.embed(image)
+        vit, adapter = self.interactions[0].visual(vit, adapter, self._blocks(0), grid)
         return vit, adapter, c1
 
-    def interact(self, vit: Tensor, adapter: Tensor, lang: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def interact(
+        self, vit: Tensor, adapter: Tensor, lang: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The interactor from the first vision-language layer on.
 
         ViT tokens [B, h, w, D], adapter tokens [B, A, D], text features [B, L, text], bool [B, L]
@@ -81,7 +82,7 @@ class VLAdapter(nn.Module):
 
         levels = adapter.split(grid.level_tokens, 1)
         levels = [project(tokens) for project, tokens in zip(self.adapter_proj, levels, strict=True)]
-        stride16 = levels[1].transpose(1, 2).unflatten(2, grid.vit)
+        stride16 = to_map(levels[1], grid.vit)
         embedding = self.vis_model.neck(vit.permute(0, 3, 1, 2)) + stride16
         return torch.cat(levels, 1), self.lang_proj(text[:, :length]), embedding
 
@@ -91,7 +92,7 @@ class VLAdapter(nn.Module):
         """
         height, width = static_shape(c1)[-2:]
         grid = Grid(height // 4, width // 4)
-        summary = self._summary(lang, mask).detach()
+        summary = self.summary(lang, mask).detach()
         tokens = torch.cat([summary, self.sparse_prompts.weight + 0 * summary], 1)
         keys = adapter + folded(lambda: self.prompter_position(grid))
         for layer in self.prompt_blocks:
@@ -110,7 +111,7 @@ class VLAdapter(nn.Module):
         first, last = self.stages[stage]
         return self.vis_model.blocks[first : last + 1]
 
-    def _summary(self, lang: Tensor, mask: Tensor) -> Tensor:
+    def summary(self, lang: Tensor, mask: Tensor) -> Tensor:
         """The token that stands for the whole text, [B, 1, C]: BERT's [CLS] or CLIP's end of text.
 
         CLIP's is the last position of the mask, which must be ones, then zeros. It is picked by a product
@@ -123,7 +124,7 @@ class VLAdapter(nn.Module):
         return chosen.to(lang.dtype)[:, None] @ lang
 
     def _pixel_feature(self, adapter: Tensor, c1: Tensor, grid: Grid) -> Tensor:
-        stride8 = adapter[:, : grid.level_tokens[0]].transpose(1, 2).unflatten(2, grid.levels[0])
+        stride8 = to_map(adapter[:, : grid.level_tokens[0]], grid.levels[0])
         upsampled = F.interpolate(stride8, scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.out_conv(self.c1_norm(self.c1_conv(c1)) + upsampled)
 

@@ -132,7 +132,10 @@ class ReferSAMConfig:
         _divides("4", 4, "vit.width", self.vit.width)
         values = self.vit.width * self.adapter.value_ratio
         if values != int(values) or int(values) % self.adapter.deform_heads:
-            raise ValueError(f"{values} deformable values cannot be split over {self.adapter.deform_heads} heads")
+            raise ValueError(
+                f"vit.width x adapter.value_ratio ({values}) must be a multiple of adapter.deform_heads"
+                f" ({self.adapter.deform_heads})"
+            )
         _divides("prompter.heads", self.prompter.heads, "decoder.width", self.decoder.width)
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,7 +189,9 @@ def _even_stages(depth: int) -> tuple[tuple[int, int], ...]:
 
 _SIZES = {
     "tiny": VitConfig(96, 4, 4, window=4, global_blocks=(1, 3), stages=_even_stages(4), native_side=128),
-    "mini": VitConfig(192, 8, 6, window=7, global_blocks=(1, 3, 5, 7), stages=_even_stages(8), native_side=256),
+    "mini": VitConfig(
+        192, 8, 6, window=7, global_blocks=(1, 3, 5, 7), stages=_even_stages(8), native_side=256
+    ),
     "vit_b": VitConfig(
         768, 12, 12, window=14, global_blocks=(2, 5, 8, 11), stages=_even_stages(12), native_side=1024
     ),

@@ -50,7 +50,9 @@ class DeformableAttention(nn.Module):
 
 
 @constant
-def reference_pixels(query_levels: Levels, value_levels: Levels, device: torch.device, dtype: torch.dtype) -> Tensor:
+def reference_pixels(
+    query_levels: Levels, value_levels: Levels, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Reference points in pixels of each level of values: [Q, 1, levels, 1, (x, y)]."""
     centres = pixel_centres(query_levels, torch.device("cpu"), torch.float64)
     sizes = torch.tensor([(columns, rows) for rows, columns in value_levels], dtype=torch.float64)
@@ -97,7 +99,7 @@ def _corners(position: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
 
 @constant
 def level_geometry(levels: Levels, device: torch.device) -> tuple[Tensor, ...]:
-    """Rows, columns and first token of each level, int64 [levels, 1, 1] to broadcast over points and corners."""
+    """Rows, columns and first token of each level, each int64 [levels, 1, 1]."""
     sizes = torch.tensor(levels)
     tokens = sizes.prod(1)
     starts = tokens.cumsum(0) - tokens

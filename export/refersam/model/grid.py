@@ -50,7 +50,9 @@ class Grid:
 
 
 @constant
-def sine_code(levels: tuple[tuple[int, int], ...], width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def sine_code(
+    levels: tuple[tuple[int, int], ...], width: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """Sine position code of the tokens of all levels, [1, A, width].
 
     The first half of the channels codes y, the second x; sines and cosines alternate. Positions run from 1

@@ -21,7 +21,10 @@ def initialise_adapter(adapter: VLAdapter) -> None:
 
 
 def initialise(module: nn.Module) -> None:
-    """Linear layers N(0, 0.02) cut at ±2, convolutions N(0, 2 / fan-out), no biases; embeddings stay N(0, 1)."""
+    """Linear layers N(0, 0.02²) cut at ±2, convolutions N(0, 2 / fan-out), biases 0.
+
+    Embeddings keep the N(0, 1) they are made with.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02, a=-2.0, b=2.0)

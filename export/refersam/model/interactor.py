@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .attention import Attention, LevelAttention
 from .config import ReferSAMConfig
 from .deformable import DeformableAttention
+from .folding import static_shape
 from .grid import Grid
 from .layers import FeedForward, layer_norm
 
@@ -30,9 +31,10 @@ class Injector(nn.Module):
         self.gamma = nn.Parameter(torch.full((width,), 1e-6))
 
     def forward(self, vit: Tensor, adapter: Tensor, grid: Grid) -> Tensor:
-        tokens = vit.flatten(1, 2)
+        width = static_shape(vit)[3]
+        tokens = vit.reshape(-1, grid.height * grid.width, width)
         read = self.attn(self.query_norm(tokens), (grid.vit,), adapter, grid.levels)
-        return (tokens + self.gamma * read).unflatten(1, grid.vit)
+        return (tokens + self.gamma * read).reshape(-1, *grid.vit, width)
 
 
 class Extractor(nn.Module):
@@ -45,12 +47,13 @@ class Extractor(nn.Module):
         self.attn = _deformable(config, levels=1)
 
     def forward(self, adapter: Tensor, vit: Tensor, grid: Grid) -> Tensor:
-        read = self.attn(adapter, grid.levels, self.value_norm(vit.flatten(1, 2)), (grid.vit,))
+        tokens = self.value_norm(vit).reshape(-1, grid.height * grid.width, static_shape(vit)[3])
+        read = self.attn(adapter, grid.levels, tokens, (grid.vit,))
         return self.query_norm(adapter + read)
 
 
 class VisionLanguageLayer(nn.Module):
-    """Text tokens attend themselves and the picture; the picture then attends the text. All norms are post-norms."""
+    """Text tokens attend themselves and the picture, then the picture attends the text. Post-norms all."""
 
     def __init__(self, config: ReferSAMConfig):
         super().__init__()
@@ -96,7 +99,9 @@ class Interaction(nn.Module):
             self.extra_vl_extractors = nn.ModuleList(VisionLanguageLayer(config) for _ in range(extra_pairs))
         self.extra_pairs = extra_pairs
 
-    def visual(self, vit: Tensor, adapter: Tensor, blocks: Sequence[nn.Module], grid: Grid) -> tuple[Tensor, Tensor]:
+    def visual(
+        self, vit: Tensor, adapter: Tensor, blocks: Sequence[nn.Module], grid: Grid
+    ) -> tuple[Tensor, Tensor]:
         """The part without text: -> ViT tokens and adapter tokens."""
         vit = self.injector(vit, adapter, grid)
         for block in blocks:

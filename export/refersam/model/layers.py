@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .folding import static_shape
+
 NORM_EPS = 1e-6
 """Of every norm but the two-way transformer's and the text encoders'."""
 
@@ -32,6 +34,28 @@ def layer_norm(width: int) -> nn.LayerNorm:
 def group_norm(channels: int) -> nn.GroupNorm:
     """One group: mean and variance over channels and pixels of each sample together."""
     return nn.GroupNorm(1, channels, eps=NORM_EPS)
+
+
+def to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, N, C] -> [B, C, rows, columns].
+
+    Like every reshape of the model it leaves the batch to be inferred: `flatten` and `unflatten` would
+    write the batch size of the trace into an export.
+    """
+    return tokens.transpose(1, 2).reshape(-1, static_shape(tokens)[2], *size)
+
+
+def to_tokens(maps: Tensor) -> Tensor:
+    """[B, C, rows, columns] -> [B, N, C]"""
+    _, channels, rows, columns = static_shape(maps)
+    return maps.reshape(-1, channels, rows * columns).transpose(1, 2)
+
+
+def masks_of(queries: Tensor, features: Tensor) -> Tensor:
+    """[B, K, C], [B, C, rows, columns] -> [B, K, rows, columns]: a plain product, no scale and no bias."""
+    _, channels, rows, columns = static_shape(features)
+    product = queries @ features.reshape(-1, channels, rows * columns)
+    return product.reshape(-1, static_shape(queries)[1], rows, columns)
 
 
 class FeedForward(nn.Module):

@@ -39,6 +39,8 @@ class PromptLayer(nn.Module):
         """
         query = tokens + position
         tokens = self.norm1(tokens + self.p_self_attn(query, query, tokens))
-        tokens = self.norm2(tokens + self.p2v_cross_attn(tokens + position, adapter_keys, adapter, level_tokens))
+        tokens = self.norm2(
+            tokens + self.p2v_cross_attn(tokens + position, adapter_keys, adapter, level_tokens)
+        )
         tokens = self.norm3(tokens + self.p2l_cross_attn(tokens + position, lang, lang, mask))
         return self.norm4(tokens + self.prompt_mlp(tokens))

@@ -13,7 +13,7 @@ from .deformable import SAMPLERS, DeformableAttention
 from .folding import static_shape
 from .grid import Grid
 from .initial import initialise, initialise_adapter
-from .layers import layer_norm
+from .layers import layer_norm, masks_of
 from .prompt_encoder import PromptEncoder
 from .sam_decoder import MaskDecoder
 from .text import build_text_encoder
@@ -92,9 +92,7 @@ class ReferSAM(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """-> sparse_prompts [B, P, C], mask_prompt and coarse_logits [B, 1, H/4, W/4]."""
         tokens, pixels = self.vl_adapter.prompt(adapter_tokens, lang_tokens, attention_mask != 0, c1)
-        _, channels, height, width = static_shape(pixels)
-        dense = self.mask_embedding(tokens[:, :1])
-        coarse = (dense @ pixels.reshape(-1, channels, height * width)).unflatten(2, (height, width))
+        coarse = masks_of(self.mask_embedding(tokens[:, :1]), pixels)
         return self.sparse_embedding(tokens[:, 1:]), self.mask_scaling(coarse), coarse
 
     def decoder(self, image_embeddings: Tensor, sparse_prompts: Tensor, mask_prompt: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 from .attention import Attention
 from .config import DecoderConfig
 from .folding import static_shape
-from .layers import LayerNorm2d, SamFeedForward
+from .layers import LayerNorm2d, SamFeedForward, masks_of, to_map, to_tokens
 
 
 class MaskDecoder(nn.Module):
@@ -45,24 +47,28 @@ class MaskDecoder(nn.Module):
     def all_hypotheses(
         self, image: Tensor, image_position: Tensor, sparse: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits [B, 4, H/4, W/4] and IoU predictions [B, 4]. ReferSAM trains neither hypotheses 1-3 nor the IoU."""
+        """Logits [B, 4, H/4, W/4] and IoU predictions [B, 4].
+
+        ReferSAM trains neither hypotheses 1 to 3 nor the IoU head: their values mean nothing.
+        """
         tokens, upscaled = self._decode(image, image_position, sparse, dense)
         masks = torch.cat([self._mask(tokens, upscaled, index) for index in range(self.hypotheses)], 1)
         return masks, self.iou_prediction_head(tokens[:, 0])
 
-    def _decode(self, image: Tensor, image_position: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+    def _decode(
+        self, image: Tensor, image_position: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
         _, _, height, width = static_shape(image)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         # Adding a zero slice of the prompts carries the batch size without a shape computation in the graph.
         tokens = torch.cat([own + 0 * sparse[:, :1], sparse], 1)
-        keys = (image + dense).flatten(2).transpose(1, 2)
-        tokens, keys = self.transformer(tokens, keys, image_position.flatten(2).transpose(1, 2))
-        return tokens, self.output_upscaling(keys.transpose(1, 2).unflatten(2, (height, width)))
+        keys = to_tokens(image + dense)
+        tokens, keys = self.transformer(tokens, keys, to_tokens(image_position))
+        return tokens, self.output_upscaling(to_map(keys, (height, width)))
 
     def _mask(self, tokens: Tensor, upscaled: Tensor, index: int) -> Tensor:
-        _, channels, height, width = static_shape(upscaled)
-        weights = self.output_hypernetworks_mlps[index](tokens[:, 1 + index : 2 + index])  # [B, 1, C/8]
-        return (weights @ upscaled.reshape(-1, channels, height * width)).unflatten(2, (height, width))
+        weights = self.output_hypernetworks_mlps[index](tokens[:, 1 + index : 2 + index])
+        return masks_of(weights, upscaled)
 
 
 class TwoWayTransformer(nn.Module):
@@ -73,7 +79,10 @@ class TwoWayTransformer(nn.Module):
         self.norm_final_attn = nn.LayerNorm(config.width)
 
     def forward(self, tokens: Tensor, image: Tensor, image_position: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 5 + P, C], [B, N, C], [1, N, C] -> tokens and image tokens. The tokens given are their own positions."""
+        """[B, 5 + P, C], [B, N, C], [1, N, C] -> tokens and image tokens.
+
+        The tokens as given also serve as their own positions.
+        """
         position = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, position, image_position)
@@ -120,7 +129,7 @@ class Perceptron(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:

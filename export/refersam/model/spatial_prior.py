@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .layers import group_norm
+from .layers import group_norm, to_tokens
 
 
 class SpatialPrior(nn.Module):
@@ -34,7 +34,7 @@ class SpatialPrior(nn.Module):
         c3 = self.conv3(c2)
         c4 = self.conv4(c3)
         maps = (self.fc2(c2), self.fc3(c3), self.fc4(c4))
-        return c1, torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
+        return c1, torch.cat([to_tokens(m) for m in maps], 1)
 
 
 def _conv_norm_relu(inputs: int, outputs: int, stride: int = 1) -> tuple[nn.Module, ...]:

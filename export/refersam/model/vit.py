@@ -32,7 +32,8 @@ class ImageEncoder(nn.Module):
         self.patch_embed = PatchEmbed(config.width)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, config.width))
         self.blocks = nn.ModuleList(
-            Block(config, None if index in config.global_blocks else config.window) for index in range(config.depth)
+            Block(config, None if index in config.global_blocks else config.window)
+            for index in range(config.depth)
         )
         self.neck = nn.Sequential(
             nn.Conv2d(config.width, out_width, 1, bias=False),
