@@ -1,14 +1,18 @@
 """Scenes and phrases: reproducible, exact and true. Truth is checked again here from the masks alone."""
 
 import hashlib
+import json
 import subprocess
 import sys
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+
 from refersam.data import expressions, scenes, things
+from refersam.data import samples as page
 from refersam.data.expressions import KIND_MIX, KINDS, Expression, make_expressions, sample
 from refersam.data.scenes import SPLITS, Scene, make_scene, scene_of, target_mask
 from refersam.data.things import THINGS, glyph
@@ -51,7 +55,7 @@ def test_fresh_processes_give_the_same_scenes():
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
-            cwd=__file__.rpartition("/")[0],
+            cwd=Path(__file__).parent,
             env={"PYTHONHASHSEED": str(salt), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             text=True,
@@ -100,7 +104,7 @@ def test_masks_are_disjoint_and_in_sight(samples):
 
 
 def test_masks_are_where_the_things_were_drawn(monkeypatch):
-    """Without camera effects over black, a pixel of a mask differs from black and others are at most faint."""
+    """White outlines over black: the pixels of the masks are light and all the others dark."""
     monkeypatch.setattr(scenes, "make_background", lambda rng, w, h: scenes.Image.new("RGB", (w, h)))
     monkeypatch.setattr(scenes, "_photograph", lambda rng, image: np.array(image))
     monkeypatch.setattr(scenes, "_levels", lambda thing, mirrored: [white(thing, mirrored)] * 2)
@@ -242,6 +246,19 @@ def test_a_missing_font_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv(things.FONT_VARIABLE, str(tmp_path / "none.ttf"))
     with pytest.raises(FileNotFoundError, match=r"fonts-noto-color-emoji.*REFERSAM_EMOJI_FONT"):
         glyph(0)
+
+
+def test_the_page_has_the_samples_that_the_script_writes(tmp_path):
+    committed = Path(__file__).parents[2] / "gateway" / "web" / "samples"
+    page.write(tmp_path)
+    assert json.loads((committed / "samples.json").read_text()) == json.loads(
+        (tmp_path / "samples.json").read_text()
+    )
+    for name in page.SAMPLES:
+        with scenes.Image.open(committed / name) as old, scenes.Image.open(tmp_path / name) as new:
+            assert old.size == new.size
+            assert np.abs(np.asarray(old, np.int16) - np.asarray(new)).mean() < 2
+        assert (committed / name).stat().st_size < 80_000
 
 
 def test_names_of_attributes_and_relations_are_all_used():
