@@ -82,12 +82,15 @@ generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
 .PHONY: train
-train: .venv/.dev ## Train a demo model (VARIANT=bert or clip)
-	$(PY) -m refersam.train --config export/configs/demo_$(VARIANT).toml
+train: .venv/.dev var/pool/pool.json ## Train a demo model into var/train (VARIANT=bert or clip); goes on after a stop
+	$(PY) -m refersam.train export/configs/demo_$(VARIANT).toml --pool var/pool --out var/train/demo_$(VARIANT)
+
+var/pool/pool.json: | .venv/.dev
+	$(PY) -m refersam.data.pool --out var/pool
 
 .PHONY: evaluate
-evaluate: .venv/.dev ## Score a demo model on unseen scenes (VARIANT=bert or clip)
-	$(PY) -m refersam.evaluate --variant $(VARIANT)
+evaluate: .venv/.dev ## Score a shipped model on 1,000 unseen scenes (VARIANT=bert or clip)
+	$(PY) -m refersam.evaluate --repository model_repository --variant $(VARIANT)
 
 .PHONY: lock
 lock: .venv/.dev ## Pin the Python packages again after a change to export/requirements/*.in

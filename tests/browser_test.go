@@ -1,0 +1,125 @@
+package tests_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+)
+
+// A picture is dropped on the page, a phrase typed, and what the page shows
+// must be the mask that the API gives.
+func TestPage(t *testing.T) {
+	s := shared.get(t)
+	scene := scenes(t)[0]
+	phrase := scene.Questions[0].Phrase
+	a := s.segment(t, "", part{"image", string(scene.picture(t))}, part{"phrase", phrase}, part{"variant", "clip"})
+	want := mustDecode(t, *a.Results[0].Masks.RLE)
+
+	path, err := filepath.Abs(filepath.Join("testdata", scene.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := browser(t)
+	open := fmt.Sprintf(`document.getElementById("canvas").getAttribute("aria-label").includes(%q)`, scene.File)
+	err = chromedp.Do(ctx,
+		chromedp.EmulateViewport(1200, 800),
+		chromedp.Navigate(s.url),
+		chromedp.WaitVisible(chromedp.CSS(`input[name=variant][value=clip]`)),
+		chromedp.Click(chromedp.CSS(`input[name=variant][value=clip]`)),
+		drop(path),
+		chromedp.Poll[chromedp.Void](open),
+		chromedp.SendKeys(chromedp.CSS(`#phrase`), phrase+"\r"),
+		chromedp.WaitVisible(chromedp.CSS(`#facts`)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := canvas(t, ctx)
+	if err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(`#show`))); err != nil {
+		t.Fatal(err)
+	}
+	hidden := canvas(t, ctx)
+
+	if len(shown) != 3*scene.Width*scene.Height {
+		t.Fatalf("the canvas has %d values, want those of %d × %d pixels", len(shown), scene.Width, scene.Height)
+	}
+	// The page darkens what is outside the mask and only tints the mask itself,
+	// so a pixel of the mask keeps at least 70 % of its green; its outline, red
+	// and white, lies outside and is none of the three.
+	got := bitmap{width: scene.Width, height: scene.Height, set: make([]bool, len(want.set))}
+	for x := range scene.Width {
+		for y := range scene.Height {
+			i := 3 * (y*scene.Width + x)
+			got.set[x*scene.Height+y] = tinted(shown[i:i+3], hidden[i:i+3])
+		}
+	}
+	if agreement := iou(got, want); agreement < 0.95 {
+		t.Errorf("what the page shows has IoU %.3f with the API's mask, want at least 0.95", agreement)
+	}
+}
+
+// tinted reports whether a pixel is 78 % itself and 22 % the page's accent,
+// #ff4a22.
+func tinted(shown, hidden []int) bool {
+	for channel, accent := range [3]float64{0xff, 0x4a, 0x22} {
+		difference := float64(shown[channel]) - (0.78*float64(hidden[channel]) + 0.22*accent)
+		if difference < -3 || difference > 3 {
+			return false
+		}
+	}
+	return true
+}
+
+// canvas returns red, green and blue of the page's canvas, row by row.
+func canvas(t *testing.T, ctx context.Context) []int {
+	t.Helper()
+	pixels, err := chromedp.Run(ctx, chromedp.Evaluate[[]int](`(() => {
+		const canvas = document.getElementById("canvas");
+		const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+		return Array.from(data).filter((_, i) => i % 4 < 3);
+	})()`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pixels
+}
+
+// drop drags a file from outside the browser onto the picture's place.
+func drop(path string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		event := input.DispatchDragEventParams{
+			X: 300, Y: 400,
+			Data: &input.DragData{Items: []*input.DragDataItem{}, Files: []string{path}, DragOperationsMask: 1},
+		}
+		for _, event.Type = range []input.DispatchDragEventType{
+			input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
+		} {
+			if _, err := cdp.Call(ctx, target, input.DispatchDragEvent, event); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// browser starts a headless Chromium for one test.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as the context of its first call
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,229 @@
+package tests_test
+
+import (
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+)
+
+// composeFile is compose.yaml as far as it must agree with the rest of the
+// repository. The order of nothing in it matters.
+type composeFile struct {
+	Services map[string]struct {
+		Image       string            `yaml:"image"`
+		Command     []string          `yaml:"command"`
+		Environment map[string]string `yaml:"environment"`
+		Expose      []string          `yaml:"expose"`
+		Ports       []string          `yaml:"ports"`
+		Volumes     []string          `yaml:"volumes"`
+		Build       struct {
+			Context    string `yaml:"context"`
+			Dockerfile string `yaml:"dockerfile"`
+		} `yaml:"build"`
+		DependsOn map[string]struct {
+			Condition string `yaml:"condition"`
+		} `yaml:"depends_on"`
+		Healthcheck struct {
+			Test []string `yaml:"test"`
+		} `yaml:"healthcheck"`
+	} `yaml:"services"`
+}
+
+func compose(t *testing.T) composeFile {
+	t.Helper()
+	data := readFile(t, "compose.yaml")
+	// ${NAME:-default} means default: nothing is set in the tests.
+	withDefaults := regexp.MustCompile(`\$\{[A-Z_]+:-([^}]*)\}`).ReplaceAllString(data, "$1")
+	if i := strings.Index(withDefaults, "${"); i >= 0 {
+		t.Fatalf("a variable without a default: %.40s", withDefaults[i:])
+	}
+	var file composeFile
+	if err := yaml.Unmarshal([]byte(withDefaults), &file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestComposeGateway(t *testing.T) {
+	file := compose(t)
+	gateway, triton := file.Services["gateway"], file.Services["triton"]
+	dockerfile := readFile(t, filepath.Join(gateway.Build.Context, gateway.Build.Dockerfile))
+
+	// The settings are known, and valid.
+	known := command(t, nil, executable, "config")
+	var environment []string
+	for name, value := range gateway.Environment {
+		if !strings.Contains(known, name) {
+			t.Errorf("the gateway knows no setting %s", name)
+		}
+		environment = append(environment, name+"="+value)
+	}
+	command(t, environment, executable, "config")
+	command(t, nil, executable, append(slices.Clone(gateway.Command), "--help")...)
+
+	// The gateway's Triton is the other service, at its gRPC port, and waited for.
+	host, port, err := net.SplitHostPort(gateway.Environment["REFERSAM_TRITON"])
+	if err != nil || host != "triton" || !slices.Contains(triton.Expose, port) {
+		t.Errorf("REFERSAM_TRITON %q, and triton exposes %v: %v", gateway.Environment["REFERSAM_TRITON"], triton.Expose, err)
+	}
+	if gateway.DependsOn["triton"].Condition != "service_healthy" || len(triton.Healthcheck.Test) == 0 {
+		t.Error("the gateway does not wait until triton is healthy")
+	}
+
+	// It listens where the port is published and where the image says.
+	_, listen, err := net.SplitHostPort(gateway.Environment["REFERSAM_LISTEN"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(gateway.Ports) != 1 || !strings.HasSuffix(gateway.Ports[0], ":"+listen) || !strings.HasPrefix(gateway.Ports[0], "127.0.0.1:") {
+		t.Errorf("published %v, want the port %s on loopback", gateway.Ports, listen)
+	}
+	if !strings.Contains(dockerfile, "\nEXPOSE "+listen+"\n") {
+		t.Errorf("the Dockerfile does not EXPOSE %s", listen)
+	}
+	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(readFile(t, "go.mod"))
+	if !strings.Contains(dockerfile, "FROM golang:"+version[1]+"-") {
+		t.Errorf("the Dockerfile does not build with Go %s, as go.mod wants", version[1])
+	}
+}
+
+func TestComposeTriton(t *testing.T) {
+	triton := compose(t).Services["triton"]
+	server, args := triton.Command[0], triton.Command[1:]
+	if server != "tritonserver" || !strings.Contains(triton.Image, "/tritonserver:") {
+		t.Errorf("command %q in image %q", server, triton.Image)
+	}
+
+	help := tritonHelp(t)
+	flags := make(map[string]string)
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		if !regexp.MustCompile(regexp.QuoteMeta(name) + `\b`).MatchString(help) {
+			t.Errorf("tritonserver knows no %s", name)
+		}
+		flags[name] = value
+	}
+
+	source, target, _ := strings.Cut(strings.TrimSuffix(triton.Volumes[0], ":ro"), ":")
+	if target != flags["--model-repository"] {
+		t.Errorf("the models are mounted at %q and looked for at %q", target, flags["--model-repository"])
+	}
+	for _, variant := range variants {
+		if _, err := os.Stat(filepath.Join(repositoryRoot, source, "refersam_"+variant, "config.pbtxt")); err != nil {
+			t.Error(err)
+		}
+	}
+	config := "configs/" + flags["--model-config-name"] + ".pbtxt"
+	stages, err := filepath.Glob(filepath.Join(repositoryRoot, source, "refersam_*", "1", "model.onnx"))
+	if err != nil || len(stages) == 0 {
+		t.Fatalf("no stages in %s: %v", source, err)
+	}
+	for _, stage := range stages {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(stage), "..", config)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What .dockerignore lets through is enough to build the gateway.
+func TestImageContext(t *testing.T) {
+	context := t.TempDir()
+	for line := range strings.Lines(readFile(t, ".dockerignore")) {
+		pattern, included := strings.CutPrefix(strings.TrimSpace(line), "!")
+		if !included {
+			continue
+		}
+		paths, err := filepath.Glob(filepath.Join(repositoryRoot, pattern))
+		if err != nil || len(paths) == 0 {
+			t.Errorf(".dockerignore names %s, and there is none: %v", pattern, err)
+		}
+		for _, path := range paths {
+			copyInto(t, context, path)
+		}
+	}
+	build := exec.Command("go", "build", "-o", os.DevNull, "./cmd/refersam")
+	build.Dir = context
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false -trimpath")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Errorf("go build with what the image gets: %v\n%s", err, out)
+	}
+}
+
+// copyInto copies a file or folder, without tests and test data.
+func copyInto(t *testing.T, context, path string) {
+	t.Helper()
+	err := filepath.WalkDir(path, func(from string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.Name() == "testdata" {
+			return fs.SkipDir
+		}
+		if entry.IsDir() || strings.HasSuffix(from, "_test.go") {
+			return nil
+		}
+		name, err := filepath.Rel(repositoryRoot, from)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(context, name)
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+			return err
+		}
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(to, data, 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tritonHelp returns what the installed tritonserver says about its flags.
+func tritonHelp(t *testing.T) string {
+	t.Helper()
+	packages, err := filepath.Glob(filepath.Join(repositoryRoot, ".venv/lib/python3.*/site-packages"))
+	if err != nil || len(packages) != 1 {
+		t.Fatalf("no virtual environment, run make setup: %v", err)
+	}
+	help := exec.Command(filepath.Join(packages[0], "pytriton/tritonserver/bin/tritonserver"), "--help")
+	help.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Join(packages[0], "nvidia_pytriton.libs"))
+	// It ends with a status of 1 after --help.
+	out, _ := help.CombinedOutput()
+	if !strings.Contains(string(out), "--model-repository") {
+		t.Fatalf("tritonserver --help: %s", out)
+	}
+	return string(out)
+}
+
+// command runs a program and returns what it prints; it must succeed.
+func command(t *testing.T, environment []string, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir = repositoryRoot
+	cmd.Env = append(os.Environ(), environment...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(repositoryRoot, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
