@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 PATCH = 16
@@ -126,7 +126,6 @@ class ReferSAMConfig:
     prompter: PrompterConfig
     decoder: DecoderConfig
     text: TextConfig
-    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         _divides("4", 4, "vit.width", self.vit.width)
@@ -156,7 +155,6 @@ def preset(size: str, text: str) -> ReferSAMConfig:
     tiny = size == "tiny"
     vocab, positions, dropout = (30522, 512, 0.1) if text == "bert" else (49408, 77, 0.0)
     return ReferSAMConfig(
-        name=f"{size}_{text}",
         vit=vit,
         adapter=AdapterConfig(
             prior_width=16 if tiny else 64,
