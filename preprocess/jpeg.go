@@ -17,25 +17,7 @@ func openJPEG(data []byte) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	src := &source{
-		width:       cfg.Width,
-		height:      cfg.Height,
-		orientation: upright,
-		decode: func(ctx context.Context, dst *canvas) error {
-			// libjpeg does not miss the end marker of a picture that is
-			// complete otherwise; the codec does unless it gets one.
-			end := bytes.NewReader([]byte("\xff\xd9"))
-			img, err := jpeg.Decode(io.MultiReader(newContextReader(ctx, data), end))
-			if err != nil {
-				return err
-			}
-			if m, ok := img.(*image.YCbCr); ok {
-				drawYCbCr(dst, m)
-				return nil
-			}
-			return drawImage(dst, img)
-		},
-	}
+	src := &source{width: cfg.Width, height: cfg.Height, orientation: upright}
 	components, interleaved := 3, 0 // interleaved: bytes a pixel of a copy that the codec makes
 	switch cfg.ColorModel {
 	case color.GrayModel:
@@ -47,18 +29,39 @@ func openJPEG(data []byte) (*source, error) {
 	}
 	src.bytesPerPixel = components + interleaved + 3
 
-	exif := false
+	progressive, exif := false, false
 	for marker, segment := range jpegSegments(data) {
 		const (
-			progressive = 0xc2
-			app1        = 0xe1
+			progressiveFrame = 0xc2
+			app1             = 0xe1
 		)
 		switch {
-		case marker == progressive:
-			src.bytesPerPixel += 4 * components
+		case marker == progressiveFrame:
+			progressive = true
 		case marker == app1 && !exif && bytes.HasPrefix(segment, []byte(exifPrefix)):
 			src.orientation, exif = exifOrientation(segment), true
 		}
+	}
+	if progressive {
+		src.bytesPerPixel += 4 * components
+	}
+	src.decode = func(ctx context.Context, dst *canvas) error {
+		r := newContextReader(ctx, data)
+		if !progressive {
+			// libjpeg does not miss the end marker when all blocks are there,
+			// the codec does. In a progressive picture it tells that no scan
+			// is missing.
+			r = io.MultiReader(r, bytes.NewReader([]byte("\xff\xd9")))
+		}
+		img, err := jpeg.Decode(r)
+		if err != nil {
+			return err
+		}
+		if m, ok := img.(*image.YCbCr); ok {
+			drawYCbCr(dst, m)
+			return nil
+		}
+		return drawImage(dst, img)
 	}
 	return src, nil
 }
