@@ -223,14 +223,15 @@ func (b *bytePair) word(word string, emit func(id int32)) {
 
 	propose := func(at int32) {
 		if id, ok := b.merges[pair{symbols[at].id, symbols[symbols[at].right].id}]; ok {
-			queue.push(merge{id, at})
+			queue = queue.push(merge{id, at})
 		}
 	}
 	for at := range len(word) - 1 {
 		propose(int32(at))
 	}
 	for len(queue) > 0 {
-		m := queue.pop()
+		var m merge
+		m, queue = queue.pop()
 		s := &symbols[m.at]
 		if s.id < 0 || s.right < 0 || b.merges[pair{s.id, symbols[s.right].id}] != m.id {
 			continue

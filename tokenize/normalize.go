@@ -12,8 +12,8 @@ import (
 
 // Hugging Face normalises by Unicode 9.0: characters assigned later neither
 // decompose, compose nor move. Package norm knows newer ones and breaks runs of
-// more than 30 combining marks with U+034F, so it serves here for single
-// characters and pairs only.
+// more than 30 combining marks with U+034F, so it composes and decomposes only
+// single characters and pairs here.
 
 // firstDecomposable is the lowest character that normalisation may change.
 const firstDecomposable = 0xc0
@@ -47,6 +47,8 @@ func decompose(runes []rune) []rune {
 
 // compose brings text into canonical composition (NFC).
 func compose(text string) string {
+	// What is in order for a newer Unicode is in order for 9.0, where later
+	// characters are starters that nothing passes.
 	if norm.NFC.IsNormalString(text) {
 		return text
 	}
