@@ -233,7 +233,7 @@ func (s *sharedService) get(t *testing.T) *service {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("log of the shared service, its end:\n%s", s.service.logs.tail(4000))
+			t.Logf("log of the shared service:\n%s", s.service.logs)
 		}
 	})
 	return s.service
@@ -272,17 +272,15 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
+// String returns the last lines, without the questions of waitReady.
 func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-func (b *buffer) tail(n int) string {
-	s := b.String()
-	if len(s) <= n {
-		return s
+	var lines []string
+	for line := range strings.Lines(b.b.String()) {
+		if !strings.Contains(line, "route=/readyz") {
+			lines = append(lines, line)
+		}
 	}
-	_, after, _ := strings.Cut(s[len(s)-n:], "\n")
-	return after
+	return strings.Join(lines[max(0, len(lines)-40):], "")
 }
