@@ -1,0 +1,133 @@
+"""A Triton backend named `onnxruntime`, in Python: it serves `model.onnx` with ONNX Runtime on the CPU.
+
+It stands in for the C++ backend of that name, which is in NVIDIA's image but not in the `nvidia-pytriton`
+wheel, so that one `configs/cpu.pbtxt` serves both. Of the C++ backend's model parameters it knows
+
+    intra_op_thread_count   threads within one operator; 0 or absent: $REFERSAM_ONNX_THREADS, and if that
+                            is not set either, what ONNX Runtime finds right
+
+Tensors pass as DLPack, never through `as_numpy` and `Tensor(array)`: the wheel's stub reads arrays by the
+memory layout of NumPy 1, and with NumPy 2 it finds elements of 0 bytes, without an error.
+
+Models have a batch axis (`max_batch_size` >= 1) on every tensor; requests that the dynamic batcher hands
+over together run as one batch.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+# The element types that ONNX Runtime, Triton's configs and NumPy share.
+TRITON_TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(int8)": "TYPE_INT8",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(double)": "TYPE_FP64",
+}
+
+
+class TritonPythonModel:
+    """One instance of one model, with an ONNX Runtime session of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the graph and holds it against the config: names, types and shapes.
+
+        Triton refuses requests that do not fit the config, so what fits the graph here fits it always.
+        """
+        config = json.loads(args["model_config"])
+        if args["model_instance_kind"] != "CPU":
+            raise pb_utils.TritonModelException(
+                f"an instance of kind {args['model_instance_kind']} cannot run on this backend, only KIND_CPU"
+            )
+        if config["max_batch_size"] < 1:
+            raise pb_utils.TritonModelException("max_batch_size must be at least 1 on this backend")
+        filename = config["default_model_filename"] or "model.onnx"
+        path = Path(args["model_repository"], args["model_version"], filename)
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"{path} does not exist")
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = intra_op_threads(config["parameters"])
+        # Stages work in turn, each with a pool of its own: threads that spin after one stage would take
+        # the cores from the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        inputs, outputs = self.session.get_inputs(), self.session.get_outputs()
+        problems = mismatches("input", config["input"], inputs)
+        problems += mismatches("output", config["output"], outputs)
+        unfed = {node.name for node in inputs} - {entry["name"] for entry in config["input"]}
+        problems += [f"the graph's input {name} is not in the config" for name in sorted(unfed)]
+        if problems:
+            raise pb_utils.TritonModelException(f"{filename} does not fit its config: " + "; ".join(problems))
+        self.input_names = [node.name for node in inputs]
+
+    def execute(self, requests: list) -> list:
+        """Runs all requests as one batch and gives each the rows and outputs it asked for."""
+        feeds = [
+            [np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self.input_names]
+            for request in requests
+        ]
+        asked = [request.requested_output_names() for request in requests]
+        names = sorted(set().union(*asked))
+        try:
+            batch = [joined(arrays) for arrays in zip(*feeds, strict=True)]
+            results = self.session.run(names, dict(zip(self.input_names, batch, strict=True)))
+        except Exception as error:  # the errors of ONNX Runtime have no common base
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
+
+        responses = []
+        first = 0
+        for feed, wanted in zip(feeds, asked, strict=True):
+            end = first + len(feed[0])
+            tensors = [
+                pb_utils.Tensor.from_dlpack(name, result[first:end])
+                for name, result in zip(names, results, strict=True)
+                if name in wanted
+            ]
+            responses.append(pb_utils.InferenceResponse(tensors))
+            first = end
+        return responses
+
+
+def joined(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The rows of all arrays, in order; a single array is not copied."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def intra_op_threads(parameters: dict[str, dict[str, str]]) -> int:
+    """Threads within one operator as ONNX Runtime takes it: 0 leaves the choice to it."""
+    count = parameters.get("intra_op_thread_count", {"string_value": "0"})
+    return int(count["string_value"]) or int(os.environ.get("REFERSAM_ONNX_THREADS", "0"))
+
+
+def mismatches(kind: str, declared: list[dict[str, Any]], nodes: list[ort.NodeArg]) -> list[str]:
+    """What the config declares and the graph does not have."""
+    graph = {node.name: node for node in nodes}
+    problems = []
+    for entry in declared:
+        name = entry["name"]
+        node = graph.get(name)
+        if node is None:
+            problems.append(f"{kind} {name} is not in the graph")
+            continue
+        if TRITON_TYPES.get(node.type) != entry["data_type"]:
+            problems.append(f"{kind} {name} is {entry['data_type']} in the config, {node.type} in the graph")
+        dims, shape = [int(dim) for dim in entry["dims"]], node.shape[1:]
+        if len(dims) != len(shape) or not all(map(fits, dims, shape)):
+            problems.append(f"{kind} {name} is {dims} in the config, {shape} in the graph, batch axis apart")
+    return problems
+
+
+def fits(dim: int, size: int | str | None) -> bool:
+    """Whether a config's dim fits an axis of the graph; a free axis (-1, a name, None) fits any size."""
+    return dim == -1 or not isinstance(size, int) or dim == size

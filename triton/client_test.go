@@ -1,0 +1,367 @@
+package triton_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/triton"
+	pb "github.com/refersam/refersam/triton/inferencepb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// randomRow makes a row that testModel takes.
+func randomRow(rng *rand.Rand) triton.Row {
+	row := triton.Row{
+		Pixels: make([]uint8, 3*imageSize*imageSize),
+		IDs:    make([]int32, maxTokens),
+		Mask:   make([]int32, maxTokens),
+	}
+	for i := range row.Pixels {
+		row.Pixels[i] = uint8(rng.UintN(256))
+	}
+	for i := range 1 + rng.IntN(maxTokens) {
+		row.IDs[i] = rng.Int32N(30000)
+		row.Mask[i] = 1
+	}
+	return row
+}
+
+// checkLogits holds got against the arithmetic of testModel, which
+// testdata/make_repository.py states.
+func checkLogits(t *testing.T, row triton.Row, got refersam.Logits) {
+	t.Helper()
+	if got.Width != side || got.Height != side || len(got.Values) != side*side {
+		t.Errorf("logits of %d × %d with %d values, want %d × %d", got.Width, got.Height, len(got.Values), side, side)
+		return
+	}
+	var sum, count float64
+	for i := range row.IDs {
+		sum += float64(row.IDs[i] * row.Mask[i])
+		count += float64(row.Mask[i])
+	}
+	for y := range side {
+		for x := range side {
+			var cell float64
+			for dy := range 4 {
+				for dx := range 4 {
+					at := 3 * ((4*y+dy)*imageSize + 4*x + dx)
+					cell += float64(row.Pixels[at]) + float64(row.Pixels[at+1]) + float64(row.Pixels[at+2])
+				}
+			}
+			want := cell/48/255*10 - 5 + sum/count/100
+			if value := float64(got.Values[y*side+x]); math.Abs(value-want) > 1e-4 {
+				t.Errorf("logit (%d, %d) is %v, want %v", x, y, value, want)
+				return
+			}
+		}
+	}
+}
+
+func TestContracts(t *testing.T) {
+	client := dial(t, startLocal(t, localConfig(t)).Addresses()...)
+	contracts, err := client.Contracts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []triton.Contract{{
+		Model:      "refersam_tiny",
+		Variant:    "tiny",
+		Version:    "1",
+		Tokenizer:  "bert-base-uncased",
+		MaxTokens:  maxTokens,
+		ImageSize:  imageSize,
+		MaxBatch:   8,
+		Resize:     "stretch",
+		Upsample:   "bilinear_align_corners",
+		Threshold:  0.5,
+		Checkpoint: strings.Repeat("0123456789abcdef", 4),
+		Precision:  "fp32",
+		Label:      "two stages of arithmetic",
+	}}
+	if diff := cmp.Diff(want, contracts); diff != "" {
+		t.Errorf("contracts (-want +got):\n%s", diff)
+	}
+}
+
+func TestInfer(t *testing.T) {
+	client := dial(t, startLocal(t, localConfig(t)).Addresses()...)
+	model := contract(t, client)
+	if err := client.Probe(t.Context(), model); err != nil {
+		t.Errorf("probe: %v", err)
+	}
+
+	for n := 1; n <= model.MaxBatch; n++ {
+		t.Run(fmt.Sprintf("%d rows", n), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(uint64(n), 0))
+			rows := make([]triton.Row, n)
+			for i := range rows {
+				rows[i] = randomRow(rng)
+			}
+			batch, err := client.Infer(t.Context(), model, rows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(batch) != n {
+				t.Fatalf("%d answers, want %d", len(batch), n)
+			}
+			for i, row := range rows {
+				checkLogits(t, row, batch[i])
+				single, err := client.Infer(t.Context(), model, []triton.Row{row})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !cmp.Equal(batch[i], single[0]) {
+					t.Errorf("row %d in a batch differs from itself alone", i)
+				}
+			}
+		})
+	}
+
+	// The server's dynamic batcher joins these, each must get its own rows back.
+	t.Run("concurrent", func(t *testing.T) {
+		var wait sync.WaitGroup
+		for caller := range 8 {
+			wait.Go(func() {
+				rng := rand.New(rand.NewPCG(uint64(caller), 1))
+				for range 20 {
+					rows := make([]triton.Row, 1+rng.IntN(3))
+					for i := range rows {
+						rows[i] = randomRow(rng)
+					}
+					answers, err := client.Infer(t.Context(), model, rows)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for i, row := range rows {
+						checkLogits(t, row, answers[i])
+					}
+				}
+			})
+		}
+		wait.Wait()
+	})
+
+	t.Run("rows that do not fit", func(t *testing.T) {
+		good := randomRow(rand.New(rand.NewPCG(0, 0)))
+		tests := []struct {
+			name string
+			rows []triton.Row
+			want string
+		}{
+			{"none", nil, "0 rows"},
+			{"too many", make([]triton.Row, model.MaxBatch+1), "9 rows"},
+			{"pixels", []triton.Row{{good.Pixels[1:], good.IDs, good.Mask}}, "3071 bytes"},
+			{"ids", []triton.Row{good, {good.Pixels, good.IDs[1:], good.Mask}}, "row 1 has 5 ids"},
+			{"mask", []triton.Row{{good.Pixels, good.IDs, append(good.Mask, 1)}}, "mask of 7"},
+			{"nothing real", []triton.Row{{good.Pixels, good.IDs, make([]int32, maxTokens)}}, "no real token"},
+		}
+		for _, test := range tests {
+			if _, err := client.Infer(t.Context(), model, test.rows); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: error %v, want one that says %q", test.name, err, test.want)
+			}
+		}
+	})
+
+	t.Run("deadline", func(t *testing.T) {
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		err := client.Probe(ctx, model)
+		if code := refersam.ErrorCode(err); code != refersam.CodeDeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v, want code %s", err, refersam.CodeDeadlineExceeded)
+		}
+	})
+
+	t.Run("cancelled", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := client.Probe(ctx, model); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want context.Canceled", err)
+		}
+	})
+
+	t.Run("other sizes than the server's", func(t *testing.T) {
+		other := *model
+		other.ImageSize = 64
+		err := client.Probe(t.Context(), &other)
+		if code := refersam.ErrorCode(err); code != refersam.CodeInternal {
+			t.Errorf("error %v, want code %s", err, refersam.CodeInternal)
+		}
+	})
+}
+
+func TestNotReady(t *testing.T) {
+	local := startLocal(t, localConfig(t))
+	client := dial(t, local.Addresses()...)
+	model := contract(t, client)
+
+	for _, test := range []struct{ name, model, version string }{
+		{"unknown model", "refersam_absent", "1"},
+		{"unknown version", model.Model, "7"},
+	} {
+		other := *model
+		other.Model, other.Version = test.model, test.version
+		if err := client.Probe(t.Context(), &other); refersam.ErrorCode(err) != refersam.CodeNotReady {
+			t.Errorf("%s: error %v, want code %s", test.name, err, refersam.CodeNotReady)
+		}
+	}
+
+	unload(t, local.Addresses()[0], model.Model)
+	if err := client.Probe(t.Context(), model); refersam.ErrorCode(err) != refersam.CodeNotReady {
+		t.Errorf("unloaded: error %v, want code %s", err, refersam.CodeNotReady)
+	}
+	if _, err := client.Contracts(t.Context()); refersam.ErrorCode(err) != refersam.CodeNotReady {
+		t.Errorf("contracts without a model: error %v, want code %s", err, refersam.CodeNotReady)
+	}
+}
+
+// unload makes a server forget a model.
+func unload(t *testing.T, address, model string) {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// RepositoryModelUnloadRequest has the model's name in field 2, as
+	// ModelReadyRequest has the version; the response has no fields.
+	request := &pb.ModelReadyRequest{Version: model}
+	err = conn.Invoke(t.Context(), "/inference.GRPCInferenceService/RepositoryModelUnload", request, &pb.RepositoryIndexRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	client := dial(t, address)
+	if _, err := client.Contracts(t.Context()); refersam.ErrorCode(err) != refersam.CodeUnavailable {
+		t.Errorf("contracts: error %v, want code %s", err, refersam.CodeUnavailable)
+	}
+	model := &triton.Contract{Model: testModel, Version: "1", MaxBatch: 8, ImageSize: imageSize, MaxTokens: maxTokens}
+	err = client.Probe(t.Context(), model)
+	if refersam.ErrorCode(err) != refersam.CodeUnavailable {
+		t.Errorf("probe: error %v, want code %s", err, refersam.CodeUnavailable)
+	}
+	var shown *refersam.Error
+	if errors.As(err, &shown) && strings.Contains(shown.Message, address) {
+		t.Errorf("message %q shows the server's address", shown.Message)
+	}
+}
+
+// A server is killed while it works: callers learn that it is unavailable, and
+// nothing of it is left.
+func TestServerKilled(t *testing.T) {
+	local := startLocal(t, localConfig(t))
+	client := dial(t, local.Addresses()...)
+	model := contract(t, client)
+	server := serverOf(t, os.Getpid())
+	rng := rand.New(rand.NewPCG(3, 3))
+
+	failed := make(chan error, 1)
+	go func() {
+		row := randomRow(rng)
+		for {
+			if _, err := client.Infer(t.Context(), model, []triton.Row{row}); err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	if err := syscall.Kill(server.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-failed:
+		if refersam.ErrorCode(err) != refersam.CodeUnavailable {
+			t.Errorf("error %v, want code %s", err, refersam.CodeUnavailable)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("inference goes on without a server")
+	}
+	select {
+	case <-local.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the server's end was not noticed")
+	}
+	if err := local.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("end of the server: %v, want one that says killed", err)
+	}
+	if traces := server.traces(t); len(traces) > 0 {
+		t.Errorf("left behind: %q", traces)
+	}
+}
+
+// With two servers, calls take turns, and go on when one of them dies.
+func TestFailover(t *testing.T) {
+	first := startLocal(t, localConfig(t))
+	victim := serverOf(t, os.Getpid())
+	second := startLocal(t, localConfig(t))
+	client := dial(t, append(first.Addresses(), second.Addresses()...)...)
+	model := contract(t, client)
+	rng := rand.New(rand.NewPCG(4, 4))
+	row := randomRow(rng)
+	for i := range 40 {
+		if i == 10 {
+			if err := syscall.Kill(victim.pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answers, err := client.Infer(t.Context(), model, []triton.Row{row})
+		if err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		checkLogits(t, row, answers[0])
+	}
+	if got := contract(t, client); *got != *model {
+		t.Errorf("contract %+v after one server died, before %+v", got, model)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	valid := triton.DefaultConfig()
+	valid.Addresses = []string{"triton:8001", "[::1]:8001", "10.0.0.1:65535"}
+	if err := valid.Validate(); err != nil {
+		t.Errorf("valid config: %v", err)
+	}
+	tests := []struct {
+		name   string
+		change func(*triton.Config)
+		want   string
+	}{
+		{"no address", func(c *triton.Config) { c.Addresses = nil }, "at least one"},
+		{"no port", func(c *triton.Config) { c.Addresses = []string{"triton"} }, `"triton" is not host:port`},
+		{"no host", func(c *triton.Config) { c.Addresses = []string{":8001"} }, `":8001" is not host:port`},
+		{"port 0", func(c *triton.Config) { c.Addresses = []string{"triton:0"} }, "from 1 to 65535"},
+		{"port name", func(c *triton.Config) { c.Addresses = []string{"triton:grpc"} }, "from 1 to 65535"},
+		{"no connections", func(c *triton.Config) { c.Connections = 0 }, "REFERSAM_TRITON_CONNECTIONS"},
+		{"connect timeout", func(c *triton.Config) { c.ConnectTimeout = 0 }, "REFERSAM_TRITON_CONNECT_TIMEOUT"},
+		{"metadata timeout", func(c *triton.Config) { c.MetadataTimeout = -1 }, "REFERSAM_TRITON_METADATA_TIMEOUT"},
+	}
+	for _, test := range tests {
+		cfg := valid
+		test.change(&cfg)
+		if _, err := triton.Dial(cfg); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: error %v, want one that says %q", test.name, err, test.want)
+		}
+	}
+}

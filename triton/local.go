@@ -1,0 +1,437 @@
+package triton
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	pb "github.com/refersam/refersam/triton/inferencepb"
+	"google.golang.org/protobuf/encoding/prototext"
+)
+
+const (
+	loopback = "127.0.0.1"
+
+	// sharedMemory is where the server and the processes of its Python models
+	// exchange tensors.
+	sharedMemory = "/dev/shm"
+	// minSharedMemory is what must be free there: what Docker gives a
+	// container, of which each model takes at least 1 MiB.
+	minSharedMemory = 64 << 20
+
+	// drainTime is how long a server that was told to stop waits for
+	// inferences under way.
+	drainTime = 5 * time.Second
+)
+
+// LocalConfig says how to start a Triton server on this machine.
+type LocalConfig struct {
+	// Repository is the folder of the models. Default "model_repository".
+	Repository string `env:"REFERSAM_MODEL_REPOSITORY"`
+	// Python is the interpreter of the virtual environment that holds the
+	// wheels nvidia-pytriton and onnxruntime. Default: .venv/bin/python beside
+	// the repository.
+	Python string `env:"REFERSAM_PYTHON"`
+	// WorkDir is where the server's backends are put together. Servers may
+	// share it. Default: var/triton beside the repository.
+	WorkDir string `env:"REFERSAM_TRITON_WORK_DIR"`
+	// ConfigName chooses configs/<name>.pbtxt of each model that has one, in
+	// place of its config.pbtxt. Default "cpu".
+	ConfigName string `env:"REFERSAM_TRITON_CONFIG_NAME"`
+	// Port is the gRPC port on 127.0.0.1. Default 0, a free one.
+	Port int `env:"REFERSAM_TRITON_PORT"`
+	// Threads is how many threads a model may use. Default 0, the number of
+	// CPUs.
+	Threads int `env:"REFERSAM_TRITON_THREADS"`
+	// StartTimeout is how long the server may take until its models answer.
+	// Default 2m.
+	StartTimeout time.Duration `env:"REFERSAM_TRITON_START_TIMEOUT"`
+	// Logger receives what the server writes. Default: nobody.
+	Logger *slog.Logger `env:"-"`
+}
+
+// DefaultLocalConfig returns the defaults.
+func DefaultLocalConfig() LocalConfig {
+	return LocalConfig{Repository: "model_repository", ConfigName: "cpu", StartTimeout: 2 * time.Minute}
+}
+
+var configNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// Validate reports everything that is wrong with c.
+func (c *LocalConfig) Validate() error {
+	var errs []error
+	if c.Repository == "" {
+		errs = append(errs, errors.New("REFERSAM_MODEL_REPOSITORY must not be empty"))
+	}
+	if !configNamePattern.MatchString(c.ConfigName) {
+		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_CONFIG_NAME must be letters, digits, '_' and '-', not %q", c.ConfigName))
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		errs = append(errs, errors.New("REFERSAM_TRITON_PORT must be from 0 to 65535"))
+	}
+	if c.Threads < 0 {
+		errs = append(errs, errors.New("REFERSAM_TRITON_THREADS must not be negative"))
+	}
+	if c.StartTimeout <= 0 {
+		errs = append(errs, errors.New("REFERSAM_TRITON_START_TIMEOUT must be positive"))
+	}
+	return errors.Join(errs...)
+}
+
+// Local is a Triton server that runs as a child of this process, on Linux. It
+// listens on the loopback interface only and dies with this process, however
+// that ends.
+//
+// The server is the one of the nvidia-pytriton wheel, 24.10: fit for
+// development, demonstration and tests, too old to face a network.
+type Local struct {
+	address string
+	prefix  string // of its regions in sharedMemory
+	cmd     *exec.Cmd
+	log     *serverLog
+	closing atomic.Bool
+	done    chan struct{}
+	err     error // valid once done is closed
+}
+
+// StartLocal starts a server with every ensemble of the repository that is
+// named "refersam_" something and returns once each has answered a real
+// inference. Its errors say what to do about them.
+func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	logger := cfg.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout,
+		fmt.Errorf("tritonserver was not ready within %v: REFERSAM_TRITON_START_TIMEOUT gives it longer", cfg.StartTimeout))
+	defer cancel()
+
+	repository, err := filepath.Abs(cfg.Repository)
+	if err != nil {
+		return nil, err
+	}
+	ensembles, err := findEnsembles(repository, cfg.ConfigName)
+	if err != nil {
+		return nil, err
+	}
+	py, err := findPython(ctx, beside(repository, cfg.Python, ".venv/bin/python"))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSharedMemory(); err != nil {
+		return nil, err
+	}
+	backendDir, err := py.installBackends(beside(repository, cfg.WorkDir, "var/triton"))
+	if err != nil {
+		return nil, err
+	}
+	port, err := reservePort(cfg.Port)
+	if err != nil {
+		return nil, err
+	}
+	threads := cfg.Threads
+	if threads == 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+
+	l := &Local{
+		address: net.JoinHostPort(loopback, strconv.Itoa(port)),
+		prefix:  "refersam-" + rand.Text() + "-",
+		log:     &serverLog{logger: logger},
+		done:    make(chan struct{}),
+	}
+	l.cmd = exec.Command(filepath.Join(py.server, "bin", "tritonserver"),
+		"--model-repository="+repository,
+		"--backend-directory="+backendDir,
+		"--model-config-name="+cfg.ConfigName,
+		"--disable-auto-complete-config",
+		"--model-control-mode=explicit",
+		"--backend-config=python,shm-region-prefix-name="+l.prefix,
+		"--allow-http=false",
+		"--allow-metrics=false",
+		"--grpc-address="+loopback,
+		fmt.Sprintf("--grpc-port=%d", port),
+		fmt.Sprintf("--exit-timeout-secs=%d", int(drainTime.Seconds())),
+	)
+	for _, name := range ensembles {
+		l.cmd.Args = append(l.cmd.Args, "--load-model="+name)
+	}
+	l.cmd.Env = py.environment(threads)
+	if err := l.start(); err != nil {
+		return nil, err
+	}
+	if err := l.awaitReady(ctx, ensembles); err != nil {
+		return nil, errors.Join(err, l.kill())
+	}
+	logger.Info("tritonserver is ready", "address", l.address, "models", ensembles,
+		"took", time.Since(started).Round(time.Millisecond))
+	return l, nil
+}
+
+// Addresses returns the server's gRPC address, as Config takes it.
+func (l *Local) Addresses() []string { return []string{l.address} }
+
+// Done is closed when the server has ended and nothing of it is left.
+func (l *Local) Done() <-chan struct{} { return l.done }
+
+// Err returns why the server ended: nil while it runs and when Close ended it.
+func (l *Local) Err() error {
+	select {
+	case <-l.done:
+		return l.err
+	default:
+		return nil
+	}
+}
+
+// Close tells the server to finish what it is doing and stop, and waits until
+// nothing of it is left. When ctx ends first it kills the server and says so.
+// It may be called again, and after the server has ended by itself.
+func (l *Local) Close(ctx context.Context) error {
+	l.closing.Store(true)
+	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return errors.Join(fmt.Errorf("stopping tritonserver: %w", err), l.kill())
+	}
+	select {
+	case <-l.done:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(fmt.Errorf("tritonserver did not stop in time and was killed: %w", ctx.Err()), l.kill())
+	}
+}
+
+// kill ends the server at once and waits until nothing of it is left.
+func (l *Local) kill() error {
+	l.closing.Store(true)
+	if err := l.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("killing tritonserver: %w", err)
+	}
+	<-l.done
+	return nil
+}
+
+// start starts the process and the goroutines that look after it.
+//
+// The processes that run the Python models are children of the server and
+// share its process group and its end of the log's pipe. They notice within
+// seconds when it dies, and then remove their shared memory.
+func (l *Local) start() error {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	l.cmd.Stdout, l.cmd.Stderr = write, write
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{
+		// A group of its own: Ctrl-C in a terminal must reach this process
+		// alone, which then stops the server after its last request.
+		Setpgid: true,
+		// The kernel kills the server when this process dies, be it by SIGKILL.
+		Pdeathsig: syscall.SIGKILL,
+	}
+	started := make(chan error)
+	go func() {
+		// To the kernel the parent is the thread that forked, not the process:
+		// Pdeathsig would fire as soon as Go retires that thread. So it stays
+		// with this goroutine, which outlives the server.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := l.cmd.Start()
+		write.Close()
+		started <- err
+		if err != nil {
+			return
+		}
+		logged := make(chan struct{})
+		go func() {
+			defer close(logged)
+			l.log.forward(read)
+		}()
+		exit := l.cmd.Wait()
+		// Whatever is left of the group works for nobody any more. The pipe
+		// ends, and the shared memory is nobody's, when all of it is gone.
+		_ = syscall.Kill(-l.cmd.Process.Pid, syscall.SIGKILL)
+		<-logged
+		read.Close()
+		l.err = l.ending(exit, l.removeSharedMemory())
+		close(l.done)
+	}()
+	if err := <-started; err != nil {
+		read.Close()
+		return fmt.Errorf("starting tritonserver: %w", err)
+	}
+	return nil
+}
+
+// ending says why the server ended, given how its process exited.
+func (l *Local) ending(exit, cleanup error) error {
+	if l.closing.Load() {
+		return cleanup
+	}
+	reason := "it exited without a complaint"
+	if exit != nil {
+		reason = exit.Error()
+	}
+	if complaint := l.log.lastComplaint(); complaint != "" {
+		reason += ": " + complaint
+	}
+	return errors.Join(fmt.Errorf("tritonserver ended: %s", reason), cleanup)
+}
+
+// removeSharedMemory removes what killed processes could not remove.
+func (l *Local) removeSharedMemory() error {
+	regions, err := filepath.Glob(filepath.Join(sharedMemory, l.prefix+"*"))
+	for _, region := range regions {
+		if removeErr := os.Remove(region); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+	}
+	return err
+}
+
+// awaitReady returns nil once every ensemble has answered a real inference.
+func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
+	if err := l.awaitListener(ctx); err != nil {
+		return err
+	}
+	cfg := DefaultConfig()
+	cfg.Addresses = l.Addresses()
+	client, err := Dial(cfg)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	contracts, err := client.Contracts(ctx)
+	if err != nil {
+		return l.startError(ctx, err)
+	}
+	for _, name := range ensembles {
+		i := slices.IndexFunc(contracts, func(c Contract) bool { return c.Model == name })
+		if i < 0 {
+			return fmt.Errorf("tritonserver did not load %s: %s", name, l.log.lastComplaint())
+		}
+		if err := client.Probe(ctx, &contracts[i]); err != nil {
+			return l.startError(ctx, err)
+		}
+	}
+	return nil
+}
+
+// awaitListener returns nil once the server accepts connections, which is
+// after it has loaded its models.
+func (l *Local) awaitListener(ctx context.Context) error {
+	dialer := net.Dialer{Timeout: time.Second}
+	for {
+		conn, err := dialer.DialContext(ctx, "tcp", l.address)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-l.done:
+			return l.startError(ctx, err)
+		case <-ctx.Done():
+			return l.startError(ctx, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// startError explains err, which a server that is starting caused: if it has
+// ended, by that.
+func (l *Local) startError(ctx context.Context, err error) error {
+	select {
+	case <-l.done:
+		return l.err
+	default:
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("tritonserver runs but its models do not answer: %w", err)
+}
+
+// findEnsembles returns the names of the ensembles in a repository, sorted.
+func findEnsembles(repository, configName string) ([]string, error) {
+	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, folder := range folders {
+		path := filepath.Join(folder, "configs", configName+".pbtxt")
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			path = filepath.Join(folder, "config.pbtxt")
+			text, err = os.ReadFile(path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("model repository: %w", err)
+		}
+		var config pb.ModelConfig
+		if err := (prototext.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, &config); err != nil {
+			return nil, fmt.Errorf("model repository: %s: %w", path, err)
+		}
+		if config.GetEnsembleScheduling() != nil {
+			names = append(names, filepath.Base(folder))
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("model repository %s has no ensemble named %s*: "+
+			"export one into it, or name another folder in REFERSAM_MODEL_REPOSITORY", repository, ModelPrefix)
+	}
+	return names, nil
+}
+
+// beside returns path, or if that is empty name in the folder that holds
+// repository.
+func beside(repository, path, name string) string {
+	if path == "" {
+		return filepath.Join(filepath.Dir(repository), name)
+	}
+	return path
+}
+
+// checkSharedMemory reports whether models can be given shared memory.
+func checkSharedMemory() error {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(sharedMemory, &stat); err != nil {
+		return fmt.Errorf("%s cannot be used (%w): Triton's Python models need it, mount a tmpfs there", sharedMemory, err)
+	}
+	if free := stat.Bavail * uint64(stat.Bsize); free < minSharedMemory {
+		return fmt.Errorf("%s has %d MiB free, Triton's Python models need %d MiB: "+
+			"remove what is left there, or give the container more (docker run --shm-size=256m)",
+			sharedMemory, free>>20, minSharedMemory>>20)
+	}
+	return nil
+}
+
+// reservePort returns a free port of the loopback interface, or port itself if
+// that is not 0 and free.
+func reservePort(port int) (int, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return 0, fmt.Errorf("port %d of %s is taken: name another in REFERSAM_TRITON_PORT, or 0 for a free one", port, loopback)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("port for tritonserver: %w", err)
+	}
+	port = listener.Addr().(*net.TCPAddr).Port
+	return port, listener.Close()
+}

@@ -1,0 +1,272 @@
+package triton_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/triton"
+)
+
+func TestLocalLeavesNothing(t *testing.T) {
+	var log logBuffer
+	cfg := localConfig(t)
+	cfg.Logger = log.logger()
+	local := startLocal(t, cfg)
+	if err := local.Err(); err != nil {
+		t.Errorf("error of a server that runs: %v", err)
+	}
+	server := serverOf(t, os.Getpid())
+	// The server, a process and a region for each of the two stages.
+	if traces := server.traces(t); len(traces) != 5 {
+		t.Errorf("a running server shows %d traces, want 5: %q", len(traces), traces)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := local.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-local.Done():
+	default:
+		t.Error("Close returned before the server was done")
+	}
+	if err := local.Err(); err != nil {
+		t.Errorf("error of a server that was closed: %v", err)
+	}
+	if traces := server.traces(t); len(traces) > 0 {
+		t.Errorf("left behind: %q", traces)
+	}
+	if err := local.Close(ctx); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") {
+			t.Errorf("a machine without a GPU is no reason to complain: %s", line)
+		}
+	}
+	for _, want := range []string{"CudaDriverHelper has not been initialized", "tritonserver is ready", "source=grpc_server.cc"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log lacks %q", want)
+		}
+	}
+}
+
+func TestCloseKills(t *testing.T) {
+	local := startLocal(t, localConfig(t))
+	server := serverOf(t, os.Getpid())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	// A stopped process cannot follow SIGTERM.
+	if err := syscall.Kill(server.pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := local.Close(ctx); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("error %v, want one that says killed", err)
+	}
+	if traces := server.traces(t); len(traces) > 0 {
+		t.Errorf("left behind: %q", traces)
+	}
+}
+
+// When the process that started a server is killed, the server and the
+// processes of its models end as well, and take their shared memory along.
+func TestParentKilled(t *testing.T) {
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := exec.Command(executable)
+	parent.Env = append(os.Environ(),
+		childRepository+"="+filepath.Join("testdata", "model_repository"),
+		"REFERSAM_TEST_CHILD_WORK_DIR="+t.TempDir())
+	stdout, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, readErr := bufio.NewReader(stdout).ReadString('\n')
+	if readErr == nil && strings.HasSuffix(line, " <nil>\n") {
+		server := serverOf(t, parent.Process.Pid)
+		if traces := server.traces(t); len(traces) != 5 {
+			t.Errorf("a running server shows %d traces, want 5: %q", len(traces), traces)
+		}
+		defer func() {
+			deadline := time.Now().Add(15 * time.Second)
+			for len(server.traces(t)) > 0 {
+				if time.Now().After(deadline) {
+					t.Fatalf("left behind: %q", server.traces(t))
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+	} else {
+		t.Errorf("child: %q, %v", line, readErr)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Wait(); err == nil {
+		t.Error("the parent ended by itself")
+	}
+}
+
+func TestStartLocalErrors(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	taken := listener.Addr().(*net.TCPAddr).Port
+
+	// python makes an interpreter that answers with the description given.
+	python := func(t *testing.T, description string) string {
+		path := filepath.Join(t.TempDir(), "python")
+		if err := os.WriteFile(path, []byte("#!/bin/sh\ncat <<'END'\n"+description+"\nEND\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	// repository makes a changed copy of the repository: in the file named, the
+	// first old becomes new.
+	repository := func(t *testing.T, file, old, new string) string {
+		root := filepath.Join(t.TempDir(), "models")
+		if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", "model_repository"))); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(root, filepath.FromSlash(file))
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), old) {
+			t.Fatalf("%s lacks %q", file, old)
+		}
+		if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return root
+	}
+	pytriton := pytritonFolder(t)
+
+	tests := []struct {
+		name   string
+		change func(t *testing.T, cfg *triton.LocalConfig)
+		want   []string
+	}{
+		{"no python", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Python = filepath.Join(t.TempDir(), "python")
+		}, []string{"no python", "`make run` installs it", "REFERSAM_PYTHON"}},
+		{"python fails", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Python = "false"
+		}, []string{"does not run", "exit status 1", "`make run` installs it"}},
+		{"python without the wheel", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Python = basePython(t)
+		}, []string{"no wheel nvidia-pytriton", "`make run` installs it"}},
+		{"python without onnxruntime", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Python = python(t, `{"version": "3.11", "pytriton": "/x", "missing": ["onnxruntime"]}`)
+		}, []string{"no package onnxruntime", "`make run` installs it"}},
+		{"python too new", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Python = python(t, fmt.Sprintf(`{"version": "3.14", "pytriton": %q}`, pytriton))
+		}, []string{"version 3.14", "no stub", "3.11, 3.12, 3.13"}},
+		{"python without a shared library", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Python = python(t, fmt.Sprintf(`{"version": "3.11", "pytriton": %q, "library_folders": ["/nowhere"]}`, pytriton))
+		}, []string{"libpython3.11.so.1.0", "install the package libpython3.11", "--enable-shared", "/nowhere"}},
+		{"port taken", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Port = taken
+		}, []string{fmt.Sprintf("port %d of 127.0.0.1 is taken", taken), "REFERSAM_TRITON_PORT"}},
+		{"no models", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = t.TempDir()
+		}, []string{"no ensemble named refersam_*", "REFERSAM_MODEL_REPOSITORY"}},
+		{"no configuration", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = t.TempDir()
+			if err := os.Mkdir(filepath.Join(cfg.Repository, "refersam_x"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"refersam_x/config.pbtxt"}},
+		{"broken configuration", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", "max_batch_size: 8", "max_batch_size: eight")
+		}, []string{"refersam_tiny/config.pbtxt", "eight"}},
+		{"broken graph", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/1/model.onnx", "ReduceMean", "ReduceBean")
+		}, []string{"tritonserver ended", "refersam_tiny_image", "ReduceBean"}},
+		{"graph and configuration differ in shape", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "dims: [32, 32, 3]", "dims: [32, 32, 4]")
+		}, []string{"tritonserver ended", "input image is [32, 32, 4] in the config, [32, 32, 3] in the graph"}},
+		{"graph and configuration differ in type", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "TYPE_UINT8", "TYPE_INT8")
+		}, []string{"input image is TYPE_INT8 in the config, tensor(uint8) in the graph"}},
+		{"graph and configuration differ in names", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", `"image"`, `"picture"`)
+		}, []string{"input picture is not in the graph", "the graph's input image is not in the config"}},
+		{"no graph", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "model.onnx", "absent.onnx")
+		}, []string{"absent.onnx"}},
+		{"instances on a GPU", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "KIND_CPU", "KIND_MODEL")
+		}, []string{"only KIND_CPU"}},
+		{"other contract", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", `"stretch"`, `"pad"`)
+		}, []string{"model refersam_tiny", `parameter "resize" is "pad", allowed: stretch`}},
+		{"too slow", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.StartTimeout = 300 * time.Millisecond
+		}, []string{"not ready within 300ms", "REFERSAM_TRITON_START_TIMEOUT"}},
+		{"invalid values", func(t *testing.T, cfg *triton.LocalConfig) {
+			*cfg = triton.LocalConfig{Port: -1, Threads: -1, ConfigName: "../cpu"}
+		}, []string{
+			"REFERSAM_MODEL_REPOSITORY", "REFERSAM_TRITON_PORT", "REFERSAM_TRITON_THREADS",
+			"REFERSAM_TRITON_CONFIG_NAME", "REFERSAM_TRITON_START_TIMEOUT",
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := localConfig(t)
+			test.change(t, &cfg)
+			local, err := triton.StartLocal(t.Context(), cfg)
+			if err == nil {
+				_ = local.Close(t.Context())
+				t.Fatal("no error")
+			}
+			for _, want := range test.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("error lacks %q: %v", want, err)
+				}
+			}
+			left := processes(t, func(p process) bool {
+				return p.parent == os.Getpid() && strings.Contains(p.command, "/tritonserver ")
+			})
+			if len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+// ask runs a line of Python in the project's virtual environment.
+func ask(t *testing.T, line string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), pythonPath(), "-c", line).Output()
+	if err != nil {
+		t.Fatalf("the tests need the project's virtual environment, which `make test` makes: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func pytritonFolder(t *testing.T) string {
+	return ask(t, "import importlib.util as u; print(u.find_spec('pytriton').submodule_search_locations[0])")
+}
+
+// basePython is the interpreter that the virtual environment was made from.
+func basePython(t *testing.T) string {
+	return ask(t, "import sys; print(sys._base_executable)")
+}

@@ -1,0 +1,203 @@
+package triton_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/triton"
+	"go.uber.org/goleak"
+)
+
+// childRepository makes the test binary start a server on the repository named
+// and then do nothing, until it is killed.
+const childRepository = "REFERSAM_TEST_CHILD_REPOSITORY"
+
+func TestMain(m *testing.M) {
+	if repository := os.Getenv(childRepository); repository != "" {
+		cfg := triton.DefaultLocalConfig()
+		cfg.Repository = repository
+		cfg.Python = pythonPath()
+		cfg.WorkDir = os.Getenv("REFERSAM_TEST_CHILD_WORK_DIR")
+		local, err := triton.StartLocal(context.Background(), cfg)
+		fmt.Println(local.Addresses(), err)
+		select {}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const testModel = "refersam_tiny"
+
+// Sizes of testModel.
+const (
+	imageSize = 32
+	maxTokens = 6
+	side      = imageSize / 4
+)
+
+// localConfig is the configuration of a server for t.
+func localConfig(t *testing.T) triton.LocalConfig {
+	cfg := triton.DefaultLocalConfig()
+	cfg.Repository = filepath.Join("testdata", "model_repository")
+	cfg.Python = pythonPath()
+	cfg.WorkDir = t.TempDir()
+	cfg.Threads = 1
+	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	return cfg
+}
+
+// pythonPath is the interpreter of the project's virtual environment.
+func pythonPath() string {
+	if path := os.Getenv("REFERSAM_PYTHON"); path != "" {
+		return path
+	}
+	return filepath.Join("..", ".venv", "bin", "python")
+}
+
+// startLocal starts a server that ends with the test.
+func startLocal(t *testing.T, cfg triton.LocalConfig) *triton.Local {
+	t.Helper()
+	local, err := triton.StartLocal(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := local.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return local
+}
+
+// dial makes a client that ends with the test.
+func dial(t *testing.T, addresses ...string) *triton.Client {
+	t.Helper()
+	cfg := triton.DefaultConfig()
+	cfg.Addresses = addresses
+	client, err := triton.Dial(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return client
+}
+
+// contract returns the only contract that client finds.
+func contract(t *testing.T, client *triton.Client) *triton.Contract {
+	t.Helper()
+	contracts, err := client.Contracts(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(contracts) != 1 {
+		t.Fatalf("%d contracts, want 1", len(contracts))
+	}
+	return &contracts[0]
+}
+
+// logBuffer collects the lines of a logger as text.
+type logBuffer struct {
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lines.String()
+}
+
+func (b *logBuffer) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// process is a process of this machine.
+type process struct {
+	pid, parent int
+	state       string
+	command     string // arguments, separated by blanks
+}
+
+// processes lists the processes for which keep holds; those that have ended
+// and only wait to be reaped are not running any more.
+func processes(t *testing.T, keep func(process) bool) []process {
+	t.Helper()
+	folders, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []process
+	for _, folder := range folders {
+		stat, err := os.ReadFile(filepath.Join(folder, "stat"))
+		if err != nil {
+			continue // it has ended since
+		}
+		// pid (name) state parent …; the name may hold anything.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		command, _ := os.ReadFile(filepath.Join(folder, "cmdline"))
+		p := process{state: fields[0], command: string(bytes.ReplaceAll(command, []byte{0}, []byte{' '}))}
+		p.pid, _ = strconv.Atoi(filepath.Base(folder))
+		p.parent, _ = strconv.Atoi(fields[1])
+		if p.state != "Z" && keep(p) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// server is what the outside sees of a local server: its process, and the
+// prefix that its shared memory and the arguments of its models' processes have.
+type server struct {
+	pid    int
+	prefix string
+}
+
+// serverOf returns the server that the process parent has started.
+func serverOf(t *testing.T, parent int) server {
+	t.Helper()
+	found := processes(t, func(p process) bool {
+		return p.parent == parent && strings.Contains(p.command, "/tritonserver ")
+	})
+	if len(found) != 1 {
+		t.Fatalf("process %d has %d servers, want 1: %v", parent, len(found), found)
+	}
+	_, rest, ok := strings.Cut(found[0].command, "shm-region-prefix-name=")
+	if !ok {
+		t.Fatalf("server without a prefix: %s", found[0].command)
+	}
+	prefix, _, _ := strings.Cut(rest, " ")
+	return server{found[0].pid, prefix}
+}
+
+// traces lists the processes and the shared memory of s.
+func (s server) traces(t *testing.T) []string {
+	t.Helper()
+	traces, err := filepath.Glob("/dev/shm/" + s.prefix + "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range processes(t, func(p process) bool { return strings.Contains(p.command, s.prefix) }) {
+		traces = append(traces, p.command)
+	}
+	return traces
+}

@@ -1,0 +1,226 @@
+package triton
+
+import (
+	"bytes"
+	"context"
+	"debug/elf"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// backends holds our own backends, one folder each.
+//
+//go:embed backends/*/*.py
+var backends embed.FS
+
+// python is an interpreter whose virtual environment holds the nvidia-pytriton
+// wheel: a tritonserver, its Python backend, and a stub (the program that runs
+// a model's Python) for each version of Python.
+type python struct {
+	executable string
+	version    string // "3.11"
+	server     string // pytriton/tritonserver in the wheel
+	libraries  string // the wheel's shared libraries
+	stub       string // for this version
+	libpython  string // folder of the shared library that the stub needs
+}
+
+const installHint = "`make run` installs it; another environment can be named in REFERSAM_PYTHON"
+
+// describeScript prints what findPython must know as JSON. It imports none of
+// the packages it looks for.
+const describeScript = `
+import importlib.util, json, os, sys, sysconfig
+def folder(package):
+    spec = importlib.util.find_spec(package)
+    return spec.submodule_search_locations[0] if spec else ""
+libdir = sysconfig.get_config_var("LIBDIR") or ""
+print(json.dumps({
+    "version": "%d.%d" % sys.version_info[:2],
+    "pytriton": folder("pytriton"),
+    "missing": [name for name in ("numpy", "onnxruntime") if not folder(name)],
+    "library_folders": [
+        libdir,
+        os.path.join(libdir, sysconfig.get_config_var("MULTIARCH") or ""),
+        os.path.join(sys.base_prefix, "lib"),
+    ],
+}))
+`
+
+// findPython asks an interpreter, given by path or by a name on the PATH, what
+// it has. Its errors say what to install.
+func findPython(ctx context.Context, name string) (*python, error) {
+	executable, err := exec.LookPath(name)
+	if err == nil {
+		executable, err = filepath.Abs(executable)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no python (%w): %s", err, installHint)
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, executable, "-c", describeScript)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("python %s does not run: %w: %s: %s", executable, err, lastLine(stderr.String()), installHint)
+	}
+	var described struct {
+		Version        string
+		Pytriton       string
+		Missing        []string
+		LibraryFolders []string `json:"library_folders"`
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &described); err != nil {
+		return nil, fmt.Errorf("python %s gives no description of itself: %w", executable, err)
+	}
+	if described.Pytriton == "" {
+		return nil, fmt.Errorf("python %s has no wheel nvidia-pytriton, which brings tritonserver: %s", executable, installHint)
+	}
+	if len(described.Missing) > 0 {
+		return nil, fmt.Errorf("python %s has no package %s: %s", executable, strings.Join(described.Missing, ", "), installHint)
+	}
+	p := &python{
+		executable: executable,
+		version:    described.Version,
+		server:     filepath.Join(described.Pytriton, "tritonserver"),
+		libraries:  filepath.Join(filepath.Dir(described.Pytriton), "nvidia_pytriton.libs"),
+	}
+	if err := p.findStub(); err != nil {
+		return nil, err
+	}
+	return p, p.findLibpython(described.LibraryFolders)
+}
+
+func (p *python) findStub() error {
+	const name = "triton_python_backend_stub"
+	stubs := filepath.Join(p.server, "python_backend_stubs")
+	p.stub = filepath.Join(stubs, p.version, name)
+	_, err := os.Stat(p.stub)
+	if errors.Is(err, fs.ErrNotExist) {
+		versions, _ := filepath.Glob(filepath.Join(stubs, "*", name))
+		for i, v := range versions {
+			versions[i] = filepath.Base(filepath.Dir(v))
+		}
+		return fmt.Errorf("python %s is version %s, for which nvidia-pytriton has no stub: "+
+			"make the virtual environment anew with one of %s", p.executable, p.version, strings.Join(versions, ", "))
+	}
+	return err
+}
+
+// findLibpython finds the libpython that the stub is linked with. The wheel
+// leaves it out, and Pythons built without a shared library have none.
+func (p *python) findLibpython(folders []string) error {
+	file, err := elf.Open(p.stub)
+	if err != nil {
+		return fmt.Errorf("stub of nvidia-pytriton: %w", err)
+	}
+	defer file.Close()
+	needed, err := file.ImportedLibraries()
+	if err != nil {
+		return fmt.Errorf("stub of nvidia-pytriton: %w", err)
+	}
+	i := slices.IndexFunc(needed, func(name string) bool { return strings.HasPrefix(name, "libpython") })
+	if i < 0 {
+		return fmt.Errorf("stub %s of nvidia-pytriton is not linked with a libpython", p.stub)
+	}
+	folders = append([]string{p.libraries}, folders...)
+	for _, folder := range folders {
+		if _, err := os.Stat(filepath.Join(folder, needed[i])); err == nil {
+			p.libpython = folder
+			return nil
+		}
+	}
+	return fmt.Errorf("python %s comes without the shared library %s: install the package libpython%s, "+
+		"or use a Python built with --enable-shared (looked in %s)",
+		p.executable, needed[i], p.version, strings.Join(folders, ", "))
+}
+
+// installBackends writes the backend directory for p into dir and returns its
+// path: the wheel's Python backend with p's stub, and our own backends. Files
+// are copies because Triton refuses links out of a backend's folder; they are
+// replaced whole, so servers that run on them are not disturbed.
+func (p *python) installBackends(dir string) (string, error) {
+	root := filepath.Join(dir, "backends-"+p.version)
+	wheel := os.DirFS(filepath.Join(p.server, "backends"))
+	stub := os.DirFS(filepath.Dir(p.stub))
+	ours, err := fs.Sub(backends, "backends")
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(
+		copyTree(root, wheel),
+		copyTree(filepath.Join(root, "python"), stub),
+		copyTree(root, ours),
+	)
+	if err != nil {
+		return "", fmt.Errorf("installing Triton's backends in %s: %w", root, err)
+	}
+	return root, nil
+}
+
+// copyTree copies the files of source into dir, all of them executable, each
+// replaced atomically.
+func copyTree(dir string, source fs.FS) error {
+	return fs.WalkDir(source, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, path)
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		return copyFile(target, source, path)
+	})
+}
+
+func copyFile(target string, source fs.FS, path string) error {
+	in, err := source.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.CreateTemp(filepath.Dir(target), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name()) // fails once the file has its name
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err != nil {
+		return err
+	}
+	return os.Rename(out.Name(), target)
+}
+
+// environment returns the server's environment: ours, with the folders where
+// it finds its libraries, and first on the path the interpreter whose packages
+// models import. threads is how many each model may use.
+func (p *python) environment(threads int) []string {
+	return append(os.Environ(),
+		"PATH="+prepend("PATH", filepath.Dir(p.executable)),
+		"LD_LIBRARY_PATH="+prepend("LD_LIBRARY_PATH", p.libraries, p.libpython),
+		fmt.Sprintf("REFERSAM_ONNX_THREADS=%d", threads),
+	)
+}
+
+// prepend returns the list in an environment variable with folders before it.
+func prepend(variable string, folders ...string) string {
+	if list := os.Getenv(variable); list != "" {
+		folders = append(folders, list)
+	}
+	return strings.Join(folders, string(os.PathListSeparator))
+}
+
+// lastLine returns the last line of s that is not blank: of a Python
+// traceback, the error.
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
