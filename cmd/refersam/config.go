@@ -1,0 +1,142 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/triton"
+)
+
+const envPrefix = "REFERSAM_"
+
+// Config is the configuration of all rooms.
+type Config struct {
+	Log        LogConfig
+	Gateway    gateway.Config
+	Pipeline   pipeline.Config
+	Preprocess preprocess.Config `envPrefix:"REFERSAM_"`
+	Triton     triton.Config
+	Local      triton.LocalConfig
+
+	environ map[string]string
+}
+
+// LogConfig says what is logged and how.
+type LogConfig struct {
+	// Level is the least important level that is logged: DEBUG, INFO, WARN or
+	// ERROR. Default INFO.
+	Level slog.Level `env:"REFERSAM_LOG_LEVEL"`
+	// Format is "text" or "json". Default "text".
+	Format string `env:"REFERSAM_LOG_FORMAT"`
+}
+
+// loadConfig returns the defaults overlaid with the environment. What a
+// command does not need may still be missing.
+func loadConfig(environ []string) (*Config, error) {
+	cfg := &Config{
+		Log:        LogConfig{Level: slog.LevelInfo, Format: "text"},
+		Gateway:    gateway.DefaultConfig(),
+		Pipeline:   pipeline.DefaultConfig(),
+		Preprocess: preprocess.DefaultConfig(),
+		Triton:     triton.DefaultConfig(),
+		Local:      triton.DefaultLocalConfig(),
+		environ:    env.ToMap(environ),
+	}
+	if err := env.ParseWithOptions(cfg, env.Options{Environment: cfg.environ}); err != nil {
+		return nil, err
+	}
+	if cfg.Log.Format != "text" && cfg.Log.Format != "json" {
+		return nil, fmt.Errorf("REFERSAM_LOG_FORMAT is %q, allowed: text, json", cfg.Log.Format)
+	}
+	if unknown := cfg.unknown(); len(unknown) > 0 {
+		return nil, fmt.Errorf("no such variable: %s; “refersam config” lists them", strings.Join(unknown, ", "))
+	}
+	return cfg, nil
+}
+
+// validate reports everything that is wrong with what every command needs.
+func (c *Config) validate() error {
+	return errors.Join(c.Gateway.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+}
+
+// variable is one value of the configuration.
+type variable struct {
+	name, value, source string
+}
+
+// variables lists all values in the order of their declaration.
+func (c *Config) variables() []variable {
+	var list []variable
+	var visit func(v reflect.Value, prefix string)
+	visit = func(v reflect.Value, prefix string) {
+		for field, value := range v.Fields() {
+			name := field.Tag.Get("env")
+			switch {
+			case name == "-":
+			case name != "":
+				name = prefix + name
+				source := "default"
+				if _, set := c.environ[name]; set {
+					source = "environment"
+				}
+				list = append(list, variable{name, format(value), source})
+			case field.IsExported() && field.Type.Kind() == reflect.Struct:
+				visit(value, prefix+field.Tag.Get("envPrefix"))
+			}
+		}
+	}
+	visit(reflect.ValueOf(*c), "")
+	return list
+}
+
+// unknown lists variables with our prefix that nothing reads, which are
+// misspelt ones.
+func (c *Config) unknown() []string {
+	known := c.variables()
+	var unknown []string
+	for name := range c.environ {
+		if strings.HasPrefix(name, envPrefix) && !slices.ContainsFunc(known, func(v variable) bool { return v.name == name }) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
+}
+
+// format writes a value as the environment would.
+func format(v reflect.Value) string {
+	if list, ok := v.Interface().([]string); ok {
+		return strings.Join(list, ",")
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// logger writes to w.
+func (c *LogConfig) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+type configCommand struct{}
+
+// Run prints the configuration as a table.
+func (*configCommand) Run(m *Main, cfg *Config) error {
+	table := tabwriter.NewWriter(m.Stdout, 0, 0, 2, ' ', 0)
+	for _, v := range cfg.variables() {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", v.name, v.value, v.source)
+	}
+	return table.Flush()
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/postprocess"
+	"github.com/refersam/refersam/triton"
+)
+
+type segmentCommand struct {
+	Picture   string   `arg:"" help:"A JPEG, PNG, WebP or GIF; - reads it from standard input."`
+	Phrases   []string `arg:"" name:"phrase" help:"What to find."`
+	Output    string   `short:"o" placeholder:"FILE" help:"Write the mask as PNG; of several phrases, FILE-1.png and so on."`
+	JSON      bool     `name:"json" help:"Print the answer that POST /v1/segment gives."`
+	Variant   string   `help:"The variant to ask. Default: by REFERSAM_SPLIT."`
+	Threshold float64  `help:"Foreground probability from which a pixel is in the mask. Default: the model's own."`
+}
+
+// Run answers one request with the servers in REFERSAM_TRITON or, without any,
+// with a Triton that is started for it.
+func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error) {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	if _, set := cfg.environ["REFERSAM_LOG_LEVEL"]; !set {
+		cfg.Log.Level = slog.LevelWarn
+	}
+	log := cfg.Log.logger(m.Stderr)
+	image, err := c.read(m.Stdin, cfg.Preprocess.MaxBytes)
+	if err != nil {
+		return err
+	}
+
+	var client *triton.Client
+	if len(cfg.Triton.Addresses) > 0 {
+		client, err = triton.Dial(cfg.Triton)
+		if err != nil {
+			return err
+		}
+	} else {
+		cfg.Local.Logger = log
+		var local *triton.Local
+		if local, client, err = startTriton(ctx, cfg); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop(local)) }()
+	}
+	defer client.Close()
+
+	segmenter, err := newSegmenter(cfg, client, log)
+	if err != nil {
+		return err
+	}
+	req := &refersam.Request{ID: rand.Text(), Image: image, Variant: c.Variant}
+	for _, phrase := range c.Phrases {
+		req.Phrases = append(req.Phrases, refersam.Phrase{Text: phrase, Threshold: c.Threshold})
+	}
+	resp, err := answer(ctx, cfg, segmenter, req)
+	if err != nil {
+		return err
+	}
+	if err := c.writeMasks(resp); err != nil {
+		return err
+	}
+	if c.JSON {
+		a, err := gateway.NewAnswer(req.ID, resp, gateway.FormatRLE)
+		if err != nil {
+			return err
+		}
+		return json.MarshalWrite(m.Stdout, a)
+	}
+	return c.print(m.Stdout, resp)
+}
+
+// answer waits for the model and asks it.
+func answer(ctx context.Context, cfg *Config, segmenter *pipeline.Segmenter, req *refersam.Request) (*refersam.Response, error) {
+	learning, stop := context.WithTimeout(ctx, cfg.Pipeline.LearnTimeout)
+	defer stop()
+	misfit := make(chan error, 1)
+	go func() {
+		if err := segmenter.Run(learning); err != nil {
+			misfit <- err
+			stop()
+		}
+	}()
+	if err := segmenter.WaitReady(learning); err != nil {
+		select {
+		case err = <-misfit:
+		default:
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Gateway.RequestTimeout)
+	defer cancel()
+	return segmenter.Segment(ctx, req)
+}
+
+// read returns the picture, cut off behind the first byte that is too much.
+func (c *segmentCommand) read(stdin io.Reader, most int64) ([]byte, error) {
+	in := stdin
+	if c.Picture != "-" {
+		file, err := os.Open(c.Picture)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		in = file
+	}
+	return io.ReadAll(io.LimitReader(in, most+1))
+}
+
+func (c *segmentCommand) writeMasks(resp *refersam.Response) error {
+	if c.Output == "" {
+		return nil
+	}
+	for i := range resp.Results {
+		name := c.Output
+		if len(resp.Results) > 1 {
+			extension := filepath.Ext(name)
+			name = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(name, extension), i+1, extension)
+		}
+		file, err := os.Create(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(postprocess.EncodePNG(file, resp.Results[i].Mask), file.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// print writes one line a phrase.
+func (c *segmentCommand) print(w io.Writer, resp *refersam.Response) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "phrase\tstatus\tscore\tarea\tbox (x, y, w, h)\tvariant\n")
+	for i := range resp.Results {
+		r := &resp.Results[i]
+		share := 100 * float64(r.Area) / float64(resp.Width*resp.Height)
+		fmt.Fprintf(table, "%s\t%s\t%.3f\t%d px (%.1f %%)\t%d, %d, %d, %d\t%s\n",
+			c.Phrases[i], gateway.Status(r), r.Score, r.Area, share, r.Box.X, r.Box.Y, r.Box.W, r.Box.H, resp.Variant)
+		if r.Truncated() {
+			fmt.Fprintf(table, "  only the first %d of %d tokens were read\t\t\t\t\t\n", r.Limit, r.Tokens)
+		}
+	}
+	return table.Flush()
+}

@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Config says how the service is reached over HTTP.
+type Config struct {
+	// Listen is the host:port to listen on. Default "127.0.0.1:8080".
+	Listen string `env:"REFERSAM_LISTEN"`
+	// RequestTimeout is how long an answer may take once the request has been
+	// read. Default 30s.
+	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
+	// MaxInFlight is how many requests for masks are worked on at once, reading
+	// their bodies included; more are refused. Default 64.
+	MaxInFlight int `env:"REFERSAM_MAX_IN_FLIGHT"`
+	// ReadHeaderTimeout is how long a client may take to send the headers of a
+	// request. Default 5s.
+	ReadHeaderTimeout time.Duration `env:"REFERSAM_READ_HEADER_TIMEOUT"`
+	// ReadTimeout is how long a client may take to send a whole request.
+	// Default 60s.
+	ReadTimeout time.Duration `env:"REFERSAM_READ_TIMEOUT"`
+	// WriteTimeout is how long a client may take to read an answer. Default
+	// 60s.
+	WriteTimeout time.Duration `env:"REFERSAM_WRITE_TIMEOUT"`
+	// IdleTimeout is how long a connection is kept without a request. Default
+	// 2m.
+	IdleTimeout time.Duration `env:"REFERSAM_IDLE_TIMEOUT"`
+	// ShutdownGrace is how long requests under way may go on after the service
+	// was told to stop. Default 20s.
+	ShutdownGrace time.Duration `env:"REFERSAM_SHUTDOWN_GRACE"`
+	// TrustedProxies are the addresses and networks whose X-Forwarded-For is
+	// believed, separated by commas. Default none.
+	TrustedProxies []string `env:"REFERSAM_TRUSTED_PROXIES"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Listen:            "127.0.0.1:8080",
+		RequestTimeout:    30 * time.Second,
+		MaxInFlight:       64,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       time.Minute,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		ShutdownGrace:     20 * time.Second,
+	}
+}
+
+// Validate reports everything that is wrong with c.
+func (c *Config) Validate() error {
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("REFERSAM_LISTEN %q is not of the form host:port", c.Listen))
+	}
+	if c.MaxInFlight <= 0 {
+		errs = append(errs, errors.New("REFERSAM_MAX_IN_FLIGHT must be positive"))
+	}
+	for _, positive := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"REFERSAM_REQUEST_TIMEOUT", c.RequestTimeout},
+		{"REFERSAM_READ_HEADER_TIMEOUT", c.ReadHeaderTimeout},
+		{"REFERSAM_READ_TIMEOUT", c.ReadTimeout},
+		{"REFERSAM_WRITE_TIMEOUT", c.WriteTimeout},
+		{"REFERSAM_IDLE_TIMEOUT", c.IdleTimeout},
+		{"REFERSAM_SHUTDOWN_GRACE", c.ShutdownGrace},
+	} {
+		if positive.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))
+		}
+	}
+	for _, proxy := range c.TrustedProxies {
+		_, addrErr := netip.ParseAddr(proxy)
+		_, prefixErr := netip.ParsePrefix(proxy)
+		if addrErr != nil && prefixErr != nil {
+			errs = append(errs, fmt.Errorf("REFERSAM_TRUSTED_PROXIES: %q is neither an address nor a network", proxy))
+		}
+	}
+	return errors.Join(errs...)
+}

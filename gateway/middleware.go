@@ -1,0 +1,122 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"runtime/debug"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam"
+)
+
+const (
+	headerRequestID = "X-Request-Id"
+	headerUnitID    = "X-Unit-Id"
+
+	keyRequestID = "request_id"
+	keyVariant   = "variant"
+
+	// statusClientGone is what the access log says when the client went away
+	// before the answer; nobody receives it.
+	statusClientGone = 499
+)
+
+var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+
+// identify gives the request the id its client sent, if that is harmless, or a
+// new one, and tells it in the answer.
+func identify(c *gin.Context) {
+	id := c.GetHeader(headerRequestID)
+	if !saneID.MatchString(id) {
+		id = rand.Text()
+	}
+	c.Set(keyRequestID, id)
+	c.Header(headerRequestID, id)
+}
+
+func requestID(c *gin.Context) string { return c.GetString(keyRequestID) }
+
+// logAccess logs one line a request: never a phrase, a picture, a query or a
+// header besides the request's id.
+func logAccess(log *slog.Logger) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		start := time.Now()
+		defer func() { logRequest(c, log, time.Since(start)) }()
+		c.Next()
+	}
+}
+
+func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
+	level, status := slog.LevelInfo, c.Writer.Status()
+	if errors.Is(c.Request.Context().Err(), context.Canceled) && len(c.Errors) > 0 {
+		status = statusClientGone
+	}
+	attrs := []slog.Attr{
+		slog.String("request_id", requestID(c)),
+		slog.String("method", c.Request.Method),
+		slog.String("route", c.FullPath()),
+		slog.Int("status", status),
+		slog.Duration("took", took.Round(10*time.Microsecond)),
+		slog.Int64("bytes_in", c.Request.ContentLength),
+		slog.Int("bytes_out", max(c.Writer.Size(), 0)),
+	}
+	if variant := c.GetString(keyVariant); variant != "" {
+		attrs = append(attrs, slog.String("variant", variant))
+	}
+	if last := c.Errors.Last(); last != nil {
+		attrs = append(attrs, slog.String("code", string(refersam.ErrorCode(last.Err))))
+		if status >= http.StatusInternalServerError {
+			level = slog.LevelError
+			attrs = append(attrs, slog.String("error", last.Err.Error()))
+		}
+	}
+	log.LogAttrs(c.Request.Context(), level, "request", attrs...)
+}
+
+// recoverPanic answers a panic of a handler with a problem, if the answer has
+// not begun.
+func recoverPanic(c *gin.Context) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if p == http.ErrAbortHandler || c.Writer.Written() {
+			panic(http.ErrAbortHandler)
+		}
+		fail(c, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+	}()
+	c.Next()
+}
+
+// secure sets the headers that keep a browser from doing more with an answer
+// than the page needs.
+func secure(c *gin.Context) {
+	h := c.Writer.Header()
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "+
+		"connect-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+}
+
+// limitInFlight refuses what comes while n requests are under way.
+func limitInFlight(n int) gin.HandlerFunc {
+	slots := make(chan struct{}, n)
+	return func(c *gin.Context) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+			c.Next()
+		default:
+			fail(c, refersam.Errorf(refersam.CodeOverloaded, "%d requests are under way already; try again soon.", n))
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package gateway
+
+import (
+	"mime"
+	"strconv"
+	"strings"
+)
+
+// negotiate returns the offer that the Accept header fields prefer (RFC 9110,
+// section 12.5.1), the earlier one when they prefer none, and "" when they
+// allow none of them.
+func negotiate(accept []string, offers ...string) string {
+	header := strings.Join(accept, ",")
+	if strings.TrimSpace(header) == "" {
+		return offers[0]
+	}
+	best, bestQuality := "", 0.0
+	for _, offer := range offers {
+		if q := quality(header, offer); q > bestQuality {
+			best, bestQuality = offer, q
+		}
+	}
+	return best
+}
+
+// quality returns the weight, in [0, 1], that an Accept header gives a media
+// type: that of the most specific range which holds it, and 0 without one.
+// What cannot be parsed counts for nothing.
+func quality(header, offer string) float64 {
+	kind, _, _ := strings.Cut(offer, "/")
+	weight, specific := 0.0, 0
+	for _, element := range strings.Split(header, ",") {
+		mediaRange, params, err := mime.ParseMediaType(strings.TrimSpace(element))
+		if err != nil {
+			continue
+		}
+		var precision int
+		switch mediaRange {
+		case offer:
+			precision = 3
+		case kind + "/*":
+			precision = 2
+		case "*/*":
+			precision = 1
+		}
+		if precision <= specific {
+			continue
+		}
+		q := 1.0
+		if s, ok := params["q"]; ok {
+			if q, err = strconv.ParseFloat(s, 64); err != nil || !(q >= 0 && q <= 1) {
+				continue
+			}
+		}
+		weight, specific = q, precision
+	}
+	return weight
+}

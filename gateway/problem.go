@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam"
+)
+
+// kind is what all problems of one code have in common.
+type kind struct {
+	status int
+	title  string
+}
+
+var kinds = map[refersam.Code]kind{
+	refersam.CodeMalformedRequest: {http.StatusBadRequest, "The request cannot be read"},
+	refersam.CodeInvalidRequest:   {http.StatusUnprocessableEntity, "The request asks for something that does not exist"},
+	refersam.CodeInvalidImage:     {http.StatusUnprocessableEntity, "The picture cannot be decoded"},
+	refersam.CodeImageTooLarge:    {http.StatusRequestEntityTooLarge, "The picture is too large"},
+	refersam.CodeUnsupportedMedia: {http.StatusUnsupportedMediaType, "The media type is not supported"},
+	refersam.CodePhraseEmpty:      {http.StatusUnprocessableEntity, "A phrase is empty"},
+	refersam.CodePhraseTooLong:    {http.StatusUnprocessableEntity, "A phrase is too long"},
+	refersam.CodeUnknownVariant:   {http.StatusUnprocessableEntity, "The variant is not known"},
+	refersam.CodeNotFound:         {http.StatusNotFound, "There is nothing here"},
+	refersam.CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
+	refersam.CodeNotAcceptable:    {http.StatusNotAcceptable, "The answer has no form that is acceptable to the client"},
+	refersam.CodeOverloaded:       {http.StatusServiceUnavailable, "The service is overloaded"},
+	refersam.CodeNotReady:         {http.StatusServiceUnavailable, "The service is not ready yet"},
+	refersam.CodeUnavailable:      {http.StatusServiceUnavailable, "The inference server is not available"},
+	refersam.CodeDeadlineExceeded: {http.StatusGatewayTimeout, "The answer took too long"},
+	refersam.CodeInternal:         {http.StatusInternalServerError, "Something went wrong inside the service"},
+}
+
+// problem is the body of every answer that is not a success (RFC 9457).
+type problem struct {
+	Type      string        `json:"type"`
+	Title     string        `json:"title"`
+	Status    int           `json:"status"`
+	Detail    string        `json:"detail,omitempty"`
+	Code      refersam.Code `json:"code"`
+	Field     string        `json:"field,omitempty"`
+	RequestID string        `json:"request_id"`
+}
+
+// fail answers with err as application/problem+json and leaves it in the
+// context for the access log. It is the one place where an error becomes a
+// status. Of an error that is not a *refersam.Error nothing is shown.
+func fail(c *gin.Context, err error) {
+	_ = c.Error(err)
+	shown := &refersam.Error{Code: refersam.CodeInternal, Message: "The cause was logged under the id of this request."}
+	errors.As(err, &shown)
+	k, known := kinds[shown.Code]
+	if !known {
+		shown.Code, k = refersam.CodeInternal, kinds[refersam.CodeInternal]
+	}
+	if k.status == http.StatusServiceUnavailable {
+		c.Header("Retry-After", "1")
+	}
+	body, err := json.Marshal(problem{
+		Type:      "/problems/" + string(shown.Code),
+		Title:     k.title,
+		Status:    k.status,
+		Detail:    shown.Message,
+		Code:      shown.Code,
+		Field:     shown.Field,
+		RequestID: requestID(c),
+	})
+	if err != nil {
+		panic(err) // strings and an int always marshal
+	}
+	c.Header("Cache-Control", "no-store")
+	c.Data(k.status, "application/problem+json", body)
+	c.Abort()
+}
+
+// handle makes a gin handler of one that returns its error.
+func handle(h func(*gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := h(c); err != nil {
+			fail(c, err)
+		}
+	}
+}
+
+// problemKind answers what a problem's type stands for.
+func problemKind(c *gin.Context) error {
+	code := refersam.Code(c.Param("code"))
+	k, ok := kinds[code]
+	if !ok {
+		return refersam.Errorf(refersam.CodeNotFound, "There is no such problem.")
+	}
+	return writeJSON(c, struct {
+		Code   refersam.Code `json:"code"`
+		Status int           `json:"status"`
+		Title  string        `json:"title"`
+	}{code, k.status, k.title})
+}
+
+func writeJSON(c *gin.Context, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.Data(http.StatusOK, "application/json", body)
+	return nil
+}

@@ -1,0 +1,71 @@
+// The service's API as the page needs it.
+
+/** A failure in words for the reader; `code` is the service's, or "" when it did not answer. */
+export class Problem extends Error {
+  constructor(message, code = "") {
+    super(message);
+    this.code = code;
+  }
+}
+
+async function ask(url, options) {
+  let response;
+  try {
+    response = await fetch(url, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The server cannot be reached. Is it still running?");
+  }
+  if (response.ok) return response;
+  const type = response.headers.get("content-type") ?? "";
+  if (type.startsWith("application/problem+json")) {
+    const problem = await response.json();
+    throw new Problem(problem.detail || problem.title, problem.code);
+  }
+  throw new Problem(`The server answered ${response.status} ${response.statusText}.`);
+}
+
+/** The variants that can answer: [{variant, label, …}]. */
+export async function models() {
+  return (await (await ask("v1/models")).json()).models;
+}
+
+/** The bundled pictures: [{file, width, height, phrases}]; none when none are bundled. */
+export async function samples() {
+  try {
+    return await (await ask("web/samples/samples.json")).json();
+  } catch (problem) {
+    if (problem.code === "not_found") return [];
+    throw problem;
+  }
+}
+
+/** The encoded picture of a sample, as a File. */
+export async function sampleFile(sample) {
+  const blob = await (await ask(`web/samples/${sample.file}`)).blob();
+  return new File([blob], sample.file, { type: blob.type });
+}
+
+/**
+ * The mask of a phrase in an encoded picture.
+ * Resolves to {status, score, area, bbox: [x, y, w, h], png: Blob, width, height, variant, warnings}.
+ */
+export async function segment(file, phrase, variant, signal) {
+  const form = new FormData();
+  form.append("image", file);
+  form.append("phrase", phrase);
+  form.append("format", "png");
+  if (variant) form.append("variant", variant);
+  const options = { method: "POST", body: form, headers: { accept: "application/json" }, signal };
+  const answer = await (await ask("v1/segment", options)).json();
+  const [result] = answer.results;
+  const bytes = Uint8Array.from(atob(result.masks.png), (c) => c.charCodeAt(0));
+  return {
+    ...result,
+    png: new Blob([bytes], { type: "image/png" }),
+    width: answer.image.width,
+    height: answer.image.height,
+    variant: answer.model.variant,
+    warnings: answer.warnings ?? [],
+  };
+}

@@ -1,0 +1,266 @@
+import * as api from "./api.js";
+import { draw, drawnSize, maskLayer } from "./overlay.js";
+
+const $ = (id) => document.getElementById(id);
+
+// What is on the page: the picture as it came and as it is drawn, and the last answer for it.
+let file = null;
+let picture = null;
+let answer = null;
+let mask = null;
+let request = null; // AbortController of the request under way
+let opening = 0; // counts pictures, so that the last one chosen wins
+
+const count = new Intl.NumberFormat("en");
+
+function say(words) {
+  $("status").textContent = words;
+}
+
+function complain(problem) {
+  $("problem").hidden = !problem;
+  $("problem").textContent = problem ? problem.message : "";
+}
+
+function redraw() {
+  const shown = mask && $("show").getAttribute("aria-pressed") === "true";
+  draw($("canvas"), picture, shown ? mask : null);
+}
+
+function forgetAnswer() {
+  request?.abort();
+  answer = mask = null;
+  $("facts").hidden = $("actions").hidden = true;
+  say("");
+  complain(null);
+}
+
+async function open(chosen) {
+  const turn = ++opening;
+  forgetAnswer();
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(chosen);
+  } catch {
+    if (turn === opening) complain(new Error("This file is not a picture that the browser can show."));
+    return false;
+  }
+  if (turn !== opening) {
+    bitmap.close();
+    return false;
+  }
+  picture?.close();
+  [file, picture] = [chosen, bitmap];
+  showTries([]);
+  redraw();
+  $("canvas").hidden = false;
+  $("canvas").setAttribute("aria-label", `The picture ${chosen.name}, ${picture.width} by ${picture.height} pixels`);
+  return true;
+}
+
+async function openFromOutside(files) {
+  const chosen = [...files].find((f) => f.type.startsWith("image/")) ?? files[0];
+  if (chosen && (await open(chosen))) $("phrase").focus();
+}
+
+async function find() {
+  const phrase = $("phrase").value.trim();
+  if (!picture) {
+    complain(new Error("Choose a picture first."));
+    return;
+  }
+  if (!phrase) {
+    complain(new Error("Say what to find."));
+    $("phrase").focus();
+    return;
+  }
+  forgetAnswer();
+  const own = (request = new AbortController());
+  const variant = document.querySelector("input[name=variant]:checked")?.value ?? "";
+  $("stage").setAttribute("aria-busy", "true");
+  say("Looking …");
+  const start = performance.now();
+  try {
+    const found = await api.segment(file, phrase, variant, own.signal);
+    const drawn = found.status === "ok" ? await maskLayer(found.png, drawnSize(picture)) : null;
+    if (own.signal.aborted) return;
+    answer = found;
+    mask = drawn;
+    showAnswer(phrase, performance.now() - start);
+  } catch (error) {
+    if (own.signal.aborted) return;
+    say("");
+    complain(error);
+  } finally {
+    if (request === own) {
+      request = null;
+      $("stage").removeAttribute("aria-busy");
+    }
+  }
+}
+
+function showAnswer(phrase, milliseconds) {
+  const took = milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
+  const share = (100 * answer.area) / (answer.width * answer.height);
+  const [x, y, w, h] = answer.bbox;
+  $("show").setAttribute("aria-pressed", "true");
+  redraw();
+  if (answer.status === "empty") {
+    say(`Nothing here is “${phrase}”.`);
+    $("canvas").setAttribute("aria-label", `The picture; nothing in it is “${phrase}”`);
+  } else {
+    say(`Found in ${took}.`);
+    $("canvas").setAttribute("aria-label", `The picture with “${phrase}” outlined, ${share.toFixed(1)} percent of it`);
+    $("score").textContent = answer.score.toFixed(3);
+    $("area").textContent = `${share < 0.1 ? "< 0.1" : share.toFixed(1)} %`;
+    $("area").title = `${count.format(answer.area)} pixels`;
+    $("box").textContent = `${w} × ${h} at ${x}, ${y}`;
+    $("answered").textContent = answer.variant;
+  }
+  $("facts").hidden = $("actions").hidden = answer.status === "empty";
+  for (const warning of answer.warnings) {
+    if (warning.code === "phrase_truncated") {
+      complain(new Error(`Only the beginning of the phrase was read: it has ${warning.tokens} tokens, the model reads ${warning.limit}.`));
+    }
+  }
+}
+
+function save(blob, suffix) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${file.name.replace(/\.[^.]*$/, "") || "picture"}-${suffix}.png`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+function saveOverlay() {
+  const canvas = document.createElement("canvas");
+  draw(canvas, picture, mask);
+  canvas.toBlob((blob) => save(blob, "overlay"), "image/png");
+}
+
+function item(list, button) {
+  const li = document.createElement("li");
+  li.append(button);
+  list.append(li);
+}
+
+function showTries(phrases) {
+  $("tries").hidden = phrases.length === 0;
+  $("tries-list").replaceChildren();
+  for (const phrase of phrases) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = phrase;
+    button.addEventListener("click", () => {
+      $("phrase").value = phrase;
+      find();
+    });
+    item($("tries-list"), button);
+  }
+}
+
+async function openSample(sample) {
+  try {
+    if (!(await open(await api.sampleFile(sample)))) return;
+  } catch (error) {
+    complain(error);
+    return;
+  }
+  $("phrase").value = "";
+  $("phrase").placeholder = sample.phrases[0] ?? "";
+  showTries(sample.phrases);
+  for (const button of $("samples-list").querySelectorAll("button")) {
+    button.setAttribute("aria-current", String(button.dataset.file === sample.file));
+  }
+}
+
+async function showSamples() {
+  const samples = await api.samples();
+  $("samples").hidden = samples.length === 0;
+  samples.forEach((sample, i) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.file = sample.file;
+    const image = document.createElement("img");
+    image.src = `web/samples/${sample.file}`;
+    image.width = sample.width;
+    image.height = sample.height;
+    image.alt = `Sample picture ${i + 1}`;
+    button.append(image);
+    button.addEventListener("click", () => openSample(sample));
+    item($("samples-list"), button);
+  });
+  if (samples.length > 0 && !picture) await openSample(samples[0]);
+}
+
+function showVariants(models) {
+  const names = models.map((model) => model.variant);
+  $("variants").hidden = names.length < 2;
+  $("demo").hidden = !models.some((model) => model.label === "demo");
+  $("variant-choices").replaceChildren(
+    ...["", ...names].map((name) => {
+      const label = document.createElement("label");
+      const input = document.createElement("input");
+      Object.assign(input, { type: "radio", name: "variant", value: name, checked: name === "" });
+      input.addEventListener("change", () => {
+        if (answer) find();
+      });
+      label.append(input, name || "either");
+      return label;
+    }),
+  );
+}
+
+/** Asks for the variants until the model is loaded. */
+async function waitForModels() {
+  for (;;) {
+    try {
+      showVariants(await api.models());
+      if ($("status").dataset.waiting) say("");
+      delete $("status").dataset.waiting;
+      return;
+    } catch (problem) {
+      if (!request) {
+        $("status").dataset.waiting = "yes";
+        say(problem.message);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+    }
+  }
+}
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  find();
+});
+$("file").addEventListener("change", () => {
+  openFromOutside($("file").files);
+  $("file").value = "";
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length === 0) return; // text goes where the cursor is
+  event.preventDefault();
+  openFromOutside(event.clipboardData.files);
+});
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  openFromOutside(event.dataTransfer.files);
+});
+$("show").addEventListener("click", () => {
+  $("show").setAttribute("aria-pressed", String($("show").getAttribute("aria-pressed") !== "true"));
+  redraw();
+});
+$("save-mask").addEventListener("click", () => save(answer.png, "mask"));
+$("save-overlay").addEventListener("click", saveOverlay);
+
+waitForModels();
+showSamples().catch(complain);

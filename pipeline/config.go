@@ -1,0 +1,74 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/refersam/refersam/experiment"
+)
+
+// Config says how pictures and phrases go through the pipeline.
+type Config struct {
+	// Split shares units out among variants by weight, as in
+	// "bert:90,clip:10". Default: empty, an equal share for every variant that
+	// is loaded.
+	Split string `env:"REFERSAM_SPLIT"`
+	// MaxPhrases is how many phrases one request may ask. Default 32.
+	MaxPhrases int `env:"REFERSAM_MAX_PHRASES"`
+	// MaxPhraseBytes is how long one phrase may be, in bytes of UTF-8 after
+	// normalising. Default 1,000.
+	MaxPhraseBytes int `env:"REFERSAM_MAX_PHRASE_BYTES"`
+	// MaxMaskPixels bounds the memory of one answer: the pixels of the picture
+	// times the number of phrases, one byte each. Default 268,435,456.
+	MaxMaskPixels int `env:"REFERSAM_MAX_MASK_PIXELS"`
+	// Workers is how many CPU-bound steps (decode and resize of a picture,
+	// upsampling of a mask) run at once over all requests. Default 0, the
+	// number of CPUs.
+	Workers int `env:"REFERSAM_WORKERS"`
+	// RefreshInterval is how often the served models are looked at again, so
+	// that a new checkpoint or a lost server is noticed. Default 10s.
+	RefreshInterval time.Duration `env:"REFERSAM_REFRESH_INTERVAL"`
+	// LearnTimeout bounds one look at the served models, a real inference on
+	// each of them included. Default 60s.
+	LearnTimeout time.Duration `env:"REFERSAM_LEARN_TIMEOUT"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		MaxPhrases:      32,
+		MaxPhraseBytes:  1000,
+		MaxMaskPixels:   256 << 20,
+		RefreshInterval: 10 * time.Second,
+		LearnTimeout:    time.Minute,
+	}
+}
+
+// Validate reports everything that is wrong with c.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Split != "" {
+		if _, err := experiment.ParseSplit(c.Split); err != nil {
+			errs = append(errs, fmt.Errorf("REFERSAM_SPLIT: %w", err))
+		}
+	}
+	for _, positive := range []struct {
+		name  string
+		value int64
+	}{
+		{"REFERSAM_MAX_PHRASES", int64(c.MaxPhrases)},
+		{"REFERSAM_MAX_PHRASE_BYTES", int64(c.MaxPhraseBytes)},
+		{"REFERSAM_MAX_MASK_PIXELS", int64(c.MaxMaskPixels)},
+		{"REFERSAM_REFRESH_INTERVAL", int64(c.RefreshInterval)},
+		{"REFERSAM_LEARN_TIMEOUT", int64(c.LearnTimeout)},
+	} {
+		if positive.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))
+		}
+	}
+	if c.Workers < 0 {
+		errs = append(errs, errors.New("REFERSAM_WORKERS must not be negative"))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,75 @@
+package pipeline
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/refersam/refersam"
+	"golang.org/x/text/unicode/norm"
+)
+
+// normalize returns the phrases in Unicode's form NFC without surrounding
+// space, or what is wrong with the first bad one.
+func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, error) {
+	if len(phrases) == 0 {
+		return nil, &refersam.Error{
+			Code:    refersam.CodeInvalidRequest,
+			Message: "At least one phrase is needed.",
+			Field:   "/phrases",
+		}
+	}
+	if len(phrases) > s.cfg.MaxPhrases {
+		return nil, &refersam.Error{
+			Code:    refersam.CodeInvalidRequest,
+			Message: fmt.Sprintf("%d phrases were given; at most %d are answered at once.", len(phrases), s.cfg.MaxPhrases),
+			Field:   "/phrases",
+		}
+	}
+	normal := make([]refersam.Phrase, len(phrases))
+	for i, p := range phrases {
+		text, err := s.normalizeText(p.Text)
+		if err != nil {
+			err.Field = fmt.Sprintf("/phrases/%d", i)
+			return nil, err
+		}
+		if p.Threshold != 0 && !(p.Threshold > 0 && p.Threshold < 1) || math.IsNaN(p.Threshold) {
+			return nil, &refersam.Error{
+				Code:    refersam.CodeInvalidRequest,
+				Message: "The threshold must be greater than 0 and less than 1.",
+				Field:   fmt.Sprintf("/phrases/%d/threshold", i),
+			}
+		}
+		normal[i] = refersam.Phrase{ID: p.ID, Text: text, Threshold: p.Threshold}
+	}
+	return normal, nil
+}
+
+func (s *Segmenter) normalizeText(text string) (string, *refersam.Error) {
+	// A first look at the length, so that normalising costs little whatever
+	// comes: NFC shrinks a text at most threefold (a Hangul syllable of three
+	// letters, 9 bytes, becomes one of 3).
+	if len(text) > 3*s.cfg.MaxPhraseBytes {
+		return "", s.tooLong(len(text))
+	}
+	if !utf8.ValidString(text) {
+		return "", refersam.Errorf(refersam.CodeInvalidRequest, "The phrase is not valid UTF-8.")
+	}
+	text = strings.TrimSpace(norm.NFC.String(text))
+	if !strings.ContainsFunc(text, visible) {
+		return "", refersam.Errorf(refersam.CodePhraseEmpty, "The phrase is empty; say what to find, for example “the dog on the left”.")
+	}
+	if len(text) > s.cfg.MaxPhraseBytes {
+		return "", s.tooLong(len(text))
+	}
+	return text, nil
+}
+
+func (s *Segmenter) tooLong(size int) *refersam.Error {
+	return refersam.Errorf(refersam.CodePhraseTooLong, "The phrase is %d bytes long; at most %d are read.", size, s.cfg.MaxPhraseBytes)
+}
+
+// visible tells runes that show from spaces, controls and zero-width ones.
+func visible(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) }

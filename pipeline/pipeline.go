@@ -1,0 +1,212 @@
+// Package pipeline is the way of one request through the model: a picture and
+// phrases in, one result a phrase out. It joins the rooms that know one step
+// each and knows nothing of HTTP.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/postprocess"
+	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/triton"
+	"golang.org/x/sync/errgroup"
+)
+
+// Model is the served model as the pipeline needs it; *triton.Client is one.
+//
+// Every method returns promptly when its context ends and may be called again
+// after any error. Errors that may pass (a server that is away, loading or
+// overloaded) are a *refersam.Error with CodeUnavailable, CodeNotReady,
+// CodeOverloaded or CodeDeadlineExceeded; any other error means that the
+// server and this program do not fit together. All of it is safe for
+// concurrent use.
+type Model interface {
+	// Contracts describes every variant that is loaded.
+	Contracts(ctx context.Context) ([]triton.Contract, error)
+	// Probe does one real inference on a variant.
+	Probe(ctx context.Context, c *triton.Contract) error
+	// Infer runs at most c.MaxBatch rows and returns one Logits a row, in
+	// order. It does not change the rows.
+	Infer(ctx context.Context, c *triton.Contract, rows []triton.Row) ([]refersam.Logits, error)
+}
+
+// Segmenter is a refersam.Segmenter made of a decoder, tokenizers, a served
+// model and the way from logits to masks. It knows no variant before Run has
+// learnt them from the model.
+//
+// The Field of its errors is a JSON pointer into refersam.Request with lower
+// case names: "/image", "/variant", "/phrases", "/phrases/3",
+// "/phrases/3/threshold".
+type Segmenter struct {
+	cfg     Config
+	decoder *preprocess.Decoder
+	model   Model
+	log     *slog.Logger
+
+	state   atomic.Pointer[state] // never nil
+	ready   chan struct{}         // closed once Ready has been nil
+	suspect chan struct{}         // capacity 1: the model failed, look at it
+	cpu     chan struct{}         // one element a CPU-bound step under way
+}
+
+var _ refersam.Segmenter = (*Segmenter)(nil)
+
+// New makes a Segmenter. It answers CodeNotReady until Run has learnt the
+// variants.
+func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger) (*Segmenter, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	workers := cfg.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	s := &Segmenter{
+		cfg:     cfg,
+		decoder: decoder,
+		model:   model,
+		log:     log,
+		ready:   make(chan struct{}),
+		suspect: make(chan struct{}, 1),
+		cpu:     make(chan struct{}, workers),
+	}
+	s.state.Store(&state{err: &refersam.Error{Code: refersam.CodeNotReady, Message: messageLoading}})
+	return s, nil
+}
+
+// Segment implements refersam.Segmenter.
+func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refersam.Response, error) {
+	phrases, err := s.normalize(req.Phrases)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.choose(req)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.segment(ctx, v, req.Image, phrases)
+	switch {
+	case err == nil:
+		return resp, nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return nil, &refersam.Error{
+			Code:    refersam.CodeDeadlineExceeded,
+			Message: "The request could not be answered in time.",
+			Err:     err,
+		}
+	case refersam.ErrorCode(err) == refersam.CodeUnavailable:
+		s.doubt()
+	}
+	return nil, err
+}
+
+func (s *Segmenter) segment(ctx context.Context, v *variant, image []byte, phrases []refersam.Phrase) (*refersam.Response, error) {
+	var (
+		size   = v.contract.ImageSize
+		resp   = &refersam.Response{Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version}
+		rows   = make([]triton.Row, len(phrases))
+		pixels []uint8
+	)
+	resp.Results = make([]refersam.Result, len(phrases))
+
+	before, beforeCtx := errgroup.WithContext(ctx)
+	before.Go(func() error {
+		return s.onCPU(beforeCtx, func() error {
+			picture, err := s.decoder.Decode(beforeCtx, image)
+			if err != nil {
+				return at("/image", err)
+			}
+			resp.Width, resp.Height = picture.Width, picture.Height
+			if most := s.cfg.MaxMaskPixels / (picture.Width * picture.Height); most < len(phrases) {
+				return &refersam.Error{
+					Code: refersam.CodeImageTooLarge,
+					Message: fmt.Sprintf("A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.",
+						picture.Width, picture.Height, most, len(phrases)),
+					Field: "/image",
+				}
+			}
+			pixels = preprocess.Resize(picture, size, size)
+			return nil
+		})
+	})
+	for i, p := range phrases {
+		encoding := v.tokenizer.Encode(p.Text)
+		rows[i].IDs, rows[i].Mask = encoding.IDs, encoding.Mask
+		resp.Results[i] = refersam.Result{PhraseID: p.ID, Tokens: encoding.Tokens, Limit: v.contract.MaxTokens}
+	}
+	if err := before.Wait(); err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		rows[i].Pixels = pixels
+	}
+
+	after, ctx := errgroup.WithContext(ctx)
+	for start := 0; start < len(rows); start += v.contract.MaxBatch {
+		end := min(start+v.contract.MaxBatch, len(rows))
+		after.Go(func() error {
+			logits, err := s.model.Infer(ctx, &v.contract, rows[start:end])
+			if err != nil {
+				return err
+			}
+			for i, l := range logits {
+				after.Go(func() error {
+					return s.onCPU(ctx, func() error {
+						threshold := phrases[start+i].Threshold
+						if threshold == 0 {
+							threshold = v.contract.Threshold
+						}
+						return finish(&resp.Results[start+i], l, resp.Width, resp.Height, threshold)
+					})
+				})
+			}
+			return nil
+		})
+	}
+	if err := after.Wait(); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// finish turns one row of logits into the rest of a result.
+func finish(r *refersam.Result, l refersam.Logits, width, height int, threshold float64) error {
+	seg, err := postprocess.Segment(l, width, height, threshold)
+	if err != nil {
+		return err
+	}
+	r.Mask, r.Score, r.Area, r.Box = seg.Mask, seg.Score, seg.Area, seg.Box
+	return nil
+}
+
+// onCPU runs f when fewer than Workers others run, and not at all once ctx has
+// ended.
+func (s *Segmenter) onCPU(ctx context.Context, f func() error) error {
+	select {
+	case s.cpu <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.cpu }()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f()
+}
+
+// at tells the client which field of the request an error is about.
+func at(field string, err error) error {
+	var e *refersam.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	named := *e
+	named.Field = field
+	return &named
+}

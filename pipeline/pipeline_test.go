@@ -1,0 +1,486 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"log/slog"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/pipeline/pipelinetest"
+	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/triton"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start returns a Segmenter that has learnt its variants, unless the model is
+// down.
+func start(t *testing.T, model pipeline.Model, change ...func(*pipeline.Config)) *pipeline.Segmenter {
+	t.Helper()
+	s := newSegmenter(t, model, change...)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	waiting, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := s.WaitReady(waiting); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newSegmenter(t *testing.T, model pipeline.Model, change ...func(*pipeline.Config)) *pipeline.Segmenter {
+	t.Helper()
+	decoder, err := preprocess.New(preprocess.DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := pipeline.DefaultConfig()
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := pipeline.New(cfg, decoder, model, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func ask(phrases ...string) *refersam.Request {
+	req := &refersam.Request{Image: pipelinetest.Squares(), Unit: "someone"}
+	for i, p := range phrases {
+		req.Phrases = append(req.Phrases, refersam.Phrase{ID: fmt.Sprint(i), Text: p})
+	}
+	return req
+}
+
+func TestSegment(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert", "clip"))
+	for _, variant := range []string{"bert", "clip"} {
+		req := ask("the red square", "  a blue thing\n", "the elephant")
+		req.Variant = variant
+		resp, err := s.Segment(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Variant != variant || resp.Model != "refersam_"+variant || resp.Version != "1" {
+			t.Errorf("%s was answered by %q, %q, %q", variant, resp.Model, resp.Variant, resp.Version)
+		}
+		if resp.Width != 320 || resp.Height != 240 {
+			t.Errorf("size %d × %d, want 320 × 240", resp.Width, resp.Height)
+		}
+		expectSquare(t, &resp.Results[0], "0", pipelinetest.Red)
+		expectSquare(t, &resp.Results[1], "1", pipelinetest.Blue)
+		if r := resp.Results[2]; !r.Empty() || r.Score != 0 || r.Box != (refersam.Box{}) || r.Mask == nil {
+			t.Errorf("an elephant was found: %+v", r)
+		}
+	}
+}
+
+// expectSquare accepts what the model's low resolution costs along the edges.
+func expectSquare(t *testing.T, r *refersam.Result, id string, want image.Rectangle) {
+	t.Helper()
+	if r.PhraseID != id {
+		t.Errorf("id %q, want %q", r.PhraseID, id)
+	}
+	var both, either int
+	for i, v := range r.Mask.Pix {
+		inside := image.Pt(i%r.Mask.Width, i/r.Mask.Width).In(want)
+		if inside && v == 1 {
+			both++
+		}
+		if inside || v == 1 {
+			either++
+		}
+	}
+	if iou := float64(both) / float64(either); iou < 0.85 {
+		t.Errorf("%s: IoU %.3f with %v; box %v", id, iou, want, r.Box)
+	}
+	if r.Score < 0.9 || r.Score > 1 {
+		t.Errorf("%s: score %v", id, r.Score)
+	}
+}
+
+func TestSegment_Batches(t *testing.T) {
+	model := pipelinetest.NewColourModel("bert")
+	s := start(t, model)
+	words := []string{"red", "green", "blue"}
+	var phrases []string
+	for i := range 20 {
+		phrases = append(phrases, words[i%3])
+	}
+	resp, err := s.Segment(t.Context(), ask(phrases...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := model.Batches(), []int{8, 8, 4}; !slices.Equal(got, want) {
+		t.Errorf("batches of %v rows, want %v", got, want)
+	}
+	for i := range resp.Results {
+		r := &resp.Results[i]
+		switch i % 3 {
+		case 0:
+			expectSquare(t, r, fmt.Sprint(i), pipelinetest.Red)
+		case 1:
+			if !r.Empty() {
+				t.Errorf("%d: something green was found", i)
+			}
+		case 2:
+			expectSquare(t, r, fmt.Sprint(i), pipelinetest.Blue)
+		}
+	}
+}
+
+func TestSegment_Truncated(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"))
+	resp, err := s.Segment(t.Context(), ask("red", strings.Repeat("very ", 20)+"red"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := resp.Results[0]; r.Truncated() || r.Tokens != 3 || r.Limit != 16 {
+		t.Errorf("one word has %d tokens of %d", r.Tokens, r.Limit)
+	}
+	if r := resp.Results[1]; !r.Truncated() || r.Tokens != 23 || !r.Empty() {
+		t.Errorf("21 words have %d tokens of %d, area %d", r.Tokens, r.Limit, r.Area)
+	}
+}
+
+// A model's certainty is a logit of 8, a probability of 0.99966.
+func TestSegment_Threshold(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"))
+	req := ask("red", "red", "red")
+	req.Phrases[1].Threshold = 0.01
+	req.Phrases[2].Threshold = 0.9999
+	resp, err := s.Segment(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own, low := resp.Results[0].Area, resp.Results[1].Area; low <= own {
+		t.Errorf("area %d with a low threshold, %d without", low, own)
+	}
+	if r := resp.Results[2]; !r.Empty() {
+		t.Errorf("area %d above the model's certainty", r.Area)
+	}
+}
+
+func TestSegment_BadRequests(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert", "clip"))
+	many := make([]string, 33)
+	for i := range many {
+		many[i] = "red"
+	}
+	threshold := func(v float64) *refersam.Request {
+		req := ask("red", "red")
+		req.Phrases[1].Threshold = v
+		return req
+	}
+	with := func(change func(*refersam.Request)) *refersam.Request {
+		req := ask("red")
+		change(req)
+		return req
+	}
+	for _, tc := range []struct {
+		name  string
+		req   *refersam.Request
+		code  refersam.Code
+		field string
+	}{
+		{"no phrase", ask(), refersam.CodeInvalidRequest, "/phrases"},
+		{"too many phrases", ask(many...), refersam.CodeInvalidRequest, "/phrases"},
+		{"empty", ask("red", ""), refersam.CodePhraseEmpty, "/phrases/1"},
+		{"blank", ask(" \t\n\u00a0\u3000"), refersam.CodePhraseEmpty, "/phrases/0"},
+		{"invisible", ask("\u200b\u00ad\x07"), refersam.CodePhraseEmpty, "/phrases/0"},
+		{"too long", ask(strings.Repeat("a", 1001)), refersam.CodePhraseTooLong, "/phrases/0"},
+		{"far too long", ask(strings.Repeat("a", 10_000)), refersam.CodePhraseTooLong, "/phrases/0"},
+		{"not UTF-8", ask("the d\xffck"), refersam.CodeInvalidRequest, "/phrases/0"},
+		{"threshold 1", threshold(1), refersam.CodeInvalidRequest, "/phrases/1/threshold"},
+		{"threshold -1", threshold(-1), refersam.CodeInvalidRequest, "/phrases/1/threshold"},
+		{"threshold NaN", threshold(math.NaN()), refersam.CodeInvalidRequest, "/phrases/1/threshold"},
+		{"unknown variant", with(func(r *refersam.Request) { r.Variant = "gpt" }), refersam.CodeUnknownVariant, "/variant"},
+		{"no picture", with(func(r *refersam.Request) { r.Image = nil }), refersam.CodeInvalidImage, "/image"},
+		{"not a picture", with(func(r *refersam.Request) { r.Image = []byte("hello") }), refersam.CodeUnsupportedMedia, "/image"},
+		{"half a picture", with(func(r *refersam.Request) { r.Image = r.Image[:len(r.Image)/2] }), refersam.CodeInvalidImage, "/image"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := s.Segment(t.Context(), tc.req)
+			expectError(t, err, tc.code, tc.field)
+		})
+	}
+}
+
+func TestSegment_LongestPhrase(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"))
+	// 1,000 bytes once composed, 3,000 as they come.
+	decomposed := strings.Repeat("\u1112\u1161\u11ab", 333) + "a"
+	for _, phrase := range []string{strings.Repeat("a", 1000), decomposed} {
+		if _, err := s.Segment(t.Context(), ask(phrase)); err != nil {
+			t.Errorf("%d bytes: %v", len(phrase), err)
+		}
+	}
+}
+
+func TestSegment_MaskMemory(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"), func(c *pipeline.Config) { c.MaxMaskPixels = 2 * 320 * 240 })
+	if _, err := s.Segment(t.Context(), ask("red", "blue")); err != nil {
+		t.Error(err)
+	}
+	_, err := s.Segment(t.Context(), ask("red", "blue", "green"))
+	expectError(t, err, refersam.CodeImageTooLarge, "/image")
+}
+
+func TestSegment_Split(t *testing.T) {
+	count := func(s *pipeline.Segmenter) map[string]int {
+		n := make(map[string]int)
+		for i := range 40 {
+			req := ask("red")
+			req.Unit = fmt.Sprint("unit-", i)
+			first, err := s.Segment(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := s.Segment(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first.Variant != again.Variant {
+				t.Errorf("%s got %s, then %s", req.Unit, first.Variant, again.Variant)
+			}
+			n[first.Variant]++
+		}
+		return n
+	}
+	equal := start(t, pipelinetest.NewColourModel("bert", "clip"))
+	if n := count(equal); n["bert"] < 8 || n["clip"] < 8 {
+		t.Errorf("equal shares gave %v", n)
+	}
+	for _, v := range equal.Variants() {
+		if v.Share != 0.5 {
+			t.Errorf("%s has the share %v, want 0.5", v.Variant, v.Share)
+		}
+	}
+	one := start(t, pipelinetest.NewColourModel("bert", "clip"), func(c *pipeline.Config) { c.Split = "clip:1" })
+	if diff := cmp.Diff(map[string]int{"clip": 40}, count(one)); diff != "" {
+		t.Errorf("clip:1 (-want +got):\n%s", diff)
+	}
+}
+
+func TestSegment_Deadline(t *testing.T) {
+	model := pipelinetest.NewColourModel("bert")
+	model.SetBefore(func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	s := start(t, model)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := s.Segment(ctx, ask("red"))
+	expectError(t, err, refersam.CodeDeadlineExceeded, "")
+
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, err := s.Segment(ctx, ask("red")); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that the caller went away", err)
+	}
+}
+
+var errAway = &refersam.Error{Code: refersam.CodeUnavailable, Message: "away"}
+
+func TestRun_Loading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		model.SetDown(errAway)
+		s := newSegmenter(t, model)
+		run(t, s)
+		for range 3 {
+			synctest.Wait()
+			expectError(t, s.Ready(), refersam.CodeNotReady, "")
+			_, err := s.Segment(t.Context(), ask("red"))
+			expectError(t, err, refersam.CodeNotReady, "")
+			if v := s.Variants(); len(v) != 0 {
+				t.Errorf("variants %v while loading", v)
+			}
+			time.Sleep(time.Minute)
+		}
+		model.SetDown(nil)
+		time.Sleep(5 * time.Second)
+		if err := s.WaitReady(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if model.Probes() != 1 {
+			t.Errorf("%d real inferences before ready, want 1", model.Probes())
+		}
+	})
+}
+
+func TestRun_LostAndFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		s := newSegmenter(t, model)
+		run(t, s)
+		synctest.Wait()
+		if err := s.Ready(); err != nil {
+			t.Fatal(err)
+		}
+
+		model.SetDown(errAway)
+		_, err := s.Segment(t.Context(), ask("red"))
+		expectError(t, err, refersam.CodeUnavailable, "")
+		time.Sleep(time.Second)
+		expectError(t, s.Ready(), refersam.CodeUnavailable, "")
+
+		model.SetDown(nil)
+		time.Sleep(5 * time.Second)
+		if err := s.Ready(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Segment(t.Context(), ask("red")); err != nil {
+			t.Error(err)
+		}
+
+		// Nobody asks, and it is noticed all the same.
+		model.SetDown(errAway)
+		time.Sleep(11 * time.Second)
+		expectError(t, s.Ready(), refersam.CodeUnavailable, "")
+	})
+}
+
+// A failure that is not the whole server's must not make others wait.
+func TestRun_DoubtPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		s := newSegmenter(t, model)
+		run(t, s)
+		synctest.Wait()
+		model.SetBefore(func(context.Context) error { return errAway })
+		for range 3 {
+			_, err := s.Segment(t.Context(), ask("red"))
+			expectError(t, err, refersam.CodeUnavailable, "")
+			time.Sleep(time.Second)
+			if err := s.Ready(); err != nil {
+				t.Error(err)
+			}
+		}
+		if model.Probes() != 4 {
+			t.Errorf("%d probes, want 1 and one for each doubt", model.Probes())
+		}
+	})
+}
+
+func TestRun_NewCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		s := newSegmenter(t, model)
+		run(t, s)
+		time.Sleep(time.Minute)
+		if model.Probes() != 1 {
+			t.Errorf("%d probes of an unchanged model, want 1", model.Probes())
+		}
+		model.SetContract(func(c *triton.Contract) { c.Version = "2" })
+		time.Sleep(11 * time.Second)
+		if v := s.Variants(); len(v) != 1 || v[0].Version != "2" {
+			t.Errorf("variants %+v, want version 2", v)
+		}
+	})
+}
+
+func TestRun_Misfit(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		model  func() *pipelinetest.ColourModel
+		config func(*pipeline.Config)
+		want   string
+	}{
+		{
+			"split names another variant",
+			func() *pipelinetest.ColourModel { return pipelinetest.NewColourModel("bert") },
+			func(c *pipeline.Config) { c.Split = "bert:50,clip:50" },
+			`names the variant "clip", which is not loaded; loaded: bert`,
+		},
+		{
+			"unknown tokenizer",
+			func() *pipelinetest.ColourModel {
+				m := pipelinetest.NewColourModel("bert")
+				m.SetContract(func(c *triton.Contract) { c.Tokenizer = "abacus" })
+				return m
+			},
+			func(*pipeline.Config) {},
+			"model refersam_bert: parameter tokenizer: ",
+		},
+		{
+			"broken contract",
+			func() *pipelinetest.ColourModel {
+				m := pipelinetest.NewColourModel("bert")
+				m.SetDown(errors.New("model refersam_bert: parameter max_tokens is missing"))
+				return m
+			},
+			func(*pipeline.Config) {},
+			"max_tokens is missing",
+		},
+		{
+			"no variants",
+			func() *pipelinetest.ColourModel { return pipelinetest.NewColourModel() },
+			func(*pipeline.Config) {},
+			"no model named refersam_<variant>",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newSegmenter(t, tc.model(), tc.config)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := s.Run(ctx); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Run: %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestConfig_Validate(t *testing.T) {
+	cfg := pipeline.DefaultConfig()
+	if err := cfg.Validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+	bad := pipeline.Config{Split: "bert", Workers: -1}
+	err := bad.Validate()
+	for _, name := range []string{"SPLIT", "WORKERS", "MAX_PHRASES", "MAX_PHRASE_BYTES", "MAX_MASK_PIXELS", "REFRESH_INTERVAL", "LEARN_TIMEOUT"} {
+		if err == nil || !strings.Contains(err.Error(), "REFERSAM_"+name) {
+			t.Errorf("%v does not name REFERSAM_%s", err, name)
+		}
+	}
+}
+
+// run runs s in the bubble of a synctest.
+func run(t *testing.T, s *pipeline.Segmenter) {
+	go func() {
+		if err := s.Run(t.Context()); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+}
+
+func expectError(t *testing.T, err error, code refersam.Code, field string) {
+	t.Helper()
+	var e *refersam.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("error %v, want %s", err, code)
+	}
+	if e.Code != code || e.Field != field || e.Message == "" {
+		t.Errorf("error %v, want code %s and field %q", e, code, field)
+	}
+}
