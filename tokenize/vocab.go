@@ -2,6 +2,7 @@ package tokenize
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"embed"
 	"fmt"
@@ -12,12 +13,11 @@ var vocabFiles embed.FS
 
 // readLines returns the lines of a vocabulary.
 func readLines(name string) ([]string, error) {
-	file, err := vocabFiles.Open("vocab/" + name + ".txt.gz")
+	zipped, err := vocabFiles.ReadFile("vocab/" + name + ".txt.gz")
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	unzipped, err := gzip.NewReader(file)
+	unzipped, err := gzip.NewReader(bytes.NewReader(zipped))
 	if err != nil {
 		return nil, err
 	}

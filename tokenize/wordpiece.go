@@ -150,7 +150,7 @@ func isRemoved(r rune) bool {
 
 func isPunctuation(r rune) bool {
 	if r < utf8.RuneSelf {
-		return r > ' ' && !('0' <= r && r <= '9' || 'a' <= r && r <= 'z')
+		return r > ' ' && (r < '0' || '9' < r) && (r < 'a' || 'z' < r)
 	}
 	return unicode.Is(punctuation, r)
 }
