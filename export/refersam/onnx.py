@@ -1,0 +1,104 @@
+"""Stages as ONNX graphs: opset 17, a dynamic batch and nothing else dynamic."""
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import onnx
+import torch
+from torch import Tensor
+
+from refersam.stages import Stage
+
+OPSET = 17
+"""17 is the first opset with LayerNormalization, which keeps norms in one piece and so in float32 under FP16;
+from 20 on TensorRT's parser reads some interpolation modes wrongly (NVIDIA/TensorRT#4646)."""
+
+FORBIDDEN = {
+    "GridSample": "TensorRT 10.14 to 11.1 miscompiles it inside deformable attention (NVIDIA/TensorRT#4813)",
+    "If": "control flow depends on data",
+    "Loop": "control flow depends on data",
+    "Scan": "control flow depends on data",
+    "NonZero": "the size of its result depends on data",
+}
+
+BATCH = "batch"
+"""Name of the dynamic dimension."""
+
+
+class GraphError(ValueError):
+    """A graph that must not be served. The message lists all that is wrong with it."""
+
+
+def export(stage: Stage, arguments: Sequence[Tensor]) -> onnx.ModelProto:
+    """Trace a stage on example arguments.
+
+    The first dimension of every argument is the batch, of at least 2 rows so that nothing is specialised for
+    one; all other sizes become part of the graph. Returns a model that has passed `check`.
+    """
+    if any(argument.shape[0] < 2 for argument in arguments):
+        raise ValueError("examples need at least 2 rows")
+    names = (*stage.inputs, *stage.outputs)
+    buffer = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        # The exporter announces its age, and each size that becomes a constant.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        results = stage(*arguments)
+        torch.onnx.export(
+            stage,
+            tuple(arguments),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(stage.inputs),
+            output_names=list(stage.outputs),
+            dynamic_axes={name: {0: BATCH} for name in names},
+        )
+    graph = onnx.load_from_string(buffer.getvalue())
+    for value, result in zip(graph.graph.output, results, strict=True):
+        _set_shape(value, result.shape[1:])
+    _constants_to_initializers(graph.graph)
+    check(graph)
+    return graph
+
+
+def check(model: onnx.ModelProto) -> None:
+    """Raise GraphError unless a model is of OPSET, free of FORBIDDEN operators and dynamic in batch alone.
+
+    What is not valid ONNX raises `onnx.checker.ValidationError` or `onnx.shape_inference.InferenceError`.
+    """
+    onnx.checker.check_model(model, full_check=True)
+    faults = []
+    if [(opset.domain, opset.version) for opset in model.opset_import] != [("", OPSET)]:
+        faults.append(f"opset is not {OPSET} alone")
+    for node in model.graph.node:
+        if node.op_type in FORBIDDEN:
+            faults.append(f"{node.op_type} {node.name}: {FORBIDDEN[node.op_type]}")
+    for value in (*model.graph.input, *model.graph.output):
+        first, *rest = value.type.tensor_type.shape.dim
+        if first.dim_param != BATCH:
+            faults.append(f"{value.name}: the first dimension is not {BATCH!r}")
+        if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in rest):
+            faults.append(f"{value.name}: a dimension other than the first is not fixed")
+    if faults:
+        raise GraphError("\n".join(faults))
+
+
+def _set_shape(value: onnx.ValueInfoProto, dims: Sequence[int]) -> None:
+    """The exporter loses track of some sizes. Those of the trace are true, and `check` tests them."""
+    shape = value.type.tensor_type.shape
+    del shape.dim[:]
+    shape.dim.add().dim_param = BATCH
+    for size in dims:
+        shape.dim.add().dim_value = size
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Give every constant tensor one place, so that whoever looks for weights finds them all."""
+    constants = [node for node in graph.node if node.op_type == "Constant"]
+    for node in constants:
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(next(a.t for a in node.attribute if a.name == "value"))
+        tensor.name = node.output[0]
+        graph.node.remove(node)

@@ -1,0 +1,126 @@
+"""The five stages of a ReferSAM ensemble, as modules whose arguments and results are the stages' tensors.
+
+The cut follows what a request needs: the text and the image prefix depend on one input alone, everything from
+the interactor on depends on both. Normalisation lives in the image stage, so pixels cross the wire as bytes;
+masks leave at a quarter of the input's side, so the gateway scales them once, to the picture's own size.
+
+In the comments B is the batch, S the input's side, h = w = S/16, L the number of tokens, A the number of
+adapter tokens, D the width of the image encoder, C the width of the decoder, c the width of the spatial
+prior's first map and P the number of sparse prompts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from refersam.model import ReferSAM
+
+# ImageNet's mean and standard deviation, on which SAM's encoder was trained. RGB, for pixels in [0, 1].
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Stage(nn.Module):
+    """Part of a model that is served by itself.
+
+    `inputs` and `outputs` name the arguments and results of `forward`, in order. A name means the same tensor
+    in every stage.
+    """
+
+    name: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]]
+    outputs: ClassVar[tuple[str, ...]]
+
+    def __init__(self, model: ReferSAM) -> None:
+        super().__init__()
+        self.model = model
+
+
+class TextStage(Stage):
+    """Phrase to word features."""
+
+    name = "text"
+    inputs = ("input_ids", "attention_mask")
+    outputs = ("lang_feats",)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
+        # int32 [B, L], int32 [B, L] -> [B, L, text width]
+        return (self.model.text(input_ids, attention_mask),)
+
+
+class ImageStage(Stage):
+    """Pixels to all that does not depend on the phrase."""
+
+    name = "image"
+    inputs = ("image",)
+    outputs = ("vit_feats", "adapter_feats", "c1")
+
+    def __init__(self, model: ReferSAM) -> None:
+        super().__init__(model)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # uint8 [B, S, S, 3] -> [B, h, w, D], [B, A, D], [B, c, S/4, S/4]
+        pixels = image.float().permute(0, 3, 1, 2) / 255
+        return self.model.image_prefix((pixels - self.mean) / self.std)
+
+
+class InteractorStage(Stage):
+    """Vision-Language Interactor: image and phrase read one another."""
+
+    name = "vli"
+    inputs = ("vit_feats", "adapter_feats", "lang_feats", "attention_mask")
+    outputs = ("adapter_tokens", "lang_tokens", "image_embeddings")
+
+    def forward(
+        self, vit_feats: Tensor, adapter_feats: Tensor, lang_feats: Tensor, attention_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # -> [B, A, C], [B, L, C], [B, C, h, w]
+        return self.model.vli(vit_feats, adapter_feats, lang_feats, attention_mask)
+
+
+class PrompterStage(Stage):
+    """Vision-Language Prompter: sparse prompts and a coarse mask."""
+
+    name = "vlp"
+    inputs = ("adapter_tokens", "lang_tokens", "attention_mask", "c1")
+    outputs = ("sparse_prompts", "mask_prompt", "coarse_logits")
+
+    def forward(
+        self, adapter_tokens: Tensor, lang_tokens: Tensor, attention_mask: Tensor, c1: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # -> [B, P, C], [B, 1, S/4, S/4], [B, S/4, S/4]
+        sparse, mask, coarse = self.model.vlp(adapter_tokens, lang_tokens, attention_mask, c1)
+        return sparse, mask, coarse[:, 0]
+
+
+class DecoderStage(Stage):
+    """SAM's mask decoder."""
+
+    name = "decoder"
+    inputs = ("image_embeddings", "sparse_prompts", "mask_prompt")
+    outputs = ("mask_logits",)
+
+    def forward(self, image_embeddings: Tensor, sparse_prompts: Tensor, mask_prompt: Tensor) -> tuple[Tensor]:
+        # -> [B, S/4, S/4]
+        return (self.model.decoder(image_embeddings, sparse_prompts, mask_prompt)[:, 0],)
+
+
+def stages(model: ReferSAM) -> list[Stage]:
+    """The stages of a model, in evaluation mode, each after those whose results it reads."""
+    model.eval()
+    kinds = (TextStage, ImageStage, InteractorStage, PrompterStage, DecoderStage)
+    return [kind(model).eval() for kind in kinds]
+
+
+@torch.no_grad()
+def run(stages: Sequence[Stage], inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Run stages in turn on `image`, `input_ids` and `attention_mask`; returns these and all results."""
+    tensors = dict(inputs)
+    for stage in stages:
+        results = stage(*(tensors[name] for name in stage.inputs))
+        tensors.update(zip(stage.outputs, results, strict=True))
+    return tensors
