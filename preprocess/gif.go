@@ -36,10 +36,11 @@ func openGIF(data []byte) (*source, error) {
 		return nil, err
 	}
 	return &source{
-		width:         f.screen.X,
-		height:        f.screen.Y,
-		orientation:   upright,
-		bytesPerPixel: 1 + 3,
+		width:       f.screen.X,
+		height:      f.screen.Y,
+		orientation: upright,
+		// Indices before and after interlacing is undone, RGB.
+		bytesPerPixel: 1 + 1 + 3,
 		decode:        f.decode,
 	}, nil
 }
