@@ -1,0 +1,126 @@
+"""A pool of rendered scenes on disk, so that drawing them is paid for once and shared by every training run.
+
+A pool folder holds, for N scenes stretched to S x S:
+
+    images.npy        uint8 [N, S, S, 3]   RGB, resized as the gateway does it (antialiased bilinear)
+    labels.npy        uint8 [N, S, S]      0 is background, i + 1 is object i (visible pixels)
+    things.npy        int16 [N, MAX_OBJECTS]   class of object i, -1 where there is none
+    expressions.jsonl one line a scene: a list of [text, kind, targets, thing, attribute, relation, reference]
+    pool.json         what it was made of; written last, so a folder without it is unfinished
+
+    python -m refersam.data.pool --out var/pool --count 40000 --size 160
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from refersam.data import scenes
+from refersam.data.expressions import Expression, make_expressions
+
+MAX_OBJECTS = 6
+# Canvases are drawn between these sides (pixels) and then stretched, so the model meets other aspect ratios than 1.
+MIN_SIDE, MAX_SIDE = 256, 384
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An opened pool. Arrays are memory maps and must not be written to."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    things: np.ndarray
+    expressions: list[list[Expression]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def draw(split: str, index: int) -> scenes.Scene:
+    """Scene `index` of a split on a canvas whose sides are drawn from the scene's own seed."""
+    seed = scenes.SPLITS[split][index]
+    width, height = np.random.default_rng([seed, 11]).integers(MIN_SIDE, MAX_SIDE + 1, 2)
+    return scenes.make_scene(seed, int(width), int(height))
+
+
+def phrases(scene: scenes.Scene, count: int) -> list[Expression]:
+    """`count` expressions of a scene, a function of the scene's seed alone."""
+    return make_expressions(scene, np.random.default_rng([scene.seed, 12]), count)
+
+
+def label_map(scene: scenes.Scene) -> np.ndarray:
+    """uint8 [H, W]: 0 is background, i + 1 is object i."""
+    labels = np.zeros(scene.image.shape[:2], np.uint8)
+    for i, thing in enumerate(scene.objects):
+        labels[thing.mask] = i + 1
+    return labels
+
+
+def stretch(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> uint8 [size, size, 3], antialiased bilinear, aspect ratio not kept."""
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _row(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, list[int], str]:
+    index, size, count = job
+    scene = draw("train", index)
+    labels = Image.fromarray(label_map(scene)).resize((size, size), Image.Resampling.NEAREST)
+    things = [thing.thing for thing in scene.objects]
+    spoken = [dataclasses.astuple(expression) for expression in phrases(scene, count)]
+    return stretch(scene.image, size), np.asarray(labels), things, json.dumps(spoken)
+
+
+def build(out: Path, count: int, size: int, expressions: int, workers: int) -> Iterator[int]:
+    """Draws a pool of training scenes into `out` and yields after each one how many are done."""
+    out.mkdir(parents=True, exist_ok=True)
+    images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, (count, size, size, 3))
+    labels = np.lib.format.open_memmap(out / "labels.npy", "w+", np.uint8, (count, size, size))
+    things = np.full((count, MAX_OBJECTS), -1, np.int16)
+    jobs = ((index, size, expressions) for index in range(count))
+    with multiprocessing.Pool(workers) as processes, (out / "expressions.jsonl").open("w") as spoken:
+        for i, (image, label, classes, line) in enumerate(processes.imap(_row, jobs, chunksize=32)):
+            images[i], labels[i], things[i, : len(classes)] = image, label, classes
+            spoken.write(line + "\n")
+            yield i + 1
+    images.flush()
+    labels.flush()
+    np.save(out / "things.npy", things)
+    (out / "pool.json").write_text(json.dumps({"count": count, "size": size, "expressions": expressions}))
+
+
+def load(folder: Path, size: int) -> Pool:
+    """Opens a pool. Raises FileNotFoundError for an unfinished one and ValueError for another picture size."""
+    about = json.loads((folder / "pool.json").read_text())
+    if about["size"] != size:
+        raise ValueError(f"{folder} holds pictures of side {about['size']}, the model reads {size}")
+    lines = (folder / "expressions.jsonl").read_text().splitlines()
+    return Pool(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        labels=np.load(folder / "labels.npy", mmap_mode="r"),
+        things=np.load(folder / "things.npy"),
+        expressions=[[Expression(*fields) for fields in json.loads(line)] for line in lines],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw a pool of training scenes.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=40_000, help="scenes (default %(default)s)")
+    parser.add_argument("--size", type=int, default=160, help="side of the pictures (default %(default)s)")
+    parser.add_argument("--expressions", type=int, default=8, help="phrases a scene (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    args = parser.parse_args()
+    for done in build(args.out, args.count, args.size, args.expressions, args.workers):
+        if done % 1000 == 0:
+            print(f"{done} of {args.count} scenes", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Training on a pool of a few scenes: what must hold of batches, schedules, checkpoints and a resumed run."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from refersam import tokenizer, train
+from refersam.data import pool
+from refersam.data.batches import EASY_KINDS, NUM_THINGS, Batches, choose
+from refersam.data.expressions import Expression
+from refersam.evaluate import evaluate, of_checkpoint
+from refersam.model import preset
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def pool_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pool")
+    assert list(pool.build(folder, count=6, size=SIZE, expressions=4, workers=1)) == [1, 2, 3, 4, 5, 6]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encode():
+    return functools.partial(tokenizer.load("bert-base-uncased").encode, max_tokens=20)
+
+
+@pytest.fixture
+def config() -> train.TrainConfig:
+    phase = train.Phase(samples=8, scenes=2, rate=1e-3, warmup=1)
+    return train.TrainConfig(
+        variant="bert",
+        tokenizer="bert-base-uncased",
+        image_size=SIZE,
+        max_tokens=20,
+        phrases=2,
+        model=preset("tiny", "bert"),
+        prefix=phase,
+        joint=dataclasses.replace(phase, samples=16),
+    )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_an_unfinished_pool_is_not_opened(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        pool.load(tmp_path, SIZE)
+
+
+def test_a_pool_of_another_size_is_refused(pool_dir: Path):
+    with pytest.raises(ValueError, match="64"):
+        pool.load(pool_dir, 128)
+
+
+def test_batches_hold_what_the_scenes_say(pool_dir: Path, encode):
+    batch = Batches(pool.load(pool_dir, SIZE), encode, scenes=2, phrases=3, seed=1).batch(0, easy=False)
+    assert batch.images.shape == (2, SIZE, SIZE, 3)
+    assert batch.targets.shape == (6, SIZE, SIZE)
+    assert set(batch.targets.unique().tolist()) <= {0.0, 1.0}
+    assert batch.attention_mask.sum(1).max() == batch.input_ids.shape[1]
+    for row, target in enumerate(batch.targets):
+        seen = batch.classes[row // 3][target.bool()].unique().tolist()
+        assert seen in ([], [int(batch.thing[row])])
+    assert int(batch.classes.max()) < NUM_THINGS
+
+
+def test_batches_are_a_function_of_the_step_and_the_ranks_share_an_epoch(pool_dir: Path, encode):
+    opened = pool.load(pool_dir, SIZE)
+    first, again = (Batches(opened, encode, 2, 2, seed=3).batch(5, easy=False) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(vars(first).values(), vars(again).values(), strict=True))
+    ranks = [Batches(opened, encode, 1, 2, seed=3, rank=r, world=2) for r in range(2)]
+    seen = [int(i) for step in range(3) for rank in ranks for i in rank.indices(step)]
+    assert sorted(seen) == list(range(6))
+
+
+def test_easy_phrases_come_first():
+    kinds = ["place", "name", "relation", "plural"]
+    expressions = [Expression(str(i), k, (0,), 0, None, None, None) for i, k in enumerate(kinds)]
+    for seed in range(10):
+        chosen = choose(expressions, 2, easy=True, rng=np.random.default_rng(seed))
+        assert {e.kind for e in chosen} <= set(EASY_KINDS)
+
+
+def test_rate_and_auxiliary_schedules():
+    phase = train.Phase(samples=0, scenes=1, rate=1.0, warmup=10, floor=0.1, auxiliary=0.5)
+    assert train.rate_at(phase, 0, 100) == pytest.approx(0.1)
+    assert train.rate_at(phase, 10, 100) == pytest.approx(1.0)
+    assert train.rate_at(phase, 55, 100) == pytest.approx(0.55)
+    assert train.rate_at(phase, 100, 100) == pytest.approx(0.1)
+    assert [train.auxiliary_at(phase, p) for p in (0, 0.25, 0.375, 0.5, 1)] == pytest.approx(
+        [1, 1, 0.5, 0, 0]
+    )
+
+
+def test_unknown_keys_of_a_config_are_refused(tmp_path: Path):
+    text = (Path(train.__file__).parents[1] / "configs" / "demo_bert.toml").read_text()
+    (tmp_path / "c.toml").write_text(text.replace("image_size", "image_sise"))
+    with pytest.raises(TypeError, match="image_sise"):
+        train.TrainConfig.read(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("name", ["demo_bert", "demo_clip"])
+def test_shipped_configs_build_and_are_one_size(name: str):
+    config = train.TrainConfig.read(Path(train.__file__).parents[1] / "configs" / f"{name}.toml")
+    assert config.image_size % 32 == 0
+    assert config.image_size <= 256
+    assert config.max_tokens <= config.model.text.positions
+    assert config.model.text.vocab == tokenizer.load(config.tokenizer).vocab_size
+    assert dataclasses.replace(config.model, text=preset("tiny", "bert").text) == dataclasses.replace(
+        train.TrainConfig.read(Path(train.__file__).parents[1] / "configs" / "demo_bert.toml").model,
+        text=preset("tiny", "bert").text,
+    )
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "state.pt"
+    train.save(path, {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        train.save(path, {"step": lambda: 2})
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    pool_dir: Path, tmp_path: Path, config: train.TrainConfig
+):
+    cpu = torch.device("cpu")
+    whole = train.Run(config, tmp_path / "whole", cpu, pool_dir)
+    (tmp_path / "whole").mkdir()
+    whole.run(["prefix", "joint"])
+
+    out = tmp_path / "broken"
+    out.mkdir()
+    # A stop in the middle of the second phase: its steps keep the schedule of the whole phase.
+    broken = train.Run(config, out, cpu, pool_dir)
+    broken.train_phase("prefix", config.prefix)
+    steps = broken.step
+    original, broken.save = broken.save, lambda: None
+
+    class Killed(Exception):
+        pass
+
+    def stop_after_two() -> None:
+        train.Run.update_average(broken)
+        if broken.phase == "joint" and broken.step == 2:
+            original()
+            raise Killed
+
+    broken.update_average = stop_after_two
+    with pytest.raises(Killed):
+        broken.train_phase("joint", config.joint)
+    assert steps == 2
+
+    resumed = train.Run(config, out, cpu, pool_dir)
+    assert resumed.resume()
+    assert (resumed.phase, resumed.step) == ("joint", 2)
+    resumed.run(["prefix", "joint"])
+    assert resumed.step == whole.step == 4
+    for key, value in whole.objective.state_dict().items():
+        torch.testing.assert_close(resumed.objective.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_another_variant_starts_from_the_image_side(
+    pool_dir: Path, tmp_path: Path, config: train.TrainConfig
+):
+    first = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
+    with torch.no_grad():
+        first.objective.model.mask_scaling.bias.fill_(7.0)
+    first.save()
+    clip = dataclasses.replace(
+        config, model=preset("tiny", "clip"), tokenizer="clip-vit-large-patch14", variant="clip", seed=5
+    )
+    second = train.Run(clip, tmp_path / "clip", torch.device("cpu"), pool_dir)
+    text = {k: v.clone() for k, v in second.objective.model.text_encoder.state_dict().items()}
+    second.start_from(tmp_path / "state.pt")
+    assert float(second.objective.model.mask_scaling.bias.detach()) == 7.0
+    assert all(torch.equal(v, text[k]) for k, v in second.objective.model.text_encoder.state_dict().items())
+
+
+def test_the_saved_model_is_scored(pool_dir: Path, tmp_path: Path, config: train.TrainConfig, encode):
+    run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
+    run.run(["prefix", "joint"])
+    assert all(math.isfinite(float(v.sum())) for v in run.average.values())
+    predict, meta = of_checkpoint(tmp_path / "model.pt", torch.device("cpu"))
+    assert meta == config.meta()
+    board = evaluate(predict, encode, meta["image_size"], "val", 2)
+    assert board.scores()["all"]["phrases"] == 8
+    assert (tmp_path / "log.csv").exists() is False  # fewer steps than a log line
