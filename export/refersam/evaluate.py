@@ -46,7 +46,7 @@ def evaluate(
     split: str,
     count: int,
 ) -> Scoreboard:
-    """Asks PHRASES phrases of each of the first `count` scenes of a split; a pixel is foreground where logit >= 0."""
+    """Asks PHRASES phrases of each of the first `count` scenes of a split; foreground is logit >= 0."""
     board = Scoreboard()
 
     def flush(waiting: list[tuple[Scene, Expression]]) -> None:

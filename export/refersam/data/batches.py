@@ -1,4 +1,4 @@
-"""Batches of scenes and phrases: a pure function of (seed, step, rank), so a resumed run sees what it would have seen."""
+"""Batches of scenes and phrases, a pure function of (seed, step, rank): a resumed run sees what it would have."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ def class_of(index: int | None) -> int:
 def choose(
     expressions: list[Expression], count: int, easy: bool, rng: np.random.Generator
 ) -> list[Expression]:
-    """`count` different expressions, the easy kinds first when `easy`; repeats only if a scene has too few."""
+    """`count` different expressions, easy kinds first when `easy`; repeats only if a scene has too few."""
     order = rng.permutation(len(expressions))
     if easy:
         order = sorted(order, key=lambda i: expressions[i].kind not in EASY_KINDS)
@@ -51,7 +51,7 @@ def choose(
 
 
 class Batches:
-    """Draws batches from a pool. `encode` is the tokenizer: texts -> (input_ids, attention_mask), int64 [N, L]."""
+    """Draws batches from a pool. `encode` is the tokenizer: texts -> ids and mask, int64 [N, L]."""
 
     def __init__(
         self,

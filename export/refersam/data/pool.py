@@ -26,7 +26,7 @@ from refersam.data import scenes
 from refersam.data.expressions import Expression, make_expressions
 
 MAX_OBJECTS = 6
-# Canvases are drawn between these sides (pixels) and then stretched, so the model meets other aspect ratios than 1.
+# Canvas sides in pixels. Canvases are stretched to a square, so the model meets other aspect ratios than 1.
 MIN_SIDE, MAX_SIDE = 256, 384
 
 
@@ -96,7 +96,7 @@ def build(out: Path, count: int, size: int, expressions: int, workers: int) -> I
 
 
 def load(folder: Path, size: int) -> Pool:
-    """Opens a pool. Raises FileNotFoundError for an unfinished one and ValueError for another picture size."""
+    """Opens a pool. Raises FileNotFoundError for an unfinished one, ValueError for another picture size."""
     about = json.loads((folder / "pool.json").read_text())
     if about["size"] != size:
         raise ValueError(f"{folder} holds pictures of side {about['size']}, the model reads {size}")
