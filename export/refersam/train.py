@@ -3,10 +3,10 @@
     python -m refersam.train export/configs/demo_bert.toml --pool var/pool --out var/train/demo_bert
     torchrun --nproc-per-node 2 -m refersam.train …            # several processes or GPUs
 
-Two phases. The first trains the image prefix and the text encoder on labels of their own (which thing is at each cell,
-which thing is asked for). The second trains everything on masks. `OUT/state.pt` is the whole state of the run, replaced
-atomically; `OUT/model.pt` holds the averaged weights in the form that `refersam.export` and `refersam.evaluate` read;
-`OUT/log.csv` gets a line every LOG_EVERY steps.
+Two phases. The first trains the image prefix and the text encoder on labels of their own (which thing is at each
+cell, which thing is asked for). The second trains everything on masks. `OUT/state.pt` is the whole state of the
+run, replaced atomically; `OUT/model.pt` holds the averaged weights in the form that `refersam.export` and
+`refersam.evaluate` read; `OUT/log.csv` gets a line every LOG_EVERY steps.
 """
 
 import argparse
@@ -90,8 +90,8 @@ class TrainConfig:
 def initialise(model: ReferSAM) -> None:
     """Starts a small model livelier than the published values, which suit a pretrained SAM.
 
-    Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors' gamma 0.1
-    instead of 1e-6: from the published start a model of this width ignores the text for tens of thousands of samples.
+    Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors' gamma
+    0.1 instead of 1e-6, which lets the stages matter to each other from the first step.
     """
     for name, parameter in model.named_parameters():
         if "sampling_offsets" in name or "attention_weights" in name:
@@ -190,7 +190,7 @@ class Run:
         return True
 
     def start_from(self, path: Path) -> None:
-        """Takes over from another variant's run everything but its text encoder and what reads it directly."""
+        """Takes over everything but the text encoder from another variant's run."""
         saved = torch.load(path, map_location=self.device, weights_only=True)["objective"]
         shared = {k: v for k, v in saved.items() if ".text_encoder." not in k}
         self.objective.load_state_dict(shared, strict=False)

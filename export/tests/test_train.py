@@ -148,17 +148,17 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     steps = broken.step
     original, broken.save = broken.save, lambda: None
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def stop_after_two() -> None:
         train.Run.update_average(broken)
         if broken.phase == "joint" and broken.step == 2:
             original()
-            raise Killed
+            raise KilledError
 
     broken.update_average = stop_after_two
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         broken.train_phase("joint", config.joint)
     assert steps == 2
 
