@@ -1,7 +1,6 @@
 package triton_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -80,44 +79,37 @@ func TestCloseKills(t *testing.T) {
 // When the process that started a server is killed, the server and the
 // processes of its models end as well, and take their shared memory along.
 func TestParentKilled(t *testing.T) {
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	parent, line := startChild(t, nil)
+	if line != "started: <nil>" {
+		t.Fatal(line)
 	}
-	parent := exec.Command(executable)
-	parent.Env = append(os.Environ(),
-		childRepository+"="+filepath.Join("testdata", "model_repository"),
-		"REFERSAM_TEST_CHILD_WORK_DIR="+t.TempDir())
-	stdout, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, readErr := bufio.NewReader(stdout).ReadString('\n')
-	if readErr == nil && strings.HasSuffix(line, " <nil>\n") {
-		server := serverOf(t, parent.Process.Pid)
-		if traces := server.traces(t); len(traces) != 5 {
-			t.Errorf("a running server shows %d traces, want 5: %q", len(traces), traces)
-		}
-		defer func() {
-			deadline := time.Now().Add(15 * time.Second)
-			for len(server.traces(t)) > 0 {
-				if time.Now().After(deadline) {
-					t.Fatalf("left behind: %q", server.traces(t))
-				}
-				time.Sleep(100 * time.Millisecond)
-			}
-		}()
-	} else {
-		t.Errorf("child: %q, %v", line, readErr)
+	server := serverOf(t, parent.Process.Pid)
+	if traces := server.traces(t); len(traces) != 5 {
+		t.Errorf("a running server shows %d traces, want 5: %q", len(traces), traces)
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if err := parent.Wait(); err == nil {
-		t.Error("the parent ended by itself")
+	deadline := time.Now().Add(15 * time.Second)
+	for len(server.traces(t)) > 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("left behind: %q", server.traces(t))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func TestSharedMemoryTooSmall(t *testing.T) {
+	own := syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		own.Cloneflags |= syscall.CLONE_NEWUSER
+		own.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	}
+	_, line := startChild(t, &own, childSharedMemory+"=8m")
+	for _, want := range []string{"/dev/shm has 8 MiB free", "need 64 MiB", "--shm-size"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%q lacks %q", line, want)
+		}
 	}
 }
 

@@ -25,8 +25,8 @@ var harmless = []string{
 
 // serverLog forwards what the server writes to a logger and remembers the last
 // complaint. Level I becomes Debug: the server tells more than its user wants
-// to know. Lines of another form come from tritonserver's own ending and from
-// Python.
+// to know. Lines of another form come from Python, from tritonserver's main
+// function ("error: ") and from the C++ runtime ("terminate called", "what()").
 type serverLog struct {
 	logger *slog.Logger
 
@@ -69,8 +69,8 @@ func parseLogLine(line string) (slog.Level, string, []slog.Attr) {
 	match := logLine.FindStringSubmatch(line)
 	if match == nil {
 		switch {
-		case strings.HasPrefix(line, "error: "):
-			return slog.LevelError, strings.TrimPrefix(line, "error: "), nil
+		case strings.HasPrefix(line, "error: "), strings.HasPrefix(line, "terminate called"), strings.HasPrefix(line, "  what(): "):
+			return slog.LevelError, strings.TrimSpace(strings.TrimPrefix(line, "error: ")), nil
 		case strings.HasPrefix(line, "|") || strings.HasPrefix(line, "+"): // a table of options
 			return slog.LevelDebug, line, nil
 		}

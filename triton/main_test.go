@@ -1,15 +1,19 @@
 package triton_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,21 +21,68 @@ import (
 	"go.uber.org/goleak"
 )
 
-// childRepository makes the test binary start a server on the repository named
-// and then do nothing, until it is killed.
-const childRepository = "REFERSAM_TEST_CHILD_REPOSITORY"
+// childWorkDir makes the test binary a child of a test: it starts a server
+// that works in the folder named, says how that went, and sleeps.
+// childSharedMemory gives it a /dev/shm of that size first.
+const (
+	childWorkDir      = "REFERSAM_TEST_CHILD_WORK_DIR"
+	childSharedMemory = "REFERSAM_TEST_CHILD_SHARED_MEMORY"
+)
 
 func TestMain(m *testing.M) {
-	if repository := os.Getenv(childRepository); repository != "" {
-		cfg := triton.DefaultLocalConfig()
-		cfg.Repository = repository
-		cfg.Python = pythonPath()
-		cfg.WorkDir = os.Getenv("REFERSAM_TEST_CHILD_WORK_DIR")
-		local, err := triton.StartLocal(context.Background(), cfg)
-		fmt.Println(local.Addresses(), err)
-		select {}
+	if workDir := os.Getenv(childWorkDir); workDir != "" {
+		child(workDir)
 	}
 	goleak.VerifyTestMain(m)
+}
+
+func child(workDir string) {
+	if size := os.Getenv(childSharedMemory); size != "" {
+		// Without the first mount the second would show outside as well.
+		err := errors.Join(
+			syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""),
+			syscall.Mount("tmpfs", "/dev/shm", "tmpfs", 0, "size="+size),
+		)
+		if err != nil {
+			fmt.Println("mount:", err)
+		}
+	}
+	cfg := triton.DefaultLocalConfig()
+	cfg.Repository = filepath.Join("testdata", "model_repository")
+	cfg.Python = pythonPath()
+	cfg.WorkDir = workDir
+	_, err := triton.StartLocal(context.Background(), cfg)
+	fmt.Println("started:", err)
+	select {}
+}
+
+// startChild starts such a child and returns it with the line it says.
+func startChild(t *testing.T, attributes *syscall.SysProcAttr, environment ...string) (*exec.Cmd, string) {
+	t.Helper()
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(executable)
+	cmd.Env = append(os.Environ(), childWorkDir+"="+t.TempDir())
+	cmd.Env = append(cmd.Env, environment...)
+	cmd.SysProcAttr = attributes
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // the test may have done so
+		_ = cmd.Wait()
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, strings.TrimSpace(line)
 }
 
 const testModel = "refersam_tiny"
