@@ -1,4 +1,4 @@
-"""The published training loss: BCE and Dice on points, three quarters of them where the mask is least certain.
+"""The published training loss: BCE and Dice on points, most of them where the mask is least certain.
 
 Final logits and coarse logits are both compared with the target, each at points of its own (the sampling is
 PointRend's, Kirillov et al. 2020). Points are (x, y) in the unit square, so masks of different resolutions
@@ -63,7 +63,7 @@ def choose_points(logits: Tensor, points: int, uniform: Uniform) -> Tensor:
 
 
 def read(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of [B, H, W] at [B, N, 2], zero outside -> [B, N]. Pixel centres are half-pixel centred."""
+    """Values of [B, H, W] at [B, N, 2] -> [B, N]: bilinear, half-pixel centred, zero outside."""
     grid = 2 * points[:, None] - 1
     values = F.grid_sample(maps[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return values[:, 0, 0]

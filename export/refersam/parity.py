@@ -1,0 +1,303 @@
+"""Compares the model with recorded outputs of the published code, tensor by tensor.
+
+    python -m refersam.parity DIR --seed 1
+
+DIR holds cases named `<size>_<text>[_<anything>].npz`, for example `tiny_bert_rect.npz`: the inputs `image`
+[B, H, W, 3] uint8, `input_ids` and `attention_mask` [B, L], and the tensors that the published code computed
+from them with the weights of `refersam.recipe`. A tensor is stored whole, or as every n-th value of it in C
+order (`<name>__every<n>`) with `<name>__stats` (mean, deviation, largest magnitude, count) and
+`<name>__shape`. `loss_<case>.npz` and `.json` hold the criterion's values and gradients for the inputs of
+that case. Prints a line a comparison and exits with 1 if one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from refersam import recipe
+from refersam.criterion import OVERSAMPLING, binary_cross_entropy, dice, point_criterion
+from refersam.model import Output, ReferSAM, preset
+from refersam.model.grid import Grid
+
+PIXEL_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+PIXEL_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+# Largest absolute error in deviations of the tensor. Float32 against float64 costs the published code up to
+# 1e-4 of the final logits; an independent order of summation is allowed 20 times that.
+TEXT, PREFIX, LATER, COARSE, FINAL = 5e-5, 2e-4, 3e-4, 5e-4, 2e-3
+LIMITS = (
+    {"lang_feats": TEXT}
+    | dict.fromkeys(("spm_c1", "spm_tokens", "vit_tokens_in", "const_lvl_pos"), PREFIX)
+    | dict.fromkeys(("vit_after_injector0", "vit_prefix", "adapter_prefix"), PREFIX)
+    | dict.fromkeys(("coarse_logits", "mask_prompt"), COARSE)
+    | dict.fromkeys(("low_res_all", "low_res_logits", "logits"), FINAL)
+)
+"""Everything else may be off by LATER."""
+PIXELS_PER_FLIP = 20_000
+"""One pixel of a mask in this many may be on the other side of the threshold."""
+LOSS_LIMIT = 1e-5
+GRADIENT_LIMIT = 5e-3
+"""Of a parameter's gradient, relative to its norm. Float32 alone costs up to 2e-3."""
+
+DRAWS = ("main_over", "main_rest", "aux_over", "aux_rest")
+"""Recorded random points, in the order in which the criterion asks for them."""
+INPUTS = ("image", "input_ids", "attention_mask")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    case: str
+    tensor: str
+    error: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.allowed  # false for NaN
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "FAIL"
+        return f"{self.case:<18} {self.tensor:<44} {self.error:9.2e} {self.allowed:9.2e}  {verdict}"
+
+
+HEADER = f"{'case':<18} {'tensor':<44} {'max error':>9} {'allowed':>9}"
+
+
+def compare(folder: Path, seed: int) -> Iterator[Comparison]:
+    """All comparisons of all cases in a folder. Raises ValueError on a file that is not a case."""
+    for path in sorted(folder.glob("*.npz")):
+        if path.stem.startswith("loss_"):
+            yield from compare_loss(path, seed)
+        else:
+            yield from compare_case(path, seed)
+
+
+def compare_case(path: Path, seed: int) -> Iterator[Comparison]:
+    recorded = np.load(path)
+    if missing := [name for name in INPUTS if name not in recorded.files]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}")
+    computed = every_tensor(build(path.stem, seed), *inputs(recorded))
+    names = dict.fromkeys(name.partition("__")[0] for name in recorded.files)
+    for name in names:
+        if name in INPUTS:
+            continue
+        if name not in computed:
+            raise ValueError(f"{path} holds {name!r}, which no part of the model computes")
+        value = computed[name].numpy()
+        if name == "mask":
+            flips = float((value != recorded[name]).sum())
+            yield Comparison(path.stem, "mask (pixels flipped)", flips, value.size / PIXELS_PER_FLIP)
+        else:
+            yield from compare_tensor(path.stem, name, value, recorded)
+
+
+def compare_tensor(
+    case: str, name: str, value: np.ndarray, recorded: Mapping[str, np.ndarray]
+) -> Iterator[Comparison]:
+    limit = LIMITS.get(name, LATER)
+    sampled = next((key for key in recorded if key.startswith(f"{name}__every")), None)
+    if sampled is None:
+        expected = recorded[name]
+        error = _distance(value, expected)
+        yield Comparison(case, name, error, limit * float(expected.std()))
+        return
+    step = int(sampled.rpartition("every")[2])
+    mean, deviation, largest, count = recorded[f"{name}__stats"]
+    if value.size != count or value.shape != tuple(recorded[f"{name}__shape"]):
+        yield Comparison(case, name, float("inf"), limit * deviation)
+        return
+    error = _distance(value.ravel()[::step], recorded[sampled])
+    yield Comparison(case, f"{name} (every {step})", error, limit * deviation)
+    wide = value.astype(np.float64)
+    summary = np.array([wide.mean(), wide.std(), np.abs(wide).max()])
+    error = _distance(summary, np.array([mean, deviation, largest]))
+    yield Comparison(case, f"{name} (mean, deviation, largest)", error, limit * deviation)
+
+
+def compare_loss(path: Path, seed: int) -> Iterator[Comparison]:
+    """Criterion values with recorded points and with a seeded generator, and gradients of the parameters."""
+    case = path.stem.removeprefix("loss_")
+    recorded, values = np.load(path), json.loads(path.with_suffix(".json").read_text())
+    model = build(case, seed)
+    output = model(*inputs(np.load(path.with_name(f"{case}.npz"))))
+    target = torch.from_numpy(recorded["target"])
+
+    expected = dict(values["f32"])
+    seeded = expected.pop("default_seed1234")
+    drawn = [torch.from_numpy(recorded[f"rand_{name}"]) for name in DRAWS]
+    draws = iter(drawn)
+    points = drawn[0].shape[1] // OVERSAMPLING
+    losses = point_criterion(output, target, points, lambda samples, count: next(draws))
+    flat, labels = output.logits.flatten(1), target.flatten(1).float()
+    every_pixel = {"bce_all": binary_cross_entropy(flat, labels), "dice_all": dice(flat, labels)}
+    for name, value in (losses | every_pixel).items():
+        yield Comparison(path.stem, name, abs(value.item() - expected[name]), LOSS_LIMIT)
+
+    torch.manual_seed(1234)
+    detached = Output(*(tensor.detach() for tensor in output))
+    for name, value in point_criterion(detached, target).items():
+        yield Comparison(path.stem, f"{name} (seed 1234)", abs(value.item() - seeded[name]), LOSS_LIMIT)
+
+    losses["total_loss"].backward()
+    yield from compare_gradients(path.stem, model, recorded, values["grads"])
+
+
+def compare_gradients(
+    case: str, model: nn.Module, recorded: Mapping[str, np.ndarray], norms: Mapping[str, list[float] | None]
+) -> Iterator[Comparison]:
+    """`grad__<key>` in full, and the norms of all others. A norm of None means: takes no part in the loss."""
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in model.named_parameters()
+    }
+    for name in recorded:
+        if name.startswith("grad__"):
+            key, expected = name.removeprefix("grad__"), torch.from_numpy(recorded[name])
+            error = (gradients[key] - expected).norm() / expected.norm()
+            yield Comparison(case, f"gradient of {key}", error.item(), GRADIENT_LIMIT)
+
+    # Some gradients cancel exactly (a bias of keys shifts whole softmaxes): only rounding is left of them.
+    largest = max(norm[0] for norm in norms.values() if norm)
+    worst, idle = 0.0, 0.0
+    for key, norm in norms.items():
+        measured = gradients[key].double().norm().item()
+        if norm:
+            worst = max(worst, abs(measured - norm[0]) / max(norm[0], 1e-4 * largest))
+        elif not key.startswith("text_encoder."):  # recorded with CLIP frozen
+            idle = max(idle, measured)
+    yield Comparison(case, f"norms of {sum(map(bool, norms.values()))} gradients", worst, GRADIENT_LIMIT)
+    yield Comparison(case, "gradients of idle parameters", idle, 0.0)
+
+
+def build(case: str, seed: int) -> ReferSAM:
+    """The model that a case is of, with recipe weights, in evaluation mode."""
+    parts = re.fullmatch(r"(.+?)_(bert|clip)(_.+)?", case)
+    if parts is None:
+        raise ValueError(f"case {case!r} is not named <size>_<bert or clip>[_<anything>]")
+    model = ReferSAM(preset(parts[1], parts[2])).eval()
+    recipe.fill(model.state_dict(), seed)
+    return model
+
+
+def inputs(recorded: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised image [B, 3, H, W], ids and mask [B, L]."""
+    image = (recorded["image"].astype(np.float32) / np.float32(255) - PIXEL_MEAN) / PIXEL_STD
+    image = np.ascontiguousarray(image.transpose(0, 3, 1, 2))
+    return torch.from_numpy(image), *(torch.from_numpy(recorded[name]) for name in INPUTS[1:])
+
+
+@torch.no_grad()
+def every_tensor(model: ReferSAM, image: Tensor, input_ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """All tensors that cases record, by name: results of the stages, and what passes between their parts."""
+    adapter, decoder = model.vl_adapter, model.sam_mask_decoder
+    length = input_ids.shape[1]
+    seen: dict[str, Tensor] = {}
+    hooks = []
+
+    def on_result(module: nn.Module, names: Callable[..., dict[str, Tensor]]) -> None:
+        hooks.append(module.register_forward_hook(lambda _, args, result: seen.update(names(args, result))))
+
+    def text_and_adapter(stage: int) -> Callable[..., dict[str, Tensor]]:
+        return lambda _, result: {
+            f"adapter_stage{stage}": result[0],
+            f"lang_stage{stage}": result[1][:, :length],
+            f"context_stage{stage}": result[1][:, length:],
+        }
+
+    on_result(adapter.spm, lambda _, result: {"spm_c1": result[0], "spm_tokens": result[1]})
+    on_result(
+        adapter.interactions[0].injector,
+        lambda args, result: {"vit_tokens_in": args[0], "vit_after_injector0": result.flatten(1, 2)},
+    )
+    for stage, interaction in enumerate(adapter.interactions):
+        extra = interaction.extra_pairs
+        last = interaction.extra_vl_extractors[-1] if extra else interaction.vl_extractor
+        on_result(last, text_and_adapter(stage))
+        if stage > 0:
+            block = adapter.vis_model.blocks[adapter.stages[stage][1]]
+            on_result(block, lambda _, result, stage=stage: {f"vit_stage{stage}": result})
+    on_result(adapter.vis_model.neck, lambda _, result: {"neck_out": result})
+    on_result(adapter.c1_norm, lambda _, result: {"c1_feature": result})
+    on_result(adapter.out_conv, lambda _, result: {"mask_feature": result})
+    on_result(
+        adapter.prompt_blocks[0],
+        lambda args, result: {"prompt_tokens_in": args[0], "prompt_tokens0": result},
+    )
+    on_result(adapter.prompt_blocks[-1], lambda _, result: {"prompt_tokens": result})
+    on_result(model.mask_embedding, lambda _, result: {"dense_query": result})
+    on_result(model.sam_prompt_encoder, lambda _, result: {"dense_prompt": result})
+    on_result(model.sam_prompt_encoder.pe_layer, lambda _, result: {"dense_pe": result})
+    on_result(
+        decoder.transformer,
+        lambda _, result: {"decoder_tokens": result[0], "decoder_src": result[1]},
+    )
+
+    names = ("vit_prefix", "adapter_prefix", "c1")
+    seen |= zip(names, model.image_prefix(image), strict=True)
+    seen["lang_feats"] = model.text(input_ids, mask)
+    names = ("adapter_tokens", "lang_tokens", "image_embedding")
+    fused = model.vli(seen["vit_prefix"], seen["adapter_prefix"], seen["lang_feats"], mask)
+    seen |= zip(names, fused, strict=True)
+    names = ("sparse_prompts", "mask_prompt", "coarse_logits")
+    prompts = model.vlp(seen["adapter_tokens"], seen["lang_tokens"], mask, seen["c1"])
+    seen |= zip(names, prompts, strict=True)
+    low_res = model.decoder(seen["image_embedding"], seen["sparse_prompts"], seen["mask_prompt"])
+    logits = model.upsample(low_res)
+    for hook in hooks:
+        hook.remove()
+
+    grid = Grid.of_image(image)
+    everything = (seen["image_embedding"], seen["dense_pe"], seen["sparse_prompts"], seen["dense_prompt"])
+    hypotheses, iou = decoder.all_hypotheses(*everything)
+    return seen | {
+        "low_res_logits": low_res,
+        "logits": logits,
+        "mask": logits >= 0,
+        "low_res_all": hypotheses,
+        "iou_pred_all": iou,
+        "const_lvl_pos": adapter.adapter_position(grid),
+        "const_prompter_pos": adapter.prompter_position(grid),
+    }
+
+
+def _distance(value: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference; infinite if the shapes differ."""
+    if value.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(value.astype(np.float64) - expected).max())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Compare the model with recorded outputs, tensor by tensor.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of cases")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the weights; default %(default)s")
+    args = parser.parse_args(arguments)
+    print(HEADER)
+    total, failed = 0, 0
+    try:
+        for comparison in compare(args.folder, args.seed):
+            print(comparison, flush=True)
+            total += 1
+            failed += not comparison.ok
+    except (ValueError, OSError) as error:
+        print(f"parity: {error}", file=sys.stderr)
+        return 1
+    if not total:
+        print(f"parity: no case (<size>_<text>*.npz) in {args.folder}", file=sys.stderr)
+        return 1
+    print(f"{total} comparisons, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
