@@ -1,8 +1,8 @@
 """Scores of referring segmentation, counted by kind of phrase.
 
 IoU of one phrase is |P and G| / |P or G|. mIoU is its mean, oIoU is the sum of all intersections over the
-sum of all unions (REFER; called cIoU elsewhere). Both are over the phrases that mean something in the picture.
-Phrases that mean nothing have a score of their own: the share whose mask is empty to the last pixel.
+sum of all unions (REFER; called cIoU elsewhere). Both are over the phrases that mean something in the
+picture. Phrases that mean nothing have a score of their own: the share whose mask is empty to the last pixel.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """What the demonstration model is trained on: the dense form of the mask loss, and auxiliary labels.
 
-The published criterion samples points (refersam.criterion). A demonstration picture has so few pixels that the
-same two terms over all of them cost no more, so that is what is used here.
+The published criterion samples points (refersam.criterion). A demonstration picture has so few pixels that
+the same two terms over all of them cost no more, so that is what is used here.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def bce_and_dice(logits: Tensor, target: Tensor, weights: Weights) -> Tensor:
-    """Weighted BCE + Dice over all pixels of [N, H, W]; Dice is 1 - (2 sum(pt) + 1) / (sum(p) + sum(t) + 1)."""
+    """Weighted BCE + Dice over all pixels of [N, H, W]; Dice is 1 - (2 Σpt + 1) / (Σp + Σt + 1)."""
     bce = F.binary_cross_entropy_with_logits(logits, target)
     p, t = logits.sigmoid().flatten(1), target.flatten(1)
     dice = 1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)

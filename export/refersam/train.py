@@ -3,10 +3,10 @@
     python -m refersam.train export/configs/demo_bert.toml --pool var/pool --out var/train/demo_bert
     torchrun --nproc-per-node 2 -m refersam.train …            # several processes or GPUs
 
-Two phases. The first trains the image prefix and the text encoder on labels of their own (which thing is at each
-cell, which thing is asked for). The second trains everything on masks. `OUT/state.pt` is the whole state of the
-run, replaced atomically; `OUT/model.pt` holds the averaged weights in the form that `refersam.export` and
-`refersam.evaluate` read; `OUT/log.csv` gets a line every LOG_EVERY steps.
+Two phases. The first trains the image prefix and the text encoder on labels of their own (which thing is at
+each cell, which thing is asked for). The second trains everything on masks. `OUT/state.pt` is the whole state
+of the run, replaced atomically; `OUT/model.pt` holds the averaged weights in the form that `refersam.export`
+and `refersam.evaluate` read; `OUT/log.csv` gets a line every LOG_EVERY steps.
 """
 
 import argparse
@@ -90,8 +90,8 @@ class TrainConfig:
 def initialise(model: ReferSAM) -> None:
     """Starts a small model livelier than the published values, which suit a pretrained SAM.
 
-    Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors' gamma
-    0.1 instead of 1e-6, which lets the stages matter to each other from the first step.
+    Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors'
+    gamma 0.1 instead of 1e-6, which lets the stages matter to each other from the first step.
     """
     for name, parameter in model.named_parameters():
         if "sampling_offsets" in name or "attention_weights" in name:

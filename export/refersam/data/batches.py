@@ -1,4 +1,4 @@
-"""Batches of scenes and phrases, a pure function of (seed, step, rank): a resumed run sees what it would have."""
+"""Batches of scenes and phrases, a function of (seed, step, rank): a resumed run sees what it would have."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
