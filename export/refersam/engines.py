@@ -1,0 +1,60 @@
+"""Prints the commands that build a repository's TensorRT engines, one per stage, as a shell script.
+
+    python -m refersam.engines --repository model_repository > engines.sh
+
+Run the script from the same folder, on the GPU and with the TensorRT version that will serve. What stands
+behind `--` goes to every command: `-- --noTF32 --timingCacheFile=trt.cache`.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from refersam.repository import BATCH_SIZES, stage_graphs
+
+
+def command(graph: Path, options: Sequence[str]) -> list[str]:
+    """The trtexec call that turns `1/model.onnx` into `1/model.plan` for batches of BATCH_SIZES."""
+    inputs = onnx.load(graph, load_external_data=False).graph.input
+    dims = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]] for value in inputs}
+
+    def shapes(rows: int) -> str:
+        return ",".join(f"{name}:{'x'.join(map(str, [rows, *sizes]))}" for name, sizes in dims.items())
+
+    least, usual, greatest = map(shapes, BATCH_SIZES)
+    return [
+        "trtexec",
+        f"--onnx={graph}",
+        f"--saveEngine={graph.with_name('model.plan')}",
+        f"--minShapes={least}",
+        f"--optShapes={usual}",
+        f"--maxShapes={greatest}",
+        "--skipInference",
+        *options,
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m refersam.engines", description=__doc__.split("\n")[0])
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="%(default)s")
+    parser.add_argument("--stages", nargs="+", metavar="NAME", help="only these: text image vli vlp decoder")
+    parser.add_argument("options", nargs="*", help="further options of trtexec, behind --")
+    args = parser.parse_args(argv)
+    graphs = [
+        graph
+        for model, graph in stage_graphs(args.repository).items()
+        if args.stages is None or model.rsplit("_", 1)[1] in args.stages
+    ]
+    if not graphs:
+        sys.exit(f"{args.repository} holds no such stage")
+    print("set -e")
+    for graph in graphs:
+        print(shlex.join(command(graph, args.options)))
+
+
+if __name__ == "__main__":
+    main()
