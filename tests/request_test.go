@@ -53,10 +53,11 @@ func form(t *testing.T, parts ...part) (contentType string, body []byte) {
 	var buf bytes.Buffer
 	w := multipart.NewWriter(&buf)
 	for _, p := range parts {
-		field, err := w.CreateFormField(p.name)
+		create := w.CreateFormField
 		if p.name == "image" {
-			field, err = w.CreateFormFile(p.name, "picture")
+			create = func(name string) (io.Writer, error) { return w.CreateFormFile(name, "picture") }
 		}
+		field, err := create(p.name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,8 +71,15 @@ func form(t *testing.T, parts ...part) (contentType string, body []byte) {
 	return w.FormDataContentType(), buf.Bytes()
 }
 
+// reply is an HTTP response that has been read.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
 // post sends a body to /v1/segment; headers are pairs of name and value.
-func (s *service) post(t *testing.T, contentType string, body []byte, headers ...string) (*http.Response, []byte) {
+func (s *service) post(t *testing.T, contentType string, body []byte, headers ...string) reply {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/segment", bytes.NewReader(body))
 	if err != nil {
@@ -90,25 +98,43 @@ func (s *service) post(t *testing.T, contentType string, body []byte, headers ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, data
+	return reply{resp.StatusCode, resp.Header, data}
 }
 
 // segment asks for a picture and phrases in a form and expects an answer.
 func (s *service) segment(t *testing.T, unit string, parts ...part) answer {
 	t.Helper()
 	contentType, body := form(t, parts...)
-	resp, data := s.post(t, contentType, body, "X-Unit-Id", unit)
-	return decodeAnswer(t, resp, data)
+	return s.post(t, contentType, body, "X-Unit-Id", unit).answer(t)
 }
 
-func decodeAnswer(t *testing.T, resp *http.Response, data []byte) answer {
+// answer reads the body of a success.
+func (r reply) answer(t *testing.T) answer {
 	t.Helper()
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("status %d: %s", resp.StatusCode, data)
+	if r.status != http.StatusOK {
+		t.Fatalf("status %d: %s", r.status, r.body)
 	}
 	var a answer
-	if err := json.Unmarshal(data, &a); err != nil {
-		t.Fatalf("%v in %s", err, data)
+	if err := json.Unmarshal(r.body, &a); err != nil {
+		t.Fatalf("%v in %s", err, r.body)
 	}
 	return a
+}
+
+// expectProblem wants a complete problem of a status and code.
+func (r reply) expectProblem(t *testing.T, status int, code string) {
+	t.Helper()
+	if got := r.header.Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("status %d of type %q: %s", r.status, got, r.body)
+	}
+	var p problem
+	if err := json.Unmarshal(r.body, &p); err != nil {
+		t.Fatalf("%v in %s", err, r.body)
+	}
+	if r.status != status || p.Code != code {
+		t.Errorf("status %d, code %q, want %d, %q: %s", r.status, p.Code, status, code, r.body)
+	}
+	if p.Status != r.status || p.Type == "" || p.Title == "" || p.Detail == "" || p.RequestID == "" {
+		t.Errorf("an incomplete problem: %s", r.body)
+	}
 }

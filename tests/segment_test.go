@@ -95,8 +95,7 @@ func TestSegmentForms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, data := s.post(t, "application/json", body)
-		a := decodeAnswer(t, resp, data)
+		a := s.post(t, "application/json", body).answer(t)
 		if len(a.Results) != 2 || a.Results[0].PromptID != "a" || a.Results[1].PromptID != "b" {
 			t.Fatalf("results %+v, want those of a and b", a.Results)
 		}
@@ -114,11 +113,11 @@ func TestSegmentForms(t *testing.T) {
 
 	t.Run("PNG", func(t *testing.T) {
 		contentType, body := form(t, part{"image", string(picture)}, part{"phrase", phrase}, part{"variant", "bert"})
-		resp, data := s.post(t, contentType, body, "Accept", "image/png")
-		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "image/png" {
-			t.Fatalf("status %d, type %q", resp.StatusCode, resp.Header.Get("Content-Type"))
+		got := s.post(t, contentType, body, "Accept", "image/png")
+		if got.status != http.StatusOK || got.header.Get("Content-Type") != "image/png" {
+			t.Fatalf("status %d, type %q", got.status, got.header.Get("Content-Type"))
 		}
-		img, err := png.Decode(bytes.NewReader(data))
+		img, err := png.Decode(bytes.NewReader(got.body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -111,10 +111,10 @@ func launch(dir string, environment []string, command string, args ...string) (*
 
 // up starts a service of its own for one test and kills it at the end if the
 // test has not stopped it.
-func up(t *testing.T, environment ...string) *service {
+func up(t *testing.T) *service {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := launch(dir, environment, "up", "--data", filepath.Join(dir, "data"))
+	s, err := launch(dir, nil, "up", "--data", filepath.Join(dir, "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
