@@ -2,7 +2,9 @@ package tests_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -61,6 +63,37 @@ func TestPage(t *testing.T) {
 	}
 	if agreement := iou(got, want); agreement < 0.95 {
 		t.Errorf("what the page shows has IoU %.3f with the API's mask, want at least 0.95", agreement)
+	}
+}
+
+// screenshot is where TestScreenshot writes; the README shows it:
+//
+//	go test ./tests -run TestScreenshot -screenshot ../docs/images/result.png
+var screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
+
+func TestScreenshot(t *testing.T) {
+	if *screenshot == "" {
+		t.Skip("no -screenshot")
+	}
+	s := shared.get(t)
+	ctx := browser(t)
+	err := chromedp.Do(ctx,
+		chromedp.EmulateViewport(1080, 720),
+		chromedp.Navigate(s.url),
+		chromedp.Click(chromedp.CSS(`#samples-list button[data-file="ducks.jpg"]`)),
+		chromedp.WaitVisible(chromedp.CSS(`#tries-list button`)),
+		chromedp.Click(chromedp.CSS(`#tries-list button`)),
+		chromedp.WaitVisible(chromedp.CSS(`#facts`)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(*screenshot, picture, 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -244,6 +244,9 @@ func (s *sharedService) stop() error {
 		return nil
 	}
 	defer s.service.kill()
+	if s.err != nil {
+		return nil // told by the tests that asked for it
+	}
 	return s.service.signal(syscall.SIGTERM)
 }
 
