@@ -43,7 +43,9 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(query).reshape(-1, queries, self.heads, self.levels * self.points)
         weights = weights.softmax(-1).reshape(shape)
         # Offsets are in pixels of the level they sample; pixel i covers [i, i + 1), its centre is i + 0.5.
-        reference = reference_pixels(query_levels, value_levels, query.device, query.dtype)
+        # Under autocast the offsets may be BF16, whose step at pixel 40 is a quarter: the sum is not.
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        reference = reference_pixels(query_levels, value_levels, query.device, dtype)
         pixels = self.sampling_offsets(query).reshape(*shape, 2) + reference
         sample = sample_by_gather if self.sampler == "gather" else sample_by_grid
         return self.output_proj(sample(value, pixels, weights, value_levels).reshape(-1, queries, inner))

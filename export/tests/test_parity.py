@@ -1,0 +1,99 @@
+"""The model against recorded outputs of the published code, and the tool that compares them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from refersam import parity
+
+torch.set_num_threads(1)
+
+REFERENCE = Path(__file__).parent / "data/reference"
+SMALLEST = "tiny_bert_rect"
+CASES = sorted(path.stem for path in REFERENCE.glob("*.npz"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_case(case):
+    path = REFERENCE / f"{case}.npz"
+    compare = parity.compare_loss if case.startswith("loss_") else parity.compare_case
+    comparisons = list(compare(path, seed=1))
+    assert len(comparisons) > 20
+    assert not [str(comparison) for comparison in comparisons if not comparison.ok]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes a folder with the smallest case in it, some arrays of which are other than recorded."""
+
+    def write(**changes: np.ndarray) -> Path:
+        np.savez(tmp_path / f"{SMALLEST}.npz", **(recorded() | changes))
+        return tmp_path
+
+    return write
+
+
+def recorded() -> dict[str, np.ndarray]:
+    with np.load(REFERENCE / f"{SMALLEST}.npz") as arrays:
+        return dict(arrays)
+
+
+def test_prints_a_line_a_tensor(folder, capsys):
+    assert parity.main([str(folder())]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(SMALLEST) and " low_res_logits " in line for line in lines)
+    assert all(line.endswith("ok") for line in lines[1:-1])
+
+
+def test_other_weights_fail(folder, capsys):
+    assert parity.main([str(folder()), "--seed", "2"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line.split()[1] for line in lines if line.endswith("FAIL")]
+    assert {"lang_feats", "vit_prefix", "adapter_tokens", "low_res_logits", "mask"} <= set(failed)
+    assert lines[-1].endswith(f"{len(failed)} failed")
+
+
+def test_one_wrong_value_fails(folder, capsys):
+    logits = recorded()["coarse_logits"]
+    logits[1, 0, 3, 5] += 0.01
+    assert parity.main([str(folder(coarse_logits=logits))]) == 1
+    assert capsys.readouterr().out.count("FAIL") == 1
+
+
+def test_not_a_number_fails(folder):
+    logits = np.full_like(recorded()["low_res_logits"], np.nan)
+    assert parity.main([str(folder(low_res_logits=logits))]) == 1
+
+
+def test_wrong_shape_fails(folder, capsys):
+    assert parity.main([str(folder(dense_query=np.ones((2, 1, 32), dtype=np.float32)))]) == 1
+    assert capsys.readouterr().out.count("FAIL") == 1
+
+
+def test_no_case_is_a_failure(tmp_path, capsys):
+    assert parity.main([str(tmp_path)]) == 1
+    assert "no case" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "message"),
+    [
+        (
+            "nonsense.npz",
+            {"image": np.zeros(1), "input_ids": np.zeros(1), "attention_mask": np.zeros(1)},
+            "nonsense",
+        ),
+        ("tiny_bert.npz", {"image": np.zeros(1)}, "lacks input_ids, attention_mask"),
+    ],
+)
+def test_files_that_are_no_case(tmp_path, capsys, name, arrays, message):
+    np.savez(tmp_path / name, **arrays)
+    assert parity.main([str(tmp_path)]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_tensor_is_an_error(folder, capsys):
+    assert parity.main([str(folder(surprise=np.ones(3)))]) == 1
+    assert "surprise" in capsys.readouterr().err
