@@ -97,7 +97,10 @@ func TestContracts(t *testing.T) {
 }
 
 func TestInfer(t *testing.T) {
-	client := dial(t, startLocal(t, localConfig(t)).Addresses()...)
+	var log logBuffer
+	cfg := localConfig(t)
+	cfg.Logger = log.logger()
+	client := dial(t, startLocal(t, cfg).Addresses()...)
 	model := contract(t, client)
 	if err := client.Probe(t.Context(), model); err != nil {
 		t.Errorf("probe: %v", err)
@@ -153,6 +156,14 @@ func TestInfer(t *testing.T) {
 			})
 		}
 		wait.Wait()
+	})
+
+	t.Run("silence", func(t *testing.T) {
+		for line := range strings.Lines(log.String()) {
+			if !strings.Contains(line, "level=DEBUG") && !strings.Contains(line, "tritonserver is ready") {
+				t.Errorf("inference that works is no reason to speak: %s", line)
+			}
+		}
 	})
 
 	t.Run("rows that do not fit", func(t *testing.T) {

@@ -71,7 +71,8 @@ func parseLogLine(line string) (slog.Level, string, []slog.Attr) {
 		switch {
 		case strings.HasPrefix(line, "error: "), strings.HasPrefix(line, "terminate called"), strings.HasPrefix(line, "  what(): "):
 			return slog.LevelError, strings.TrimSpace(strings.TrimPrefix(line, "error: ")), nil
-		case strings.HasPrefix(line, "|") || strings.HasPrefix(line, "+"): // a table of options
+		case strings.HasPrefix(line, "|"), strings.HasPrefix(line, "+"), // tables of options and models
+			strings.HasPrefix(line, "Signal ("): // it was told to stop
 			return slog.LevelDebug, line, nil
 		}
 		return slog.LevelInfo, line, nil

@@ -6,13 +6,13 @@ wheel, so that one `configs/cpu.pbtxt` serves both. Of the C++ backend's model p
     intra_op_thread_count   threads within one operator; 0 or absent: $REFERSAM_ONNX_THREADS, and if that
                             is not set either, what ONNX Runtime finds right
 
-Tensors pass as DLPack, never through `as_numpy` and `Tensor(array)`: the wheel's stub reads arrays by the
-memory layout of NumPy 1, and with NumPy 2 it finds elements of 0 bytes, without an error.
-
 Models have a batch axis (`max_batch_size` >= 1) on every tensor; requests that the dynamic batcher hands
 over together run as one batch.
 """
 
+from __future__ import annotations  # pb_utils gets its types after this module has been read
+
+import ctypes
 import json
 import os
 from pathlib import Path
@@ -74,7 +74,7 @@ class TritonPythonModel:
     def execute(self, requests: list) -> list:
         """Runs all requests as one batch and gives each the rows and outputs it asked for."""
         feeds = [
-            [np.from_dlpack(pb_utils.get_input_tensor_by_name(request, name)) for name in self.input_names]
+            [to_numpy(pb_utils.get_input_tensor_by_name(request, name)) for name in self.input_names]
             for request in requests
         ]
         asked = [request.requested_output_names() for request in requests]
@@ -90,13 +90,38 @@ class TritonPythonModel:
         for feed, wanted in zip(feeds, asked, strict=True):
             end = first + len(feed[0])
             tensors = [
-                pb_utils.Tensor.from_dlpack(name, result[first:end])
+                from_numpy(name, result[first:end])
                 for name, result in zip(names, results, strict=True)
                 if name in wanted
             ]
             responses.append(pb_utils.InferenceResponse(tensors))
             first = end
         return responses
+
+
+# The wheel's stub was built for NumPy 1: of an array of NumPy 2 it reads the size of an element from the
+# wrong place and finds 0 bytes, without an error. So tensors pass as DLPack, which copies nothing, and
+# neither Tensor.as_numpy nor Tensor(name, array) is called.
+
+
+def to_numpy(tensor: pb_utils.Tensor) -> np.ndarray:
+    """The tensor's memory as an array, valid until `execute` returns."""
+    return np.from_dlpack(tensor)
+
+
+def from_numpy(name: str, array: np.ndarray) -> pb_utils.Tensor:
+    """The array, in C order, as a tensor that keeps it alive."""
+    capsule = array.__dlpack__()
+    tensor = pb_utils.Tensor.from_dlpack(name, capsule)
+    # Whoever takes a capsule's memory renames it, to tell its destructor. The stub uses a name of its own,
+    # about which NumPy's destructor would complain.
+    rename_capsule(capsule, TAKEN)
+    return tensor
+
+
+TAKEN = b"used_dltensor"  # a capsule points to its name, so this lives as long as the process
+rename_capsule = ctypes.pythonapi.PyCapsule_SetName
+rename_capsule.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 def joined(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
