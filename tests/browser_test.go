@@ -78,12 +78,12 @@ func TestScreenshot(t *testing.T) {
 	s := shared.get(t)
 	ctx := browser(t)
 	err := chromedp.Do(ctx,
-		chromedp.EmulateViewport(1080, 720),
+		chromedp.EmulateViewport(1080, 740),
 		chromedp.Navigate(s.url),
-		chromedp.Click(chromedp.CSS(`#samples-list button[data-file="ducks.jpg"]`)),
-		chromedp.WaitVisible(chromedp.CSS(`#tries-list button`)),
-		chromedp.Click(chromedp.CSS(`#tries-list button`)),
+		chromedp.WaitVisible(chromedp.CSS(`[data-file="ducks.jpg"][aria-current=true]`)),
+		chromedp.SendKeys(chromedp.CSS(`#phrase`), "the duck on the left\r"),
 		chromedp.WaitVisible(chromedp.CSS(`#facts`)),
+		chromedp.Evaluate[chromedp.Void](`window.scrollTo(0, 0)`),
 	)
 	if err != nil {
 		t.Fatal(err)
