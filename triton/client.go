@@ -3,6 +3,8 @@
 // machine where none is given.
 package triton
 
+//go:generate ./generate.sh
+
 import (
 	"context"
 	"encoding/binary"

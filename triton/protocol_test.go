@@ -34,7 +34,7 @@ func TestProtocolIsTritons(t *testing.T) {
 	cmd.Stderr = t.Output()
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("the tests need tritonclient[grpc] in the project's virtual environment, which `make test` makes: %v", err)
+		t.Fatalf("the tests need the wheel tritonclient in the project's virtual environment, which `make test` makes: %v", err)
 	}
 	var theirs protocol
 	if err := json.Unmarshal(out, &theirs); err != nil {

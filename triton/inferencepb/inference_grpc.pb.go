@@ -1,5 +1,6 @@
 // The part of Triton's gRPC protocol that the gateway speaks: find the
-// ensembles, read their configuration, infer.
+// ensembles, read their configuration, infer. NVIDIA publishes no Go module
+// with code for it.
 //
 // Package, service, method names and field numbers are the wire format and
 // those of Triton 24.10 and later (a superset of the Open Inference Protocol

@@ -1,13 +1,18 @@
 """Prints the protocol that NVIDIA's client speaks as JSON: messages, enums and methods, with their numbers.
 
-The Go test compares inference.proto with it. The descriptors come from the wheel `tritonclient`.
+The Go test compares inference.proto with it. The descriptors come from the wheel `tritonclient`, of which
+nothing else is imported: its gRPC client asks for more packages than the project has.
 """
 
+import importlib
+import importlib.util
 import json
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from tritonclient.grpc import model_config_pb2, service_pb2
 
 
 def field(descriptor: FieldDescriptor) -> dict[str, Any]:
@@ -30,9 +35,22 @@ def messages(descriptor: Descriptor) -> dict[str, dict[str, Any]]:
     return found
 
 
+def generated_modules() -> list[ModuleType]:
+    """The modules of tritonclient.grpc that protoc generated, without the package's own `__init__`."""
+    spec = importlib.util.find_spec("tritonclient")
+    if spec is None or spec.submodule_search_locations is None:
+        sys.exit("the wheel tritonclient is not installed")
+    package = ModuleType("tritonclient.grpc")
+    package.__path__ = [str(Path(spec.submodule_search_locations[0], "grpc"))]
+    sys.modules[package.__name__] = package
+    return [
+        importlib.import_module(f"{package.__name__}.{name}") for name in ("model_config_pb2", "service_pb2")
+    ]
+
+
 def main() -> None:
     described: dict[str, dict[str, Any]] = {"messages": {}, "enums": {}, "methods": {}}
-    for file in (model_config_pb2.DESCRIPTOR, service_pb2.DESCRIPTOR):
+    for file in (module.DESCRIPTOR for module in generated_modules()):
         for message in file.message_types_by_name.values():
             described["messages"] |= messages(message)
         for enum in file.enum_types_by_name.values():
