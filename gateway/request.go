@@ -145,6 +145,11 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 			return nil, invalid(name, "There is no field %q; there are image, phrase, variant, threshold and format.", name)
 		}
 	}
+	// Only at the very end of the body does net/http begin to watch whether the
+	// client goes away.
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		return nil, err
+	}
 	if !seen["image"] {
 		return nil, invalid("image", "The picture is missing: send it as the field %q.", "image")
 	}

@@ -1,0 +1,342 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/pipeline/pipelinetest"
+)
+
+var errAway = &refersam.Error{Code: refersam.CodeUnavailable, Message: "away", Err: errors.New("dial 10.1.2.3:8001")}
+
+type problem struct {
+	Type, Title, Detail, Code, Field string
+	Status                           int
+	RequestID                        string `json:"request_id"`
+}
+
+func expectProblem(t *testing.T, w *httptest.ResponseRecorder, status int, code, field string) {
+	t.Helper()
+	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+		t.Fatalf("status %d of type %q: %.200s", w.Code, got, w.Body)
+	}
+	var p problem
+	d := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	if w.Code != status || p.Code != code || p.Field != field {
+		t.Errorf("status %d, code %q, field %q, want %d, %q, %q: %s", w.Code, p.Code, p.Field, status, code, field, w.Body)
+	}
+	if p.Status != w.Code || p.Title == "" || p.Detail == "" || p.RequestID != w.Header().Get("X-Request-Id") || p.Type != "/problems/"+code {
+		t.Errorf("an incomplete problem: %s", w.Body)
+	}
+	if got := w.Header().Get("Retry-After"); (got != "") != (status == http.StatusServiceUnavailable) {
+		t.Errorf("Retry-After %q with status %d", got, status)
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	s := start(t)
+	const (
+		unprocessable = http.StatusUnprocessableEntity
+		tooLarge      = http.StatusRequestEntityTooLarge
+		unsupported   = http.StatusUnsupportedMediaType
+	)
+	phrase := part{"phrase", "the red square"}
+	image := part{"image", picture}
+	withPicture := func(data string) *http.Request { return form(part{"image", data}, phrase) }
+	withPhrase := func(text string) *http.Request { return form(image, part{"phrase", text}) }
+	withJSON := func(rest string) *http.Request { return jsonRequest(`{"image":{"data":%q}%s}`, encoded, rest) }
+	raw := func(contentType, body string) *http.Request {
+		return with(httptest.NewRequest(http.MethodPost, "/v1/segment", strings.NewReader(body)), "Content-Type", contentType)
+	}
+	parts := make([]part, 600)
+	for i := range parts {
+		parts[i] = part{"format", "png"}
+	}
+
+	for _, tc := range []struct {
+		name   string
+		req    *http.Request
+		status int
+		code   string
+		field  string
+	}{
+		// The picture.
+		{"text for a picture", withPicture("this is not a picture"), unsupported, "unsupported_media_type", "image"},
+		{"a PDF", withPicture("%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"), unsupported, "unsupported_media_type", "image"},
+		{"an empty picture", withPicture(""), unprocessable, "invalid_image", "image"},
+		{"an empty picture in JSON", jsonRequest(`{"image":{"data":""},"prompts":[{"text":"x"}]}`), unprocessable, "invalid_image", "/image/data"},
+		{"half a picture", withPicture(picture[:len(picture)/2]), unprocessable, "invalid_image", "image"},
+		{"a header alone", withPicture(picture[:33]), unprocessable, "invalid_image", "image"},
+		{"a claim of 60,000 × 60,000", withPicture(hugePNG(60_000, 60_000)), tooLarge, "image_too_large", "image"},
+		{"too many bytes of picture", withPicture(picture + strings.Repeat("\x00", maxImage)), tooLarge, "image_too_large", "image"},
+		{"a body that is much too large", withPicture(picture + strings.Repeat("\x00", 4*maxImage)), tooLarge, "image_too_large", "image"},
+		{"a form that is too large beside the picture", form(image, phrase, part{"variant", strings.Repeat("x", 3*maxImage)}), unprocessable, "invalid_request", "variant"},
+		{"JSON that is too large", withJSON(`,"prompts":[{"text":"` + strings.Repeat("x", 4*maxImage) + `"}]`), tooLarge, "image_too_large", ""},
+		{"too many bytes in base64", jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"x"}]}`, strings.Repeat("A", maxImage/3*4+8)), tooLarge, "image_too_large", "/image/data"},
+		{"no picture", form(phrase), unprocessable, "invalid_request", "image"},
+		{"no picture in JSON", jsonRequest(`{"prompts":[{"text":"x"}]}`), unprocessable, "invalid_request", "/image/data"},
+		{"two pictures", form(image, image, phrase), unprocessable, "invalid_request", "image"},
+		{"base64 that is none", jsonRequest(`{"image":{"data":"???"},"prompts":[{"text":"x"}]}`), unprocessable, "invalid_request", "/image/data"},
+
+		// The phrases.
+		{"no phrase", form(image), unprocessable, "invalid_request", "phrase"},
+		{"no prompts", withJSON(``), unprocessable, "invalid_request", "/prompts"},
+		{"an empty phrase", withPhrase(""), unprocessable, "phrase_empty", "phrase"},
+		{"a blank phrase", withPhrase(" \t\r\n"), unprocessable, "phrase_empty", "phrase"},
+		{"a blank phrase in JSON", withJSON(`,"prompts":[{"text":"red"},{"text":" "}]`), unprocessable, "phrase_empty", "/prompts/1/text"},
+		{"a phrase of 10 kB", withPhrase(strings.Repeat("duck ", 2000)), unprocessable, "phrase_too_long", "phrase"},
+		{"a phrase of 100 kB", withPhrase(strings.Repeat("duck ", 20_000)), unprocessable, "phrase_too_long", "phrase"},
+		{"a phrase that is not UTF-8", withPhrase("the d\xffck"), unprocessable, "invalid_request", "phrase"},
+		{"JSON that is not UTF-8", withJSON(",\"prompts\":[{\"text\":\"d\xffck\"}]"), http.StatusBadRequest, "malformed_request", "/prompts/0/text"},
+		{"half a surrogate in JSON", withJSON(`,"prompts":[{"text":"d\ud800ck"}]`), http.StatusBadRequest, "malformed_request", "/prompts/0/text"},
+		{"33 phrases", form(append(bytesOf(33, phrase), image)...), unprocessable, "invalid_request", "phrase"},
+
+		// The rest.
+		{"an unknown variant", form(image, phrase, part{"variant", "gpt"}), unprocessable, "unknown_model", "variant"},
+		{"an unknown variant in JSON", withJSON(`,"prompts":[{"text":"x"}],"variant":"gpt"`), unprocessable, "unknown_model", "/variant"},
+		{"two variants", form(image, phrase, part{"variant", "bert"}, part{"variant", "clip"}), unprocessable, "invalid_request", "variant"},
+		{"an unknown field", form(image, phrase, part{"colour", "red"}), unprocessable, "invalid_request", "colour"},
+		{"an unknown member", withJSON(`,"prompts":[{"text":"x"}],"colour":"red"`), unprocessable, "invalid_request", "/colour"},
+		{"an unknown member inside", withJSON(`,"prompts":[{"text":"x","negative":["y"]}]`), unprocessable, "invalid_request", "/prompts/0/negative"},
+		{"a member twice", withJSON(`,"prompts":[{"text":"x","text":"y"}]`), http.StatusBadRequest, "malformed_request", "/prompts/0/text"},
+		{"a member of another type", withJSON(`,"prompts":"x"`), unprocessable, "invalid_request", "/prompts"},
+		{"an unknown format", form(image, phrase, part{"format", "png,svg"}), unprocessable, "invalid_request", "format"},
+		{"an unknown format in JSON", withJSON(`,"prompts":[{"text":"x"}],"output":{"formats":["png","svg"]}`), unprocessable, "invalid_request", "/output/formats/1"},
+		{"a threshold that is none", form(image, phrase, part{"threshold", "half"}), unprocessable, "invalid_request", "threshold"},
+		{"a threshold of 1", form(image, phrase, part{"threshold", "1"}), unprocessable, "invalid_request", "threshold"},
+		{"a threshold of NaN", form(image, phrase, part{"threshold", "NaN"}), unprocessable, "invalid_request", "threshold"},
+		{"a threshold of 0 in JSON", withJSON(`,"prompts":[{"text":"x","threshold":0}]`), unprocessable, "invalid_request", "/prompts/0/threshold"},
+		{"two phrases for one PNG", with(form(image, phrase, phrase), "Accept", "image/png"), unprocessable, "invalid_request", "phrase"},
+		{"600 fields", form(parts...), unprocessable, "invalid_request", ""},
+
+		// The body.
+		{"half a JSON", jsonRequest(`{"image":{"data":`), http.StatusBadRequest, "malformed_request", "/image/data"},
+		{"no JSON", jsonRequest(``), http.StatusBadRequest, "malformed_request", ""},
+		{"two JSONs", jsonRequest(`{} {}`), http.StatusBadRequest, "malformed_request", ""},
+		{"JSON that is no object", jsonRequest(`[]`), unprocessable, "invalid_request", ""},
+		{"a form without its end", raw("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"phrase\"\r\n\r\nd"), http.StatusBadRequest, "malformed_request", ""},
+		{"a form without its boundary", raw("multipart/form-data", "--x--"), http.StatusBadRequest, "malformed_request", ""},
+		{"another type", raw("text/plain", "the red square"), unsupported, "unsupported_media_type", ""},
+		{"no type", raw("", "the red square"), unsupported, "unsupported_media_type", ""},
+		{"a compressed body", with(form(image, phrase), "Content-Encoding", "gzip"), unsupported, "unsupported_media_type", ""},
+		{"another method", httptest.NewRequest(http.MethodGet, "/v1/segment", nil), http.StatusMethodNotAllowed, "method_not_allowed", ""},
+		{"another route", httptest.NewRequest(http.MethodGet, "/v2/health/live", nil), http.StatusNotFound, "not_found", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			expectProblem(t, s.do(tc.req), tc.status, tc.code, tc.field)
+		})
+	}
+	decode(t, s.do(form(image, phrase))) // and still serves
+}
+
+func bytesOf(n int, p part) []part {
+	parts := make([]part, n)
+	for i := range parts {
+		parts[i] = p
+	}
+	return parts
+}
+
+// hugePNG returns a PNG that claims a size and goes on with nothing.
+func hugePNG(width, height uint32) string {
+	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
+	header = binary.BigEndian.AppendUint32(header, height)
+	header = append(header, 8, 2, 0, 0, 0) // 8 bits, RGB
+	out := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
+	out = binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(header))
+	return string(out) + "\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
+}
+
+// endless is a body without an end.
+type endless struct{ read int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'A'
+	}
+	e.read += int64(len(p))
+	return len(p), nil
+}
+
+func TestBadInput_MemoryStaysBounded(t *testing.T) {
+	s := start(t)
+	allocated := func(req *http.Request) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		w := s.do(req)
+		runtime.ReadMemStats(&after)
+		if w.Code != http.StatusRequestEntityTooLarge {
+			t.Errorf("status %d: %.200s", w.Code, w.Body)
+		}
+		return after.TotalAlloc - before.TotalAlloc
+	}
+
+	// 60,000 × 60,000 would be 10.8 GB.
+	if got := allocated(form(part{"image", hugePNG(60_000, 60_000)}, part{"phrase", "red"})); got > 1<<20 {
+		t.Errorf("a header that claims much cost %d bytes", got)
+	}
+	for _, tc := range []struct{ name, contentType, start string }{
+		{"JSON", "application/json", `{"image":{"data":"`},
+		{"form", "multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a\"\r\n\r\n"},
+	} {
+		body := &endless{}
+		req := httptest.NewRequest(http.MethodPost, "/v1/segment", io.MultiReader(strings.NewReader(tc.start), body))
+		req.Header.Set("Content-Type", tc.contentType)
+		got := allocated(req)
+		if body.read > 4*maxImage {
+			t.Errorf("%s: %d bytes of an endless body were read", tc.name, body.read)
+		}
+		if got > 16*maxImage {
+			t.Errorf("%s: an endless body cost %d bytes", tc.name, got)
+		}
+	}
+}
+
+func TestTriton(t *testing.T) {
+	ask := func(s *service) *httptest.ResponseRecorder {
+		return s.do(form(part{"image", picture}, part{"phrase", "red"}))
+	}
+	t.Run("still loading", func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		model.SetDown(&refersam.Error{Code: refersam.CodeNotReady, Message: "loading"})
+		expectProblem(t, ask(loading(t, model)), http.StatusServiceUnavailable, "not_ready", "")
+	})
+	t.Run("down", func(t *testing.T) {
+		s := start(t)
+		s.model.SetDown(errAway)
+		w := ask(s)
+		expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")
+		if strings.Contains(w.Body.String(), "10.1.2.3") {
+			t.Errorf("the problem tells an address: %s", w.Body)
+		}
+		if !strings.Contains(s.log.String(), "10.1.2.3") {
+			t.Errorf("the log does not tell the cause: %s", s.log)
+		}
+	})
+	t.Run("too slow", func(t *testing.T) {
+		s := start(t, func(c *gateway.Config) { c.RequestTimeout = 20 * time.Millisecond })
+		s.model.SetBefore(func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		expectProblem(t, ask(s), http.StatusGatewayTimeout, "deadline_exceeded", "")
+	})
+	t.Run("broken", func(t *testing.T) {
+		s := start(t)
+		s.model.SetBefore(func(context.Context) error { return errors.New("CUDA error at 0xdeadbeef") })
+		w := ask(s)
+		expectProblem(t, w, http.StatusInternalServerError, "internal", "")
+		if strings.Contains(w.Body.String(), "CUDA") || !strings.Contains(s.log.String(), "CUDA") {
+			t.Errorf("the cause belongs in the log, not in the answer %s", w.Body)
+		}
+	})
+}
+
+func TestOverload(t *testing.T) {
+	s := start(t, func(c *gateway.Config) { c.MaxInFlight = 1 })
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	s.model.SetBefore(func(context.Context) error {
+		close(entered)
+		<-proceed
+		return nil
+	})
+	first := make(chan *httptest.ResponseRecorder)
+	go func() { first <- s.do(form(part{"image", picture}, part{"phrase", "red"})) }()
+	<-entered
+	expectProblem(t, s.do(form(part{"image", picture}, part{"phrase", "red"})), http.StatusServiceUnavailable, "overloaded", "")
+	if w := s.get("/livez"); w.Code != http.StatusOK {
+		t.Errorf("/livez says %d under load", w.Code)
+	}
+	close(proceed)
+	decode(t, <-first)
+	s.model.SetBefore(nil)
+	decode(t, s.do(form(part{"image", picture}, part{"phrase", "red"})))
+}
+
+// panicking is a Segmenter with a bug.
+type panicking struct{ gateway.Segmenter }
+
+func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response, error) {
+	panic("a bug at line 12")
+}
+
+func TestPanic(t *testing.T) {
+	s := start(t)
+	gw, err := gateway.New(gateway.DefaultConfig(), maxImage, panicking{}, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Gateway = gw
+	w := s.do(form(part{"image", picture}, part{"phrase", "red"}))
+	expectProblem(t, w, http.StatusInternalServerError, "internal", "")
+	if strings.Contains(w.Body.String(), "bug") {
+		t.Errorf("the answer tells of the bug: %s", w.Body)
+	}
+}
+
+func TestProblemKinds(t *testing.T) {
+	s := start(t)
+	w := s.get("/problems/phrase_empty")
+	var kind struct {
+		Code, Title string
+		Status      int
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &kind); err != nil || w.Code != http.StatusOK {
+		t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
+	}
+	if kind.Code != "phrase_empty" || kind.Status != 422 || kind.Title == "" {
+		t.Errorf("%+v", kind)
+	}
+	expectProblem(t, s.get("/problems/bad_weather"), http.StatusNotFound, "not_found", "")
+}
+
+// FuzzSegment sends anything; whatever it is, the answer is a result or a
+// problem that blames the client.
+func FuzzSegment(f *testing.F) {
+	for _, req := range []*http.Request{
+		form(part{"image", picture}, part{"phrase", "red"}, part{"threshold", "0.5"}, part{"format", "png"}, part{"variant", "bert"}),
+		jsonRequest(`{"image":{"data":%q},"prompts":[{"id":"a","text":"red","threshold":0.5}],"output":{"formats":["png"]},"variant":"clip"}`, encoded),
+		jsonRequest(`{"image":{"data":"iVBORw0KGgo="},"prompts":[{"text":"\ud83d\ude00"}]}`),
+		form(part{"phrase", "\xff"}),
+	} {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(req.Header.Get("Content-Type"), "*/*", body)
+	}
+	s := loading(f, pipelinetest.NewColourModel("bert", "clip"))
+	for s.get("/readyz").Code != http.StatusOK {
+		time.Sleep(time.Millisecond)
+	}
+	f.Fuzz(func(t *testing.T, contentType, accept string, body []byte) {
+		s.log.Reset()
+		req := httptest.NewRequest(http.MethodPost, "/v1/segment", bytes.NewReader(body))
+		req.Header.Set("Content-Type", contentType)
+		req.Header.Set("Accept", accept)
+		w := s.do(req)
+		switch {
+		case w.Code == http.StatusOK:
+		case w.Code >= 400 && w.Code < 500 && w.Header().Get("Content-Type") == "application/problem+json":
+		default:
+			t.Errorf("status %d: %.300s", w.Code, w.Body)
+		}
+	})
+}
