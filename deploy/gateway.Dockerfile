@@ -4,7 +4,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o /refersam ./cmd/refersam
+RUN CGO_ENABLED=0 go build -tags=nomsgpack -trimpath -buildvcs=false -ldflags='-s -w' -o /refersam ./cmd/refersam
 
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /refersam /refersam

@@ -63,11 +63,11 @@ func run(m *testing.M) (code int, err error) {
 	defer os.RemoveAll(dir)
 	shared.dir = dir
 
-	executable = filepath.Join(dir, "refersam")
-	build := exec.Command("go", "build", "-o", executable, "./cmd/refersam")
+	executable = filepath.Join(repositoryRoot, "bin", "refersam")
+	build := exec.Command("make", "build")
 	build.Dir = repositoryRoot
 	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+		return 0, fmt.Errorf("make build: %w\n%s", err, out)
 	}
 
 	code = m.Run()
