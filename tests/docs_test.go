@@ -31,6 +31,20 @@ func TestDocsSettings(t *testing.T) {
 	}
 }
 
+// The API's page names every code that a client can meet.
+func TestDocsCodes(t *testing.T) {
+	codes := regexp.MustCompile(`Code = "(\w+)"`).FindAllStringSubmatch(readFile(t, "error.go"), -1)
+	if len(codes) == 0 {
+		t.Fatal("no codes in error.go")
+	}
+	page := readFile(t, "docs/api.md")
+	for _, code := range codes {
+		if !strings.Contains(page, "`"+code[1]+"`") {
+			t.Errorf("docs/api.md does not name %s", code[1])
+		}
+	}
+}
+
 // Relative links lead somewhere.
 func TestDocsLinks(t *testing.T) {
 	pages, err := filepath.Glob(filepath.Join(repositoryRoot, "docs", "*.md"))
