@@ -16,6 +16,11 @@ import (
 	"github.com/refersam/refersam/pipeline"
 )
 
+const (
+	routeLive  = "/livez"
+	routeReady = "/readyz"
+)
+
 func init() { gin.SetMode(gin.ReleaseMode) }
 
 // Segmenter is what the gateway serves; *pipeline.Segmenter is one. All of it
@@ -60,8 +65,8 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", page.serve)
 	e.Match(read, "/web/*file", page.serve)
-	e.Match(read, "/livez", g.live)
-	e.Match(read, "/readyz", handle(g.ready))
+	e.Match(read, routeLive, g.live)
+	e.Match(read, routeReady, handle(g.ready))
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
 	e.GET("/v1/models", handle(g.models))

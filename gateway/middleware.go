@@ -54,6 +54,9 @@ func logAccess(log *slog.Logger) gin.HandlerFunc {
 
 func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 	level, status := slog.LevelInfo, c.Writer.Status()
+	if route := c.FullPath(); route == routeLive || route == routeReady {
+		level = slog.LevelDebug // asked every few seconds by whoever watches
+	}
 	if errors.Is(c.Request.Context().Err(), context.Canceled) && len(c.Errors) > 0 {
 		status = statusClientGone
 	}
@@ -72,7 +75,12 @@ func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 	if last := c.Errors.Last(); last != nil {
 		attrs = append(attrs, slog.String("code", string(refersam.ErrorCode(last.Err))))
 		if status >= http.StatusInternalServerError {
-			level = slog.LevelError
+			switch {
+			case status == http.StatusInternalServerError:
+				level = slog.LevelError
+			case level == slog.LevelInfo:
+				level = slog.LevelWarn
+			}
 			attrs = append(attrs, slog.String("error", last.Err.Error()))
 		}
 	}
@@ -100,7 +108,7 @@ func recoverPanic(c *gin.Context) {
 func secure(c *gin.Context) {
 	h := c.Writer.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "+
-		"connect-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")

@@ -20,7 +20,7 @@ const (
 	messageLost    = "The inference server is not available at the moment; try again soon."
 
 	retryMin = 250 * time.Millisecond
-	retryMax = 5 * time.Second
+	retryMax = time.Second
 )
 
 // state is what the Segmenter knows of the served model: either variants and

@@ -23,8 +23,7 @@ function complain(problem) {
 }
 
 function redraw() {
-  const shown = mask && $("show").getAttribute("aria-pressed") === "true";
-  draw($("canvas"), picture, shown ? mask : null);
+  draw($("canvas"), picture, $("show").checked ? mask : null);
 }
 
 function forgetAnswer() {
@@ -53,6 +52,8 @@ async function open(chosen) {
   [file, picture] = [chosen, bitmap];
   showTries([]);
   redraw();
+  $("stage").style.setProperty("--aspect", picture.width / picture.height);
+  $("stage").style.setProperty("--pixels", picture.width);
   $("canvas").hidden = false;
   $("canvas").setAttribute("aria-label", `The picture ${chosen.name}, ${picture.width} by ${picture.height} pixels`);
   return true;
@@ -103,7 +104,7 @@ function showAnswer(phrase, milliseconds) {
   const took = milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
   const share = (100 * answer.area) / (answer.width * answer.height);
   const [x, y, w, h] = answer.bbox;
-  $("show").setAttribute("aria-pressed", "true");
+  $("show").checked = true;
   redraw();
   if (answer.status === "empty") {
     say(`Nothing here is “${phrase}”.`);
@@ -201,6 +202,7 @@ function showVariants(models) {
   $("variant-choices").replaceChildren(
     ...["", ...names].map((name) => {
       const label = document.createElement("label");
+      label.className = "choice";
       const input = document.createElement("input");
       Object.assign(input, { type: "radio", name: "variant", value: name, checked: name === "" });
       input.addEventListener("change", () => {
@@ -255,10 +257,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dragging");
   openFromOutside(event.dataTransfer.files);
 });
-$("show").addEventListener("click", () => {
-  $("show").setAttribute("aria-pressed", String($("show").getAttribute("aria-pressed") !== "true"));
-  redraw();
-});
+$("show").addEventListener("change", redraw);
 $("save-mask").addEventListener("click", () => save(answer.png, "mask"));
 $("save-overlay").addEventListener("click", saveOverlay);
 
