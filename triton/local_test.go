@@ -129,9 +129,9 @@ func TestStartLocalErrors(t *testing.T) {
 		}
 		return path
 	}
-	// repository makes a changed copy of the repository: in the file named, the
-	// first old becomes new.
-	repository := func(t *testing.T, file, old, new string) string {
+	// repository makes a changed copy of the repository: in the file named, each
+	// first string of a pair becomes the second.
+	repository := func(t *testing.T, file string, pairs ...string) string {
 		root := filepath.Join(t.TempDir(), "models")
 		if err := os.CopyFS(root, os.DirFS(filepath.Join("testdata", "model_repository"))); err != nil {
 			t.Fatal(err)
@@ -141,10 +141,12 @@ func TestStartLocalErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(text), old) {
-			t.Fatalf("%s lacks %q", file, old)
+		for i := 0; i < len(pairs); i += 2 {
+			if !strings.Contains(string(text), pairs[i]) {
+				t.Fatalf("%s lacks %q", file, pairs[i])
+			}
 		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(strings.NewReplacer(pairs...).Replace(string(text))), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return root
@@ -192,15 +194,16 @@ func TestStartLocalErrors(t *testing.T) {
 		{"broken graph", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny_image/1/model.onnx", "ReduceMean", "ReduceBean")
 		}, []string{"tritonserver ended", "refersam_tiny_image", "ReduceBean"}},
-		{"graph and configuration differ in shape", func(t *testing.T, cfg *triton.LocalConfig) {
-			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "dims: [32, 32, 3]", "dims: [32, 32, 4]")
-		}, []string{"tritonserver ended", "input image is [32, 32, 4] in the config, [32, 32, 3] in the graph"}},
-		{"graph and configuration differ in type", func(t *testing.T, cfg *triton.LocalConfig) {
-			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "TYPE_UINT8", "TYPE_INT8")
-		}, []string{"input image is TYPE_INT8 in the config, tensor(uint8) in the graph"}},
-		{"graph and configuration differ in names", func(t *testing.T, cfg *triton.LocalConfig) {
-			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", `"image"`, `"picture"`)
-		}, []string{"input picture is not in the graph", "the graph's input image is not in the config"}},
+		{"graph and configuration differ", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt",
+				`"image"`, `"picture"`, "TYPE_FP32 dims: [8, 8]", "TYPE_FP16 dims: [8, 9]")
+		}, []string{
+			"tritonserver ended",
+			"input picture is not in the graph",
+			"the graph's input image is not in the config",
+			"output features is TYPE_FP16 in the config, tensor(float) in the graph",
+			"output features is [8, 9] in the config, [8, 8] in the graph",
+		}},
 		{"no graph", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "model.onnx", "absent.onnx")
 		}, []string{"absent.onnx"}},

@@ -70,6 +70,9 @@ func findPython(ctx context.Context, name string) (*python, error) {
 	cmd := exec.CommandContext(ctx, executable, "-c", describeScript)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, fmt.Errorf("python %s does not run: %w: %s: %s", executable, err, lastLine(stderr.String()), installHint)
 	}
 	var described struct {
