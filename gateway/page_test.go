@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -71,23 +72,34 @@ func TestPage_Browser(t *testing.T) {
 		}
 	}
 
-	s.model.SetDown(errAway)
-	problem, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(`#problem`)))
-	if err == nil && problem != "" {
-		t.Errorf("the page complains without a reason: %q", problem)
+	const narrow = 360
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(narrow, 740)); err != nil {
+		t.Fatal(err)
 	}
+	wide, err := chromedp.Run(ctx, chromedp.Evaluate[int](`document.documentElement.scrollWidth`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wide > narrow {
+		t.Errorf("on a phone of %d pixels the page is %d wide", narrow, wide)
+	}
+
+	s.model.SetDown(errAway)
 	if err := chromedp.Do(ctx,
 		chromedp.Click(chromedp.CSS(`#find`)),
 		chromedp.WaitVisible(chromedp.CSS(`#problem`)),
 	); err != nil {
 		t.Fatal(err)
 	}
-	problem, err = chromedp.Run(ctx, chromedp.Text(chromedp.CSS(`#problem`)))
+	problem, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(`#problem`)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if problem != "away" {
 		t.Errorf("the page says %q, want the problem's detail", problem)
+	}
+	if !slices.Equal(canvas(t, ctx), before) {
+		t.Error("the page still shows the mask of the answer before")
 	}
 }
 

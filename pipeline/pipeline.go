@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"github.com/refersam/refersam"
@@ -37,8 +38,8 @@ type Model interface {
 }
 
 // Segmenter is a refersam.Segmenter made of a decoder, tokenizers, a served
-// model and the way from logits to masks. It knows no variant before Run has
-// learnt them from the model.
+// model and the way from logits to masks. It knows no variant before Run or
+// Learn has learnt them from the model.
 //
 // The Field of its errors is a JSON pointer into refersam.Request with lower
 // case names: "/image", "/variant", "/phrases", "/phrases/3",
@@ -50,15 +51,17 @@ type Segmenter struct {
 	log     *slog.Logger
 
 	state   atomic.Pointer[state] // never nil
-	ready   chan struct{}         // closed once Ready has been nil
+	ready   chan struct{}         // closed by readyOnce when Ready is first nil
 	suspect chan struct{}         // capacity 1: the model failed, look at it
 	cpu     chan struct{}         // one element a CPU-bound step under way
+
+	readyOnce sync.Once
 }
 
 var _ refersam.Segmenter = (*Segmenter)(nil)
 
-// New makes a Segmenter. It answers CodeNotReady until Run has learnt the
-// variants.
+// New makes a Segmenter. It answers CodeNotReady until Run or Learn has learnt
+// the variants.
 func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger) (*Segmenter, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err

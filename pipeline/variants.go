@@ -97,6 +97,10 @@ func (s *Segmenter) choose(req *refersam.Request) (*variant, error) {
 	}
 }
 
+// Learn learns the variants from the model, once. Its error is the model's, or
+// says why this program cannot work with it or with the split.
+func (s *Segmenter) Learn(ctx context.Context) error { return s.learn(ctx, false) }
+
 // Run learns the variants from the model and keeps knowing them, until ctx
 // ends; then it returns nil. A model or a split that this program cannot work
 // with ends it at once with an error, as long as it has never been ready;
@@ -109,7 +113,7 @@ func (s *Segmenter) Run(ctx context.Context) error {
 	)
 	for {
 		wait := s.cfg.RefreshInterval
-		err := s.learn(ctx, wasReady, doubted)
+		err := s.learn(ctx, doubted)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -168,7 +172,7 @@ func (s *Segmenter) lose(err error, wasReady bool) {
 
 // learn asks the model for its variants. Unless they are those already known
 // and nothing casts doubt on them, each must pass a real inference.
-func (s *Segmenter) learn(ctx context.Context, wasReady, doubted bool) error {
+func (s *Segmenter) learn(ctx context.Context, doubted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.LearnTimeout)
 	defer cancel()
 	contracts, err := s.model.Contracts(ctx)
@@ -200,9 +204,7 @@ func (s *Segmenter) learn(ctx context.Context, wasReady, doubted bool) error {
 		}
 	}
 	s.state.Store(next)
-	if !wasReady {
-		close(s.ready)
-	}
+	s.readyOnce.Do(func() { close(s.ready) })
 	s.log.Info("ready", "variants", names(next.variants), "split", next.split.String())
 	return nil
 }

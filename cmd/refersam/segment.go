@@ -15,7 +15,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/gateway"
-	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/triton"
 )
@@ -68,7 +67,12 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	for _, phrase := range c.Phrases {
 		req.Phrases = append(req.Phrases, refersam.Phrase{Text: phrase, Threshold: c.Threshold})
 	}
-	resp, err := answer(ctx, cfg, segmenter, req)
+	if err := segmenter.Learn(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Gateway.RequestTimeout)
+	defer cancel()
+	resp, err := segmenter.Segment(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -80,32 +84,14 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		if err != nil {
 			return err
 		}
-		return json.MarshalWrite(m.Stdout, a)
+		line, err := json.Marshal(a)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(m.Stdout, "%s\n", line)
+		return err
 	}
 	return c.print(m.Stdout, resp)
-}
-
-// answer waits for the model and asks it.
-func answer(ctx context.Context, cfg *Config, segmenter *pipeline.Segmenter, req *refersam.Request) (*refersam.Response, error) {
-	learning, stop := context.WithTimeout(ctx, cfg.Pipeline.LearnTimeout)
-	defer stop()
-	misfit := make(chan error, 1)
-	go func() {
-		if err := segmenter.Run(learning); err != nil {
-			misfit <- err
-			stop()
-		}
-	}()
-	if err := segmenter.WaitReady(learning); err != nil {
-		select {
-		case err = <-misfit:
-		default:
-		}
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.Gateway.RequestTimeout)
-	defer cancel()
-	return segmenter.Segment(ctx, req)
 }
 
 // read returns the picture, cut off behind the first byte that is too much.

@@ -51,6 +51,7 @@ async function open(chosen) {
   picture?.close();
   [file, picture] = [chosen, bitmap];
   showTries([]);
+  markSample("");
   redraw();
   $("stage").style.setProperty("--aspect", picture.width / picture.height);
   $("stage").style.setProperty("--pixels", picture.width);
@@ -75,7 +76,8 @@ async function find() {
     $("phrase").focus();
     return;
   }
-  forgetAnswer();
+  request?.abort();
+  complain(null);
   const own = (request = new AbortController());
   const variant = document.querySelector("input[name=variant]:checked")?.value ?? "";
   $("stage").setAttribute("aria-busy", "true");
@@ -90,7 +92,8 @@ async function find() {
     showAnswer(phrase, performance.now() - start);
   } catch (error) {
     if (own.signal.aborted) return;
-    say("");
+    forgetAnswer();
+    redraw();
     complain(error);
   } finally {
     if (request === own) {
@@ -104,14 +107,15 @@ function showAnswer(phrase, milliseconds) {
   const took = milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
   const share = (100 * answer.area) / (answer.width * answer.height);
   const [x, y, w, h] = answer.bbox;
+  const quoted = `“${phrase.length > 80 ? `${phrase.slice(0, 79)}…` : phrase}”`;
   $("show").checked = true;
   redraw();
   if (answer.status === "empty") {
-    say(`Nothing here is “${phrase}”.`);
-    $("canvas").setAttribute("aria-label", `The picture; nothing in it is “${phrase}”`);
+    say(`Nothing here is ${quoted}.`);
+    $("canvas").setAttribute("aria-label", `The picture; nothing in it is ${quoted}`);
   } else {
     say(`Found in ${took}.`);
-    $("canvas").setAttribute("aria-label", `The picture with “${phrase}” outlined, ${share.toFixed(1)} percent of it`);
+    $("canvas").setAttribute("aria-label", `The picture with ${quoted} outlined, ${share.toFixed(1)} percent of it`);
     $("score").textContent = answer.score.toFixed(3);
     $("area").textContent = `${share < 0.1 ? "< 0.1" : share.toFixed(1)} %`;
     $("area").title = `${count.format(answer.area)} pixels`;
@@ -155,6 +159,7 @@ function showTries(phrases) {
     button.textContent = phrase;
     button.addEventListener("click", () => {
       $("phrase").value = phrase;
+      $("stage").scrollIntoView({ block: "nearest" });
       find();
     });
     item($("tries-list"), button);
@@ -171,8 +176,12 @@ async function openSample(sample) {
   $("phrase").value = "";
   $("phrase").placeholder = sample.phrases[0] ?? "";
   showTries(sample.phrases);
+  markSample(sample.file);
+}
+
+function markSample(name) {
   for (const button of $("samples-list").querySelectorAll("button")) {
-    button.setAttribute("aria-current", String(button.dataset.file === sample.file));
+    button.setAttribute("aria-current", String(button.dataset.file === name));
   }
 }
 

@@ -1,0 +1,123 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	main "github.com/refersam/refersam/cmd/refersam"
+)
+
+// run runs the program with nothing from outside but what is given.
+func run(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	m := main.Main{Args: args, Environ: environ, Stdin: strings.NewReader("not a picture"), Stdout: &out, Stderr: &errs}
+	code = m.Run(ctx)
+	return code, out.String(), errs.String()
+}
+
+func TestConfig(t *testing.T) {
+	code, out, errs := run(t, []string{
+		"REFERSAM_SPLIT=bert:90,clip:10", "REFERSAM_TRITON=a:1,b:2", "REFERSAM_MAX_IMAGE_BYTES=1000", "REFERSAM_LOG_LEVEL=debug", "HOME=/",
+	}, "config")
+	if code != 0 || errs != "" {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	values := make(map[string][]string)
+	for line := range strings.Lines(out) {
+		fields := strings.Fields(line)
+		values[fields[0]] = fields[1:]
+	}
+	for name, want := range map[string]string{
+		"REFERSAM_SPLIT":                  "bert:90,clip:10 environment",
+		"REFERSAM_TRITON":                 "a:1,b:2 environment",
+		"REFERSAM_MAX_IMAGE_BYTES":        "1000 environment",
+		"REFERSAM_LOG_LEVEL":              "DEBUG environment",
+		"REFERSAM_LISTEN":                 "127.0.0.1:8080 default",
+		"REFERSAM_REQUEST_TIMEOUT":        "30s default",
+		"REFERSAM_MODEL_REPOSITORY":       "model_repository default",
+		"REFERSAM_TRUSTED_PROXIES":        "default",
+		"REFERSAM_TRITON_CONNECT_TIMEOUT": "5s default",
+	} {
+		if got := strings.Join(values[name], " "); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if _, shown := values["HOME"]; shown {
+		t.Error("HOME is none of ours")
+	}
+}
+
+func TestFailures(t *testing.T) {
+	picture := filepath.Join("..", "..", "gateway", "web", "samples", "ducks.jpg")
+	for _, tc := range []struct {
+		name    string
+		environ []string
+		args    []string
+		code    int
+		want    string
+	}{
+		{"no command", nil, nil, 2, "expected one of"},
+		{"another command", nil, []string{"fly"}, 2, "fly"},
+		{"another flag", nil, []string{"up", "--fast"}, 2, "--fast"},
+		{"no phrase", nil, []string{"segment", picture}, 2, "phrase"},
+		{"a misspelt variable", []string{"REFERSAM_SPLITT=a:1"}, []string{"config"}, 1, "REFERSAM_SPLITT"},
+		{"a value of another type", []string{"REFERSAM_REQUEST_TIMEOUT=long"}, []string{"config"}, 1, "RequestTimeout"},
+		{"a log format that is none", []string{"REFERSAM_LOG_FORMAT=xml"}, []string{"config"}, 1, "REFERSAM_LOG_FORMAT"},
+		{"a split that is none", []string{"REFERSAM_SPLIT=bert", "REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve"}, 1, "REFERSAM_SPLIT"},
+		{"a listen address that is none", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve", "--listen", "8080"}, 1, "REFERSAM_LISTEN"},
+		{"serve before nothing", nil, []string{"serve"}, 1, "REFERSAM_TRITON"},
+		{"up before servers that run", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"up"}, 1, "refersam serve"},
+		{"no such picture", nil, []string{"segment", "nowhere.png", "a duck"}, 1, "nowhere.png"},
+		{"no Triton there", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"segment", picture, "a duck"}, 1, "127.0.0.1:1"},
+		{"no models", []string{"REFERSAM_MODEL_REPOSITORY=" + t.TempDir()}, []string{"segment", "-", "a duck"}, 1, "REFERSAM_MODEL_REPOSITORY"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, _, errs := run(t, tc.environ, tc.args...)
+			if code != tc.code || !strings.Contains(errs, tc.want) {
+				t.Errorf("exit %d, want %d and a message with %q:\n%s", code, tc.code, tc.want, errs)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	if code, out, _ := run(t, nil, "--help"); code != 0 || !strings.Contains(out, "segment") {
+		t.Errorf("--help: exit %d:\n%s", code, out)
+	}
+	if code, out, _ := run(t, nil, "segment", "--help"); code != 0 || !strings.Contains(out, "--variant") {
+		t.Errorf("segment --help: exit %d:\n%s", code, out)
+	}
+	if code, out, _ := run(t, nil, "version"); code != 0 || !strings.HasPrefix(out, "refersam ") || !strings.Contains(out, "go1.") {
+		t.Errorf("version: exit %d:\n%s", code, out)
+	}
+}
+
+// A program that was told to stop has not failed.
+func TestServe_Stop(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	var out, errs bytes.Buffer
+	m := main.Main{
+		Args:    []string{"serve", "--listen", "127.0.0.1:0"},
+		Environ: []string{"REFERSAM_TRITON=127.0.0.1:1"},
+		Stdout:  &out,
+		Stderr:  &errs,
+	}
+	time.AfterFunc(200*time.Millisecond, stop)
+	if code := m.Run(ctx); code != 0 {
+		t.Errorf("exit %d: %s", code, errs.String())
+	}
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		t.Error("it ended before it was told to")
+	}
+	if strings.Contains(out.String(), "ready") {
+		t.Errorf("ready without a model: %s", out.String())
+	}
+}
