@@ -15,6 +15,9 @@ GOLANGCI_LINT_VERSION := v2.15.0
 # Without this tag gin pulls in a MessagePack codec that nothing here uses and that takes minutes to compile.
 export GOFLAGS := $(strip $(filter-out -tags=nomsgpack,$(GOFLAGS)) -tags=nomsgpack)
 
+# Everything is pure Go; deciding it here lets tests and binary share one build cache.
+export CGO_ENABLED ?= 0
+
 PY := .venv/bin/python
 # The commit is stamped into the binary wherever there is a checkout to ask.
 BUILD_VCS := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo true || echo false)
@@ -35,7 +38,7 @@ run: .venv/.serve build ## Start Triton and the gateway on http://127.0.0.1:8080
 
 .PHONY: build
 build: ## Build bin/refersam
-	CGO_ENABLED=0 go build -trimpath -buildvcs=$(BUILD_VCS) -ldflags '-s -w' -o bin/refersam ./cmd/refersam
+	go build -trimpath -buildvcs=$(BUILD_VCS) -ldflags '-s -w' -o bin/refersam ./cmd/refersam
 
 ##@ Check
 
