@@ -110,7 +110,9 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	if err != nil {
 		err = fmt.Errorf("requests were cut off %s after the stop: %w", g.cfg.ShutdownGrace, errors.Join(err, server.Close()))
 	}
-	<-served
+	if stopped := <-served; !errors.Is(stopped, http.ErrServerClosed) {
+		err = errors.Join(err, stopped)
+	}
 	return err
 }
 

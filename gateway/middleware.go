@@ -95,7 +95,7 @@ func recoverPanic(c *gin.Context) {
 		if p == nil {
 			return
 		}
-		if p == http.ErrAbortHandler || c.Writer.Written() {
+		if cause, ok := p.(error); ok && errors.Is(cause, http.ErrAbortHandler) || c.Writer.Written() {
 			panic(http.ErrAbortHandler)
 		}
 		fail(c, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))

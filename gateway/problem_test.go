@@ -132,6 +132,8 @@ func TestBadInput(t *testing.T) {
 		{"two JSONs", jsonRequest(`{} {}`), http.StatusBadRequest, "malformed_request", ""},
 		{"JSON that is no object", jsonRequest(`[]`), unprocessable, "invalid_request", ""},
 		{"a form without its end", raw("multipart/form-data; boundary=x", "--x\r\nContent-Disposition: form-data; name=\"phrase\"\r\n\r\nd"), http.StatusBadRequest, "malformed_request", ""},
+		{"a form cut off between parts", cutOff(form(image, phrase)), http.StatusBadRequest, "malformed_request", ""},
+		{"an empty form", raw("multipart/form-data; boundary=x", ""), http.StatusBadRequest, "malformed_request", ""},
 		{"a form without its boundary", raw("multipart/form-data", "--x--"), http.StatusBadRequest, "malformed_request", ""},
 		{"another type", raw("text/plain", "the red square"), unsupported, "unsupported_media_type", ""},
 		{"no type", raw("", "the red square"), unsupported, "unsupported_media_type", ""},
@@ -152,6 +154,18 @@ func bytesOf(n int, p part) []part {
 		parts[i] = p
 	}
 	return parts
+}
+
+// cutOff takes the closing boundary from a form.
+func cutOff(req *http.Request) *http.Request {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		panic(err)
+	}
+	_, boundary, _ := strings.Cut(req.Header.Get("Content-Type"), "boundary=")
+	body = bytes.TrimSuffix(body, []byte("--"+boundary+"--\r\n"))
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	return req
 }
 
 // hugePNG returns a PNG that claims a size and goes on with nothing.

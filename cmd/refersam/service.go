@@ -33,6 +33,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, model pipeline.Mod
 	if err != nil {
 		return err
 	}
+	log.Info("listening", "address", ln.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return segmenter.Run(ctx) })
 	g.Go(func() error { return gw.Serve(ctx, ln) })
