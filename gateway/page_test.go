@@ -2,10 +2,12 @@ package gateway_test
 
 import (
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,23 +24,40 @@ func TestPage_Browser(t *testing.T) {
 		t.Skip("starts a browser")
 	}
 	s := start(t)
-	server := httptest.NewServer(s)
+	// The page opens a sample by itself; one that arrives late must not take
+	// the place of a picture that was dropped meanwhile.
+	dropped := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, ".jpg") {
+			<-dropped
+		}
+		s.ServeHTTP(w, r)
+	}))
 	defer server.Close()
 	path := filepath.Join(t.TempDir(), "squares.png")
 	if err := os.WriteFile(path, pipelinetest.Squares(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 
+	const opened = `document.getElementById("canvas").getAttribute("aria-label").includes("squares.png")`
 	ctx := browser(t)
 	err := chromedp.Do(ctx,
 		chromedp.EmulateViewport(1200, 800),
 		chromedp.Navigate(server.URL),
 		chromedp.WaitVisible(chromedp.CSS(`input[name=variant][value=clip]`)),
 		drop(path),
-		chromedp.Poll[chromedp.Void](`document.getElementById("canvas").getAttribute("aria-label").includes("squares.png")`),
+		chromedp.Poll[chromedp.Void](opened),
 	)
+	close(dropped)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx,
+		chromedp.Poll[chromedp.Void](`[...document.querySelectorAll("#samples img")].every((image) => image.naturalWidth > 0)`),
+		chromedp.Sleep(200*time.Millisecond), // what would arrive late has arrived
+		chromedp.Poll[chromedp.Void](opened, chromedp.WithPollingTimeout(time.Second)),
+	); err != nil {
+		t.Fatalf("a sample took the place of the picture that was dropped: %v", err)
 	}
 	before := canvas(t, ctx)
 	if err := chromedp.Do(ctx,

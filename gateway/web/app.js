@@ -34,20 +34,29 @@ function forgetAnswer() {
   complain(null);
 }
 
-async function open(chosen) {
+/**
+ * Opens a picture: a File, or the promise of one that is still on its way. Of several, the one chosen last wins,
+ * however long each takes. Resolves to whether this one did.
+ */
+async function open(coming) {
   const turn = ++opening;
-  forgetAnswer();
-  let bitmap;
+  let chosen, bitmap;
   try {
+    chosen = await coming;
     bitmap = await createImageBitmap(chosen);
-  } catch {
-    if (turn === opening) complain(new Error("This file is not a picture that the browser can show."));
+  } catch (error) {
+    if (turn === opening) {
+      forgetAnswer();
+      if (picture) redraw();
+      complain(error instanceof api.Problem ? error : new Error("This file is not a picture that the browser can show."));
+    }
     return false;
   }
   if (turn !== opening) {
     bitmap.close();
     return false;
   }
+  forgetAnswer();
   picture?.close();
   [file, picture] = [chosen, bitmap];
   showTries([]);
@@ -167,13 +176,7 @@ function showTries(phrases) {
 }
 
 async function openSample(sample) {
-  try {
-    if (!(await open(await api.sampleFile(sample)))) return;
-  } catch (error) {
-    complain(error);
-    return;
-  }
-  $("phrase").value = "";
+  if (!(await open(api.sampleFile(sample)))) return;
   $("phrase").placeholder = sample.phrases[0] ?? "";
   showTries(sample.phrases);
   markSample(sample.file);
@@ -198,10 +201,13 @@ async function showSamples() {
     image.height = sample.height;
     image.alt = `Sample picture ${i + 1}`;
     button.append(image);
-    button.addEventListener("click", () => openSample(sample));
+    button.addEventListener("click", () => {
+      $("phrase").value = "";
+      openSample(sample);
+    });
     item($("samples-list"), button);
   });
-  if (samples.length > 0 && !picture) await openSample(samples[0]);
+  if (samples.length > 0 && opening === 0) await openSample(samples[0]);
 }
 
 function showVariants(models) {
