@@ -11,17 +11,17 @@ import (
 func drawImage(dst *canvas, img image.Image) error {
 	switch m := img.(type) {
 	case *image.Gray:
-		drawSamples(dst, m.Pix, m.Stride, m.Rect, 1, 0, 0, 0)
+		drawSamples(dst, m.Pix, m.Stride, m.Rect, 1, 0, 0)
 	case *image.Gray16:
-		drawSamples(dst, m.Pix, m.Stride, m.Rect, 2, 0, 0, 0)
+		drawSamples(dst, m.Pix, m.Stride, m.Rect, 2, 0, 0)
 	case *image.RGBA: // only for opaque pictures, so not premultiplied
-		drawSamples(dst, m.Pix, m.Stride, m.Rect, 4, 0, 1, 2)
+		drawSamples(dst, m.Pix, m.Stride, m.Rect, 4, 1, 2)
 	case *image.NRGBA:
-		drawSamples(dst, m.Pix, m.Stride, m.Rect, 4, 0, 1, 2)
+		drawSamples(dst, m.Pix, m.Stride, m.Rect, 4, 1, 2)
 	case *image.RGBA64: // only for opaque pictures, so not premultiplied
-		drawSamples(dst, m.Pix, m.Stride, m.Rect, 8, 0, 2, 4)
+		drawSamples(dst, m.Pix, m.Stride, m.Rect, 8, 2, 4)
 	case *image.NRGBA64:
-		drawSamples(dst, m.Pix, m.Stride, m.Rect, 8, 0, 2, 4)
+		drawSamples(dst, m.Pix, m.Stride, m.Rect, 8, 2, 4)
 	case *image.Paletted:
 		return drawPaletted(dst, m)
 	case *image.CMYK:
@@ -32,14 +32,14 @@ func drawImage(dst *canvas, img image.Image) error {
 	return nil
 }
 
-// drawSamples draws interleaved pixels of size bytes, whose red, green and
-// blue lie r, g and b bytes into the pixel.
-func drawSamples(dst *canvas, pix []uint8, stride int, rect image.Rectangle, size, r, g, b int) {
+// drawSamples draws interleaved pixels of size bytes that begin with red;
+// green and blue lie g and b bytes into the pixel.
+func drawSamples(dst *canvas, pix []uint8, stride int, rect image.Rectangle, size, g, b int) {
 	row := make([]uint8, 3*rect.Dx())
 	for y := range rect.Dy() {
 		src := pix[y*stride:]
 		for i := 0; i < len(row); i += 3 {
-			row[i], row[i+1], row[i+2] = src[r], src[g], src[b]
+			row[i], row[i+1], row[i+2] = src[0], src[g], src[b]
 			src = src[size:]
 		}
 		dst.setRow(0, y, row)

@@ -302,7 +302,7 @@ func TestDecoder_Decode_Canceled(t *testing.T) {
 
 func TestGuard(t *testing.T) {
 	cause := errors.New("cause")
-	if err := preprocess.Guard(func() error { return cause }); err != cause {
+	if err := preprocess.Guard(func() error { return cause }); !errors.Is(err, cause) {
 		t.Errorf("error became %v", err)
 	}
 	err := preprocess.Guard(func() error { panic("index out of range") })
