@@ -255,7 +255,7 @@ class Run:
     def log(self, phase: str, losses: dict[str, Tensor], norm: float, progress: tqdm) -> None:
         if self.rank:
             return
-        values = {k: round(float(v), 4) for k, v in losses.items()}
+        values = {k: round(float(v.detach()), 4) for k, v in losses.items()}
         if not math.isfinite(values["total"]):
             raise FloatingPointError(f"the loss is {values['total']} at step {self.step}; lower the rate")
         progress.set_postfix(values, refresh=False)
@@ -292,11 +292,11 @@ class Run:
                 | values
             )
 
-    def run(self, phases: list[str]) -> None:
-        for name in phases:
-            if self.phase == "joint" and name == "prefix":
-                continue
-            self.train_phase(name, getattr(self.config, name))
+    def run(self) -> None:
+        """Trains what is left of both phases."""
+        if self.phase == "prefix":
+            self.train_phase("prefix", self.config.prefix)
+        self.train_phase("joint", self.config.joint)
 
 
 def main() -> None:
@@ -310,11 +310,12 @@ def main() -> None:
     parser.add_argument(
         "--start-from", type=Path, help="state.pt of another variant to take the image side from"
     )
-    parser.add_argument("--skip-prefix", action="store_true", help="go straight to the joint phase")
     parser.add_argument(
         "--val-scenes", type=int, default=100, help="scenes scored at the end (default %(default)s)"
     )
     args = parser.parse_args()
+    if args.start_from and not args.start_from.exists():
+        parser.error(f"{args.start_from} does not exist: train that variant first")
 
     device = torch.device(args.device)
     if "WORLD_SIZE" in os.environ:
@@ -329,7 +330,7 @@ def main() -> None:
         print(f"resumed {run.phase} at step {run.step}", flush=True)
     elif args.start_from:
         run.start_from(args.start_from)
-    run.run(["joint"] if args.skip_prefix else ["prefix", "joint"])
+    run.run()
     if run.rank == 0 and args.val_scenes:
         predict, meta = of_checkpoint(args.out / "model.pt", device)
         print(evaluate(predict, run.encode, meta["image_size"], "val", args.val_scenes).table())

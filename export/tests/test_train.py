@@ -138,7 +138,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     cpu = torch.device("cpu")
     whole = train.Run(config, tmp_path / "whole", cpu, pool_dir)
     (tmp_path / "whole").mkdir()
-    whole.run(["prefix", "joint"])
+    whole.run()
 
     out = tmp_path / "broken"
     out.mkdir()
@@ -165,7 +165,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     resumed = train.Run(config, out, cpu, pool_dir)
     assert resumed.resume()
     assert (resumed.phase, resumed.step) == ("joint", 2)
-    resumed.run(["prefix", "joint"])
+    resumed.run()
     assert resumed.step == whole.step == 4
     for key, value in whole.objective.state_dict().items():
         torch.testing.assert_close(resumed.objective.state_dict()[key], value, rtol=1e-5, atol=1e-6)
@@ -190,7 +190,7 @@ def test_another_variant_starts_from_the_image_side(
 
 def test_the_saved_model_is_scored(pool_dir: Path, tmp_path: Path, config: train.TrainConfig, encode):
     run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
-    run.run(["prefix", "joint"])
+    run.run()
     assert all(math.isfinite(float(v.sum())) for v in run.average.values())
     predict, meta = of_checkpoint(tmp_path / "model.pt", torch.device("cpu"))
     assert meta == config.meta()

@@ -8,7 +8,7 @@ A pool folder holds, for N scenes stretched to S x S:
     expressions.jsonl one line a scene: a list of [text, kind, targets, thing, attribute, relation, reference]
     pool.json         what it was made of; written last, so a folder without it is unfinished
 
-    python -m refersam.data.pool --out var/pool --count 40000 --size 160
+    python -m refersam.data.pool --out var/pool --count 26000 --size 160
 """
 
 import argparse
@@ -112,7 +112,7 @@ def load(folder: Path, size: int) -> Pool:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw a pool of training scenes.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=40_000, help="scenes (default %(default)s)")
+    parser.add_argument("--count", type=int, default=26_000, help="scenes (default %(default)s)")
     parser.add_argument("--size", type=int, default=160, help="side of the pictures (default %(default)s)")
     parser.add_argument("--expressions", type=int, default=8, help="phrases a scene (default %(default)s)")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
