@@ -11,15 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refersam.data import expressions, scenes, things
+from refersam.data import expressions, pool, scenes, things
 from refersam.data import samples as page
-from refersam.data.expressions import KIND_MIX, KINDS, Expression, make_expressions, sample
+from refersam.data.expressions import KIND_MIX, KINDS, Expression, make_expressions
 from refersam.data.scenes import SPLITS, Scene, make_scene, scene_of, target_mask
 from refersam.data.things import THINGS, glyph
 
 SIZES = ((320, 320), (384, 256), (256, 372))
 LEFT_RIGHT_ABOVE_BELOW = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 PLACES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1)}
+
+
+def sample(
+    split: str, index: int, count: int, width: int = 320, height: int = 320
+) -> tuple[Scene, list[Expression]]:
+    scene = scene_of(split, index, width, height)
+    return scene, pool.phrases(scene, count)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refersam.data.scenes import SPLITS, Scene, make_scene
+from refersam.data.scenes import Scene
 from refersam.data.things import THINGS
 
 KINDS = ("name", "place", "size", "relation", "plural", "none")
@@ -159,18 +159,6 @@ class _Meaning(NamedTuple):
     attribute: str | None = None
     relation: str | None = None
     reference: int | None = None
-
-
-def sample(
-    split: str, index: int, count: int = 4, width: int = 320, height: int = 320
-) -> tuple[Scene, list[Expression]]:
-    """Makes scene `index` of a split and `count` phrases about it, the same in every process.
-
-    A larger count only appends: phrase k of a scene does not depend on how many follow.
-    """
-    seed = SPLITS[split][index]
-    scene = make_scene(seed, width, height)
-    return scene, make_expressions(scene, np.random.default_rng([seed, 1]), count)
 
 
 def make_expressions(scene: Scene, rng: np.random.Generator, count: int) -> list[Expression]:

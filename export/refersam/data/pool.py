@@ -51,7 +51,7 @@ def draw(split: str, index: int) -> scenes.Scene:
 
 
 def phrases(scene: scenes.Scene, count: int) -> list[Expression]:
-    """`count` expressions of a scene, a function of the scene's seed alone."""
+    """`count` expressions of a scene, a function of its seed alone; a larger count only appends."""
     return make_expressions(scene, np.random.default_rng([scene.seed, 12]), count)
 
 
