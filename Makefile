@@ -19,6 +19,8 @@ export GOFLAGS := $(strip $(filter-out -tags=nomsgpack,$(GOFLAGS)) -tags=nomsgpa
 export CGO_ENABLED ?= 0
 
 PY := .venv/bin/python
+# What ruff looks at: the package, and the scripts that make test data of the Go packages.
+RUFF := --config export/pyproject.toml export triton tokenize preprocess postprocess
 # The commit is stamped into the binary wherever there is a checkout to ask.
 BUILD_VCS := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo true || echo false)
 # End-to-end tests run against the built binary and the shipped models, so they come last and apart.
@@ -69,8 +71,8 @@ parity: .venv/.dev ## Compare the model with recorded outputs of the reference (
 .PHONY: lint
 lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style: golangci-lint and ruff
 	bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) run ./...
-	.venv/bin/ruff check export
-	.venv/bin/ruff format --check export
+	.venv/bin/ruff check $(RUFF)
+	.venv/bin/ruff format --check $(RUFF)
 
 ##@ Change
 
@@ -80,8 +82,8 @@ setup: .venv/.dev ## Install what development needs into .venv
 .PHONY: fmt
 fmt: .venv/.dev ## Format Go and Python
 	gofmt -w $(shell git ls-files '*.go')
-	.venv/bin/ruff check --fix --quiet export
-	.venv/bin/ruff format export
+	.venv/bin/ruff check --fix --quiet $(RUFF)
+	.venv/bin/ruff format $(RUFF)
 
 .PHONY: generate
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
