@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 import transformers
-from refersam.tokenizer import read_bert_vocab, read_clip_vocab
 from transformers import BertTokenizerFast, CLIPTokenizerFast
+
+from refersam.tokenizer import read_bert_vocab, read_clip_vocab
 
 PHRASES = """
 the duck on the left
