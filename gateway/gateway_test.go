@@ -602,18 +602,17 @@ func TestServe_GraceEnds(t *testing.T) {
 func TestSegment_ClientGone(t *testing.T) {
 	s := start(t)
 	server := httptest.NewServer(s)
-	entered, left := make(chan struct{}), make(chan struct{})
-	s.model.SetBefore(func(ctx context.Context) error {
-		close(entered)
-		<-ctx.Done()
-		close(left)
-		return ctx.Err()
-	})
 	for name, source := range map[string]*http.Request{
 		"form": form(part{"image", picture}, part{"phrase", "red"}),
 		"JSON": jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"red"}]}`, encoded),
 	} {
-		entered, left = make(chan struct{}), make(chan struct{})
+		entered, left := make(chan struct{}), make(chan struct{})
+		s.model.SetBefore(func(ctx context.Context) error {
+			close(entered)
+			<-ctx.Done()
+			close(left)
+			return ctx.Err()
+		})
 		ctx, leave := context.WithCancel(t.Context())
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/v1/segment", source.Body)
 		if err != nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
@@ -63,18 +64,21 @@ func fail(c *gin.Context, err error) {
 		Type:      "/problems/" + string(shown.Code),
 		Title:     k.title,
 		Status:    k.status,
-		Detail:    shown.Message,
+		Detail:    validUTF8(shown.Message),
 		Code:      shown.Code,
-		Field:     shown.Field,
+		Field:     validUTF8(shown.Field),
 		RequestID: requestID(c),
 	})
 	if err != nil {
-		panic(err) // strings and an int always marshal
+		panic(err) // an int and strings of valid UTF-8 always marshal
 	}
 	c.Header("Cache-Control", "no-store")
 	c.Data(k.status, "application/problem+json", body)
 	c.Abort()
 }
+
+// validUTF8 makes text that may quote the client's bytes fit for JSON.
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // handle makes a gin handler of one that returns its error.
 func handle(h func(*gin.Context) error) gin.HandlerFunc {

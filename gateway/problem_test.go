@@ -113,6 +113,7 @@ func TestBadInput(t *testing.T) {
 		{"an unknown variant in JSON", withJSON(`,"prompts":[{"text":"x"}],"variant":"gpt"`), unprocessable, "unknown_model", "/variant"},
 		{"two variants", form(image, phrase, part{"variant", "bert"}, part{"variant", "clip"}), unprocessable, "invalid_request", "variant"},
 		{"an unknown field", form(image, phrase, part{"colour", "red"}), unprocessable, "invalid_request", "colour"},
+		{"an unknown field that is not UTF-8", form(image, phrase, part{"\xff", "red"}), unprocessable, "invalid_request", "\uFFFD"},
 		{"an unknown member", withJSON(`,"prompts":[{"text":"x"}],"colour":"red"`), unprocessable, "invalid_request", "/colour"},
 		{"an unknown member inside", withJSON(`,"prompts":[{"text":"x","negative":["y"]}]`), unprocessable, "invalid_request", "/prompts/0/negative"},
 		{"a member twice", withJSON(`,"prompts":[{"text":"x","text":"y"}]`), http.StatusBadRequest, "malformed_request", "/prompts/0/text"},
@@ -140,6 +141,8 @@ func TestBadInput(t *testing.T) {
 		{"a compressed body", with(form(image, phrase), "Content-Encoding", "gzip"), unsupported, "unsupported_media_type", ""},
 		{"another method", httptest.NewRequest(http.MethodGet, "/v1/segment", nil), http.StatusMethodNotAllowed, "method_not_allowed", ""},
 		{"another route", httptest.NewRequest(http.MethodGet, "/v2/health/live", nil), http.StatusNotFound, "not_found", ""},
+		{"a route that is not UTF-8", httptest.NewRequest(http.MethodGet, "/%ff", nil), http.StatusNotFound, "not_found", ""},
+		{"a file that is not UTF-8", httptest.NewRequest(http.MethodGet, "/web/%ff", nil), http.StatusNotFound, "not_found", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			expectProblem(t, s.do(tc.req), tc.status, tc.code, tc.field)
@@ -230,7 +233,13 @@ func TestTriton(t *testing.T) {
 	t.Run("still loading", func(t *testing.T) {
 		model := pipelinetest.NewColourModel("bert")
 		model.SetDown(&refersam.Error{Code: refersam.CodeNotReady, Message: "loading"})
-		expectProblem(t, ask(loading(t, model)), http.StatusServiceUnavailable, "not_ready", "")
+		s := loading(t, model)
+		expectProblem(t, ask(s), http.StatusServiceUnavailable, "not_ready", "")
+		s.log.Reset()
+		expectProblem(t, s.get("/readyz"), http.StatusServiceUnavailable, "not_ready", "")
+		if s.log.Len() > 0 {
+			t.Errorf("a probe that is asked every second fills the log: %s", s.log)
+		}
 	})
 	t.Run("down", func(t *testing.T) {
 		s := start(t)
@@ -329,6 +338,7 @@ func FuzzSegment(f *testing.F) {
 		jsonRequest(`{"image":{"data":%q},"prompts":[{"id":"a","text":"red","threshold":0.5}],"output":{"formats":["png"]},"variant":"clip"}`, encoded),
 		jsonRequest(`{"image":{"data":"iVBORw0KGgo="},"prompts":[{"text":"\ud83d\ude00"}]}`),
 		form(part{"phrase", "\xff"}),
+		form(part{"\xff", "red"}),
 	} {
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
