@@ -89,13 +89,14 @@ fmt: .venv/.dev ## Format Go and Python
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
-# Two processes of one thread each beat one of two threads, and the schedules assume their batch.
+# One process a GPU. On a CPU two processes of one thread each beat one of two threads; the schedules assume their batch.
+PROCESSES = $$($(PY) -c 'import torch; print(torch.cuda.device_count() or 2)')
 # demo_clip takes over the image side of demo_bert, so that one is trained first.
 TRAIN_clip := --start-from var/train/demo_bert/state.pt
 
 .PHONY: train
 train: .venv/.dev var/pool/pool.json ## Train a demo model into var/train (VARIANT=bert, then clip); goes on after a stop
-	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m refersam.train export/configs/demo_$(VARIANT).toml \
+	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train export/configs/demo_$(VARIANT).toml \
 	  --pool var/pool --out var/train/demo_$(VARIANT) $(TRAIN_$(VARIANT))
 
 var/pool/pool.json: | .venv/.dev

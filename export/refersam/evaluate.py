@@ -7,6 +7,7 @@ python -m refersam.evaluate --repository model_repository --variant bert
 import argparse
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from refersam import tokenizer
 from refersam.data import pool
 from refersam.data.expressions import Expression
 from refersam.data.scenes import Scene, target_mask
+from refersam.export import ExportError, load
 from refersam.metrics import Scoreboard
+from refersam.repository import load_stages
+from refersam.stages import run, stages
 
 # uint8 [N, S, S, 3], int64 [N, L], int64 [N, L] -> float32 logits [N, S/4, S/4]
 Predictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -68,35 +72,28 @@ def evaluate(
 
 
 def of_checkpoint(path: Path, device: torch.device) -> tuple[Predictor, dict]:
-    """A predictor from a training checkpoint, and the checkpoint's `meta`."""
-    from refersam.model import ReferSAM
-    from refersam.model.config import ReferSAMConfig
-    from refersam.objectives import normalise
-
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    model = ReferSAM(ReferSAMConfig.from_dict(saved["config"]))
-    model.load_state_dict(saved["model"])
-    model.to(device).eval()
+    """A predictor from a training checkpoint, and what it says of its inputs."""
+    checkpoint = load(path)
+    parts = stages(checkpoint.model.to(device))
 
     @torch.inference_mode()
     def predict(images: np.ndarray, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        pictures = normalise(torch.from_numpy(images).to(device))
-        ids, mask = (torch.from_numpy(x).to(device) for x in (input_ids, attention_mask))
-        return model(pictures, ids, mask).low_res_logits[:, 0].float().cpu().numpy()
+        inputs = {"image": images, "input_ids": input_ids, "attention_mask": attention_mask}
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+        return run(parts, tensors)["mask_logits"].cpu().numpy()
 
-    return predict, saved["meta"]
+    names = ("tokenizer", "image_size", "max_tokens")
+    return predict, {name: getattr(checkpoint, name) for name in names}
 
 
 def of_repository(repository: Path, variant: str) -> tuple[Predictor, dict]:
     """A predictor that runs the served stages one after the other, and the ensemble's parameters."""
-    from refersam.repository import load_stages
-
-    stages, parameters = load_stages(repository, variant)
+    infer, parameters = load_stages(repository, variant)
     meta = parameters | {key: int(parameters[key]) for key in ("image_size", "max_tokens")}
 
     def predict(images: np.ndarray, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
         inputs = {"image": images, "input_ids": input_ids, "attention_mask": attention_mask}
-        return stages(inputs | {k: v.astype(np.int32) for k, v in inputs.items() if k != "image"})[
+        return infer(inputs | {k: v.astype(np.int32) for k, v in inputs.items() if k != "image"})[
             "mask_logits"
         ]
 
@@ -116,10 +113,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.repository and not args.variant:
         parser.error("--repository needs --variant")
-    if args.checkpoint:
-        predict, meta = of_checkpoint(args.checkpoint, torch.device(args.device))
-    else:
-        predict, meta = of_repository(args.repository, args.variant)
+    try:
+        if args.checkpoint:
+            predict, meta = of_checkpoint(args.checkpoint, torch.device(args.device))
+        else:
+            predict, meta = of_repository(args.repository, args.variant)
+    except (ExportError, OSError, ValueError) as failure:
+        sys.exit(f"refersam.evaluate: {failure}")
     phrase_tokenizer = tokenizer.load(meta["tokenizer"])
     encode = functools.partial(phrase_tokenizer.encode, max_tokens=meta["max_tokens"])
     board = evaluate(predict, encode, meta["image_size"], args.split, args.scenes)

@@ -1,7 +1,7 @@
-"""What the demonstration model is trained on: the dense form of the mask loss, and auxiliary labels.
+"""What a model is trained on: the mask loss, and auxiliary labels for one that starts from nothing.
 
 The published criterion samples points (refersam.criterion). A demonstration picture has so few pixels that
-the same two terms over all of them cost no more, so that is what is used here.
+the same two terms over all of them cost no more; that is the dense form here.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refersam.criterion import dice, point_criterion
 from refersam.data.batches import NUM_ATTRIBUTES, NUM_RELATIONS, NUM_THINGS, Batch
-from refersam.model import ReferSAM
+from refersam.model import Output, ReferSAM
+from refersam.stages import MEAN, STD
 
-# ImageNet statistics of the input normalisation, (x / 255 - mean) / std.
-PIXEL_MEAN = (0.485, 0.456, 0.406)
-PIXEL_STD = (0.229, 0.224, 0.225)
+CRITERIA = ("dense", "points")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Weights:
 
     bce: float = 5.0
     dice: float = 1.0
-    coarse: float = 0.5
+    edge: float = 6.0  # added to the weight 1 of a pixel near the outline in the BCE of both masks
+    coarse: float = 0.7
     prefix: float = 1.0
     text: float = 0.3
     grounding: float = 0.5
@@ -32,17 +33,28 @@ class Weights:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W]."""
-    mean = torch.tensor(PIXEL_MEAN, device=images.device)
-    std = torch.tensor(PIXEL_STD, device=images.device)
+    mean = torch.tensor(MEAN, device=images.device)
+    std = torch.tensor(STD, device=images.device)
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
-def bce_and_dice(logits: Tensor, target: Tensor, weights: Weights) -> Tensor:
-    """Weighted BCE + Dice over all pixels of [N, H, W]; Dice is 1 - (2 Σpt + 1) / (Σp + Σt + 1)."""
-    bce = F.binary_cross_entropy_with_logits(logits, target)
-    p, t = logits.sigmoid().flatten(1), target.flatten(1)
-    dice = 1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)
-    return weights.bce * bce + weights.dice * dice.mean()
+def near_outline(target: Tensor, radius: int) -> Tensor:
+    """float32 [N, H, W], 1 where another label is at most `radius` pixels away, in rows and in columns."""
+    grid, side = target[:, None], 2 * radius + 1
+    highest = F.max_pool2d(grid, side, 1, radius)
+    lowest = -F.max_pool2d(-grid, side, 1, radius)
+    return (highest > lowest).float()[:, 0]
+
+
+def bce_and_dice(logits: Tensor, target: Tensor, weights: Weights, radius: int = 0) -> Tensor:
+    """Weighted BCE + Dice over all pixels of [N, H, W].
+
+    With a radius, the BCE counts the pixels near the outline more. They are few, and without it the masks
+    find the right thing long before its shape; the published criterion samples points there to the same end.
+    """
+    pixel = 1 + weights.edge * near_outline(target, radius) if radius else None
+    bce = F.binary_cross_entropy_with_logits(logits, target, pixel)
+    return weights.bce * bce + weights.dice * dice(logits.flatten(1), target.flatten(1))
 
 
 class Objective(nn.Module):
@@ -53,9 +65,11 @@ class Objective(nn.Module):
     in the text summary; foreground or not at each stride-8 token that leaves the interactor.
     """
 
-    def __init__(self, model: ReferSAM, weights: Weights) -> None:
+    def __init__(self, model: ReferSAM, weights: Weights, criterion: str = "dense") -> None:
         super().__init__()
-        self.model, self.weights = model, weights
+        if criterion not in CRITERIA:
+            raise ValueError(f"unknown criterion {criterion!r}; allowed: {', '.join(CRITERIA)}")
+        self.model, self.weights, self.criterion = model, weights, criterion
         width, text, channels = model.config.vit.width, model.config.text.width, model.config.decoder.width
         self.cell8 = nn.Linear(width, NUM_THINGS)
         self.cell16 = nn.Linear(width, NUM_THINGS)
@@ -85,6 +99,20 @@ class Objective(nn.Module):
         terms = [F.cross_entropy(head(summary), getattr(batch, name)) for name, head in self.words.items()]
         return torch.stack(terms).sum()
 
+    def mask_losses(self, output: Output, target: Tensor) -> dict[str, Tensor]:
+        """`mask` and `coarse`, of the final and the coarse logits."""
+        if self.criterion == "points":
+            terms = point_criterion(output, target)
+            return {
+                "mask": terms["loss_mask"] + terms["loss_dice"],
+                "coarse": terms["loss_mask_aux"] + terms["loss_dice_aux"],
+            }
+        quarter = F.avg_pool2d(target[:, None], 4)[:, 0]
+        return {
+            "mask": bce_and_dice(output.logits, target, self.weights, radius=3),
+            "coarse": bce_and_dice(output.coarse_logits[:, 0], quarter, self.weights, radius=1),
+        }
+
     def forward(self, batch: Batch, joint: bool, auxiliary: float) -> dict[str, Tensor]:
         """Losses by name, `total` the weighted sum of them.
 
@@ -112,12 +140,9 @@ class Objective(nn.Module):
             )
             low_res = model.decoder(image_embeddings, sparse_prompts, mask_prompt)
             target = batch.targets
-            quarter = F.avg_pool2d(target[:, None], 4)[:, 0]
+            losses |= self.mask_losses(Output(model.upsample(low_res), low_res, coarse), target)
             eighth = F.avg_pool2d(target[:, None], 8)[:, 0]
-            final = F.interpolate(low_res, target.shape[-2:], mode="bilinear", align_corners=True)[:, 0]
             grounded = self.grounding(adapter_tokens[:, : eighth[0].numel()]).reshape(eighth.shape)
-            losses["mask"] = bce_and_dice(final, target, weights)
-            losses["coarse"] = bce_and_dice(coarse[:, 0], quarter, weights)
             losses["grounding"] = bce_and_dice(grounded, eighth, weights)
             total = total + losses["mask"] + weights.coarse * losses["coarse"]
             total = total + auxiliary * weights.grounding * losses["grounding"]

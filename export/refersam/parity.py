@@ -28,9 +28,9 @@ from refersam import recipe
 from refersam.criterion import OVERSAMPLING, binary_cross_entropy, dice, point_criterion
 from refersam.model import Output, ReferSAM, preset
 from refersam.model.grid import Grid
+from refersam.stages import MEAN, STD
 
-PIXEL_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
-PIXEL_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+PIXEL_MEAN, PIXEL_STD = np.array(MEAN, dtype=np.float32), np.array(STD, dtype=np.float32)
 
 # Largest absolute error in deviations of the tensor. Float32 against float64 costs the published code up to
 # 1e-4 of the final logits; an independent order of summation is allowed 20 times that.

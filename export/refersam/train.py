@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from refersam import tokenizer
+from refersam.checkpoint import load_sam
 from refersam.data import pool
 from refersam.data.batches import Batches
 from refersam.evaluate import evaluate, of_checkpoint
@@ -66,6 +67,7 @@ class TrainConfig:
     joint: Phase
     label: str = ""
     phrases: int = 4  # a scene
+    criterion: str = "dense"  # or "points", the published one
     weights: Weights = field(default_factory=Weights)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
@@ -143,16 +145,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
 class Run:
     """The state of one training run."""
 
-    def __init__(self, config: TrainConfig, out: Path, device: torch.device, pool_dir: Path) -> None:
+    def __init__(
+        self, config: TrainConfig, out: Path, device: torch.device, pool_dir: Path, sam: Path | None = None
+    ) -> None:
         self.config, self.out, self.device = config, out, device
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         torch.manual_seed(config.seed)
         model = ReferSAM(config.model)
         initialise(model)
+        if sam:
+            load_sam(model, sam)
         model.set_sampler("grid_sample")
         # Channels last makes the convolutions of the prefix 1.3 times as fast on a CPU (30 images/s -> 40).
-        self.objective = Objective(model, config.weights).to(device, memory_format=torch.channels_last)
+        self.objective = Objective(model, config.weights, config.criterion).to(
+            device, memory_format=torch.channels_last
+        )
         self.optimizer = optimizer_for(self.objective, config)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.phase, self.step, self.samples = "prefix", 0, 0
@@ -192,8 +200,9 @@ class Run:
     def start_from(self, path: Path) -> None:
         """Takes over everything but the text encoder from another variant's run."""
         saved = torch.load(path, map_location=self.device, weights_only=True)["objective"]
-        shared = {k: v for k, v in saved.items() if ".text_encoder." not in k}
-        self.objective.load_state_dict(shared, strict=False)
+        own = self.objective.state_dict()
+        text = {k: v for k, v in own.items() if ".text_encoder." in k}
+        self.objective.load_state_dict({k: v for k, v in saved.items() if ".text_encoder." not in k} | text)
         self.average = {k: v.detach().clone() for k, v in self.objective.model.state_dict().items()}
 
     def update_average(self) -> None:
@@ -238,7 +247,8 @@ class Run:
                 losses = forward(batch, name == "joint", auxiliary_at(phase, done))
             self.optimizer.zero_grad(set_to_none=True)
             losses["total"].backward()
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+            # A gradient that is not finite ends the run before it reaches the weights and the checkpoint.
+            norm = nn.utils.clip_grad_norm_(parameters, config.clip, error_if_nonfinite=True)
             self.optimizer.step()
             self.step += 1
             self.samples += a_step
@@ -256,8 +266,6 @@ class Run:
         if self.rank:
             return
         values = {k: round(float(v.detach()), 4) for k, v in losses.items()}
-        if not math.isfinite(values["total"]):
-            raise FloatingPointError(f"the loss is {values['total']} at step {self.step}; lower the rate")
         progress.set_postfix(values, refresh=False)
         fields = [
             "time",
@@ -311,6 +319,9 @@ def main() -> None:
         "--start-from", type=Path, help="state.pt of another variant to take the image side from"
     )
     parser.add_argument(
+        "--sam", type=Path, help="SAM checkpoint of the same size to start the image side from"
+    )
+    parser.add_argument(
         "--val-scenes", type=int, default=100, help="scenes scored at the end (default %(default)s)"
     )
     args = parser.parse_args()
@@ -325,7 +336,7 @@ def main() -> None:
             torch.cuda.set_device(device)
     args.out.mkdir(parents=True, exist_ok=True)
     config = TrainConfig.read(args.config)
-    run = Run(config, args.out, device, args.pool)
+    run = Run(config, args.out, device, args.pool, args.sam)
     if run.resume():
         print(f"resumed {run.phase} at step {run.step}", flush=True)
     elif args.start_from:

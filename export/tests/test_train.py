@@ -1,5 +1,6 @@
 """Training on a pool of a few scenes: what must hold of batches, schedules, checkpoints and a resumed run."""
 
+import csv
 import dataclasses
 import functools
 import math
@@ -14,7 +15,8 @@ from refersam.data import pool
 from refersam.data.batches import EASY_KINDS, NUM_THINGS, Batches, choose
 from refersam.data.expressions import Expression
 from refersam.evaluate import evaluate, of_checkpoint
-from refersam.model import preset
+from refersam.model import Output, ReferSAM, preset
+from refersam.objectives import CRITERIA, Objective, Weights, bce_and_dice, near_outline
 
 SIZE = 64
 
@@ -124,6 +126,90 @@ def test_shipped_configs_build_and_are_one_size(name: str):
     )
 
 
+def test_near_outline_is_a_band_on_both_sides():
+    target = torch.zeros(1, 7, 7)
+    target[:, 2:5, 2:5] = 1
+    band = near_outline(target, 1)[0]
+    assert band[3, 3] == 0, "the inside"
+    assert band[2, 3] == band[1, 3] == 1, "both sides of the outline"
+    assert band[0].sum() == 0, "farther than the radius"
+    assert near_outline(torch.ones(1, 4, 4), 2).sum() == 0, "the frame is no outline"
+
+
+def test_an_error_at_the_outline_costs_more():
+    target = torch.zeros(1, 16, 16)
+    target[:, 4:12, 4:12] = 1
+    logits = 8 * (target - 0.5)
+    at_outline, inside = logits.clone(), logits.clone()
+    at_outline[:, 4, 8] *= -1
+    inside[:, 8, 8] *= -1
+    costs = [float(bce_and_dice(x, target, Weights(), radius=1)) for x in (at_outline, inside)]
+    assert costs[0] > 2 * costs[1]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_both_criteria_fall_when_the_mask_is_right(criterion: str):
+    torch.manual_seed(0)
+    objective = Objective(ReferSAM(preset("tiny", "bert")), Weights(), criterion)
+    target = torch.zeros(2, 32, 32)
+    target[:, 8:24, 8:24] = 1
+    coarse = torch.nn.functional.avg_pool2d(target[:, None], 4)
+    right = Output(10 * (target - 0.5), coarse, 10 * (coarse - 0.5))
+    wrong = Output(-right.logits, coarse, -right.coarse_logits)
+    for name, value in objective.mask_losses(right, target).items():
+        assert value < 0.2 * objective.mask_losses(wrong, target)[name]
+
+
+def test_an_unknown_criterion_is_refused():
+    with pytest.raises(ValueError, match="dense, points"):
+        Objective(ReferSAM(preset("tiny", "bert")), Weights(), "pixels")
+
+
+def test_a_run_may_start_from_sam(pool_dir: Path, tmp_path: Path, config: train.TrainConfig):
+    donor = ReferSAM(config.model)
+    sam = {
+        "image_encoder." + key.removeprefix("vl_adapter.vis_model."): value + 1
+        for key, value in donor.state_dict().items()
+        if key.startswith("vl_adapter.vis_model.")
+    }
+    for ours, theirs in (("sam_prompt_encoder.", "prompt_encoder."), ("sam_mask_decoder.", "mask_decoder.")):
+        sam |= {
+            theirs + key.removeprefix(ours): value
+            for key, value in donor.state_dict().items()
+            if key.startswith(ours)
+        }
+    torch.save(sam, tmp_path / "sam.pth")
+    run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir, tmp_path / "sam.pth")
+    key = "vl_adapter.vis_model.patch_embed.proj.weight"
+    assert torch.equal(run.objective.model.state_dict()[key], donor.state_dict()[key] + 1)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(
+    pool_dir: Path, tmp_path: Path, config: train.TrainConfig
+):
+    run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
+    with torch.no_grad():
+        run.objective.cell8.weight.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="non-finite"):
+        run.run()
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_the_log_has_a_line_every_so_often(
+    pool_dir: Path, tmp_path: Path, config: train.TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(train, "LOG_EVERY", 2)
+    train.Run(config, tmp_path, torch.device("cpu"), pool_dir).run()
+    lines = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [(line["phase"], line["step"]) for line in lines] == [
+        ("prefix", "2"),
+        ("joint", "2"),
+        ("joint", "4"),
+    ]
+    assert lines[0]["mask"] == ""
+    assert float(lines[2]["mask"]) > 0
+
+
 def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "state.pt"
     train.save(path, {"step": 1})
@@ -193,7 +279,7 @@ def test_the_saved_model_is_scored(pool_dir: Path, tmp_path: Path, config: train
     run.run()
     assert all(math.isfinite(float(v.sum())) for v in run.average.values())
     predict, meta = of_checkpoint(tmp_path / "model.pt", torch.device("cpu"))
-    assert meta == config.meta()
+    assert meta == {"tokenizer": "bert-base-uncased", "image_size": SIZE, "max_tokens": 20}
     board = evaluate(predict, encode, meta["image_size"], "val", 2)
     assert board.scores()["all"]["phrases"] == 8
     assert (tmp_path / "log.csv").exists() is False  # fewer steps than a log line

@@ -65,7 +65,7 @@ def label_map(scene: scenes.Scene) -> np.ndarray:
 
 def stretch(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [H, W, 3] -> uint8 [size, size, 3], antialiased bilinear, aspect ratio not kept."""
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _row(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, list[int], str]:
@@ -80,6 +80,7 @@ def _row(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, list[int], 
 def build(out: Path, count: int, size: int, expressions: int, workers: int) -> Iterator[int]:
     """Draws a pool of training scenes into `out` and yields after each one how many are done."""
     out.mkdir(parents=True, exist_ok=True)
+    (out / "pool.json").unlink(missing_ok=True)
     images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, (count, size, size, 3))
     labels = np.lib.format.open_memmap(out / "labels.npy", "w+", np.uint8, (count, size, size))
     things = np.full((count, MAX_OBJECTS), -1, np.int16)
@@ -97,6 +98,10 @@ def build(out: Path, count: int, size: int, expressions: int, workers: int) -> I
 
 def load(folder: Path, size: int) -> Pool:
     """Opens a pool. Raises FileNotFoundError for an unfinished one, ValueError for another picture size."""
+    if not (folder / "pool.json").exists():
+        raise FileNotFoundError(
+            f"{folder} holds no finished pool: python -m refersam.data.pool --out {folder}"
+        )
     about = json.loads((folder / "pool.json").read_text())
     if about["size"] != size:
         raise ValueError(f"{folder} holds pictures of side {about['size']}, the model reads {size}")
