@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,11 @@ func start(t *testing.T, model pipeline.Model, change ...func(*pipeline.Config))
 
 func newSegmenter(t *testing.T, model pipeline.Model, change ...func(*pipeline.Config)) *pipeline.Segmenter {
 	t.Helper()
+	return newSegmenterWithLog(t, model, slog.New(slog.DiscardHandler), change...)
+}
+
+func newSegmenterWithLog(t *testing.T, model pipeline.Model, log *slog.Logger, change ...func(*pipeline.Config)) *pipeline.Segmenter {
+	t.Helper()
 	decoder, err := preprocess.New(preprocess.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +62,7 @@ func newSegmenter(t *testing.T, model pipeline.Model, change ...func(*pipeline.C
 	for _, c := range change {
 		c(&cfg)
 	}
-	s, err := pipeline.New(cfg, decoder, model, slog.New(slog.DiscardHandler))
+	s, err := pipeline.New(cfg, decoder, model, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,6 +364,66 @@ func TestRun_LostAndFound(t *testing.T) {
 		model.SetDown(errAway)
 		time.Sleep(11 * time.Second)
 		expectError(t, s.Ready(), refersam.CodeUnavailable, "")
+	})
+}
+
+// One look that fails costs nothing; three in a row do, and so does one after
+// an inference that failed (TestRun_LostAndFound).
+func TestRun_Patience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		s := newSegmenter(t, model)
+		run(t, s)
+		synctest.Wait()
+
+		model.SetDown(errAway)
+		time.Sleep(10*time.Second + 100*time.Millisecond) // one look has failed, the next comes in 150 ms
+		if err := s.Ready(); err != nil {
+			t.Errorf("after one failed look: %v", err)
+		}
+		model.SetDown(nil)
+		if _, err := s.Segment(t.Context(), ask("red")); err != nil {
+			t.Errorf("after one failed look: %v", err)
+		}
+		time.Sleep(10 * time.Second) // a look succeeds, so that failures count from 0 again
+
+		model.SetDown(errAway)
+		time.Sleep(11 * time.Second)
+		expectError(t, s.Ready(), refersam.CodeUnavailable, "")
+	})
+}
+
+// Why the service is not ready can be read in the log, once for each cause.
+func TestRun_Log(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		var log bytes.Buffer
+		s := newSegmenterWithLog(t, model, slog.New(slog.NewTextHandler(&log, nil)))
+		expectCauses := func(want map[string]int) {
+			t.Helper()
+			synctest.Wait()
+			for cause, times := range want {
+				if got := strings.Count(log.String(), cause); got != times {
+					t.Errorf("%q was logged %d times, want %d:\n%s", cause, got, times, log.String())
+				}
+			}
+		}
+
+		refused := &refersam.Error{Code: refersam.CodeUnavailable, Message: "away", Err: errors.New("dial trition:8001: no such host")}
+		model.SetDown(refused)
+		run(t, s)
+		time.Sleep(time.Minute)
+		expectCauses(map[string]int{"level=WARN": 1, "no such host": 1})
+
+		model.SetDown(&refersam.Error{Code: refersam.CodeNotReady, Message: "still loading"})
+		time.Sleep(time.Minute)
+		expectCauses(map[string]int{"level=WARN": 1, "still loading": 1})
+
+		model.SetDown(nil)
+		time.Sleep(time.Minute)
+		model.SetDown(refused)
+		time.Sleep(time.Minute)
+		expectCauses(map[string]int{"level=WARN": 2, "msg=ready": 1, "the model was lost": 1})
 	})
 }
 

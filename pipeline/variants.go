@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -21,6 +22,13 @@ const (
 
 	retryMin = 250 * time.Millisecond
 	retryMax = time.Second
+
+	// patience is how many looks at the model must fail in a row before a
+	// Segmenter that was ready is no longer.
+	patience = 3
+
+	// maxTold bounds how many causes of failed looks are logged in a row.
+	maxTold = 32
 )
 
 // state is what the Segmenter knows of the served model: either variants and
@@ -44,8 +52,8 @@ type Variant struct {
 }
 
 // Ready returns nil when a request can be answered: every variant is known and
-// has passed a real inference, and the server was there when last seen. Else
-// it returns a *refersam.Error that says why not.
+// has passed a real inference, and the server is not lost (see Run). Else it
+// returns a *refersam.Error that says why not.
 func (s *Segmenter) Ready() error {
 	if err := s.state.Load().err; err != nil {
 		return err
@@ -105,10 +113,16 @@ func (s *Segmenter) Learn(ctx context.Context) error { return s.learn(ctx, false
 // ends; then it returns nil. A model or a split that this program cannot work
 // with ends it at once with an error, as long as it has never been ready;
 // later such a change only makes the Segmenter not ready. Call it once.
+//
+// What was learnt is kept while one look at the model fails: the model counts
+// as lost when patience looks in a row have failed, or the one that followed a
+// failed inference. Every cause is logged once until a look succeeds.
 func (s *Segmenter) Run(ctx context.Context) error {
 	var (
 		wasReady bool // since Run began
 		doubted  bool
+		failures int // in a row
+		told     = make(map[string]bool)
 		retry    = retryMin
 	)
 	for {
@@ -118,11 +132,19 @@ func (s *Segmenter) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			wasReady, retry = true, retryMin
+			wasReady, failures, retry = true, 0, retryMin
+			clear(told)
 		case !wasReady && !passing(err):
 			return err
 		default:
-			s.lose(err, wasReady)
+			if cause := err.Error(); !told[cause] && len(told) < maxTold {
+				told[cause] = true
+				s.log.Log(ctx, severity(err), "cannot learn the model", "cause", cause)
+			}
+			failures++
+			if doubted || failures >= patience || s.Ready() != nil {
+				s.lose(err, wasReady)
+			}
 			wait, retry = retry, min(2*retry, retryMax)
 		}
 		if doubted = s.pause(ctx, wait); ctx.Err() != nil {
@@ -229,6 +251,15 @@ func (s *Segmenter) splitOver(variants []string) (experiment.Split, error) {
 		}
 	}
 	return split, nil
+}
+
+// severity is how an error of a look at the model is logged: that it loads is
+// as it should be.
+func severity(err error) slog.Level {
+	if refersam.ErrorCode(err) == refersam.CodeNotReady {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
 }
 
 // passing reports whether an error of the model may go away by itself.
