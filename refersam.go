@@ -62,12 +62,19 @@ type Request struct {
 	// Unit is whom a variant sticks to: the same unit gets the same variant as
 	// long as the split stays the same.
 	Unit string
+	// Encode, if there is one, is called once for each result as soon as its
+	// mask is made, with the index of the phrase, and for several results at
+	// once. The mask is dropped thereafter: Result.Mask is nil in the Response.
+	// So the masks of a request are never all in memory. Its error ends the
+	// request.
+	Encode func(i int, r *Result) error
 }
 
 // Result is what one phrase means.
 type Result struct {
 	PhraseID string
-	// Mask has the size of the picture after orientation.
+	// Mask has the size of the picture after orientation. It is nil when
+	// Request.Encode has seen it.
 	Mask *Mask
 	// Score is the mean foreground probability over the mask's foreground, in
 	// [0, 1]; 0 for an empty mask. It is not calibrated.

@@ -19,12 +19,13 @@ type Config struct {
 	// MaxPhraseBytes is how long one phrase may be, in bytes of UTF-8 after
 	// normalising. Default 1,000.
 	MaxPhraseBytes int `env:"REFERSAM_MAX_PHRASE_BYTES"`
-	// MaxMaskPixels bounds the memory of one answer: the pixels of the picture
-	// times the number of phrases, one byte each. Default 268,435,456.
+	// MaxMaskPixels bounds what one answer takes, in work and for a caller who
+	// keeps the masks in bytes: the pixels of the picture times the number of
+	// phrases. Default 268,435,456.
 	MaxMaskPixels int `env:"REFERSAM_MAX_MASK_PIXELS"`
 	// Workers is how many CPU-bound steps (decode and resize of a picture,
-	// upsampling of a mask) run at once over all requests. Default 0, the
-	// number of CPUs.
+	// upsampling and encoding of a mask) run at once over all requests, and so
+	// how many masks there are at once. Default 0, the number of CPUs.
 	Workers int `env:"REFERSAM_WORKERS"`
 	// RefreshInterval is how often the served models are looked at again, so
 	// that a new checkpoint or a lost server is noticed. Default 10s.

@@ -6,7 +6,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -93,7 +92,7 @@ func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refers
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.segment(ctx, v, req.Image, phrases)
+	resp, err := s.segment(ctx, v, req, phrases)
 	switch {
 	case err == nil:
 		return resp, nil
@@ -109,73 +108,92 @@ func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refers
 	return nil, err
 }
 
-func (s *Segmenter) segment(ctx context.Context, v *variant, image []byte, phrases []refersam.Phrase) (*refersam.Response, error) {
+func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Request, phrases []refersam.Phrase) (*refersam.Response, error) {
 	var (
-		size   = v.contract.ImageSize
-		resp   = &refersam.Response{Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version}
-		rows   = make([]triton.Row, len(phrases))
-		pixels []uint8
+		resp = &refersam.Response{Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version}
+		rows = make([]triton.Row, len(phrases))
 	)
 	resp.Results = make([]refersam.Result, len(phrases))
-
-	before, beforeCtx := errgroup.WithContext(ctx)
-	before.Go(func() error {
-		return s.onCPU(beforeCtx, func() error {
-			picture, err := s.decoder.Decode(beforeCtx, image)
-			if err != nil {
-				return at("/image", err)
-			}
-			resp.Width, resp.Height = picture.Width, picture.Height
-			if most := s.cfg.MaxMaskPixels / (picture.Width * picture.Height); most < len(phrases) {
-				return &refersam.Error{
-					Code: refersam.CodeImageTooLarge,
-					Message: fmt.Sprintf("A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.",
-						picture.Width, picture.Height, most, len(phrases)),
-					Field: "/image",
-				}
-			}
-			pixels = preprocess.Resize(picture, size, size)
-			return nil
-		})
-	})
 	for i, p := range phrases {
 		encoding := v.tokenizer.Encode(p.Text)
 		rows[i].IDs, rows[i].Mask = encoding.IDs, encoding.Mask
 		resp.Results[i] = refersam.Result{PhraseID: p.ID, Tokens: encoding.Tokens, Limit: v.contract.MaxTokens}
 	}
-	if err := before.Wait(); err != nil {
-		return nil, err
+	picture, err := s.read(ctx, req.Image, len(phrases), v.contract.ImageSize)
+	if err != nil {
+		return nil, at("/image", err)
 	}
+	resp.Width, resp.Height = picture.width, picture.height
 	for i := range rows {
-		rows[i].Pixels = pixels
+		rows[i].Pixels = picture.pixels
 	}
 
-	after, ctx := errgroup.WithContext(ctx)
+	g, ctx := errgroup.WithContext(ctx)
 	for start := 0; start < len(rows); start += v.contract.MaxBatch {
 		end := min(start+v.contract.MaxBatch, len(rows))
-		after.Go(func() error {
+		g.Go(func() error {
 			logits, err := s.model.Infer(ctx, &v.contract, rows[start:end])
 			if err != nil {
 				return err
 			}
 			for i, l := range logits {
-				after.Go(func() error {
+				g.Go(func() error {
 					return s.onCPU(ctx, func() error {
 						threshold := phrases[start+i].Threshold
 						if threshold == 0 {
 							threshold = v.contract.Threshold
 						}
-						return finish(&resp.Results[start+i], l, resp.Width, resp.Height, threshold)
+						r := &resp.Results[start+i]
+						if err := finish(r, l, resp.Width, resp.Height, threshold); err != nil || req.Encode == nil {
+							return err
+						}
+						if err := ctx.Err(); err != nil {
+							return err
+						}
+						defer func() { r.Mask = nil }()
+						return req.Encode(start+i, r)
 					})
 				})
 			}
 			return nil
 		})
 	}
-	if err := after.Wait(); err != nil {
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	return resp, nil
+}
+
+// input is a picture as the model reads it, and its own size.
+type input struct {
+	pixels        []uint8
+	width, height int
+}
+
+// read decodes a picture that is asked the given number of phrases and
+// stretches it to size × size pixels. It waits for memory before it takes a
+// place on the CPU, so that who waits keeps nobody from working.
+func (s *Segmenter) read(ctx context.Context, image []byte, phrases, size int) (*input, error) {
+	encoded, err := s.decoder.Open(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	defer encoded.Close()
+	var in input
+	in.width, in.height = encoded.Size()
+	if most := s.cfg.MaxMaskPixels / (in.width * in.height); most < phrases {
+		return nil, refersam.Errorf(refersam.CodeImageTooLarge, "A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.",
+			in.width, in.height, most, phrases)
+	}
+	err = s.onCPU(ctx, func() error {
+		picture, err := encoded.Decode(ctx)
+		if err != nil {
+			return err
+		}
+		in.pixels = preprocess.Resize(picture, size, size)
+		return nil
+	})
+	return &in, err
 }
 
 // finish turns one row of logits into the rest of a result.

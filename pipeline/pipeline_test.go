@@ -251,6 +251,115 @@ func TestSegment_MaskMemory(t *testing.T) {
 	expectError(t, err, refersam.CodeImageTooLarge, "/image")
 }
 
+// Masks are handed over one by one and dropped, and no more of them are made
+// once nobody wants them.
+func TestSegment_Encode(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"), func(c *pipeline.Config) { c.Workers = 1 })
+	req := ask("red", "blue", "green", "red", "blue")
+	areas := make([]int, len(req.Phrases))
+	req.Encode = func(i int, r *refersam.Result) error {
+		for _, v := range r.Mask.Pix {
+			areas[i] += int(v)
+		}
+		return nil
+	}
+	resp, err := s.Segment(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range resp.Results {
+		if r.Mask != nil || r.Area != areas[i] || (r.Area > 0) != (i != 2) {
+			t.Errorf("%d: area %d, the mask that was handed over has %d; kept: %t", i, r.Area, areas[i], r.Mask != nil)
+		}
+	}
+
+	full := errors.New("disk full")
+	req.Encode = func(int, *refersam.Result) error { return full }
+	if _, err := s.Segment(t.Context(), req); !errors.Is(err, full) {
+		t.Errorf("error %v, want that of Encode", err)
+	}
+
+	ctx, leave := context.WithCancel(t.Context())
+	calls := 0
+	req.Encode = func(int, *refersam.Result) error {
+		calls++
+		leave()
+		return nil
+	}
+	if _, err := s.Segment(ctx, req); !errors.Is(err, context.Canceled) || calls != 1 {
+		t.Errorf("%d masks were encoded, want 1 before the caller left: %v", calls, err)
+	}
+}
+
+// A picture that waits for memory keeps no place on the CPU from others.
+func TestSegment_WaitsWithoutCPU(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := preprocess.DefaultConfig()
+		limits.MaxPixels, limits.DecodeMemory = 320*240, 160<<20
+		decoder, err := preprocess.New(limits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := pipeline.DefaultConfig()
+		cfg.Workers = 1
+		model := pipelinetest.NewColourModel("bert")
+		s, err := pipeline.New(cfg, decoder, model, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, s)
+		synctest.Wait()
+
+		proceed := make(chan struct{})
+		model.SetBefore(func(context.Context) error {
+			<-proceed
+			return nil
+		})
+		first, second := make(chan error, 1), make(chan error, 1)
+		segment := func(done chan<- error) {
+			_, err := s.Segment(t.Context(), ask("red"))
+			done <- err
+		}
+		go segment(first)
+		synctest.Wait() // it has been decoded
+
+		var held []*preprocess.Encoded
+		picture := pipelinetest.Squares()
+		for {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			e, err := decoder.Open(ctx, picture)
+			cancel()
+			if err != nil {
+				break
+			}
+			held = append(held, e)
+		}
+		go segment(second)
+		synctest.Wait()
+		close(proceed)
+		synctest.Wait()
+		select {
+		case err := <-first:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("a request that needs only the CPU waits for one that needs memory")
+		}
+		select {
+		case err := <-second:
+			t.Errorf("all memory is taken, and it is answered: %v", err)
+		default:
+		}
+		for _, e := range held {
+			e.Close()
+		}
+		if err := <-second; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestSegment_Split(t *testing.T) {
 	count := func(s *pipeline.Segmenter) map[string]int {
 		n := make(map[string]int)

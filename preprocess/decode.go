@@ -35,7 +35,8 @@ type source struct {
 	bytesPerPixel int
 	overhead      int64
 	// decode draws all pixels on a canvas of width × height. It stops soon
-	// after ctx ends.
+	// after ctx ends, except in a lossy WebP: its codec reads all data before
+	// it decodes any.
 	decode func(ctx context.Context, dst *canvas) error
 }
 
@@ -91,34 +92,34 @@ func New(cfg Config) (*Decoder, error) {
 	return &Decoder{cfg: cfg, memory: semaphore.NewWeighted(cfg.DecodeMemory)}, nil
 }
 
-// Decode returns the pixels of an encoded picture: upright, RGB, alpha
-// dropped; of an animation the first frame on its canvas.
+// Open reads the header of an encoded picture and reserves the memory that
+// decoding will take. It waits while other pictures take all of
+// Config.DecodeMemory, so call it while holding nothing that they need. The
+// memory is the caller's until Close; data must not change until then.
 //
-// It waits while other pictures take all of Config.DecodeMemory. Every error
-// is a *refersam.Error about the field "image": CodeUnsupportedMedia when data
-// is in no accepted format, CodeImageTooLarge when it is beyond a limit,
-// CodeInvalidImage when it is empty, cut off or broken, and
-// CodeDeadlineExceeded when ctx ended first (errors.Is tells its cause).
-func (d *Decoder) Decode(ctx context.Context, data []byte) (*refersam.Picture, error) {
+// Every error of Open and Decode is a *refersam.Error about the field "image":
+// CodeUnsupportedMedia when data is in no accepted format, CodeImageTooLarge
+// when it is beyond a limit, CodeInvalidImage when it is empty, cut off or
+// broken, and CodeDeadlineExceeded when ctx ended first (errors.Is tells its
+// cause).
+func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
 	if len(data) == 0 {
-		return nil, fail(refersam.CodeInvalidImage, nil, "the picture is empty (0 bytes)")
+		return nil, fail(refersam.CodeInvalidImage, nil, "The picture is empty (0 bytes).")
 	}
 	if int64(len(data)) > d.cfg.MaxBytes {
 		return nil, fail(refersam.CodeImageTooLarge, nil,
-			"the picture has %d bytes; at most %d are accepted", len(data), d.cfg.MaxBytes)
+			"The picture has %d bytes; at most %d are accepted.", len(data), d.cfg.MaxBytes)
 	}
 	for _, f := range formats {
 		if f.magic(data) {
-			return d.decode(ctx, f.name, f.open, data)
+			return d.reserve(ctx, f.name, f.open, data)
 		}
 	}
 	return nil, fail(refersam.CodeUnsupportedMedia, nil,
-		"this is not a picture in an accepted format; send JPEG, PNG, WebP or GIF")
+		"This is not a picture in an accepted format; send JPEG, PNG, WebP or GIF.")
 }
 
-func (d *Decoder) decode(ctx context.Context, name string, open func([]byte) (*source, error), data []byte) (
-	*refersam.Picture, error,
-) {
+func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte) (*source, error), data []byte) (*Encoded, error) {
 	var src *source
 	err := guard(func() (err error) {
 		src, err = open(data)
@@ -130,33 +131,56 @@ func (d *Decoder) decode(ctx context.Context, name string, open func([]byte) (*s
 	if err := d.checkSize(src.width, src.height); err != nil {
 		return nil, err
 	}
-
 	// Padding can lift a picture at every limit above the whole: it takes all.
 	need := min(src.memory(), d.cfg.DecodeMemory)
 	if err := d.memory.Acquire(ctx, need); err != nil {
 		return nil, late(err)
 	}
-	defer d.memory.Release(need)
+	return &Encoded{format: name, src: src, release: func() { d.memory.Release(need) }}, nil
+}
 
-	dst := newCanvas(src.width, src.height, src.orientation)
-	if err := guard(func() error { return src.decode(ctx, dst) }); err != nil {
+// Encoded is a picture whose header has been read and for which memory is
+// reserved.
+type Encoded struct {
+	format  string
+	src     *source
+	release func()
+}
+
+// Size returns width and height of the upright picture in pixels.
+func (e *Encoded) Size() (width, height int) {
+	if e.src.orientation.transposed() {
+		return e.src.height, e.src.width
+	}
+	return e.src.width, e.src.height
+}
+
+// Decode returns the pixels: upright, RGB, alpha dropped; of an animation the
+// first frame on its canvas. They fit in the reserved memory.
+func (e *Encoded) Decode(ctx context.Context) (*refersam.Picture, error) {
+	dst := newCanvas(e.src.width, e.src.height, e.src.orientation)
+	if err := guard(func() error { return e.src.decode(ctx, dst) }); err != nil {
 		if ctx.Err() != nil {
 			return nil, late(ctx.Err())
 		}
-		return nil, broken(name, err)
+		return nil, broken(e.format, err)
 	}
 	return dst.picture(), nil
 }
 
+// Close gives the memory back. Call it once, when the decoded picture is of no
+// more use either.
+func (e *Encoded) Close() { e.release() }
+
 func (d *Decoder) checkSize(width, height int) error {
 	switch {
 	case width < 1 || height < 1:
-		return fail(refersam.CodeInvalidImage, nil, "the picture claims to be %d×%d pixels", width, height)
+		return fail(refersam.CodeInvalidImage, nil, "The picture claims to be %d×%d pixels.", width, height)
 	case width > d.cfg.MaxSide || height > d.cfg.MaxSide:
 		return fail(refersam.CodeImageTooLarge, nil,
-			"the picture is %d×%d pixels; each side may have at most %d", width, height, d.cfg.MaxSide)
+			"The picture is %d×%d pixels; each side may have at most %d.", width, height, d.cfg.MaxSide)
 	case int64(width)*int64(height) > int64(d.cfg.MaxPixels):
-		return fail(refersam.CodeImageTooLarge, nil, "the picture is %d×%d = %d pixels; at most %d are accepted",
+		return fail(refersam.CodeImageTooLarge, nil, "The picture is %d×%d = %d pixels; at most %d are accepted.",
 			width, height, int64(width)*int64(height), d.cfg.MaxPixels)
 	}
 	return nil
@@ -178,7 +202,7 @@ func fail(code refersam.Code, cause error, format string, args ...any) *refersam
 }
 
 func late(cause error) *refersam.Error {
-	return fail(refersam.CodeDeadlineExceeded, cause, "the picture was not decoded in time")
+	return fail(refersam.CodeDeadlineExceeded, cause, "The picture was not decoded in time.")
 }
 
 // broken tells a valid picture that no codec here can read from an invalid one.
@@ -189,9 +213,9 @@ func broken(name string, cause error) *refersam.Error {
 	)
 	if errors.As(cause, &jpegUnsupported) || errors.As(cause, &pngUnsupported) || errors.Is(cause, errUnsupported) {
 		return fail(refersam.CodeUnsupportedMedia, cause,
-			"this %s uses a feature that is not supported; save it as a plain PNG or JPEG", name)
+			"This %s uses a feature that is not supported; save it as a plain PNG or JPEG.", name)
 	}
-	return fail(refersam.CodeInvalidImage, cause, "the %s is cut off or broken", name)
+	return fail(refersam.CodeInvalidImage, cause, "The %s is cut off or broken.", name)
 }
 
 // contextReader fails with the context's error once that has ended, which

@@ -62,7 +62,7 @@ func pngOfSize(t testing.TB, width, height uint32) []byte {
 	return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
 }
 
-func TestDecoder_Decode_Err(t *testing.T) {
+func TestDecode_Err(t *testing.T) {
 	var (
 		jpg      = readFile(t, "testdata/decode/420.jpg")
 		png      = readFile(t, "testdata/decode/rgb.png")
@@ -130,7 +130,7 @@ func TestDecoder_Decode_Err(t *testing.T) {
 			d := newDecoder(t, preprocess.DefaultConfig())
 			var before, behind runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := d.Decode(context.Background(), tt.data)
+			_, err := decode(context.Background(), d, tt.data)
 			runtime.ReadMemStats(&behind)
 
 			var e *refersam.Error
@@ -149,16 +149,16 @@ func TestDecoder_Decode_Err(t *testing.T) {
 }
 
 // Cutting a file anywhere gives an error or, near the end, the picture.
-func TestDecoder_Decode_Truncated(t *testing.T) {
+func TestDecode_Truncated(t *testing.T) {
 	d := newDecoder(t, preprocess.DefaultConfig())
 	for name, data := range encoded(t) {
 		t.Run(name, func(t *testing.T) {
-			whole, err := d.Decode(context.Background(), data)
+			whole, err := decode(context.Background(), d, data)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for n := 12; n < len(data); n += 1 + len(data)/500 {
-				got, err := d.Decode(context.Background(), data[:n])
+				got, err := decode(context.Background(), d, data[:n])
 				if err != nil {
 					if code := refersam.ErrorCode(err); code != refersam.CodeInvalidImage {
 						t.Fatalf("first %d of %d bytes: %v", n, len(data), err)
@@ -177,17 +177,17 @@ func TestDecoder_Decode_Truncated(t *testing.T) {
 }
 
 // What follows a picture does not matter, as in a JPEG with a film behind it.
-func TestDecoder_Decode_TrailingBytes(t *testing.T) {
+func TestDecode_TrailingBytes(t *testing.T) {
 	d := newDecoder(t, preprocess.DefaultConfig())
 	for name, data := range encoded(t) {
 		if name == "noend.jpg" {
 			continue
 		}
-		want, err := d.Decode(context.Background(), data)
+		want, err := decode(context.Background(), d, data)
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		got, err := d.Decode(context.Background(), append(bytes.Clone(data), "trailing bytes"...))
+		got, err := decode(context.Background(), d, append(bytes.Clone(data), "trailing bytes"...))
 		if err != nil {
 			t.Error(name, err)
 			continue
@@ -199,7 +199,7 @@ func TestDecoder_Decode_TrailingBytes(t *testing.T) {
 }
 
 // A broken EXIF block does not cost the picture.
-func TestDecoder_Decode_BrokenEXIF(t *testing.T) {
+func TestDecode_BrokenEXIF(t *testing.T) {
 	d := newDecoder(t, preprocess.DefaultConfig())
 	data := readFile(t, "testdata/decode/exif6.jpg")
 	tiff := after(t, data, "Exif\x00\x00")
@@ -211,7 +211,7 @@ func TestDecoder_Decode_BrokenEXIF(t *testing.T) {
 		"orientation 0":      patch(data, tiff+8+2+8, 0, 0),
 		"orientation a text": patch(data, tiff+8+2+2, 0, 2),
 	} {
-		got, err := d.Decode(context.Background(), broken)
+		got, err := decode(context.Background(), d, broken)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -222,7 +222,7 @@ func TestDecoder_Decode_BrokenEXIF(t *testing.T) {
 	}
 }
 
-func TestDecoder_Decode_Limits(t *testing.T) {
+func TestDecode_Limits(t *testing.T) {
 	data := readFile(t, "testdata/decode/rgb.png") // 13×9
 	for _, tt := range []struct {
 		name   string
@@ -238,7 +238,7 @@ func TestDecoder_Decode_Limits(t *testing.T) {
 			cfg := preprocess.DefaultConfig()
 			cfg.MaxBytes, cfg.MaxPixels, cfg.MaxSide = int64(len(data)), 13*9, 13
 			tt.change(&cfg)
-			_, err := newDecoder(t, cfg).Decode(context.Background(), data)
+			_, err := decode(context.Background(), newDecoder(t, cfg), data)
 			if got := refersam.ErrorCode(err); got != tt.code {
 				t.Errorf("got %v, want code %q", err, tt.code)
 			}
@@ -260,7 +260,7 @@ func (g gate) Err() error {
 	return g.Context.Err()
 }
 
-func TestDecoder_Decode_WaitsForMemory(t *testing.T) {
+func TestDecode_WaitsForMemory(t *testing.T) {
 	data := readFile(t, "testdata/decode/rgb.png")
 	d := newDecoder(t, preprocess.DefaultConfig())
 	d.SetMemory(1) // whatever is decoded takes all
@@ -268,14 +268,14 @@ func TestDecoder_Decode_WaitsForMemory(t *testing.T) {
 	open, reached := make(chan struct{}), make(chan struct{})
 	first := make(chan error, 1)
 	go func() {
-		_, err := d.Decode(gate{context.Background(), sync.OnceFunc(func() { close(reached) }), open}, data)
+		_, err := decode(gate{context.Background(), sync.OnceFunc(func() { close(reached) }), open}, d, data)
 		first <- err
 	}()
 	<-reached
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
-	_, err := d.Decode(ctx, data)
+	_, err := decode(ctx, d, data)
 	if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("while memory is taken: %v", err)
 	}
@@ -283,17 +283,17 @@ func TestDecoder_Decode_WaitsForMemory(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Errorf("first picture: %v", err)
 	}
-	if _, err := d.Decode(context.Background(), data); err != nil {
+	if _, err := decode(context.Background(), d, data); err != nil {
 		t.Errorf("once memory is free: %v", err)
 	}
 }
 
-func TestDecoder_Decode_Canceled(t *testing.T) {
+func TestDecode_Canceled(t *testing.T) {
 	d := newDecoder(t, preprocess.DefaultConfig())
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for name, data := range encoded(t) {
-		_, err := d.Decode(ctx, data)
+		_, err := decode(ctx, d, data)
 		if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded || !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -312,20 +312,24 @@ func TestGuard(t *testing.T) {
 }
 
 func TestConfig_Validate(t *testing.T) {
-	if err := preprocess.DefaultConfig().Validate(); err != nil {
+	cfg := preprocess.DefaultConfig()
+	if err := cfg.Validate(); err != nil {
 		t.Errorf("defaults: %v", err)
 	}
-	for field, change := range map[string]func(*preprocess.Config){
-		"MaxBytes":     func(c *preprocess.Config) { c.MaxBytes = 0 },
-		"MaxPixels":    func(c *preprocess.Config) { c.MaxPixels = -1 },
-		"MaxSide":      func(c *preprocess.Config) { c.MaxSide = 0 },
-		"DecodeMemory": func(c *preprocess.Config) { c.DecodeMemory = 27 * 50_000_000 },
-	} {
-		cfg := preprocess.DefaultConfig()
-		change(&cfg)
-		if _, err := preprocess.New(cfg); err == nil || !strings.Contains(err.Error(), field) {
-			t.Errorf("%s out of range: error %v", field, err)
+	bad := preprocess.Config{MaxPixels: 50_000_000, DecodeMemory: 27 * 50_000_000}
+	err := bad.Validate()
+	for _, name := range []string{"MAX_IMAGE_BYTES", "MAX_IMAGE_SIDE", "DECODE_MEMORY_BYTES"} {
+		if err == nil || !strings.Contains(err.Error(), "REFERSAM_"+name) {
+			t.Errorf("%v does not name REFERSAM_%s", err, name)
 		}
+	}
+	if err != nil && strings.Contains(err.Error(), "REFERSAM_MAX_IMAGE_PIXELS must") {
+		t.Errorf("%v blames what is in range", err)
+	}
+	bad = preprocess.DefaultConfig()
+	bad.MaxPixels = -1
+	if _, err := preprocess.New(bad); err == nil || !strings.Contains(err.Error(), "REFERSAM_MAX_IMAGE_PIXELS must") {
+		t.Errorf("a negative number of pixels: %v", err)
 	}
 }
 
@@ -371,7 +375,7 @@ func FuzzDecode(f *testing.F) {
 	cfg.MaxBytes, cfg.MaxPixels, cfg.MaxSide = 1<<16, 1<<16, 1<<10
 	d := newDecoder(f, cfg)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := d.Decode(context.Background(), data)
+		p, err := decode(context.Background(), d, data)
 		if err != nil {
 			var e *refersam.Error
 			if !errors.As(err, &e) || e.Field != "image" || e.Message == "" {

@@ -24,7 +24,7 @@ type Config struct {
 	Log        LogConfig
 	Gateway    gateway.Config
 	Pipeline   pipeline.Config
-	Preprocess preprocess.Config `envPrefix:"REFERSAM_"`
+	Preprocess preprocess.Config
 	Triton     triton.Config
 	Local      triton.LocalConfig
 
@@ -77,25 +77,24 @@ type variable struct {
 // variables lists all values in the order of their declaration.
 func (c *Config) variables() []variable {
 	var list []variable
-	var visit func(v reflect.Value, prefix string)
-	visit = func(v reflect.Value, prefix string) {
+	var visit func(v reflect.Value)
+	visit = func(v reflect.Value) {
 		for field, value := range v.Fields() {
 			name := field.Tag.Get("env")
 			switch {
 			case name == "-":
 			case name != "":
-				name = prefix + name
 				source := "default"
 				if _, set := c.environ[name]; set {
 					source = "environment"
 				}
 				list = append(list, variable{name, format(value), source})
 			case field.IsExported() && field.Type.Kind() == reflect.Struct:
-				visit(value, prefix+field.Tag.Get("envPrefix"))
+				visit(value)
 			}
 		}
 	}
-	visit(reflect.ValueOf(*c), "")
+	visit(reflect.ValueOf(*c))
 	return list
 }
 
