@@ -81,8 +81,8 @@ type Warning struct {
 
 const warningTruncated = "phrase_truncated"
 
-// NewAnswer writes every mask of resp in the given formats.
-func NewAnswer(requestID string, resp *refersam.Response, formats ...string) (*Answer, error) {
+// NewAnswer writes resp with the masks of its results.
+func NewAnswer(requestID string, resp *refersam.Response, masks []AnswerMasks) *Answer {
 	a := &Answer{
 		RequestID: requestID,
 		Image:     AnswerImage{resp.Width, resp.Height},
@@ -91,10 +91,6 @@ func NewAnswer(requestID string, resp *refersam.Response, formats ...string) (*A
 	}
 	for i := range resp.Results {
 		r := &resp.Results[i]
-		masks, err := encode(r.Mask, formats)
-		if err != nil {
-			return nil, err
-		}
 		a.Results[i] = AnswerResult{
 			PromptID: r.PhraseID,
 			Status:   Status(r),
@@ -102,13 +98,13 @@ func NewAnswer(requestID string, resp *refersam.Response, formats ...string) (*A
 			Empty:    r.Empty(),
 			Area:     r.Area,
 			BBox:     [4]int{r.Box.X, r.Box.Y, r.Box.W, r.Box.H},
-			Masks:    masks,
+			Masks:    masks[i],
 		}
 		if r.Truncated() {
 			a.Warnings = append(a.Warnings, Warning{warningTruncated, i, r.Tokens, r.Limit})
 		}
 	}
-	return a, nil
+	return a
 }
 
 // Status is the word for a result: "ok" or "empty".
@@ -119,7 +115,8 @@ func Status(r *refersam.Result) string {
 	return "ok"
 }
 
-func encode(mask *refersam.Mask, formats []string) (AnswerMasks, error) {
+// EncodeMask writes a mask in the given formats.
+func EncodeMask(mask *refersam.Mask, formats ...string) (AnswerMasks, error) {
 	var masks AnswerMasks
 	for _, format := range formats {
 		switch format {

@@ -18,6 +18,11 @@ type Config struct {
 	// MaxInFlight is how many requests for masks are worked on at once, reading
 	// their bodies included; more are refused. Default 64.
 	MaxInFlight int `env:"REFERSAM_MAX_IN_FLIGHT"`
+	// BodyMemory is how many bytes of memory the bodies of all requests under
+	// way may take together, three for each byte that a client announces;
+	// further ones wait for RequestTimeout at most. A body that takes more than
+	// all of it has it alone. Default 536870912 (512 MiB).
+	BodyMemory int64 `env:"REFERSAM_BODY_MEMORY_BYTES"`
 	// ReadHeaderTimeout is how long a client may take to send the headers of a
 	// request. Default 5s.
 	ReadHeaderTimeout time.Duration `env:"REFERSAM_READ_HEADER_TIMEOUT"`
@@ -44,6 +49,7 @@ func DefaultConfig() Config {
 		Listen:            "127.0.0.1:8080",
 		RequestTimeout:    30 * time.Second,
 		MaxInFlight:       64,
+		BodyMemory:        512 << 20,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -60,6 +66,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxInFlight <= 0 {
 		errs = append(errs, errors.New("REFERSAM_MAX_IN_FLIGHT must be positive"))
+	}
+	if c.BodyMemory <= 0 {
+		errs = append(errs, errors.New("REFERSAM_BODY_MEMORY_BYTES must be positive"))
 	}
 	for _, positive := range []struct {
 		name  string

@@ -14,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/pipeline"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -40,6 +41,7 @@ type Gateway struct {
 	segmenter Segmenter
 	log       *slog.Logger
 	engine    *gin.Engine
+	bodies    *semaphore.Weighted // bytes of memory for bodies under way
 	stopping  atomic.Bool
 }
 
@@ -53,7 +55,14 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, maxImage: maxImage, segmenter: segmenter, log: log, engine: gin.New()}
+	g := &Gateway{
+		cfg:       cfg,
+		maxImage:  maxImage,
+		segmenter: segmenter,
+		log:       log,
+		engine:    gin.New(),
+		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
+	}
 	e := g.engine
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false

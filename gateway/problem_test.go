@@ -293,6 +293,30 @@ func TestOverload(t *testing.T) {
 	decode(t, s.do(form(part{"image", picture}, part{"phrase", "red"})))
 }
 
+// Bodies share a bound: one that would exceed it waits its turn, but not for
+// ever.
+func TestBodyMemory(t *testing.T) {
+	s := start(t, func(c *gateway.Config) {
+		c.BodyMemory = 1 // whatever is read takes all
+		c.RequestTimeout = 500 * time.Millisecond
+	})
+	body, client := io.Pipe()
+	req := form(part{"image", picture}, part{"phrase", "red"})
+	req.Body = body
+	first := make(chan *httptest.ResponseRecorder)
+	go func() { first <- s.do(req) }()
+	if _, err := client.Write([]byte("-")); err != nil { // it is being read
+		t.Fatal(err)
+	}
+	expectProblem(t, s.do(form(part{"image", picture}, part{"phrase", "red"})), http.StatusServiceUnavailable, "overloaded", "")
+
+	third := make(chan *httptest.ResponseRecorder)
+	go func() { third <- s.do(form(part{"image", picture}, part{"phrase", "red"})) }()
+	client.CloseWithError(io.ErrUnexpectedEOF)
+	expectProblem(t, <-first, http.StatusBadRequest, "malformed_request", "")
+	decode(t, <-third)
+}
+
 // panicking is a Segmenter with a bug.
 type panicking struct{ gateway.Segmenter }
 

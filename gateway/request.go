@@ -23,7 +23,31 @@ const (
 	maxParts = 512
 	// bodySlack is what a body may hold besides its picture.
 	bodySlack = 1 << 20
+	// bodyCost is how many bytes of memory a byte of a body takes at most: a
+	// growing buffer is up to two beside the one that it replaces, and base64
+	// is decoded beside it.
+	bodyCost = 3
 )
+
+// maxBody is the size of the largest body of a media type that is read, in
+// bytes: maxImage of picture, in base64 if it is JSON, and the rest.
+func maxBody(mediaType string, maxImage int64) int64 {
+	if mediaType == mediaJSON {
+		return (maxImage+2)/3*4 + bodySlack
+	}
+	return maxImage + bodySlack
+}
+
+// bodyMemory is how many bytes of memory reading a request's body takes at
+// most.
+func bodyMemory(r *http.Request, maxImage int64) int64 {
+	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	size := maxBody(mediaType, maxImage)
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength)
+	}
+	return bodyCost * size
+}
 
 // segmentRequest is a request for masks, however it was written.
 type segmentRequest struct {
@@ -46,10 +70,10 @@ func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segm
 	var req *segmentRequest
 	switch {
 	case err == nil && mediaType == "multipart/form-data":
-		r.Body = http.MaxBytesReader(w, r.Body, maxImage+bodySlack)
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody(mediaType, maxImage))
 		req, err = parseForm(r, maxImage)
-	case err == nil && mediaType == "application/json":
-		r.Body = http.MaxBytesReader(w, r.Body, (maxImage+2)/3*4+bodySlack)
+	case err == nil && mediaType == mediaJSON:
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody(mediaType, maxImage))
 		req, err = parseJSON(r.Body, maxImage)
 	default:
 		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data or application/json.")

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/postprocess"
 )
 
 const (
@@ -25,6 +23,11 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if form == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s or %s.", mediaJSON, mediaPNG)
 	}
+	release, err := g.reserveBody(c.Request)
+	if err != nil {
+		return err
+	}
+	defer release()
 	req, err := parseSegment(c.Writer, c.Request, g.maxImage)
 	if err != nil {
 		return err
@@ -33,6 +36,9 @@ func (g *Gateway) segment(c *gin.Context) error {
 		return invalid(req.field("/phrases"), "A PNG is the mask of exactly one phrase, and %d were given; "+
 			"accept %s and ask for the format %q to get several.", len(req.phrases), mediaJSON, FormatPNG)
 	}
+	if form == mediaPNG {
+		req.formats = []string{FormatPNG}
+	}
 	unit := c.GetHeader(headerUnitID)
 	if unit == "" {
 		unit = c.ClientIP()
@@ -40,12 +46,17 @@ func (g *Gateway) segment(c *gin.Context) error {
 
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
+	masks := make([]AnswerMasks, len(req.phrases))
 	resp, err := g.segmenter.Segment(ctx, &refersam.Request{
 		ID:      requestID(c),
 		Image:   req.image,
 		Phrases: req.phrases,
 		Variant: req.variant,
 		Unit:    unit,
+		Encode: func(i int, r *refersam.Result) (err error) {
+			masks[i], err = EncodeMask(r.Mask, req.formats...)
+			return err
+		},
 	})
 	if err != nil {
 		return translate(err, req.field)
@@ -54,13 +65,25 @@ func (g *Gateway) segment(c *gin.Context) error {
 	c.Header("Cache-Control", "no-store")
 	c.Header("Vary", "Accept")
 	if form == mediaPNG {
-		return writeMask(c, resp)
+		writeMask(c, resp, masks[0].PNG)
+		return nil
 	}
-	a, err := NewAnswer(requestID(c), resp, req.formats...)
-	if err != nil {
-		return err
+	return writeJSON(c, NewAnswer(requestID(c), resp, masks))
+}
+
+// reserveBody waits until there is memory for a request's body, and takes it.
+func (g *Gateway) reserveBody(r *http.Request) (release func(), err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.RequestTimeout)
+	defer cancel()
+	need := min(bodyMemory(r, g.maxImage), g.cfg.BodyMemory)
+	if err := g.bodies.Acquire(ctx, need); err != nil {
+		return nil, &refersam.Error{
+			Code:    refersam.CodeOverloaded,
+			Message: "The memory for requests is taken by others; try again soon.",
+			Err:     err,
+		}
 	}
-	return writeJSON(c, a)
+	return func() { g.bodies.Release(need) }, nil
 }
 
 // translate gives an error's field the name that the client knows.
@@ -76,12 +99,8 @@ func translate(err error, field func(string) string) error {
 
 // writeMask answers with the PNG of the first result; the rest of it goes into
 // headers.
-func writeMask(c *gin.Context, resp *refersam.Response) error {
+func writeMask(c *gin.Context, resp *refersam.Response, png []byte) {
 	r := &resp.Results[0]
-	var png bytes.Buffer
-	if err := postprocess.EncodePNG(&png, r.Mask); err != nil {
-		return err
-	}
 	c.Header("X-Refersam-Model", resp.Model)
 	c.Header("X-Refersam-Variant", resp.Variant)
 	c.Header("X-Refersam-Status", Status(r))
@@ -91,6 +110,5 @@ func writeMask(c *gin.Context, resp *refersam.Response) error {
 	if r.Truncated() {
 		c.Header("X-Refersam-Warning", fmt.Sprintf("%s; tokens=%d; limit=%d", warningTruncated, r.Tokens, r.Limit))
 	}
-	c.Data(http.StatusOK, mediaPNG, png.Bytes())
-	return nil
+	c.Data(http.StatusOK, mediaPNG, png)
 }

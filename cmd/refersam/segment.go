@@ -80,11 +80,13 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 	if c.JSON {
-		a, err := gateway.NewAnswer(req.ID, resp, gateway.FormatRLE)
-		if err != nil {
-			return err
+		masks := make([]gateway.AnswerMasks, len(resp.Results))
+		for i := range resp.Results {
+			if masks[i], err = gateway.EncodeMask(resp.Results[i].Mask, gateway.FormatRLE); err != nil {
+				return err
+			}
 		}
-		line, err := json.Marshal(a)
+		line, err := json.Marshal(gateway.NewAnswer(req.ID, resp, masks))
 		if err != nil {
 			return err
 		}
