@@ -89,15 +89,17 @@ fmt: .venv/.dev ## Format Go and Python
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
-# One process a GPU. On a CPU two processes of one thread each beat one of two threads; the schedules assume their batch.
+# One process a GPU. On a CPU two processes of one thread each beat one of two threads; the schedules assume
+# their batch.
 PROCESSES = $$($(PY) -c 'import torch; print(torch.cuda.device_count() or 2)')
-# demo_clip takes over the image side of demo_bert, so that one is trained first.
-TRAIN_clip := --start-from var/train/demo_bert/state.pt
+TRAIN = OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train --pool var/pool
 
 .PHONY: train
-train: .venv/.dev var/pool/pool.json ## Train a demo model into var/train (VARIANT=bert, then clip); goes on after a stop
-	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train export/configs/demo_$(VARIANT).toml \
-	  --pool var/pool --out var/train/demo_$(VARIANT) $(TRAIN_$(VARIANT))
+train: .venv/.dev var/pool/pool.json ## Train the demo variants into var/train (hours); goes on after a stop
+	$(TRAIN) export/configs/demo_bert_first.toml --out var/train/demo_bert_first
+	$(TRAIN) export/configs/demo_clip.toml --out var/train/demo_clip --start-from var/train/demo_bert_first/state.pt
+	$(TRAIN) export/configs/demo_bert.toml --out var/train/demo_bert \
+	  --start-from var/train/demo_clip/state.pt --text-from var/train/demo_bert_first/state.pt
 
 var/pool/pool.json: | .venv/.dev
 	$(PY) -m refersam.data.pool --out var/pool

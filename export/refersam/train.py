@@ -1,6 +1,6 @@
 """Trains a variant from a config file; started again, it goes on where it stopped.
 
-    python -m refersam.train export/configs/demo_bert.toml --pool var/pool --out var/train/demo_bert
+    python -m refersam.train export/configs/demo_bert_first.toml --pool var/pool --out var/train/first
     torchrun --nproc-per-node 2 -m refersam.train …            # several processes or GPUs
 
 Two phases. The first trains the image prefix and the text encoder on labels of their own (which thing is at
@@ -37,6 +37,8 @@ from refersam.objectives import Objective, Weights
 
 LOG_EVERY = 20
 SAVE_SECONDS = 300
+# Parameters of an objective that read words.
+TEXT_SIDE = ("model.text_encoder.", "words.")
 
 
 @dataclass(frozen=True)
@@ -197,12 +199,15 @@ class Run:
         self.phase, self.step, self.samples = saved["phase"], saved["step"], saved["samples"]
         return True
 
-    def start_from(self, path: Path) -> None:
-        """Takes over everything but the text encoder from another variant's run."""
-        saved = torch.load(path, map_location=self.device, weights_only=True)["objective"]
-        own = self.objective.state_dict()
-        text = {k: v for k, v in own.items() if ".text_encoder." in k}
-        self.objective.load_state_dict({k: v for k, v in saved.items() if ".text_encoder." not in k} | text)
+    def start_from(self, path: Path, text_path: Path | None) -> None:
+        """Takes over all but the text encoder from the run in `path`, and that from `text_path` if given."""
+
+        def read(file: Path) -> dict[str, Tensor]:
+            return torch.load(file, map_location=self.device, weights_only=True)["objective"]
+
+        text = read(text_path) if text_path else self.objective.state_dict()
+        rest = {key: value for key, value in read(path).items() if not key.startswith(TEXT_SIDE)}
+        self.objective.load_state_dict(rest | {k: v for k, v in text.items() if k.startswith(TEXT_SIDE)})
         self.average = {k: v.detach().clone() for k, v in self.objective.model.state_dict().items()}
 
     def update_average(self) -> None:
@@ -318,6 +323,7 @@ def main() -> None:
     parser.add_argument(
         "--start-from", type=Path, help="state.pt of another variant to take the image side from"
     )
+    parser.add_argument("--text-from", type=Path, help="state.pt to take the text encoder from")
     parser.add_argument(
         "--sam", type=Path, help="SAM checkpoint of the same size to start the image side from"
     )
@@ -325,8 +331,11 @@ def main() -> None:
         "--val-scenes", type=int, default=100, help="scenes scored at the end (default %(default)s)"
     )
     args = parser.parse_args()
-    if args.start_from and not args.start_from.exists():
-        parser.error(f"{args.start_from} does not exist: train that variant first")
+    for path in (args.start_from, args.text_from):
+        if path and not path.exists():
+            parser.error(f"{path} does not exist: train that variant first")
+    if args.text_from and not args.start_from:
+        parser.error("--text-from needs --start-from")
 
     device = torch.device(args.device)
     if "WORLD_SIZE" in os.environ:
@@ -340,7 +349,7 @@ def main() -> None:
     if run.resume():
         print(f"resumed {run.phase} at step {run.step}", flush=True)
     elif args.start_from:
-        run.start_from(args.start_from)
+        run.start_from(args.start_from, args.text_from)
     run.run()
     if run.rank == 0 and args.val_scenes:
         predict, meta = of_checkpoint(args.out / "model.pt", device)

@@ -113,7 +113,7 @@ def test_unknown_keys_of_a_config_are_refused(tmp_path: Path):
         train.TrainConfig.read(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("name", ["demo_bert", "demo_clip"])
+@pytest.mark.parametrize("name", ["demo_bert_first", "demo_bert", "demo_clip"])
 def test_shipped_configs_build_and_are_one_size(name: str):
     config = train.TrainConfig.read(Path(train.__file__).parents[1] / "configs" / f"{name}.toml")
     assert config.image_size % 32 == 0
@@ -269,9 +269,21 @@ def test_another_variant_starts_from_the_image_side(
     )
     second = train.Run(clip, tmp_path / "clip", torch.device("cpu"), pool_dir)
     text = {k: v.clone() for k, v in second.objective.model.text_encoder.state_dict().items()}
-    second.start_from(tmp_path / "state.pt")
+    second.start_from(tmp_path / "state.pt", None)
     assert float(second.objective.model.mask_scaling.bias.detach()) == 7.0
     assert all(torch.equal(v, text[k]) for k, v in second.objective.model.text_encoder.state_dict().items())
+
+    second.out.mkdir()
+    with torch.no_grad():
+        second.objective.model.mask_scaling.bias.fill_(9.0)
+    second.save()
+    third = train.Run(dataclasses.replace(config, seed=6), tmp_path, torch.device("cpu"), pool_dir)
+    third.start_from(tmp_path / "clip" / "state.pt", tmp_path / "state.pt")
+    assert float(third.objective.model.mask_scaling.bias.detach()) == 9.0
+    expected = first.objective.model.text_encoder.state_dict()
+    assert all(
+        torch.equal(v, expected[k]) for k, v in third.objective.model.text_encoder.state_dict().items()
+    )
 
 
 def test_the_saved_model_is_scored(pool_dir: Path, tmp_path: Path, config: train.TrainConfig, encode):
