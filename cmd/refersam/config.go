@@ -19,6 +19,10 @@ import (
 
 const envPrefix = "REFERSAM_"
 
+// foreign are the variables with our prefix that only the Python package
+// reads.
+var foreign = []string{"REFERSAM_EMOJI_FONT"}
+
 // Config is the configuration of all rooms.
 type Config struct {
 	Log        LogConfig
@@ -69,6 +73,16 @@ func (c *Config) validate() error {
 	return errors.Join(c.Gateway.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
+// validateTriton reports everything that is wrong with the connection to
+// Triton. That no server is named is not: “refersam up” has its own.
+func (c *Config) validateTriton() error {
+	connection := c.Triton
+	if len(connection.Addresses) == 0 {
+		connection.Addresses = []string{"127.0.0.1:8001"}
+	}
+	return connection.Validate()
+}
+
 // variable is one value of the configuration.
 type variable struct {
 	name, value, source string
@@ -104,7 +118,10 @@ func (c *Config) unknown() []string {
 	known := c.variables()
 	var unknown []string
 	for name := range c.environ {
-		if strings.HasPrefix(name, envPrefix) && !slices.ContainsFunc(known, func(v variable) bool { return v.name == name }) {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(foreign, name) {
+			continue
+		}
+		if !slices.ContainsFunc(known, func(v variable) bool { return v.name == name }) {
 			unknown = append(unknown, name)
 		}
 	}
@@ -131,11 +148,12 @@ func (c *LogConfig) logger(w io.Writer) *slog.Logger {
 
 type configCommand struct{}
 
-// Run prints the configuration as a table.
+// Run prints the configuration as a table. What is wrong with it, for any
+// command, is an error.
 func (*configCommand) Run(m *Main, cfg *Config) error {
 	table := tabwriter.NewWriter(m.Stdout, 0, 0, 2, ' ', 0)
 	for _, v := range cfg.variables() {
 		fmt.Fprintf(table, "%s\t%s\t%s\n", v.name, v.value, v.source)
 	}
-	return table.Flush()
+	return errors.Join(table.Flush(), cfg.validate(), cfg.Local.Validate(), cfg.validateTriton())
 }

@@ -30,7 +30,7 @@ type commands struct {
 	Up      upCommand      `cmd:"" help:"Start a Triton server on this machine, and the gateway before it."`
 	Serve   serveCommand   `cmd:"" help:"Start the gateway before the Triton servers named in REFERSAM_TRITON."`
 	Segment segmentCommand `cmd:"" help:"Find phrases in a picture, without HTTP."`
-	Config  configCommand  `cmd:"" help:"Print the effective configuration and where each value comes from."`
+	Config  configCommand  `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
 	Version versionCommand `cmd:"" help:"Print what this program was built from."`
 }
 

@@ -25,7 +25,7 @@ func run(t *testing.T, environ []string, args ...string) (code int, stdout, stde
 
 func TestConfig(t *testing.T) {
 	code, out, errs := run(t, []string{
-		"REFERSAM_SPLIT=bert:90,clip:10", "REFERSAM_TRITON=a:1,b:2", "REFERSAM_MAX_IMAGE_BYTES=1000", "REFERSAM_LOG_LEVEL=debug", "HOME=/",
+		"REFERSAM_SPLIT=bert:90,clip:10", "REFERSAM_TRITON=a:1,b:2", "REFERSAM_MAX_IMAGE_BYTES=1000", "REFERSAM_LOG_LEVEL=debug", "REFERSAM_EMOJI_FONT=/emoji.ttf", "HOME=/",
 	}, "config")
 	if code != 0 || errs != "" {
 		t.Fatalf("exit %d: %s", code, errs)
@@ -71,6 +71,9 @@ func TestFailures(t *testing.T) {
 		{"a misspelt variable", []string{"REFERSAM_SPLITT=a:1"}, []string{"config"}, 1, "REFERSAM_SPLITT"},
 		{"a value of another type", []string{"REFERSAM_REQUEST_TIMEOUT=long"}, []string{"config"}, 1, "RequestTimeout"},
 		{"a log format that is none", []string{"REFERSAM_LOG_FORMAT=xml"}, []string{"config"}, 1, "REFERSAM_LOG_FORMAT"},
+		{"values out of range", []string{"REFERSAM_MAX_IMAGE_SIDE=0", "REFERSAM_TRITON_PORT=-1"}, []string{"config"}, 1, "REFERSAM_MAX_IMAGE_SIDE"},
+		{"a connection out of range", []string{"REFERSAM_TRITON_CONNECTIONS=0"}, []string{"config"}, 1, "REFERSAM_TRITON_CONNECTIONS"},
+		{"an address that is none", []string{"REFERSAM_TRITON=triton"}, []string{"config"}, 1, "host:port"},
 		{"a split that is none", []string{"REFERSAM_SPLIT=bert", "REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve"}, 1, "REFERSAM_SPLIT"},
 		{"a listen address that is none", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve", "--listen", "8080"}, 1, "REFERSAM_LISTEN"},
 		{"serve before nothing", nil, []string{"serve"}, 1, "REFERSAM_TRITON"},
