@@ -15,10 +15,7 @@ import (
 // shared memory behind.
 func TestStopLeavesNothing(t *testing.T) {
 	s := up(t)
-	family := descendants(t, s.cmd.Process.Pid)
-	if !slices.ContainsFunc(family, func(p process) bool { return p.command() == "tritonserver" }) {
-		t.Fatalf("no tritonserver among the %d descendants", len(family))
-	}
+	family, _ := tritonFamily(t, s)
 	var memory []string
 	for _, p := range family {
 		memory = append(memory, p.sharedMemory()...)
@@ -43,7 +40,7 @@ func TestStopLeavesNothing(t *testing.T) {
 // When the parent is killed outright, Triton does not outlive it.
 func TestKillTakesTritonAlong(t *testing.T) {
 	s := up(t)
-	family := descendants(t, s.cmd.Process.Pid)
+	family, _ := tritonFamily(t, s)
 	_ = s.signal(syscall.SIGKILL)
 	expectGone(t, family)
 }
@@ -52,12 +49,8 @@ func TestKillTakesTritonAlong(t *testing.T) {
 // whoever supervises it starts it again.
 func TestTritonDies(t *testing.T) {
 	s := up(t)
-	family := descendants(t, s.cmd.Process.Pid)
-	i := slices.IndexFunc(family, func(p process) bool { return p.command() == "tritonserver" })
-	if i < 0 {
-		t.Fatal("no tritonserver")
-	}
-	if err := syscall.Kill(family[i].pid, syscall.SIGKILL); err != nil {
+	family, tritonserver := tritonFamily(t, s)
+	if err := syscall.Kill(tritonserver.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
@@ -65,9 +58,21 @@ func TestTritonDies(t *testing.T) {
 		t.Errorf("up ended with %v, want an exit status that is not 0", err)
 	}
 	expectGone(t, family)
-	if !strings.Contains(s.logs.String(), "tritonserver") {
-		t.Error("the log does not say that it was tritonserver")
+	if !strings.Contains(s.logs.String(), "refersam: tritonserver ended: ") {
+		t.Error("the log does not say that tritonserver ended")
 	}
+}
+
+// tritonFamily returns the descendants of a service, and the tritonserver that
+// must be among them.
+func tritonFamily(t *testing.T, s *service) (family []process, tritonserver process) {
+	t.Helper()
+	family = descendants(t, s.cmd.Process.Pid)
+	i := slices.IndexFunc(family, func(p process) bool { return p.command() == "tritonserver" })
+	if i < 0 {
+		t.Fatalf("no tritonserver among the %d descendants", len(family))
+	}
+	return family, family[i]
 }
 
 // expectGone waits a little: a killed process takes a moment to end.
