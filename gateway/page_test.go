@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,9 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 )
 
@@ -40,12 +38,12 @@ func TestPage_Browser(t *testing.T) {
 	}
 
 	const opened = `document.getElementById("canvas").getAttribute("aria-label").includes("squares.png")`
-	ctx := browser(t)
+	ctx := gatewaytest.Browser(t)
 	err := chromedp.Do(ctx,
 		chromedp.EmulateViewport(1200, 800),
 		chromedp.Navigate(server.URL),
 		chromedp.WaitVisible(chromedp.CSS(`input[name=variant][value=clip]`)),
-		drop(path),
+		gatewaytest.Drop(path),
 		chromedp.Poll[chromedp.Void](opened),
 	)
 	close(dropped)
@@ -59,14 +57,14 @@ func TestPage_Browser(t *testing.T) {
 	); err != nil {
 		t.Fatalf("a sample took the place of the picture that was dropped: %v", err)
 	}
-	before := canvas(t, ctx)
+	before := gatewaytest.Canvas(t, ctx)
 	if err := chromedp.Do(ctx,
 		chromedp.SendKeys(chromedp.CSS(`#phrase`), "the red square\r"),
 		chromedp.WaitVisible(chromedp.CSS(`#facts`)),
 	); err != nil {
 		t.Fatal(err)
 	}
-	after := canvas(t, ctx)
+	after := gatewaytest.Canvas(t, ctx)
 	const width, height = 320, 240
 	if len(before) != 3*width*height || len(after) != len(before) {
 		t.Fatalf("the canvas has %d and %d values, want those of %d × %d pixels", len(before), len(after), width, height)
@@ -117,56 +115,7 @@ func TestPage_Browser(t *testing.T) {
 	if problem != "away" {
 		t.Errorf("the page says %q, want the problem's detail", problem)
 	}
-	if !slices.Equal(canvas(t, ctx), before) {
+	if !slices.Equal(gatewaytest.Canvas(t, ctx), before) {
 		t.Error("the page still shows the mask of the answer before")
 	}
-}
-
-// canvas returns red, green and blue of the page's canvas, row by row.
-func canvas(t *testing.T, ctx context.Context) []int {
-	t.Helper()
-	pixels, err := chromedp.Run(ctx, chromedp.Evaluate[[]int](`(() => {
-		const canvas = document.getElementById("canvas");
-		const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-		return Array.from(data).filter((_, i) => i % 4 < 3);
-	})()`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pixels
-}
-
-// drop drags a file from outside the browser onto the picture's place.
-func drop(path string) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		event := input.DispatchDragEventParams{
-			X: 300, Y: 400,
-			Data: &input.DragData{Items: []*input.DragDataItem{}, Files: []string{path}, DragOperationsMask: 1},
-		}
-		for _, event.Type = range []input.DispatchDragEventType{
-			input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
-		} {
-			if _, err := cdp.Call(ctx, target, input.DispatchDragEvent, event); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// browser starts a headless Chromium with a profile of its own for one test.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
-		chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as the context of its first call
-		t.Fatal(err)
-	}
-	ctx, cancel = context.WithTimeout(ctx, time.Minute)
-	t.Cleanup(cancel)
-	return ctx
 }

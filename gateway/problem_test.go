@@ -3,10 +3,8 @@ package gateway_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"hash/crc32"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -84,7 +82,7 @@ func TestBadInput(t *testing.T) {
 		{"an empty picture in JSON", jsonRequest(`{"image":{"data":""},"prompts":[{"text":"x"}]}`), unprocessable, "invalid_image", "/image/data"},
 		{"half a picture", withPicture(picture[:len(picture)/2]), unprocessable, "invalid_image", "image"},
 		{"a header alone", withPicture(picture[:33]), unprocessable, "invalid_image", "image"},
-		{"a claim of 60,000 × 60,000", withPicture(hugePNG(60_000, 60_000)), tooLarge, "image_too_large", "image"},
+		{"a claim of 60,000 × 60,000", withPicture(pipelinetest.HugePNG(60_000, 60_000)), tooLarge, "image_too_large", "image"},
 		{"too many bytes of picture", withPicture(picture + strings.Repeat("\x00", maxImage)), tooLarge, "image_too_large", "image"},
 		{"a body that is much too large", withPicture(picture + strings.Repeat("\x00", 4*maxImage)), tooLarge, "image_too_large", "image"},
 		{"a form that is too large beside the picture", form(image, phrase, part{"variant", strings.Repeat("x", 3*maxImage)}), unprocessable, "invalid_request", "variant"},
@@ -171,16 +169,6 @@ func cutOff(req *http.Request) *http.Request {
 	return req
 }
 
-// hugePNG returns a PNG that claims a size and goes on with nothing.
-func hugePNG(width, height uint32) string {
-	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
-	header = binary.BigEndian.AppendUint32(header, height)
-	header = append(header, 8, 2, 0, 0, 0) // 8 bits, RGB
-	out := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
-	out = binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(header))
-	return string(out) + "\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
-}
-
 // endless is a body without an end.
 type endless struct{ read int64 }
 
@@ -206,7 +194,7 @@ func TestBadInput_MemoryStaysBounded(t *testing.T) {
 	}
 
 	// 60,000 × 60,000 would be 10.8 GB.
-	if got := allocated(form(part{"image", hugePNG(60_000, 60_000)}, part{"phrase", "red"})); got > 1<<20 {
+	if got := allocated(form(part{"image", pipelinetest.HugePNG(60_000, 60_000)}, part{"phrase", "red"})); got > 1<<20 {
 		t.Errorf("a header that claims much cost %d bytes", got)
 	}
 	for _, tc := range []struct{ name, contentType, start string }{

@@ -3,14 +3,14 @@ package tests_test
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/refersam/refersam/pipeline/pipelinetest"
 )
 
 const (
@@ -56,7 +56,7 @@ func TestBadInput(t *testing.T) {
 		{"an empty picture", withPicture(""), 422, "invalid_image"},
 		{"half a picture", withPicture(picture[:len(picture)/2]), 422, "invalid_image"},
 		{"a header alone", withPicture(picture[:20]), 422, "invalid_image"},
-		{"60,000 × 60,000", withPicture(hugePNG(60_000, 60_000)), 413, "image_too_large"},
+		{"60,000 × 60,000", withPicture(pipelinetest.HugePNG(60_000, 60_000)), 413, "image_too_large"},
 		{"more than 20 MB", withPicture(picture + strings.Repeat("\x00", 21<<20)), 413, "image_too_large"},
 		{"more than 20 MB of JSON", asJSON(`{"image":{"data":%q},"prompts":[{"text":"x"}]}`, strings.Repeat("A", 40<<20)), 413, "image_too_large"},
 		{"no picture", asForm(part{"phrase", phrase}), 422, "invalid_request"},
@@ -145,16 +145,4 @@ func expectNotReady(t *testing.T, s *service) {
 	if refused.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
-}
-
-// hugePNG returns a PNG that says it has the given size and goes on with
-// nothing.
-func hugePNG(width, height uint32) string {
-	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
-	header = binary.BigEndian.AppendUint32(header, height)
-	header = append(header, 8, 2, 0, 0, 0) // 8 bits, RGB
-	out := []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d")
-	out = append(out, header...)
-	out = binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(header))
-	return string(out) + "\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e"
 }

@@ -1,17 +1,14 @@
 package tests_test
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 )
 
 // A picture is dropped on the page, a phrase typed, and what the page shows
@@ -27,14 +24,14 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := browser(t)
+	ctx := gatewaytest.Browser(t)
 	open := fmt.Sprintf(`document.getElementById("canvas").getAttribute("aria-label").includes(%q)`, scene.File)
 	err = chromedp.Do(ctx,
 		chromedp.EmulateViewport(1200, 800),
 		chromedp.Navigate(s.url),
 		chromedp.WaitVisible(chromedp.CSS(`input[name=variant][value=clip]`)),
 		chromedp.Click(chromedp.CSS(`input[name=variant][value=clip]`)),
-		drop(path),
+		gatewaytest.Drop(path),
 		chromedp.Poll[chromedp.Void](open),
 		chromedp.SendKeys(chromedp.CSS(`#phrase`), phrase+"\r"),
 		chromedp.WaitVisible(chromedp.CSS(`#facts`)),
@@ -42,11 +39,11 @@ func TestPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown := canvas(t, ctx)
+	shown := gatewaytest.Canvas(t, ctx)
 	if err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(`#show`))); err != nil {
 		t.Fatal(err)
 	}
-	hidden := canvas(t, ctx)
+	hidden := gatewaytest.Canvas(t, ctx)
 
 	if len(shown) != 3*scene.Width*scene.Height {
 		t.Fatalf("the canvas has %d values, want those of %d × %d pixels", len(shown), scene.Width, scene.Height)
@@ -76,7 +73,7 @@ func TestScreenshot(t *testing.T) {
 		t.Skip("no -screenshot")
 	}
 	s := shared.get(t)
-	ctx := browser(t)
+	ctx := gatewaytest.Browser(t)
 	err := chromedp.Do(ctx,
 		chromedp.EmulateViewport(1080, 740),
 		chromedp.Navigate(s.url),
@@ -107,52 +104,4 @@ func tinted(shown, hidden []int) bool {
 		}
 	}
 	return true
-}
-
-// canvas returns red, green and blue of the page's canvas, row by row.
-func canvas(t *testing.T, ctx context.Context) []int {
-	t.Helper()
-	pixels, err := chromedp.Run(ctx, chromedp.Evaluate[[]int](`(() => {
-		const canvas = document.getElementById("canvas");
-		const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-		return Array.from(data).filter((_, i) => i % 4 < 3);
-	})()`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pixels
-}
-
-// drop drags a file from outside the browser onto the picture's place.
-func drop(path string) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
-		event := input.DispatchDragEventParams{
-			X: 300, Y: 400,
-			Data: &input.DragData{Items: []*input.DragDataItem{}, Files: []string{path}, DragOperationsMask: 1},
-		}
-		for _, event.Type = range []input.DispatchDragEventType{
-			input.DispatchDragEventTypeDragEnter, input.DispatchDragEventTypeDragOver, input.DispatchDragEventTypeDrop,
-		} {
-			if _, err := cdp.Call(ctx, target, input.DispatchDragEvent, event); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// browser starts a headless Chromium for one test.
-func browser(t *testing.T) context.Context {
-	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox)
-	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil { // the browser lives as long as the context of its first call
-		t.Fatal(err)
-	}
-	ctx, cancel = context.WithTimeout(ctx, time.Minute)
-	t.Cleanup(cancel)
-	return ctx
 }
