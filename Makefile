@@ -21,6 +21,7 @@ export CGO_ENABLED ?= 0
 PY := .venv/bin/python
 # What ruff looks at: the package, and the scripts that make test data of the Go packages.
 RUFF := --config export/pyproject.toml export triton tokenize preprocess postprocess
+GO_VERSION = $(shell sed -n 's/^go //p' go.mod)
 # The commit is stamped into the binary wherever there is a checkout to ask.
 BUILD_VCS := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo true || echo false)
 # End-to-end tests run against the built binary and the shipped models, so they come last and apart.
@@ -35,17 +36,21 @@ help: ## List the targets
 	  /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: .venv/.serve build ## Start Triton and the gateway on http://127.0.0.1:8080 (LISTEN=host:port)
+run: check-go .venv/.serve build ## Start Triton and the gateway on http://127.0.0.1:8080 (LISTEN=host:port)
 	exec bin/refersam up --listen $(LISTEN)
 
 .PHONY: build
-build: ## Build bin/refersam
+build: check-go ## Build bin/refersam
 	go build -trimpath -buildvcs=$(BUILD_VCS) -ldflags '-s -w' -o bin/refersam ./cmd/refersam
+
+.PHONY: check-go
+check-go:
+	@go list -m >/dev/null || { echo 'refersam: install Go $(GO_VERSION) or later, https://go.dev/dl' >&2; exit 1; }
 
 ##@ Check
 
 .PHONY: test
-test: test-go test-python compile-check e2e ## Run every test (installs what they need)
+test: check-go test-go test-python compile-check e2e ## Run every test (installs what they need)
 
 .PHONY: test-go
 test-go: .venv/.dev ## Run the Go tests of the packages
