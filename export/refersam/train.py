@@ -95,8 +95,8 @@ def initialise(model: ReferSAM) -> None:
     """Starts a small model livelier than the published values, which suit a pretrained SAM.
 
     Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors'
-    gamma 0.1 instead of 1e-6, which lets the stages matter to each other from the first step. Words start at 0,
-    so one that training never shows says nothing, and a vocabulary of which few are shown packs to little.
+    gamma 0.1 instead of 1e-6, which lets the stages matter to each other from the first step. Words start at
+    0, so one that training never shows says nothing, and a vocabulary of which few are shown packs to little.
     """
     for name, parameter in model.named_parameters():
         if "sampling_offsets" in name or "attention_weights" in name:
