@@ -94,8 +94,7 @@ fmt: .venv/.dev ## Format Go and Python
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
-# One process a GPU. On a CPU two processes of one thread each beat one of two threads; the schedules assume
-# their batch.
+# One process a GPU; on a CPU two of one thread each, whose batch the schedules assume.
 PROCESSES = $$($(PY) -c 'import torch; print(torch.cuda.device_count() or 2)')
 TRAIN = OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train --pool var/pool
 

@@ -60,9 +60,10 @@ def bce_and_dice(logits: Tensor, target: Tensor, weights: Weights, radius: int =
 class Objective(nn.Module):
     """A model together with the linear heads of the auxiliary labels; its forward pass is the loss.
 
-    Small models without these labels find the things but ignore the text for a long time. Heads, all linear:
-    the thing at each cell of the image prefix (stride 8 and 16); the thing, reference, attribute and relation
-    in the text summary; foreground or not at each stride-8 token that leaves the interactor.
+    The labels come free with drawn scenes and teach what is where, and what is asked for, before any mask is
+    right. Heads, all linear: the thing at each cell of the image prefix (stride 8 and 16); the thing,
+    reference, attribute and relation in the text summary; foreground or not at each stride-8 token that
+    leaves the interactor.
     """
 
     def __init__(self, model: ReferSAM, weights: Weights, criterion: str = "dense") -> None:
