@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 from refersam import tokenizer
 from refersam.data import pool
-from refersam.data.expressions import Expression
-from refersam.data.scenes import Scene, target_mask
+from refersam.data.expressions import Expression, target_mask
+from refersam.data.scenes import Scene
 from refersam.export import ExportError, load
 from refersam.metrics import Scoreboard
 from refersam.repository import load_stages

@@ -13,8 +13,8 @@ import pytest
 
 from refersam.data import expressions, pool, scenes, things
 from refersam.data import samples as page
-from refersam.data.expressions import KIND_MIX, KINDS, Expression, make_expressions
-from refersam.data.scenes import SPLITS, Scene, make_scene, scene_of, target_mask
+from refersam.data.expressions import KIND_MIX, KINDS, Expression, make_expressions, target_mask
+from refersam.data.scenes import SPLITS, Scene, make_scene, scene_of
 from refersam.data.things import THINGS, glyph
 
 SIZES = ((320, 320), (384, 256), (256, 372))

@@ -161,6 +161,14 @@ class _Meaning(NamedTuple):
     reference: int | None = None
 
 
+def target_mask(scene: Scene, expression: Expression) -> np.ndarray:
+    """Returns the pixels that the expression means, bool [H, W]; all False when it means nothing."""
+    mask = np.zeros(scene.image.shape[:2], bool)
+    for target in expression.targets:
+        mask |= scene.objects[target].mask
+    return mask
+
+
 def make_expressions(scene: Scene, rng: np.random.Generator, count: int) -> list[Expression]:
     """Draws `count` phrases with different texts about a scene, of the kinds that it supports."""
     meanings = list(_meanings(scene))

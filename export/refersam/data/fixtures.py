@@ -17,7 +17,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from refersam.data import pool
-from refersam.data.scenes import SPLITS, target_mask
+from refersam.data.expressions import target_mask
+from refersam.data.scenes import SPLITS
 
 QUALITY = 90
 """JPEG quality of the pictures: about 20 kB each."""

@@ -10,16 +10,12 @@ import io
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from refersam.data.backgrounds import make_background
 from refersam.data.things import THINGS, glyph
-
-if TYPE_CHECKING:
-    from refersam.data.expressions import Expression
 
 SPLITS: dict[str, range] = {
     "train": range(10_000_000),
@@ -85,14 +81,6 @@ class Scene:
 def scene_of(split: str, index: int, width: int = 320, height: int = 320) -> Scene:
     """Makes scene `index` of a split; IndexError when the split has no such scene."""
     return make_scene(SPLITS[split][index], width, height)
-
-
-def target_mask(scene: Scene, expression: Expression) -> np.ndarray:
-    """Returns the pixels that the expression means, bool [H, W]; all False when it means nothing."""
-    mask = np.zeros(scene.image.shape[:2], bool)
-    for target in expression.targets:
-        mask |= scene.objects[target].mask
-    return mask
 
 
 def make_scene(seed: int, width: int = 320, height: int = 320) -> Scene:
