@@ -94,16 +94,13 @@ fmt: .venv/.dev ## Format Go and Python
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
-# One process a GPU; on a CPU two of one thread each, whose batch the schedules assume.
-PROCESSES = $$($(PY) -c 'import torch; print(torch.cuda.device_count() or 2)')
-TRAIN = OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train --pool var/pool
-
 .PHONY: train
-train: .venv/.dev var/pool/pool.json ## Train the demo variants into var/train (hours); goes on after a stop
-	$(TRAIN) export/configs/demo_bert_first.toml --out var/train/demo_bert_first
-	$(TRAIN) export/configs/demo_clip.toml --out var/train/demo_clip --start-from var/train/demo_bert_first/state.pt
-	$(TRAIN) export/configs/demo_bert.toml --out var/train/demo_bert \
-	  --start-from var/train/demo_clip/state.pt --text-from var/train/demo_bert_first/state.pt
+train: .venv/.dev var/pool/pool.json ## Train both demo variants into var/train (hours); goes on after a stop
+	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train \
+	  export/configs/demo_bert.toml export/configs/demo_clip.toml --pool var/pool --out var/train
+
+# A process a variant; with as many GPUs or more, one a GPU.
+PROCESSES = $$($(PY) -c 'import torch; print(max(2, torch.cuda.device_count() // 2 * 2))')
 
 var/pool/pool.json: | .venv/.dev
 	$(PY) -m refersam.data.pool --out var/pool

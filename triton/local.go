@@ -36,6 +36,9 @@ const (
 	// drainTime is how long a server that was told to stop waits for
 	// inferences under way.
 	drainTime = 5 * time.Second
+
+	// timerSkew is more than two timers for one moment ever differ by.
+	timerSkew = time.Second
 )
 
 // LocalConfig says how to start a Triton server on this machine.
@@ -360,6 +363,11 @@ func (l *Local) startError(ctx context.Context, err error) error {
 	case <-l.done:
 		return l.err
 	default:
+	}
+	// A call under way has a timer of its own for the deadline of ctx, and may
+	// notice it first.
+	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && time.Until(deadline) < timerSkew {
+		<-ctx.Done()
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

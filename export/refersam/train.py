@@ -1,21 +1,25 @@
-"""Trains a variant from a config file; started again, it goes on where it stopped.
+"""Trains variants from config files; started again, it goes on where it stopped.
 
-    python -m refersam.train export/configs/demo_bert_first.toml --pool var/pool --out var/train/first
-    torchrun --nproc-per-node 2 -m refersam.train …            # several processes or GPUs
+    python -m refersam.train CONFIG --pool var/pool --out var/train
+    torchrun --nproc-per-node 2 -m refersam.train BERT_CONFIG CLIP_CONFIG …    # a process a variant, or more
 
-Two phases. The first trains the image prefix and the text encoder on labels of their own (which thing is at
-each cell, which thing is asked for). The second trains everything on masks. `OUT/state.pt` is the whole state
-of the run, replaced atomically; `OUT/model.pt` holds the averaged weights in the form that `refersam.export`
-and `refersam.evaluate` read; `OUT/log.csv` gets a line every LOG_EVERY steps.
+A run goes through the phases of its config. Several configs are trained together: each process has the text
+encoder of one of them, and all processes share the image side, whose gradients are averaged over all.
+
+`OUT/VARIANT/state.pt` is the whole state of a variant's run, replaced atomically; `OUT/VARIANT/model.pt`
+holds the averaged weights in the form that `refersam.export` and `refersam.evaluate` read;
+`OUT/VARIANT/log.csv` gets a line every LOG_EVERY steps.
 """
 
 import argparse
 import csv
+import dataclasses
 import functools
 import math
 import os
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +27,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from refersam import tokenizer
-from refersam.checkpoint import load_sam
+from refersam.checkpoint import load_checkpoint, load_sam
 from refersam.data import pool
 from refersam.data.batches import Batches
 from refersam.evaluate import evaluate, of_checkpoint
@@ -37,7 +40,7 @@ from refersam.objectives import Objective, Weights
 
 LOG_EVERY = 20
 SAVE_SECONDS = 300
-# Parameters of an objective that read words.
+# Parameters of an objective that read words: a variant's own. All others are the image side.
 TEXT_SIDE = ("model.text_encoder.", "words.")
 
 
@@ -45,9 +48,12 @@ TEXT_SIDE = ("model.text_encoder.", "words.")
 class Phase:
     """One cosine: the rate rises linearly for `warmup` steps to `rate` and falls to `rate * floor`."""
 
+    name: str
     samples: int  # phrases, over all processes
     scenes: int  # a step and process
     rate: float
+    masks: bool = True  # False trains the image prefix and the text encoder on their own labels only
+    side: int = 0  # of the pictures, a multiple of 32; 0 is the side that is served
     warmup: int = 200
     floor: float = 0.02
     # Share of the phase in which a scene's easy phrases (name, plural, none) come first.
@@ -65,25 +71,35 @@ class TrainConfig:
     image_size: int
     max_tokens: int
     model: ReferSAMConfig
-    prefix: Phase
-    joint: Phase
+    phases: tuple[Phase, ...]
     label: str = ""
     phrases: int = 4  # a scene
     criterion: str = "dense"  # or "points", the published one
     weights: Weights = field(default_factory=Weights)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
-    clip: float = 1.0
+    clip: float = 1.0  # norm of the gradient of the image side, and of the text side
     ema: float = 0.999
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [phase.name for phase in self.phases]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"phases need different names, not {names}")
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":
         values = tomllib.loads(path.read_text())
         values["model"] = ReferSAMConfig.from_dict(values["model"])
-        values["prefix"], values["joint"] = Phase(**values["prefix"]), Phase(**values["joint"])
+        values["phases"] = tuple(Phase(**phase) for phase in values["phases"])
         values["weights"] = Weights(**values.get("weights", {}))
         return cls(**values)
+
+    def without_words(self) -> "TrainConfig":
+        """The same for all variants that can be trained together: all but what reads words."""
+        text = dataclasses.replace(self.model.text, kind="bert", layers=0, heads=1, ffn=0, vocab=0)
+        model = dataclasses.replace(self.model, text=text)
+        return dataclasses.replace(self, variant="", label="", tokenizer="", model=model)
 
     def meta(self) -> dict[str, Any]:
         """What a server must know of a checkpoint besides the sizes of the model."""
@@ -126,6 +142,19 @@ def auxiliary_at(phase: Phase, progress: float) -> float:
     return min(1.0, max(0.0, (phase.auxiliary - progress) / half))
 
 
+def average_gradients(parameters: Sequence[nn.Parameter], group: dist.ProcessGroup | None) -> None:
+    """Replaces the gradients by their means over a group of processes, which must all have the same ones."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat, group=group)
+    flat /= dist.get_world_size(group)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
 def optimizer_for(objective: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW without decay on tables, norms, biases and tokens."""
     decayed, free = [], []
@@ -148,14 +177,35 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 class Run:
-    """The state of one training run."""
+    """The state of one variant's training in one process.
+
+    With `variants` > 1, process r of all trains variant r % variants; the first `variants` processes save.
+    """
 
     def __init__(
-        self, config: TrainConfig, out: Path, device: torch.device, pool_dir: Path, sam: Path | None = None
+        self,
+        config: TrainConfig,
+        out: Path,
+        device: torch.device,
+        pool_dir: Path,
+        sam: Path | None = None,
+        variants: int = 1,
     ) -> None:
-        self.config, self.out, self.device = config, out, device
+        self.config, self.out, self.device, self.pool_dir = config, out, device, pool_dir
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
+        if self.world % variants:
+            raise ValueError(
+                f"{variants} variants need {variants} processes, or a multiple of that, not {self.world}:"
+                f" torchrun --nproc-per-node {variants} -m refersam.train …"
+            )
+        self.saves = self.rank < variants
+        self.own_group = None
+        for first in range(variants if self.world > 1 else 0):
+            ranks = list(range(first, self.world, variants))
+            group = dist.new_group(ranks)
+            if self.rank in ranks:
+                self.own_group = group
         torch.manual_seed(config.seed)
         model = ReferSAM(config.model)
         initialise(model)
@@ -166,11 +216,25 @@ class Run:
         self.objective = Objective(model, config.weights, config.criterion).to(
             device, memory_format=torch.channels_last
         )
+        named = [(name, p) for name, p in self.objective.named_parameters() if p.requires_grad]
+        self.text_side = [p for name, p in named if name.startswith(TEXT_SIDE)]
+        self.image_side = [p for name, p in named if not name.startswith(TEXT_SIDE)]
         self.optimizer = optimizer_for(self.objective, config)
-        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.phase, self.step, self.samples = "prefix", 0, 0
+        self.phase, self.step, self.samples = config.phases[0].name, 0, 0
         self.encode = functools.partial(tokenizer.load(config.tokenizer).encode, max_tokens=config.max_tokens)
-        self.pool = pool.load(pool_dir, config.image_size)
+        self.agree()
+
+    @torch.no_grad()
+    def agree(self) -> None:
+        """Gives all processes the first one's image side, and starts the average of the weights anew."""
+        if self.world > 1:
+            for key, value in self.objective.state_dict().items():
+                own = key.startswith(TEXT_SIDE)
+                group = self.own_group if own else None
+                sent = value.contiguous()
+                dist.broadcast(sent, dist.get_global_rank(group, 0) if own else 0, group)
+                value.copy_(sent)
+        self.average = {k: v.detach().clone() for k, v in self.objective.model.state_dict().items()}
 
     def state(self) -> dict[str, Any]:
         return {
@@ -184,7 +248,7 @@ class Run:
         }
 
     def save(self) -> None:
-        if self.rank == 0:
+        if self.saves:
             save(self.out / "state.pt", self.state())
             config = self.config.model.to_dict()
             save(self.out / "model.pt", {"model": self.average, "config": config, "meta": self.config.meta()})
@@ -202,16 +266,16 @@ class Run:
         self.phase, self.step, self.samples = saved["phase"], saved["step"], saved["samples"]
         return True
 
-    def start_from(self, path: Path, text_path: Path | None) -> None:
-        """Takes over all but the text encoder from the run in `path`, and that from `text_path` if given."""
-
-        def read(file: Path) -> dict[str, Tensor]:
-            return torch.load(file, map_location=self.device, weights_only=True)["objective"]
-
-        text = read(text_path) if text_path else self.objective.state_dict()
-        rest = {key: value for key, value in read(path).items() if not key.startswith(TEXT_SIDE)}
-        self.objective.load_state_dict(rest | {k: v for k, v in text.items() if k.startswith(TEXT_SIDE)})
-        self.average = {k: v.detach().clone() for k, v in self.objective.model.state_dict().items()}
+    def start_from(self, path: Path) -> None:
+        """Takes over the weights of a checkpoint of the same model. The heads of the auxiliary labels, which
+        no checkpoint has, start at 0, where they do not disturb what the model knows.
+        """
+        load_checkpoint(self.objective.model, path)
+        with torch.no_grad():
+            for name, parameter in self.objective.named_parameters():
+                if not name.startswith("model."):
+                    parameter.zero_()
+        self.agree()
 
     def update_average(self) -> None:
         # The start of a run is forgotten faster than the decay alone would: (1 + n) / (10 + n).
@@ -220,28 +284,25 @@ class Run:
         floating = [k for k, v in own.items() if v.is_floating_point()]
         torch._foreach_lerp_([self.average[k] for k in floating], [own[k] for k in floating], 1 - decay)
 
-    def train_phase(self, name: str, phase: Phase) -> None:
+    def train_phase(self, index: int) -> None:
         """Trains until the phase has seen its samples."""
-        config = self.config
-        if self.phase != name:
-            self.phase, self.step, self.samples = name, 0, 0
+        config, phase = self.config, self.config.phases[index]
+        if self.phase != phase.name:
+            self.phase, self.step, self.samples = phase.name, 0, 0
         a_step = phase.scenes * config.phrases * self.world
         steps = math.ceil(phase.samples / a_step)
+        scenes = pool.load(self.pool_dir, phase.side or config.image_size)
         # Each phase starts with its own permutation of the pool.
-        seed = config.seed * 2 + (name == "joint")
-        batches = Batches(self.pool, self.encode, phase.scenes, config.phrases, seed, self.rank, self.world)
-        forward: nn.Module = self.objective
-        if self.world > 1:
-            forward = DistributedDataParallel(self.objective, find_unused_parameters=True)
+        seed = config.seed * len(config.phases) + index
+        batches = Batches(scenes, self.encode, phase.scenes, config.phrases, seed, self.rank, self.world)
         self.objective.train()
-        parameters = [p for p in self.objective.parameters() if p.requires_grad]
         bf16 = self.device.type == "cuda"
         saved_at = time.monotonic()
         progress = tqdm(
             total=steps * a_step,
             initial=self.samples,
             unit="phrase",
-            desc=name,
+            desc=phase.name,
             disable=self.rank > 0,
             mininterval=5,
             smoothing=0.05,
@@ -252,26 +313,33 @@ class Run:
                 group["lr"] = rate_at(phase, self.step, steps)
             batch = batches.batch(self.step, easy=done < phase.easy).to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                losses = forward(batch, name == "joint", auxiliary_at(phase, done))
+                losses = self.objective(batch, phase.masks, auxiliary_at(phase, done))
             self.optimizer.zero_grad(set_to_none=True)
             losses["total"].backward()
-            # A gradient that is not finite ends the run before it reaches the weights and the checkpoint.
-            norm = nn.utils.clip_grad_norm_(parameters, config.clip, error_if_nonfinite=True)
+            if self.world > 1:
+                average_gradients(self.image_side, None)
+                average_gradients(self.text_side, self.own_group)
+            # A gradient that is not finite ends the run before it reaches the weights and the checkpoint. The
+            # sides are clipped apart, so that the image side stays the same in all processes.
+            norms = [
+                nn.utils.clip_grad_norm_(side, config.clip, error_if_nonfinite=True)
+                for side in (self.image_side, self.text_side)
+            ]
             self.optimizer.step()
             self.step += 1
             self.samples += a_step
             self.update_average()
             progress.update(a_step)
             if self.step % LOG_EVERY == 0:
-                self.log(name, losses, float(norm), progress)
+                self.log(losses, float(norms[0]), progress)
             if time.monotonic() - saved_at > SAVE_SECONDS:
                 self.save()
                 saved_at = time.monotonic()
         progress.close()
         self.save()
 
-    def log(self, phase: str, losses: dict[str, Tensor], norm: float, progress: tqdm) -> None:
-        if self.rank:
+    def log(self, losses: dict[str, Tensor], norm: float, progress: tqdm) -> None:
+        if not self.saves:
             return
         values = {k: round(float(v.detach()), 4) for k, v in losses.items()}
         progress.set_postfix(values, refresh=False)
@@ -299,7 +367,7 @@ class Run:
             writer.writerow(
                 {
                     "time": round(time.time(), 1),
-                    "phase": phase,
+                    "phase": self.phase,
                     "step": self.step,
                     "samples": self.samples,
                     "rate": f"{rate:.3g}",
@@ -309,24 +377,36 @@ class Run:
             )
 
     def run(self) -> None:
-        """Trains what is left of both phases."""
-        if self.phase == "prefix":
-            self.train_phase("prefix", self.config.prefix)
-        self.train_phase("joint", self.config.joint)
+        """Trains what is left of the phases."""
+        names = [phase.name for phase in self.config.phases]
+        for index in range(names.index(self.phase), len(names)):
+            self.train_phase(index)
+
+
+def read_configs(paths: Sequence[Path]) -> list[TrainConfig]:
+    """Raises ValueError for configs that cannot be trained together."""
+    configs = [TrainConfig.read(path) for path in paths]
+    if len({config.variant for config in configs}) < len(configs):
+        raise ValueError("the configs are of one variant")
+    for path, config in zip(paths, configs, strict=True):
+        if config.without_words() != configs[0].without_words():
+            raise ValueError(
+                f"{path} and {paths[0]} differ in more than variant, label, tokenizer and text encoder"
+            )
+    return configs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a variant; run again to resume.")
-    parser.add_argument("config", type=Path)
+    parser = argparse.ArgumentParser(description="Train variants; run again to resume.")
+    parser.add_argument("configs", type=Path, nargs="+", metavar="CONFIG")
     parser.add_argument("--pool", type=Path, required=True, help="folder made by refersam.data.pool")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="gets a folder for each variant")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda")
     )
     parser.add_argument(
-        "--start-from", type=Path, help="state.pt of another variant to take the image side from"
+        "--start-from", type=Path, metavar="DIR", help="start from the weights in DIR/VARIANT/model.pt"
     )
-    parser.add_argument("--text-from", type=Path, help="state.pt to take the text encoder from")
     parser.add_argument(
         "--sam", type=Path, help="SAM checkpoint of the same size to start the image side from"
     )
@@ -334,11 +414,14 @@ def main() -> None:
         "--val-scenes", type=int, default=100, help="scenes scored at the end (default %(default)s)"
     )
     args = parser.parse_args()
-    for path in (args.start_from, args.text_from):
-        if path and not path.exists():
-            parser.error(f"{path} does not exist: train that variant first")
-    if args.text_from and not args.start_from:
-        parser.error("--text-from needs --start-from")
+    try:
+        configs = read_configs(args.configs)
+    except (OSError, TypeError, ValueError) as failure:
+        parser.error(str(failure))
+    starts = {c.variant: args.start_from / c.variant / "model.pt" for c in configs if args.start_from}
+    for path in starts.values():
+        if not path.exists():
+            parser.error(f"{path} does not exist")
 
     device = torch.device(args.device)
     if "WORLD_SIZE" in os.environ:
@@ -346,17 +429,22 @@ def main() -> None:
         if args.device == "cuda":
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
-    args.out.mkdir(parents=True, exist_ok=True)
-    config = TrainConfig.read(args.config)
-    run = Run(config, args.out, device, args.pool, args.sam)
+    config = configs[dist.get_rank() % len(configs) if dist.is_initialized() else 0]
+    out = args.out / config.variant
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        run = Run(config, out, device, args.pool, args.sam, len(configs))
+    except ValueError as failure:
+        parser.error(str(failure))
     if run.resume():
-        print(f"resumed {run.phase} at step {run.step}", flush=True)
-    elif args.start_from:
-        run.start_from(args.start_from, args.text_from)
+        print(f"{config.variant}: resumed {run.phase} at step {run.step}", flush=True)
+    elif starts:
+        run.start_from(starts[config.variant])
     run.run()
-    if run.rank == 0 and args.val_scenes:
-        predict, meta = of_checkpoint(args.out / "model.pt", device)
-        print(evaluate(predict, run.encode, meta["image_size"], "val", args.val_scenes).table())
+    if run.saves and args.val_scenes:
+        predict, meta = of_checkpoint(out / "model.pt", device)
+        board = evaluate(predict, run.encode, meta["image_size"], "val", args.val_scenes)
+        print(f"{config.variant}\n{board.table()}")
     if dist.is_initialized():
         dist.destroy_process_group()
 

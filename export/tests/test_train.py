@@ -35,7 +35,7 @@ def encode():
 
 @pytest.fixture
 def config() -> train.TrainConfig:
-    phase = train.Phase(samples=8, scenes=2, rate=1e-3, warmup=1)
+    phase = train.Phase("prefix", samples=8, scenes=2, rate=1e-3, masks=False, side=32, warmup=1)
     return train.TrainConfig(
         variant="bert",
         tokenizer="bert-base-uncased",
@@ -43,8 +43,7 @@ def config() -> train.TrainConfig:
         max_tokens=20,
         phrases=2,
         model=preset("tiny", "bert"),
-        prefix=phase,
-        joint=dataclasses.replace(phase, samples=16),
+        phases=(phase, dataclasses.replace(phase, name="joint", samples=16, masks=True, side=0)),
     )
 
 
@@ -61,9 +60,23 @@ def test_an_unfinished_pool_is_not_opened(tmp_path: Path):
         pool.load(tmp_path, SIZE)
 
 
-def test_a_pool_of_another_size_is_refused(pool_dir: Path):
+def test_a_pool_of_smaller_pictures_is_refused(pool_dir: Path):
     with pytest.raises(ValueError, match="64"):
         pool.load(pool_dir, 128)
+
+
+def test_a_pool_of_larger_pictures_is_shrunk(pool_dir: Path):
+    rows = np.arange(6)
+    images, labels = pool.load(pool_dir, SIZE).pictures(rows)
+    small_images, small_labels = pool.load(pool_dir, SIZE // 2).pictures(rows)
+    assert small_images.shape == (6, SIZE // 2, SIZE // 2, 3)
+    assert small_labels.shape == (6, SIZE // 2, SIZE // 2)
+    means = images.reshape(6, SIZE // 2, 2, SIZE // 2, 2, 3).mean((2, 4))
+    assert np.abs(means - small_images).mean() < 4, "the same pictures"
+    for full, small in zip(labels, small_labels, strict=True):
+        shares = [np.bincount(x.ravel(), minlength=7) / x.size for x in (full, small)]
+        assert np.abs(shares[0] - shares[1]).max() < 0.02, "the same masks"
+    assert set(np.unique(small_labels)) <= set(np.unique(labels)), "no label between two labels"
 
 
 def test_batches_hold_what_the_scenes_say(pool_dir: Path, encode):
@@ -96,7 +109,7 @@ def test_easy_phrases_come_first():
 
 
 def test_rate_and_auxiliary_schedules():
-    phase = train.Phase(samples=0, scenes=1, rate=1.0, warmup=10, floor=0.1, auxiliary=0.5)
+    phase = train.Phase("joint", samples=0, scenes=1, rate=1.0, warmup=10, floor=0.1, auxiliary=0.5)
     assert train.rate_at(phase, 0, 100) == pytest.approx(0.1)
     assert train.rate_at(phase, 10, 100) == pytest.approx(1.0)
     assert train.rate_at(phase, 55, 100) == pytest.approx(0.55)
@@ -113,17 +126,36 @@ def test_unknown_keys_of_a_config_are_refused(tmp_path: Path):
         train.TrainConfig.read(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("name", ["demo_bert_first", "demo_bert", "demo_clip"])
-def test_shipped_configs_build_and_are_one_size(name: str):
-    config = train.TrainConfig.read(Path(train.__file__).parents[1] / "configs" / f"{name}.toml")
-    assert config.image_size % 32 == 0
-    assert config.image_size <= 256
-    assert config.max_tokens <= config.model.text.positions
-    assert config.model.text.vocab == tokenizer.load(config.tokenizer).vocab_size
-    assert dataclasses.replace(config.model, text=preset("tiny", "bert").text) == dataclasses.replace(
-        train.TrainConfig.read(Path(train.__file__).parents[1] / "configs" / "demo_bert.toml").model,
-        text=preset("tiny", "bert").text,
-    )
+def test_shipped_configs_can_be_trained_together():
+    folder = Path(train.__file__).parents[1] / "configs"
+    configs = train.read_configs([folder / "demo_bert.toml", folder / "demo_clip.toml"])
+    assert [config.variant for config in configs] == ["bert", "clip"]
+    for config in configs:
+        assert all(side % 32 == 0 for side in (config.image_size, *(p.side for p in config.phases)))
+        assert config.image_size <= 256
+        assert config.max_tokens <= config.model.text.positions
+        assert config.model.text.vocab == tokenizer.load(config.tokenizer).vocab_size
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rate = 5e-4", "rate = 4e-4", "differ in more than"),
+        ("depth = 6", "depth = 7", "differ in more than"),
+        ('name = "outline"', 'name = "joint"', "different names"),
+        ('variant = "clip"', 'variant = "bert"', "one variant"),
+    ],
+)
+def test_configs_that_cannot_be_trained_together_are_refused(
+    tmp_path: Path, old: str, new: str, message: str
+):
+    folder = Path(train.__file__).parents[1] / "configs"
+    text = (folder / "demo_clip.toml").read_text()
+    assert old in text
+    changed = text.replace(old, new).replace("[5, 5]]", "[5, 6]]" if "depth" in old else "[5, 5]]")
+    (tmp_path / "changed.toml").write_text(changed)
+    with pytest.raises(ValueError, match=message):
+        train.read_configs([folder / "demo_bert.toml", tmp_path / "changed.toml"])
 
 
 def test_near_outline_is_a_band_on_both_sides():
@@ -230,7 +262,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     out.mkdir()
     # A stop in the middle of the second phase: its steps keep the schedule of the whole phase.
     broken = train.Run(config, out, cpu, pool_dir)
-    broken.train_phase("prefix", config.prefix)
+    broken.train_phase(0)
     steps = broken.step
     original, broken.save = broken.save, lambda: None
 
@@ -245,7 +277,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
 
     broken.update_average = stop_after_two
     with pytest.raises(KilledError):
-        broken.train_phase("joint", config.joint)
+        broken.train_phase(1)
     assert steps == 2
 
     resumed = train.Run(config, out, cpu, pool_dir)
@@ -257,33 +289,52 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
         torch.testing.assert_close(resumed.objective.state_dict()[key], value, rtol=1e-5, atol=1e-6)
 
 
-def test_another_variant_starts_from_the_image_side(
+def test_a_run_may_start_from_weights(pool_dir: Path, tmp_path: Path, config: train.TrainConfig):
+    donor = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
+    donor.save()
+    run = train.Run(dataclasses.replace(config, seed=5), tmp_path, torch.device("cpu"), pool_dir)
+    run.start_from(tmp_path / "model.pt")
+    for state in (run.objective.model.state_dict(), run.average):
+        assert all(torch.equal(v, donor.average[k]) for k, v in state.items())
+    assert run.objective.cell8.weight.abs().max() == 0
+
+
+def variants_in_two_processes(rank: int, folder: Path, pool_dir: Path, config: train.TrainConfig) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    if rank == 1:
+        config = dataclasses.replace(
+            config, variant="clip", tokenizer="clip-vit-large-patch14", model=preset("tiny", "clip"), seed=0
+        )
+    out = folder / config.variant
+    out.mkdir()
+    train.Run(config, out, torch.device("cpu"), pool_dir, variants=2).run()
+    torch.distributed.destroy_process_group()
+
+
+def test_variants_trained_together_share_the_image_side(
     pool_dir: Path, tmp_path: Path, config: train.TrainConfig
 ):
-    first = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
-    with torch.no_grad():
-        first.objective.model.mask_scaling.bias.fill_(7.0)
-    first.save()
-    clip = dataclasses.replace(
-        config, model=preset("tiny", "clip"), tokenizer="clip-vit-large-patch14", variant="clip", seed=5
-    )
-    second = train.Run(clip, tmp_path / "clip", torch.device("cpu"), pool_dir)
-    text = {k: v.clone() for k, v in second.objective.model.text_encoder.state_dict().items()}
-    second.start_from(tmp_path / "state.pt", None)
-    assert float(second.objective.model.mask_scaling.bias.detach()) == 7.0
-    assert all(torch.equal(v, text[k]) for k, v in second.objective.model.text_encoder.state_dict().items())
+    torch.multiprocessing.spawn(variants_in_two_processes, (tmp_path, pool_dir, config), nprocs=2)
+    states = {
+        variant: torch.load(tmp_path / variant / "state.pt", weights_only=True)
+        for variant in ("bert", "clip")
+    }
+    bert, clip = (states[v]["objective"] for v in ("bert", "clip"))
+    start = train.Run(config, tmp_path, torch.device("cpu"), pool_dir).objective.state_dict()
+    shared = [key for key in bert if not key.startswith(train.TEXT_SIDE)]
+    assert shared == [key for key in clip if not key.startswith(train.TEXT_SIDE)]
+    for key in shared:
+        assert torch.equal(bert[key], clip[key]), key
+    moved = {key for key in bert if not torch.equal(bert[key], start[key])}
+    assert {"model.vl_adapter.vis_model.blocks.0.mlp.lin1.weight", "words.thing.weight"} <= moved
+    assert not torch.equal(bert["words.thing.weight"], clip["words.thing.weight"])
+    assert states["bert"]["samples"] == 16, "phrases of both variants"
 
-    second.out.mkdir()
-    with torch.no_grad():
-        second.objective.model.mask_scaling.bias.fill_(9.0)
-    second.save()
-    third = train.Run(dataclasses.replace(config, seed=6), tmp_path, torch.device("cpu"), pool_dir)
-    third.start_from(tmp_path / "clip" / "state.pt", tmp_path / "state.pt")
-    assert float(third.objective.model.mask_scaling.bias.detach()) == 9.0
-    expected = first.objective.model.text_encoder.state_dict()
-    assert all(
-        torch.equal(v, expected[k]) for k, v in third.objective.model.text_encoder.state_dict().items()
-    )
+
+def test_a_process_for_each_variant_is_needed(pool_dir: Path, tmp_path: Path, config: train.TrainConfig):
+    with pytest.raises(ValueError, match="torchrun --nproc-per-node 2"):
+        train.Run(config, tmp_path, torch.device("cpu"), pool_dir, variants=2)
 
 
 def test_the_saved_model_is_scored(pool_dir: Path, tmp_path: Path, config: train.TrainConfig, encode):

@@ -80,7 +80,7 @@ class Batches:
     def batch(self, step: int, easy: bool) -> Batch:
         rng = np.random.default_rng([self.seed, 22, step, self.rank])
         rows = self.indices(step)
-        labels = self.pool.labels[rows]
+        images, labels = self.pool.pictures(rows)
         lookup = np.concatenate([np.zeros((len(rows), 1), np.int64), self.pool.things[rows] + 1], axis=1)
         chosen = [choose(self.pool.expressions[i], self.phrases, easy, rng) for i in rows]
         flat = [expression for group in chosen for expression in group]
@@ -96,7 +96,7 @@ class Batches:
             return torch.tensor(values, dtype=torch.int64)
 
         return Batch(
-            images=torch.from_numpy(self.pool.images[rows]),
+            images=torch.from_numpy(images),
             classes=torch.from_numpy(
                 np.take_along_axis(lookup, labels.reshape(len(rows), -1).astype(np.int64), 1)
             ).reshape(labels.shape),

@@ -8,7 +8,7 @@ A pool folder holds, for N scenes stretched to S x S:
     expressions.jsonl one line a scene: a list of [text, kind, targets, thing, attribute, relation, reference]
     pool.json         what it was made of; written last, so a folder without it is unfinished
 
-    python -m refersam.data.pool --out var/pool --count 26000 --size 160
+    python -m refersam.data.pool --out var/pool --count 40000 --size 224
 """
 
 import argparse
@@ -38,9 +38,21 @@ class Pool:
     labels: np.ndarray
     things: np.ndarray
     expressions: list[list[Expression]]
+    size: int
+    """Side of the pictures that `pictures` gives, at most that of those on disk."""
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def pictures(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 [B, size, size, 3] and labels uint8 [B, size, size] of some scenes."""
+        images, labels = self.images[rows], self.labels[rows]
+        if images.shape[1] == self.size:
+            return images, labels
+        return (
+            np.stack([stretch(image, self.size) for image in images]),
+            np.stack([stretch_labels(label, self.size) for label in labels]),
+        )
 
 
 def draw(split: str, index: int) -> scenes.Scene:
@@ -68,13 +80,18 @@ def stretch(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def stretch_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [H, W] -> uint8 [size, size], the label nearest to each pixel's centre."""
+    return np.array(Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST))
+
+
 def _row(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, list[int], str]:
     index, size, count = job
     scene = draw("train", index)
-    labels = Image.fromarray(label_map(scene)).resize((size, size), Image.Resampling.NEAREST)
+    labels = stretch_labels(label_map(scene), size)
     things = [thing.thing for thing in scene.objects]
     spoken = [dataclasses.astuple(expression) for expression in phrases(scene, count)]
-    return stretch(scene.image, size), np.asarray(labels), things, json.dumps(spoken)
+    return stretch(scene.image, size), labels, things, json.dumps(spoken)
 
 
 def build(out: Path, count: int, size: int, expressions: int, workers: int) -> Iterator[int]:
@@ -97,28 +114,34 @@ def build(out: Path, count: int, size: int, expressions: int, workers: int) -> I
 
 
 def load(folder: Path, size: int) -> Pool:
-    """Opens a pool. Raises FileNotFoundError for an unfinished one, ValueError for another picture size."""
+    """Opens a pool for pictures of side `size`.
+
+    Raises FileNotFoundError for an unfinished pool, ValueError for one of smaller pictures.
+    """
     if not (folder / "pool.json").exists():
         raise FileNotFoundError(
             f"{folder} holds no finished pool: python -m refersam.data.pool --out {folder}"
         )
     about = json.loads((folder / "pool.json").read_text())
-    if about["size"] != size:
-        raise ValueError(f"{folder} holds pictures of side {about['size']}, the model reads {size}")
+    if about["size"] < size:
+        raise ValueError(
+            f"{folder} holds pictures of side {about['size']}, smaller than the {size} to train on"
+        )
     lines = (folder / "expressions.jsonl").read_text().splitlines()
     return Pool(
         images=np.load(folder / "images.npy", mmap_mode="r"),
         labels=np.load(folder / "labels.npy", mmap_mode="r"),
         things=np.load(folder / "things.npy"),
         expressions=[[Expression(*fields) for fields in json.loads(line)] for line in lines],
+        size=size,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw a pool of training scenes.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=26_000, help="scenes (default %(default)s)")
-    parser.add_argument("--size", type=int, default=160, help="side of the pictures (default %(default)s)")
+    parser.add_argument("--count", type=int, default=40_000, help="scenes (default %(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="side of the pictures (default %(default)s)")
     parser.add_argument("--expressions", type=int, default=8, help="phrases a scene (default %(default)s)")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     args = parser.parse_args()
