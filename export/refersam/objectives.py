@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from refersam.criterion import dice, point_criterion
 from refersam.data.batches import NUM_ATTRIBUTES, NUM_RELATIONS, NUM_THINGS, Batch
 from refersam.model import Output, ReferSAM
-from refersam.stages import MEAN, STD
+from refersam.stages import normalise
 
 CRITERIA = ("dense", "points")
 
@@ -29,13 +29,6 @@ class Weights:
     prefix: float = 1.0
     text: float = 0.3
     grounding: float = 0.5
-
-
-def normalise(images: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W]."""
-    mean = torch.tensor(MEAN, device=images.device)
-    std = torch.tensor(STD, device=images.device)
-    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def near_outline(target: Tensor, radius: int) -> Tensor:

@@ -16,6 +16,8 @@ import argparse
 import json
 import re
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +81,11 @@ HEADER = f"{'case':<18} {'tensor':<44} {'max error':>9} {'allowed':>9}"
 def compare(folder: Path, seed: int) -> Iterator[Comparison]:
     """All comparisons of all cases in a folder. Raises ValueError on a file that is not a case."""
     for path in sorted(folder.glob("*.npz")):
-        if path.stem.startswith("loss_"):
-            yield from compare_loss(path, seed)
-        else:
-            yield from compare_case(path, seed)
+        compare_file = compare_loss if path.stem.startswith("loss_") else compare_case
+        try:
+            yield from compare_file(path, seed)
+        except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+            raise ValueError(f"{path} is damaged or not a case: {error}") from error
 
 
 def compare_case(path: Path, seed: int) -> Iterator[Comparison]:

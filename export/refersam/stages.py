@@ -22,6 +22,13 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
+def normalise(pixels: Tensor) -> Tensor:
+    """What the model reads of pixels: uint8 [B, H, W, 3] -> float32 [B, 3, H, W]."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
+    return (pixels.float().permute(0, 3, 1, 2) / 255 - mean) / std
+
+
 class Stage(nn.Module):
     """Part of a model that is served by itself.
 
@@ -57,15 +64,9 @@ class ImageStage(Stage):
     inputs = ("image",)
     outputs = ("vit_feats", "adapter_feats", "c1")
 
-    def __init__(self, model: ReferSAM) -> None:
-        super().__init__(model)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
-
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # uint8 [B, S, S, 3] -> [B, h, w, D], [B, A, D], [B, c, S/4, S/4]
-        pixels = image.float().permute(0, 3, 1, 2) / 255
-        return self.model.image_prefix((pixels - self.mean) / self.std)
+        return self.model.image_prefix(normalise(image))
 
 
 class InteractorStage(Stage):

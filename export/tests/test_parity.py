@@ -94,6 +94,17 @@ def test_files_that_are_no_case(tmp_path, capsys, name, arrays, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kept", [0.2, 0.6])
+def test_a_damaged_file_is_named(folder, capsys, kept):
+    (path,) = folder().glob("*.npz")
+    whole = path.read_bytes()
+    # What is missing is missed in the directory at the end, or in an array.
+    cut = int(len(whole) * kept)
+    path.write_bytes(whole[:cut] if kept < 0.5 else whole[:cut] + bytes(2000) + whole[cut + 2000 :])
+    assert parity.main([str(path.parent)]) == 1
+    assert f"{path} is damaged" in capsys.readouterr().err
+
+
 def test_unknown_tensor_is_an_error(folder, capsys):
     assert parity.main([str(folder(surprise=np.ones(3)))]) == 1
     assert "surprise" in capsys.readouterr().err
