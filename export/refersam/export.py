@@ -180,11 +180,27 @@ def export(checkpoint: Checkpoint, variant: str, root: Path, weights: str = "fp1
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as name:
         folder = Path(name)
-        models = write(checkpoint, variant, folder, weights)
+        replace(write(checkpoint, variant, folder, weights), folder, root)
+
+
+def replace(models: Sequence[str], folder: Path, root: Path) -> None:
+    """Move models from `folder` to `root`, and those of the same names in `root` to NAME.old in `folder`.
+
+    When it fails or is interrupted, those it replaced are back in `root`.
+    """
+    try:
         for model in models:
             if (root / model).exists():
                 (root / model).rename(folder / f"{model}.old")
             (folder / model).rename(root / model)
+    except BaseException:
+        for model in models:
+            old = folder / f"{model}.old"
+            if old.exists():
+                if (root / model).exists():
+                    (root / model).rename(folder / model)
+                old.rename(root / model)
+        raise
 
 
 def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> Sequence[str]:

@@ -146,6 +146,17 @@ def test_graphs_are_of_known_operators(exported: Path, kind: str):
         assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split()), name
 
 
+def test_models_are_back_when_replacing_them_fails(tmp_path: Path):
+    root, folder = tmp_path / "models", tmp_path / "new"
+    for name in ("first", "second"):
+        (root / name).mkdir(parents=True)
+        (root / name / "old").touch()
+    (folder / "first").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="second"):
+        export.replace(["first", "second"], folder, root)
+    assert sorted(str(path.relative_to(root)) for path in root.glob("*/*")) == ["first/old", "second/old"]
+
+
 def test_norms_of_large_pictures_stay_exact():
     """ONNX Runtime's own norm is off by 3e-4 here."""
 
