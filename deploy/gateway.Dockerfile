@@ -1,10 +1,12 @@
 # The gateway alone, for machines where Triton runs in NVIDIA's image: one static binary, no shell, no root.
 FROM golang:1.26-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends libjpeg62-turbo-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -tags=nomsgpack -trimpath -buildvcs=false -ldflags='-s -w' -o /refersam ./cmd/refersam
+# Go's own resolver and user lookup, so that nothing of glibc is loaded at run time.
+RUN CGO_ENABLED=1 go build -tags=nomsgpack,libjpeg,netgo,osusergo -trimpath -buildvcs=false -ldflags='-s -w -linkmode external -extldflags -static' -o /refersam ./cmd/refersam
 
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /refersam /refersam

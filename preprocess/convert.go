@@ -25,7 +25,11 @@ func drawImage(dst *canvas, img image.Image) error {
 	case *image.Paletted:
 		return drawPaletted(dst, m)
 	case *image.CMYK:
-		drawCMYK(dst, m)
+		row := make([]uint8, 3*m.Rect.Dx())
+		for y := range m.Rect.Dy() {
+			cmykToRGB(row, m.Pix[y*m.Stride:])
+			dst.setRow(0, y, row)
+		}
 	default:
 		return fmt.Errorf("%w: pixels of type %T", errUnsupported, img)
 	}
@@ -45,3 +49,5 @@ func drawSamples(dst *canvas, pix []uint8, stride int, rect image.Rectangle, siz
 		dst.setRow(0, y, row)
 	}
 }
+
+func clip(v int32) uint8 { return uint8(min(max(v, 0), 255)) }

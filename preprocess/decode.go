@@ -215,7 +215,10 @@ func broken(name string, cause error) *refersam.Error {
 		return fail(refersam.CodeUnsupportedMedia, cause,
 			"This %s uses a feature that is not supported; save it as a plain PNG or JPEG.", name)
 	}
-	return fail(refersam.CodeInvalidImage, cause, "The %s is cut off or broken.", name)
+	if errors.Is(cause, errTruncated) || errors.Is(cause, io.ErrUnexpectedEOF) {
+		return fail(refersam.CodeInvalidImage, cause, "The %s is cut off: its data ends before the picture does.", name)
+	}
+	return fail(refersam.CodeInvalidImage, cause, "The %s is broken.", name)
 }
 
 // contextReader fails with the context's error once that has ended, which
