@@ -74,6 +74,9 @@ check_test_tools() {
   if [ ! -e "${REFERSAM_EMOJI_FONT:-/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf}" ]; then
     apt_install "the demo scenes are drawn from the font Noto Color Emoji" fonts-noto-color-emoji
   fi
+  if ! printf '#include <stdio.h>\n#include <jpeglib.h>\n' | cc -E - >/dev/null 2>&1; then
+    apt_install "the gateway image is built with libjpeg-turbo" gcc libc6-dev libjpeg62-turbo-dev
+  fi
 }
 
 # uv does not read pip's settings; a machine whose package index is set for pip must work all the same.
