@@ -1,6 +1,10 @@
 package preprocess
 
-import "golang.org/x/sync/semaphore"
+import (
+	"golang.org/x/sync/semaphore"
+
+	"github.com/refersam/refersam"
+)
 
 // Guard is guard, for no codec is known to panic.
 var Guard = guard
@@ -10,4 +14,9 @@ var Guard = guard
 func (d *Decoder) SetMemory(bytes int64) {
 	d.cfg.DecodeMemory = bytes
 	d.memory = semaphore.NewWeighted(bytes)
+}
+
+// ResizeExact is Resize with the kernels that are the truth.
+func ResizeExact(p *refersam.Picture, width, height int) []uint8 {
+	return resize(goKernels, p, width, height)
 }

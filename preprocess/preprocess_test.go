@@ -356,6 +356,44 @@ func TestResize_StaysInRange(t *testing.T) {
 	})
 }
 
+// The fast kernels give what the plain ones do, at any size, however extreme.
+func TestResize_FastIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		// Few pixels to draw, but strips as long as a picture may be.
+		side := rapid.OneOf(rapid.IntRange(1, 40), rapid.IntRange(1, 400), rapid.IntRange(1, 16384))
+		width := side.Draw(t, "width")
+		height := min(side.Draw(t, "height"), 1+300_000/width)
+		outWidth := side.Draw(t, "outWidth")
+		outHeight := min(side.Draw(t, "outHeight"), 1+300_000/outWidth)
+		p := noise(width, height, rapid.Uint32().Draw(t, "seed"))
+		if rapid.Bool().Draw(t, "extremes") {
+			for i, v := range p.Pix {
+				p.Pix[i] = uint8(int8(v) >> 7)
+			}
+		}
+		want, got := preprocess.ResizeExact(p, outWidth, outHeight), preprocess.Resize(p, outWidth, outHeight)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%d×%d to %d×%d: samples differ", width, height, outWidth, outHeight)
+		}
+	})
+}
+
+// Between the passes there are never more rows than make one row.
+func TestResize_Memory(t *testing.T) {
+	p := noise(2000, 1500, 1)
+	const side = 448
+	preprocess.Resize(p, side, side)
+	allocated := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			preprocess.Resize(p, side, side)
+		}
+	}).AllocedBytesPerOp()
+	const between = 3 * side * 12 // rows that make a row, rounded up
+	if limit := int64(3*side*side + between + 8192); allocated > limit {
+		t.Errorf("a resize allocates %d bytes, want at most %d", allocated, limit)
+	}
+}
+
 func TestResize_Panics(t *testing.T) {
 	defer func() {
 		if recover() == nil {

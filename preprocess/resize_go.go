@@ -1,0 +1,5 @@
+//go:build !cgo || !libjpeg
+
+package preprocess
+
+var fastKernels = goKernels
