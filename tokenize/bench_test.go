@@ -1,23 +1,62 @@
 package tokenize_test
 
 import (
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/refersam/refersam/tokenize"
 )
 
-func benchmarkEncode(b *testing.B, text string) {
+// benchmarkEncode encodes texts one after the other into the same space, 20
+// tokens each; an operation is one text.
+func benchmarkEncode(b *testing.B, texts ...string) {
+	var size int
+	for _, text := range texts {
+		size += len(text)
+	}
 	for _, name := range tokenize.Names() {
 		b.Run(name, func(b *testing.B) {
 			tokenizer := newTokenizer(b, name, 20)
-			b.SetBytes(int64(len(text)))
+			b.SetBytes(int64(size / len(texts)))
 			b.ReportAllocs()
-			for b.Loop() {
-				tokenizer.Encode(text)
+			var e tokenize.Encoding
+			for i := 0; b.Loop(); i++ {
+				tokenizer.EncodeInto(&e, texts[i%len(texts)])
 			}
 		})
 	}
+}
+
+func readExpressions(b *testing.B) []string {
+	b.Helper()
+	text, err := os.ReadFile("testdata/expressions.txt")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+}
+
+func BenchmarkEncodeExpression(b *testing.B) {
+	benchmarkEncode(b, readExpressions(b)...)
+}
+
+// BenchmarkFloor is the least that a hash table needs for an expression: its
+// bytes hashed, which is one multiplication behind the other, and 20 ids and mask
+// values written.
+func BenchmarkFloor(b *testing.B) {
+	texts := readExpressions(b)
+	var ids, mask [20]int32
+	var h uint64
+	for i := 0; b.Loop(); i++ {
+		for _, c := range []byte(texts[i%len(texts)]) {
+			h = (h ^ uint64(c)) * 0x100000001b3
+		}
+		for k := range ids {
+			ids[k], mask[k] = int32(h), 1
+		}
+	}
+	_, _ = ids, mask
 }
 
 func BenchmarkEncodePhrase(b *testing.B) {

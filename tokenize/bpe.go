@@ -24,10 +24,11 @@ type bytePair struct {
 	bytes [256]int32
 	// merges maps two neighbours to the token they become. The lower that id,
 	// the earlier the merge.
-	merges map[pair]int32
+	merges pairTable
+	// whole holds the words that merging makes one token of, which most words
+	// that people write are.
+	whole dictionary
 }
-
-type pair struct{ left, right int32 }
 
 var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 	lines, err := readLines("clip-vit-large-patch14")
@@ -39,12 +40,15 @@ var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 		return nil, fmt.Errorf("%d merges instead of %d", len(lines), clipStart-clipFirstMerge)
 	}
 
-	b := &bytePair{merges: make(map[pair]int32, len(lines))}
+	b := &bytePair{merges: newPairTable(len(lines)), whole: newDictionary(len(lines))}
 	ids := make(map[string]int32, clipStart)
+	texts := make([]string, 2*clipEndOfWord, clipStart) // in bytes, by id
 	for id, symbol := range byteSymbols() {
 		b.bytes[symbol.value] = int32(id)
 		ids[symbol.char] = int32(id)
 		ids[symbol.char+"</w>"] = int32(id + clipEndOfWord)
+		texts[id] = string([]byte{symbol.value})
+		texts[id+clipEndOfWord] = texts[id]
 	}
 	for rank, line := range lines {
 		left, right, _ := strings.Cut(line, " ")
@@ -54,15 +58,28 @@ var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 			return nil, fmt.Errorf("merge %d (%q) joins unknown tokens", rank, line)
 		}
 		id := int32(clipFirstMerge + rank)
-		b.merges[pair{l, r}] = id
+		b.merges.put(l, r, id)
 		ids[left+right] = id
+		texts = append(texts, texts[l]+texts[r])
+	}
+
+	// A token that other merges come in the way of is not the encoding of its
+	// own text. Those inside a word come out as more than one token.
+	w := newWork()
+	defer w.free()
+	for id, text := range texts {
+		w.ids, w.tokens, w.room = w.ids[:0], 0, 2
+		b.merge(w, []byte(text))
+		if w.tokens == 1 && w.ids[0] == int32(id) {
+			b.whole.put(text, int32(id))
+		}
 	}
 	return &vocabulary{
 		limit:   77,
 		start:   clipStart,
 		end:     clipEnd,
 		pad:     clipEnd,
-		special: map[string]int32{"<|startoftext|>": clipStart, "<|endoftext|>": clipEnd},
+		special: []specialToken{{"<|startoftext|>", clipStart}, {"<|endoftext|>", clipEnd}},
 		mark:    '<',
 		split:   b.split,
 	}, nil
@@ -88,40 +105,65 @@ func byteSymbols() []byteSymbol {
 	return append(printable, others...)
 }
 
-func (b *bytePair) split(text string, emit func(id int32)) {
-	for rest := normalizeCLIP(text); rest != ""; {
-		if name := lowerCasedSpecial(rest); name != "" {
-			for _, word := range []string{"<|", name, "|>"} {
-				b.word(word, emit)
-				rest = rest[len(word):]
+func (b *bytePair) split(w *work, text string) {
+	for {
+		n, ascii := nextChunk(text)
+		if ascii {
+			w.text = append(w.text[:0], text[:n]...)
+			for i, c := range w.text {
+				if 'A' <= c && c <= 'Z' {
+					w.text[i] = c + ('a' - 'A')
+				}
 			}
+		} else {
+			w.normalizeCLIP(text[:n])
+		}
+		b.words(w)
+		if n == len(text) {
+			return
+		}
+		text = text[n+1:]
+	}
+}
+
+// words cuts w.text into words.
+func (b *bytePair) words(w *work) {
+	for rest := w.text; len(rest) > 0; {
+		if name := lowerCasedSpecial(rest); name > 0 {
+			b.word(w, rest[:2])
+			b.word(w, rest[2:2+name])
+			b.word(w, rest[2+name:4+name])
+			rest = rest[4+name:]
 			continue
 		}
 		n, isWord := nextWord(rest)
 		if isWord {
-			b.word(rest[:n], emit)
+			b.word(w, rest[:n])
 		}
 		rest = rest[n:]
 	}
 }
 
-// lowerCasedSpecial returns the name of the special token that text begins
-// with, or "". Such a token was not written in lower case in the phrase. CLIP's
-// pattern sets it apart from the punctuation that follows, and Hugging Face
-// then cuts it into three words with the pattern of GPT-2.
-func lowerCasedSpecial(text string) string {
+// lowerCasedSpecial returns the length of the name of the special token that
+// text begins with, or 0. Such a token was not written in lower case in the
+// phrase. CLIP's pattern sets it apart from the punctuation that follows, and
+// Hugging Face then cuts it into three words with the pattern of GPT-2.
+func lowerCasedSpecial(text []byte) int {
+	if text[0] != '<' {
+		return 0
+	}
 	for _, name := range []string{"startoftext", "endoftext"} {
-		if after, ok := strings.CutPrefix(text, "<|"+name); ok && strings.HasPrefix(after, "|>") {
-			return name
+		if n := 4 + len(name); len(text) >= n && string(text[:2]) == "<|" && string(text[2:n-2]) == name && string(text[n-2:n]) == "|>" {
+			return len(name)
 		}
 	}
-	return ""
+	return 0
 }
 
 // contractions are cut off as words of their own, the first that fits.
 var contractions = []string{"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}
 
-type class int
+type class uint8
 
 const (
 	other class = iota
@@ -130,13 +172,30 @@ const (
 	number
 )
 
+// asciiClass is the class of each ASCII character.
+var asciiClass = func() (classes [utf8.RuneSelf]class) {
+	for r := range rune(utf8.RuneSelf) {
+		switch {
+		case unicode.IsSpace(r):
+			classes[r] = space
+		case unicode.IsLetter(r):
+			classes[r] = letter
+		case unicode.IsDigit(r):
+			classes[r] = number
+		}
+	}
+	return classes
+}()
+
 // nextWord returns the length in bytes of the first word of text, or of the
 // white space before it: a contraction, a run of letters, one digit, or a run
 // of anything else. text is not empty.
-func nextWord(text string) (n int, isWord bool) {
-	for _, c := range contractions {
-		if strings.HasPrefix(text, c) {
-			return len(c), true
+func nextWord(text []byte) (n int, isWord bool) {
+	if text[0] == '\'' {
+		for _, c := range contractions {
+			if len(text) >= len(c) && string(text[:len(c)]) == c {
+				return len(c), true
+			}
 		}
 	}
 	first, n := classOf(text)
@@ -154,16 +213,11 @@ func nextWord(text string) (n int, isWord bool) {
 }
 
 // classOf returns the class of the first character of text and its length.
-func classOf(text string) (class, int) {
-	r, size := utf8.DecodeRuneInString(text)
-	if r < utf8.RuneSelf {
-		switch {
-		case 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z':
-			return letter, size
-		case '0' <= r && r <= '9':
-			return number, size
-		}
+func classOf(text []byte) (class, int) {
+	if b := text[0]; b < utf8.RuneSelf {
+		return asciiClass[b], 1
 	}
+	r, size := utf8.DecodeRune(text)
 	switch {
 	case unicode.IsSpace(r):
 		return space, size
@@ -176,19 +230,18 @@ func classOf(text string) (class, int) {
 	}
 }
 
-// normalizeCLIP composes (NFC) and lowers the case. White space only separates
-// words and stays as it is.
-func normalizeCLIP(text string) string {
-	var out strings.Builder
-	out.Grow(len(text))
-	for _, r := range compose(text) {
+// normalizeCLIP makes w.text text, composed (NFC) and in lower case. White space
+// only separates words and stays as it is.
+func (w *work) normalizeCLIP(text string) {
+	w.runes = appendComposed(w.runes[:0], text)
+	w.text = w.text[:0]
+	for _, r := range w.runes {
 		if r == 0x130 {
-			out.WriteString("i\u0307")
+			w.text = append(w.text, "i\u0307"...)
 			continue
 		}
-		out.WriteRune(toLower(r))
+		w.text = utf8.AppendRune(w.text, toLower(r))
 	}
-	return out.String()
 }
 
 // symbol is a token of a word that is being merged, linked to its neighbours.
@@ -199,55 +252,62 @@ type symbol struct {
 	left, right int32
 }
 
-// merge is a candidate: the symbol at position at and its right neighbour make
-// token id, unless either has changed since.
-type merge struct {
+// candidate is a merge that may come: the symbol at position at and its right
+// neighbour make token id, unless either has changed since.
+type candidate struct {
 	id, at int32
 }
 
-// word emits the tokens of word, which is not empty. The merge of lowest rank
-// comes first and of equal ones the leftmost; with the candidates in a heap a
-// word of n bytes takes n·log n.
-func (b *bytePair) word(word string, emit func(id int32)) {
-	// Words of usual length stay on the stack.
-	var symbolSpace [32]symbol
-	var queueSpace [64]merge
-	symbols, queue := symbolSpace[:0], mergeHeap(queueSpace[:0])
+// word emits the tokens of word, which is not empty.
+func (b *bytePair) word(w *work, word []byte) {
+	if id, ok := b.whole.get(word); ok {
+		w.emit(id)
+		return
+	}
+	b.merge(w, word)
+}
 
-	for i := range len(word) {
-		symbols = append(symbols, symbol{b.bytes[word[i]], int32(i - 1), int32(i + 1)})
+// merge is word without a look at whole. The merge of lowest rank comes first and
+// of equal ones the leftmost; with the candidates in a heap a word of n bytes
+// takes n·log n.
+func (b *bytePair) merge(w *work, word []byte) {
+	symbols, queue := w.symbols[:0], w.queue[:0]
+	for i, c := range word {
+		symbols = append(symbols, symbol{b.bytes[c], int32(i - 1), int32(i + 1)})
 	}
 	last := &symbols[len(word)-1]
 	last.id += clipEndOfWord
 	last.right = -1
 
-	propose := func(at int32) {
-		if id, ok := b.merges[pair{symbols[at].id, symbols[symbols[at].right].id}]; ok {
-			queue = queue.push(merge{id, at})
-		}
-	}
 	for at := range len(word) - 1 {
-		propose(int32(at))
+		if id := b.merges.get(symbols[at].id, symbols[at+1].id); id > 0 {
+			queue = queue.push(candidate{id, int32(at)})
+		}
 	}
 	for len(queue) > 0 {
-		var m merge
-		m, queue = queue.pop()
-		s := &symbols[m.at]
-		if s.id < 0 || s.right < 0 || b.merges[pair{s.id, symbols[s.right].id}] != m.id {
+		var c candidate
+		c, queue = queue.pop()
+		s := &symbols[c.at]
+		if s.id < 0 || s.right < 0 || b.merges.get(s.id, symbols[s.right].id) != c.id {
 			continue
 		}
-		s.id = m.id
+		s.id = c.id
 		symbols[s.right].id = -1
 		s.right = symbols[s.right].right
 		if s.right >= 0 {
-			symbols[s.right].left = m.at
-			propose(m.at)
+			symbols[s.right].left = c.at
+			if id := b.merges.get(s.id, symbols[s.right].id); id > 0 {
+				queue = queue.push(candidate{id, c.at})
+			}
 		}
 		if s.left >= 0 {
-			propose(s.left)
+			if id := b.merges.get(symbols[s.left].id, s.id); id > 0 {
+				queue = queue.push(candidate{id, s.left})
+			}
 		}
 	}
 	for at := int32(0); at >= 0; at = symbols[at].right {
-		emit(symbols[at].id)
+		w.emit(symbols[at].id)
 	}
+	w.symbols, w.queue = symbols, queue
 }

@@ -1,31 +1,31 @@
 package tokenize
 
-// mergeHeap is a binary min-heap of merges: lowest id first, then leftmost.
+// mergeHeap is a binary min-heap of candidates: lowest id first, then leftmost.
 // It is typed because container/heap allocates for every push; push and pop
-// return the heap, as append does, so that its space can stay on the stack.
-type mergeHeap []merge
+// return the heap, as append does.
+type mergeHeap []candidate
 
-func (m merge) before(other merge) bool {
-	return m.id < other.id || m.id == other.id && m.at < other.at
+func (c candidate) before(other candidate) bool {
+	return c.id < other.id || c.id == other.id && c.at < other.at
 }
 
-func (h mergeHeap) push(m merge) mergeHeap {
-	h = append(h, m)
+func (h mergeHeap) push(c candidate) mergeHeap {
+	h = append(h, c)
 	child := len(h) - 1
 	for child > 0 {
 		parent := (child - 1) / 2
-		if !m.before(h[parent]) {
+		if !c.before(h[parent]) {
 			break
 		}
 		h[child] = h[parent]
 		child = parent
 	}
-	h[child] = m
+	h[child] = c
 	return h
 }
 
-// pop removes the first merge of a heap that is not empty.
-func (h mergeHeap) pop() (merge, mergeHeap) {
+// pop removes the first candidate of a heap that is not empty.
+func (h mergeHeap) pop() (candidate, mergeHeap) {
 	first, last := h[0], h[len(h)-1]
 	h = h[:len(h)-1]
 	parent := 0

@@ -18,41 +18,65 @@ import (
 // firstDecomposable is the lowest character that normalisation may change.
 const firstDecomposable = 0xc0
 
-// decompose brings runes into canonical decomposition (NFD).
-func decompose(runes []rune) []rune {
-	if !slices.ContainsFunc(runes, func(r rune) bool { return r >= firstDecomposable }) {
+// The Hangul syllables, which decompose by arithmetic.
+const firstHangul, lastHangul = 0xac00, 0xd7a3
+
+// appendDecomposed appends the canonical decomposition of r. Text decomposed this
+// way becomes NFD once it has been put in order.
+func appendDecomposed(runes []rune, r rune) []rune {
+	if r < firstDecomposable {
+		return append(runes, r)
+	}
+	if firstHangul <= r && r <= lastHangul { // The Unicode Standard, section 3.12
+		r -= firstHangul
+		runes = append(runes, 0x1100+r/(21*28), 0x1161+r/28%21)
+		if r%28 != 0 {
+			runes = append(runes, 0x11a7+r%28)
+		}
 		return runes
 	}
-	out := make([]rune, 0, len(runes)+len(runes)/2)
-	for _, r := range runes {
-		if isDecomposable(r) {
-			out = append(out, []rune(norm.NFD.String(string(r)))...)
-		} else {
-			out = append(out, r)
-		}
+	if !unicode.Is(decomposable, r) {
+		return append(runes, r)
 	}
-	for i := 0; i < len(out); i++ {
+	var space [utf8.UTFMax]byte
+	char := utf8.AppendRune(space[:0], r)
+	for parts := norm.NFD.Properties(char).Decomposition(); len(parts) > 0; {
+		part, size := utf8.DecodeRune(parts)
+		runes = append(runes, part)
+		parts = parts[size:]
+	}
+	return runes
+}
+
+// order sorts every run of combining marks by their classes.
+func order(runes []rune) {
+	for i := 0; i < len(runes); i++ {
 		start := i
-		for i < len(out) && combiningClass(out[i]) > 0 {
+		for i < len(runes) && combiningClass(runes[i]) > 0 {
 			i++
 		}
 		if i-start > 1 {
-			slices.SortStableFunc(out[start:i], func(a, b rune) int {
+			slices.SortStableFunc(runes[start:i], func(a, b rune) int {
 				return cmp.Compare(combiningClass(a), combiningClass(b))
 			})
 		}
 	}
-	return out
 }
 
-// compose brings text into canonical composition (NFC).
-func compose(text string) string {
+// appendComposed appends the canonical composition (NFC) of text.
+func appendComposed(runes []rune, text string) []rune {
 	// What is in order for a newer Unicode is in order for 9.0, where later
 	// characters are starters that nothing passes.
 	if norm.NFC.IsNormalString(text) {
-		return text
+		for _, r := range text {
+			runes = append(runes, r)
+		}
+		return runes
 	}
-	runes := decompose([]rune(text))
+	for _, r := range text {
+		runes = appendDecomposed(runes, r)
+	}
+	order(runes)
 	out := runes[:0]
 	starter := -1   // index in out of the last character of class 0
 	var class uint8 // of the last character of out
@@ -72,7 +96,7 @@ func compose(text string) string {
 		class = c
 		out = append(out, r)
 	}
-	return string(out)
+	return out
 }
 
 // composePair returns the character that a and b make up, if there is one.
@@ -86,7 +110,7 @@ func composePair(a, b rune) (rune, bool) {
 }
 
 func isDecomposable(r rune) bool {
-	return r >= firstDecomposable && (unicode.Is(decomposable, r) || 0xac00 <= r && r <= 0xd7a3)
+	return r >= firstDecomposable && (unicode.Is(decomposable, r) || firstHangul <= r && r <= lastHangul)
 }
 
 // combiningClass returns the canonical combining class of r.

@@ -10,8 +10,10 @@ package tokenize
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Tokenizer encodes phrases for one text encoder. It never changes after New
@@ -32,6 +34,9 @@ type Encoding struct {
 	Tokens int
 }
 
+// Truncated reports whether the phrase lost its end.
+func (e *Encoding) Truncated() bool { return e.Tokens > len(e.IDs) }
+
 // vocabulary is one family of tokens with the rules that lead to them.
 type vocabulary struct {
 	// limit is the number of positions the text encoder has.
@@ -40,10 +45,15 @@ type vocabulary struct {
 	// special holds the tokens that are recognised in the raw phrase, before
 	// any normalisation. All begin with the byte mark, and none is a prefix of
 	// another.
-	special map[string]int32
+	special []specialToken
 	mark    byte
-	// split passes the tokens of a text without special tokens to emit.
-	split func(text string, emit func(id int32))
+	// split emits the tokens of a text without special tokens.
+	split func(w *work, text string)
+}
+
+type specialToken struct {
+	text string
+	id   int32
 }
 
 // families holds the vocabularies by name. They are parsed when first asked
@@ -65,7 +75,8 @@ func Names() []string {
 
 // New returns the tokenizer called name, one of Names, for a model that reads
 // maxTokens tokens: from 3 up to the positions of the text encoder, which are
-// 512 for BERT and 77 for CLIP.
+// 512 for BERT and 77 for CLIP. With 0 it neither cuts nor pads, so that an
+// Encoding is as long as its phrase.
 func New(name string, maxTokens int) (*Tokenizer, error) {
 	load, ok := families[name]
 	if !ok {
@@ -75,7 +86,7 @@ func New(name string, maxTokens int) (*Tokenizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tokenize: vocabulary of %s: %w", name, err)
 	}
-	if maxTokens < 3 || maxTokens > v.limit {
+	if maxTokens != 0 && (maxTokens < 3 || maxTokens > v.limit) {
 		return nil, fmt.Errorf("tokenize: %s reads from 3 to %d tokens, not %d", name, v.limit, maxTokens)
 	}
 	return &Tokenizer{vocabulary: v, maxTokens: maxTokens}, nil
@@ -84,53 +95,84 @@ func New(name string, maxTokens int) (*Tokenizer, error) {
 // Encode returns the tokens of text. A run of bytes that are not UTF-8 counts as
 // one U+FFFD. A text of n bytes takes time in the order of n·log n at most.
 func (t *Tokenizer) Encode(text string) Encoding {
-	v := t.vocabulary
-	e := Encoding{IDs: make([]int32, t.maxTokens), Mask: make([]int32, t.maxTokens)}
-	emit := func(id int32) {
-		if e.Tokens < t.maxTokens-1 {
-			e.IDs[e.Tokens] = id
-		}
-		e.Tokens++
-	}
-
-	emit(v.start)
-	for text = strings.ToValidUTF8(text, "\uFFFD"); text != ""; {
-		at, token := v.findSpecial(text)
-		v.split(text[:at], emit)
-		if token != "" {
-			emit(v.special[token])
-		}
-		text = text[at+len(token):]
-	}
-	closing := min(e.Tokens, t.maxTokens-1)
-	e.IDs[closing] = v.end
-	e.Tokens++
-
-	for i := range e.IDs {
-		if i <= closing {
-			e.Mask[i] = 1
-		} else {
-			e.IDs[i] = v.pad
-		}
-	}
+	n := t.maxTokens
+	both := make([]int32, 2*n)
+	e := Encoding{IDs: both[:n:n], Mask: both[n:]}
+	t.EncodeInto(&e, text)
 	return e
 }
 
+// EncodeInto is Encode into the space of e, whatever it held before. Where that
+// is enough, and once the first calls have made their working space, it
+// allocates nothing for ASCII.
+func (t *Tokenizer) EncodeInto(e *Encoding, text string) {
+	v := t.vocabulary
+	w := newWork()
+	defer w.free()
+	w.ids, w.room = e.IDs[:0], math.MaxInt
+	if t.maxTokens != 0 {
+		w.room = t.maxTokens - 1 // the last one is for the closing token
+	}
+
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "\uFFFD")
+	}
+	w.emit(v.start)
+	for text != "" {
+		at, token := v.findSpecial(text)
+		v.split(w, text[:at])
+		if token == nil {
+			break
+		}
+		w.emit(token.id)
+		text = text[at+len(token.text):]
+	}
+	e.IDs = append(w.ids, v.end)
+	e.Tokens = w.tokens + 1
+
+	used := len(e.IDs)
+	n := max(used, t.maxTokens)
+	e.IDs = slices.Grow(e.IDs, n-used)[:n]
+	e.Mask = slices.Grow(e.Mask[:0], n)[:n]
+	for i := range e.Mask {
+		e.Mask[i] = 1
+	}
+	for i := used; i < n; i++ {
+		e.IDs[i], e.Mask[i] = v.pad, 0
+	}
+}
+
 // findSpecial returns the first special token in text and where it is, or
-// len(text) and "" when there is none.
-func (v *vocabulary) findSpecial(text string) (at int, token string) {
+// len(text) and nil when there is none.
+func (v *vocabulary) findSpecial(text string) (at int, token *specialToken) {
 	for at < len(text) {
 		i := strings.IndexByte(text[at:], v.mark)
 		if i < 0 {
 			break
 		}
 		at += i
-		for token := range v.special {
-			if strings.HasPrefix(text[at:], token) {
-				return at, token
+		for i := range v.special {
+			if strings.HasPrefix(text[at:], v.special[i].text) {
+				return at, &v.special[i]
 			}
 		}
 		at++
 	}
-	return len(text), ""
+	return len(text), nil
+}
+
+// nextChunk returns how many bytes of text come before its first ASCII white
+// space, and whether they are ASCII. Nothing that normalising does reaches across
+// such a space, and no word does.
+func nextChunk(text string) (n int, ascii bool) {
+	var all byte
+	for n < len(text) {
+		b := text[n]
+		if b == ' ' || b-'\t' <= 1 || b == '\r' {
+			break
+		}
+		all |= b
+		n++
+	}
+	return n, all < 0x80
 }

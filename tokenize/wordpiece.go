@@ -17,10 +17,8 @@ const maxWordRunes = 100
 type wordPiece struct {
 	// whole holds the pieces that start a word, rest those that go on with one
 	// (without their "##").
-	whole, rest map[string]int32
-	// longest is the length in bytes of the longest piece.
-	longest int
-	unknown int32
+	whole, rest dictionary
+	unknown     int32
 }
 
 var loadBERT = sync.OnceValues(func() (*vocabulary, error) {
@@ -31,114 +29,141 @@ var loadBERT = sync.OnceValues(func() (*vocabulary, error) {
 	if len(lines) != 30522 {
 		return nil, fmt.Errorf("%d lines instead of 30522", len(lines))
 	}
-	w := &wordPiece{whole: make(map[string]int32, len(lines)), rest: make(map[string]int32)}
+	p := &wordPiece{whole: newDictionary(len(lines)), rest: newDictionary(len(lines) / 4)}
+	ids := make(map[string]int32)
 	for i, line := range lines {
 		piece, goesOn := strings.CutPrefix(line, "##")
-		if goesOn && piece != "" {
-			w.rest[piece] = int32(i)
-		} else {
-			w.whole[line] = int32(i)
+		switch {
+		case goesOn && piece != "":
+			p.rest.put(piece, int32(i))
+		default:
+			p.whole.put(line, int32(i))
+			if line[0] == '[' {
+				ids[line] = int32(i)
+			}
 		}
-		w.longest = max(w.longest, len(piece))
 	}
 
-	special := make(map[string]int32)
+	var special []specialToken
 	for _, token := range []string{"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} {
-		id, ok := w.whole[token]
+		id, ok := ids[token]
 		if !ok {
 			return nil, errors.New("no token " + token)
 		}
-		special[token] = id
+		special = append(special, specialToken{token, id})
 	}
-	w.unknown = special["[UNK]"]
+	p.unknown = ids["[UNK]"]
 	return &vocabulary{
 		limit:   512,
-		start:   special["[CLS]"],
-		end:     special["[SEP]"],
-		pad:     special["[PAD]"],
+		start:   ids["[CLS]"],
+		end:     ids["[SEP]"],
+		pad:     ids["[PAD]"],
 		special: special,
 		mark:    '[',
-		split:   w.split,
+		split:   p.split,
 	}, nil
 })
 
-func (w *wordPiece) split(text string, emit func(id int32)) {
-	start := 0
-	clean := normalizeBERT(text)
-	for i, r := range clean {
-		switch {
-		case r == ' ':
-			w.word(clean[start:i], emit)
-			start = i + 1
-		case isPunctuation(r):
-			w.word(clean[start:i], emit)
-			start = i + utf8.RuneLen(r)
-			w.word(clean[i:start], emit)
+func (p *wordPiece) split(w *work, text string) {
+	for {
+		n, ascii := nextChunk(text)
+		if ascii {
+			w.text = w.text[:0]
+			for i := range n {
+				if b := text[i]; b > ' ' && b < 0x7f { // the others are control characters
+					if 'A' <= b && b <= 'Z' {
+						b += 'a' - 'A'
+					}
+					w.text = append(w.text, b)
+				}
+			}
+		} else {
+			w.normalizeBERT(text[:n])
 		}
+		p.words(w)
+		if n == len(text) {
+			return
+		}
+		text = text[n+1:]
 	}
-	w.word(clean[start:], emit)
+}
+
+// words cuts w.text into words at spaces and around punctuation.
+func (p *wordPiece) words(w *work) {
+	text := w.text
+	start := 0
+	for i := 0; i < len(text); {
+		size := 1
+		if b := text[i]; b < utf8.RuneSelf {
+			if 'a' <= b && b <= 'z' || '0' <= b && b <= '9' {
+				i++
+				continue
+			}
+		} else {
+			var r rune
+			if r, size = utf8.DecodeRune(text[i:]); !unicode.Is(punctuation, r) {
+				i += size
+				continue
+			}
+		}
+		p.word(w, text[start:i])
+		start = i + size
+		if text[i] != ' ' {
+			p.word(w, text[i:start])
+		}
+		i = start
+	}
+	p.word(w, text[start:])
 }
 
 // word emits the longest pieces from left to right, or the unknown token alone
 // when they do not make up the word.
-func (w *wordPiece) word(word string, emit func(id int32)) {
-	if word == "" {
+func (p *wordPiece) word(w *work, word []byte) {
+	if len(word) > maxWordRunes && utf8.RuneCount(word) > maxWordRunes {
+		w.emit(p.unknown)
 		return
 	}
-	var pieces [maxWordRunes]int32
-	n := 0
-	pieceSet := w.whole
-	if utf8.RuneCountInString(word) > maxWordRunes {
-		emit(w.unknown)
-		return
-	}
-	for start := 0; start < len(word); n++ {
-		end := min(len(word), start+w.longest)
-		id, ok := int32(0), false
-		for ; end > start; end-- {
-			if end < len(word) && !utf8.RuneStart(word[end]) {
-				continue
-			}
-			if id, ok = pieceSet[word[start:end]]; ok {
-				break
-			}
-		}
-		if !ok {
-			emit(w.unknown)
+	undo := w.tokens
+	pieces := &p.whole
+	for len(word) > 0 {
+		n, id := pieces.longestPrefix(word)
+		if n == 0 {
+			w.takeBack(undo)
+			w.emit(p.unknown)
 			return
 		}
-		pieces[n] = id
-		start, pieceSet = end, w.rest
-	}
-	for _, id := range pieces[:n] {
-		emit(id)
+		w.emit(id)
+		word, pieces = word[n:], &p.rest
 	}
 }
 
-// normalizeBERT drops control characters, makes every white space ' ', puts
-// spaces around Chinese characters, strips accents and lowers the case.
-func normalizeBERT(text string) string {
-	runes := make([]rune, 0, len(text))
+// normalizeBERT makes w.text the words of text: without control characters and
+// accents, with ' ' for every white space and around Chinese characters, in lower
+// case.
+func (w *work) normalizeBERT(text string) {
+	runes := w.runes[:0]
 	for _, r := range text {
 		switch {
 		case isRemoved(r):
 		case unicode.IsSpace(r):
 			runes = append(runes, ' ')
 		case isChinese(r):
-			runes = append(runes, ' ', r, ' ')
+			runes = append(runes, ' ')
+			runes = appendDecomposed(runes, r)
+			runes = append(runes, ' ')
 		default:
-			runes = append(runes, r)
+			runes = appendDecomposed(runes, r)
 		}
 	}
+	order(runes)
 
-	var out strings.Builder
-	out.Grow(len(text))
-	for _, r := range decompose(runes) {
+	w.text = w.text[:0]
+	for _, r := range runes {
 		if r < utf8.RuneSelf || !unicode.Is(accents, r) {
-			out.WriteRune(toLower(r))
+			w.text = utf8.AppendRune(w.text, toLower(r))
 		}
 	}
-	return out.String()
+	w.runes = runes
 }
 
 func isRemoved(r rune) bool {
@@ -146,13 +171,6 @@ func isRemoved(r rune) bool {
 		return r < ' ' && r != '\t' && r != '\n' && r != '\r'
 	}
 	return unicode.Is(removed, r)
-}
-
-func isPunctuation(r rune) bool {
-	if r < utf8.RuneSelf {
-		return r > ' ' && (r < '0' || '9' < r) && (r < 'a' || 'z' < r)
-	}
-	return unicode.Is(punctuation, r)
 }
 
 // isChinese reports the CJK ideographs that BERT reads one at a time. 2B920 is
