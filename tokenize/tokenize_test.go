@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/refersam/refersam/tokenize"
 )
@@ -28,42 +29,42 @@ const (
 // limits is the longest encoding of each tokenizer.
 var limits = map[string]int{bert: 512, clip: 77}
 
-// golden is what testdata/golden.py got from Hugging Face for one tokenizer.
+// golden is what testdata/golden.py got from Hugging Face.
 type golden struct {
-	// Phrases holds the ids of whole phrases, with special tokens.
-	Phrases []struct {
-		Text string  `json:"text"`
-		IDs  []int32 `json:"ids"`
-	} `json:"phrases"`
-	// Cut holds truncated and padded encodings.
-	Cut []struct {
-		Text      string  `json:"text"`
-		MaxTokens int     `json:"max_tokens"`
-		IDs       []int32 `json:"ids"`
-		Mask      []int32 `json:"mask"`
-	} `json:"cut"`
-	// Blocks holds a fingerprint for each 4096 code points, by the first of
-	// them in hexadecimal.
-	Blocks map[string]string `json:"blocks"`
+	Texts      []string `json:"texts"`
+	Tokenizers map[string]struct {
+		// IDs holds the ids of the whole texts, with special tokens.
+		IDs [][]int32 `json:"ids"`
+		// Cut holds truncated and padded encodings.
+		Cut []struct {
+			Text      string  `json:"text"`
+			MaxTokens int     `json:"max_tokens"`
+			IDs       []int32 `json:"ids"`
+			Mask      []int32 `json:"mask"`
+		} `json:"cut"`
+		// Blocks holds a fingerprint for each 4096 code points, by the first of
+		// them in hexadecimal.
+		Blocks map[string]string `json:"blocks"`
+	} `json:"tokenizers"`
 }
 
-func readGolden(t *testing.T, name string) golden {
-	t.Helper()
+var readGolden = sync.OnceValues(func() (g golden, err error) {
 	file, err := os.Open("testdata/golden.json.gz")
 	if err != nil {
-		t.Fatal(err)
+		return g, err
 	}
 	defer file.Close()
 	unzipped, err := gzip.NewReader(file)
 	if err != nil {
-		t.Fatal(err)
+		return g, err
 	}
-	all := map[string]json.RawMessage{}
-	if err := json.NewDecoder(unzipped).Decode(&all); err != nil {
-		t.Fatal(err)
-	}
-	var g golden
-	if err := json.Unmarshal(all[name], &g); err != nil {
+	return g, json.NewDecoder(unzipped).Decode(&g)
+})
+
+func mustReadGolden(t *testing.T) golden {
+	t.Helper()
+	g, err := readGolden()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return g
@@ -78,30 +79,38 @@ func newTokenizer(t testing.TB, name string, maxTokens int) *tokenize.Tokenizer 
 	return tokenizer
 }
 
-// cut shortens the ids of a whole phrase to at most n and keeps the last.
-func cut(ids []int32, n int) []int32 {
-	if len(ids) <= n {
-		return ids
+// cut makes the ids of a whole phrase n ids, as export/refersam/tokenizer.py does
+// for training.
+func cut(ids []int32, n int, pad int32) (out, mask []int32) {
+	if len(ids) > n {
+		return append(slices.Clone(ids[:n-1]), ids[len(ids)-1]), slices.Repeat([]int32{1}, n)
 	}
-	return append(slices.Clone(ids[:n-1]), ids[len(ids)-1])
+	padding := n - len(ids)
+	out = append(slices.Clone(ids), slices.Repeat([]int32{pad}, padding)...)
+	return out, append(slices.Repeat([]int32{1}, len(ids)), make([]int32, padding)...)
 }
 
-func TestPhrasesEqualHuggingFace(t *testing.T) {
+func TestTextsEqualHuggingFace(t *testing.T) {
+	g := mustReadGolden(t)
+	if len(g.Texts) < 20_000 {
+		t.Fatalf("only %d texts", len(g.Texts))
+	}
+	const short = 20
+	pads := map[string]int32{bert: 0, clip: 49407}
 	for _, name := range tokenize.Names() {
 		t.Run(name, func(t *testing.T) {
-			tokenizer := newTokenizer(t, name, limits[name])
-			g := readGolden(t, name)
-			if len(g.Phrases) < 400 {
-				t.Fatalf("only %d phrases", len(g.Phrases))
-			}
-			for _, p := range g.Phrases {
-				got := tokenizer.Encode(p.Text)
-				if got.Tokens != len(p.IDs) {
-					t.Errorf("%+q: %d tokens, want %d", p.Text, got.Tokens, len(p.IDs))
+			whole, cutting := newTokenizer(t, name, 0), newTokenizer(t, name, short)
+			var got tokenize.Encoding
+			for i, text := range g.Texts {
+				want := g.Tokenizers[name].IDs[i]
+				whole.EncodeInto(&got, text)
+				if diff := cmp.Diff(want, got.IDs); diff != "" || got.Tokens != len(want) || len(got.Mask) != len(want) || slices.Contains(got.Mask, 0) {
+					t.Errorf("%+q: %d tokens, mask %v (-want +got):\n%s", text, got.Tokens, got.Mask, diff)
 				}
-				want := cut(p.IDs, limits[name])
-				if diff := cmp.Diff(want, got.IDs[:min(got.Tokens, limits[name])]); diff != "" {
-					t.Errorf("%+q (-want +got):\n%s", p.Text, diff)
+				ids, mask := cut(want, short, pads[name])
+				cutting.EncodeInto(&got, text)
+				if diff := cmp.Diff(tokenize.Encoding{IDs: ids, Mask: mask, Tokens: len(want)}, got); diff != "" || got.Truncated() != (len(want) > short) {
+					t.Errorf("%+q to %d tokens, truncated %v (-want +got):\n%s", text, short, got.Truncated(), diff)
 				}
 			}
 		})
@@ -109,9 +118,10 @@ func TestPhrasesEqualHuggingFace(t *testing.T) {
 }
 
 func TestTruncationAndPaddingEqualHuggingFace(t *testing.T) {
+	g := mustReadGolden(t)
 	for _, name := range tokenize.Names() {
 		t.Run(name, func(t *testing.T) {
-			for _, c := range readGolden(t, name).Cut {
+			for _, c := range g.Tokenizers[name].Cut {
 				got := newTokenizer(t, name, c.MaxTokens).Encode(c.Text)
 				want := tokenize.Encoding{IDs: c.IDs, Mask: c.Mask, Tokens: got.Tokens}
 				if diff := cmp.Diff(want, got); diff != "" {
@@ -129,11 +139,12 @@ func textAround(r rune) string {
 }
 
 func TestEveryCharacterEqualsHuggingFace(t *testing.T) {
+	g := mustReadGolden(t)
 	for _, name := range tokenize.Names() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tokenizer := newTokenizer(t, name, 64)
-			for start, want := range readGolden(t, name).Blocks {
+			for start, want := range g.Tokenizers[name].Blocks {
 				first, err := strconv.ParseInt(start, 16, 32)
 				if err != nil {
 					t.Fatal(err)
@@ -195,6 +206,53 @@ func TestInvalidUTF8CountsAsReplacementCharacter(t *testing.T) {
 		for _, tt := range tests {
 			if diff := cmp.Diff(tokenizer.Encode(tt.same), tokenizer.Encode(tt.text)); diff != "" {
 				t.Errorf("%s: %q is not read as %q (-want +got):\n%s", name, tt.text, tt.same, diff)
+			}
+		}
+	}
+}
+
+// What a call leaves behind in its working space, and in that of its caller, does
+// not show in the next one.
+func TestEncodeIntoReusesSpace(t *testing.T) {
+	texts := []string{"", "duck", "the [SEP] <|endoftext|>", strings.Repeat("wide ", 40), "cafe\u0301 \u1112\u1161\u11ab", strings.Repeat("x", 300)}
+	for name, limit := range limits {
+		for _, n := range []int{0, 3, 20, limit} {
+			tokenizer := newTokenizer(t, name, n)
+			var e tokenize.Encoding
+			for i := range texts {
+				for _, text := range []string{texts[i], texts[len(texts)-1-i]} {
+					tokenizer.EncodeInto(&e, text)
+					if diff := cmp.Diff(tokenizer.Encode(text), e, cmpopts.EquateEmpty()); diff != "" {
+						t.Errorf("%s, %d tokens, %q (-fresh +reused):\n%s", name, n, text, diff)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestEncodeIntoAllocatesNothingForASCII(t *testing.T) {
+	ascii := make([]byte, 0x80)
+	for i := range ascii {
+		ascii[i] = byte(i)
+	}
+	texts := map[string]string{
+		"a phrase":           "Second-to-last woman's RED umbrella, 3rd from the right!",
+		"every character":    string(ascii),
+		"special tokens":     "[CLS] duck[SEP] <|endoftext|> <|ENDOFTEXT|> [sep]",
+		"unknown words":      "qxzvk jjfkqz bzzkrt frisbeeish",
+		"words of 1,000":     strings.Repeat("a", 1000) + " " + strings.Repeat("ing!", 250),
+		"the longest phrase": strings.Repeat("the duck ", 111),
+	}
+	for name, limit := range limits {
+		for _, n := range []int{0, 20, limit} {
+			tokenizer := newTokenizer(t, name, n)
+			for what, text := range texts {
+				var e tokenize.Encoding
+				// The first run, which is not counted, makes the space.
+				if allocs := testing.AllocsPerRun(100, func() { tokenizer.EncodeInto(&e, text) }); allocs != 0 {
+					t.Errorf("%s, %d tokens, %s: %v allocations", name, n, what, allocs)
+				}
 			}
 		}
 	}
@@ -287,9 +345,25 @@ func FuzzEncode(f *testing.F) {
 				}
 			}
 			// The length decides only where the encoding ends.
-			whole := newTokenizer(t, name, limit).Encode(text)
-			if whole.Tokens != e.Tokens || !slices.Equal(whole.IDs[:used-1], e.IDs[:used-1]) {
-				t.Fatalf("%s: %v at length %d but %v at %d", name, e, n, whole, limit)
+			whole := newTokenizer(t, name, 0).Encode(text)
+			if whole.Tokens != e.Tokens || len(whole.IDs) != e.Tokens || whole.Truncated() || e.Truncated() != (e.Tokens > n) {
+				t.Fatalf("%s: %d tokens, %d at length %d, %d ids", name, whole.Tokens, e.Tokens, n, len(whole.IDs))
+			}
+			if !slices.Equal(whole.IDs[:used-1], e.IDs[:used-1]) || whole.IDs[len(whole.IDs)-1] != end {
+				t.Fatalf("%s: %v at length %d but %v whole", name, e.IDs, n, whole.IDs)
+			}
+			// A byte becomes three at most (U+FFFD, and some characters under NFC), and
+			// a token has one at least.
+			if most := 3*len(text) + 2; e.Tokens > most {
+				t.Fatalf("%s: %d tokens of %d bytes", name, e.Tokens, len(text))
+			}
+			// White space separates, and reading is the same the second time.
+			for _, joined := range []string{text + " " + text, " \t" + text + "\r\n" + text + " "} {
+				twice := newTokenizer(t, name, 0).Encode(joined)
+				inner := whole.IDs[1 : len(whole.IDs)-1]
+				if !slices.Equal(twice.IDs, slices.Concat([]int32{start}, inner, inner, []int32{end})) {
+					t.Fatalf("%s: %q is %v, but alone %q is %v", name, joined, twice.IDs, text, whole.IDs)
+				}
 			}
 		}
 	})
