@@ -70,6 +70,10 @@ var formats = []struct {
 	{"GIF", func(b []byte) bool {
 		return bytes.HasPrefix(b, []byte("GIF87a")) || bytes.HasPrefix(b, []byte("GIF89a"))
 	}, openGIF},
+	{"BMP", func(b []byte) bool { return bytes.HasPrefix(b, []byte("BM")) }, openBMP},
+	{"TIFF", func(b []byte) bool {
+		return bytes.HasPrefix(b, []byte(tiffLittleEndian)) || bytes.HasPrefix(b, []byte(tiffBigEndian))
+	}, openTIFF},
 }
 
 var (
@@ -116,7 +120,7 @@ func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
 		}
 	}
 	return nil, fail(refersam.CodeUnsupportedMedia, nil,
-		"This is not a picture in an accepted format; send JPEG, PNG, WebP or GIF.")
+		"This is not a picture in an accepted format; send JPEG, PNG, WebP, GIF, BMP or TIFF.")
 }
 
 func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte) (*source, error), data []byte) (*Encoded, error) {

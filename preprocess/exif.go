@@ -31,39 +31,49 @@ const exifPrefix = "Exif\x00\x00"
 // block, with or without exifPrefix. A block that is broken or lacks the tag
 // means upright: bad metadata must not cost a good picture.
 func exifOrientation(block []byte) orientation {
-	const (
-		headerSize     = 8
-		entrySize      = 12
-		tagOrientation = 0x0112
-		typeShort      = 3
-	)
-	tiff := bytes.TrimPrefix(block, []byte(exifPrefix))
-	if len(tiff) < headerSize {
+	const tag = 0x0112
+	value, ok := tiffShort(bytes.TrimPrefix(block, []byte(exifPrefix)), tag)
+	if !ok || value < 1 || value > 8 {
 		return upright
+	}
+	return orientation(value)
+}
+
+const (
+	tiffLittleEndian = "II*\x00"
+	tiffBigEndian    = "MM\x00*"
+)
+
+// tiffShort returns a 16-bit value of the first directory of a TIFF structure
+// (TIFF 6.0, section 2).
+func tiffShort(tiff []byte, tag uint16) (value uint16, ok bool) {
+	const (
+		headerSize = 8
+		entrySize  = 12
+		typeShort  = 3
+	)
+	if len(tiff) < headerSize {
+		return 0, false
 	}
 	var order binary.ByteOrder
 	switch string(tiff[:4]) {
-	case "II*\x00":
+	case tiffLittleEndian:
 		order = binary.LittleEndian
-	case "MM\x00*":
+	case tiffBigEndian:
 		order = binary.BigEndian
 	default:
-		return upright
+		return 0, false
 	}
 	offset := uint64(order.Uint32(tiff[4:]))
 	if offset+2 > uint64(len(tiff)) {
-		return upright
+		return 0, false
 	}
 	entries := tiff[offset+2:]
 	for n := order.Uint16(tiff[offset:]); n > 0 && len(entries) >= entrySize; n-- {
-		if order.Uint16(entries) == tagOrientation {
-			value := order.Uint16(entries[8:])
-			if order.Uint16(entries[2:]) != typeShort || value < 1 || value > 8 {
-				return upright
-			}
-			return orientation(value)
+		if order.Uint16(entries) == tag {
+			return order.Uint16(entries[8:]), order.Uint16(entries[2:]) == typeShort
 		}
 		entries = entries[entrySize:]
 	}
-	return upright
+	return 0, false
 }

@@ -57,8 +57,8 @@ func openPNG(data []byte) (*source, error) {
 	return src, nil
 }
 
-// drawPaletted draws a picture whose palette holds opaque color.RGBA and
-// color.NRGBA, as image/png and image/gif make them.
+// drawPaletted draws a picture whose palette holds color.NRGBA or opaque
+// color.RGBA and color.RGBA64, as the codecs make them.
 func drawPaletted(dst *canvas, m *image.Paletted) error {
 	var table [256][3]uint8
 	for i, c := range m.Palette {
@@ -67,6 +67,8 @@ func drawPaletted(dst *canvas, m *image.Paletted) error {
 			table[i] = [3]uint8{c.R, c.G, c.B}
 		case color.NRGBA:
 			table[i] = [3]uint8{c.R, c.G, c.B}
+		case color.RGBA64:
+			table[i] = [3]uint8{uint8(c.R >> 8), uint8(c.G >> 8), uint8(c.B >> 8)}
 		default:
 			return fmt.Errorf("%w: palette of type %T", errUnsupported, c)
 		}

@@ -62,6 +62,19 @@ func pngOfSize(t testing.TB, width, height uint32) []byte {
 	return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
 }
 
+// tiffEntry returns where the entry of a tag is in the directory of a TIFF.
+func tiffEntry(t testing.TB, data []byte, tag uint16) int {
+	t.Helper()
+	directory := int(binary.LittleEndian.Uint32(data[4:]))
+	for i := range int(binary.LittleEndian.Uint16(data[directory:])) {
+		if entry := directory + 2 + 12*i; binary.LittleEndian.Uint16(data[entry:]) == tag {
+			return entry
+		}
+	}
+	t.Fatalf("no tag %#x", tag)
+	return 0
+}
+
 func TestDecode_Err(t *testing.T) {
 	var (
 		jpg      = readFile(t, "testdata/decode/420.jpg")
@@ -71,6 +84,8 @@ func TestDecode_Err(t *testing.T) {
 		alpha    = readFile(t, "testdata/decode/lossy-alpha.webp")
 		lossless = readFile(t, "testdata/decode/lossless.webp")
 		animated = readFile(t, "testdata/decode/animated.webp")
+		bmp      = readFile(t, "testdata/decode/rgb.bmp")
+		tiff     = readFile(t, "testdata/decode/rgb.tiff")
 
 		jpegFrame = after(t, jpg, "\xff\xc0")
 	)
@@ -84,17 +99,19 @@ func TestDecode_Err(t *testing.T) {
 	}{
 		{"nil", nil, refersam.CodeInvalidImage, "0 bytes"},
 		{"0 bytes", []byte{}, refersam.CodeInvalidImage, "0 bytes"},
-		{"1 byte", []byte{0xff}, refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP or GIF"},
-		{"text", []byte("a cat on a mat"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP or GIF"},
-		{"SVG", []byte("<svg xmlns='http://www.w3.org/2000/svg'/>"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP or GIF"},
-		{"BMP", []byte("BM\x46\x00\x00\x00\x00\x00"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP or GIF"},
-		{"WAV", []byte("RIFF\x24\x00\x00\x00WAVEfmt "), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP or GIF"},
+		{"1 byte", []byte{0xff}, refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
+		{"text", []byte("a cat on a mat"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
+		{"SVG", []byte("<svg xmlns='http://www.w3.org/2000/svg'/>"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
+		{"ICO", []byte("\x00\x00\x01\x00\x01\x00"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
+		{"WAV", []byte("RIFF\x24\x00\x00\x00WAVEfmt "), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
 		{"20 MiB and a byte", make([]byte, 20<<20+1), refersam.CodeImageTooLarge, "20971521 bytes; at most 20971520"},
 
 		{"JPEG magic alone", jpg[:3], refersam.CodeInvalidImage, "JPEG"},
 		{"PNG magic alone", png[:8], refersam.CodeInvalidImage, "PNG"},
 		{"WebP magic alone", lossy[:12], refersam.CodeInvalidImage, "WebP"},
 		{"GIF magic alone", gif[:6], refersam.CodeInvalidImage, "GIF"},
+		{"BMP magic alone", []byte("BM"), refersam.CodeInvalidImage, "BMP"},
+		{"TIFF magic alone", []byte("II*\x00"), refersam.CodeInvalidImage, "TIFF"},
 		{"JPEG whose scan ends early", append(bytes.Clone(jpg[:len(jpg)/2]), 0xff, 0xd9), refersam.CodeInvalidImage, "JPEG"},
 		{"PNG with a wrong checksum", patch(png, len(png)-14, 1, 2), refersam.CodeInvalidImage, "PNG"},
 		{"PNG without IHDR", patch(png, 12, 'i', 'H', 'D', 'R'), refersam.CodeInvalidImage, "PNG"},
@@ -107,6 +124,13 @@ func TestDecode_Err(t *testing.T) {
 
 		{"JPEG of 12 bits", patch(jpg, jpegFrame+2, 12), refersam.CodeUnsupportedMedia, "not supported"},
 		{"JPEG with arithmetic coding", patch(jpg, jpegFrame-1, 0xc9), refersam.CodeUnsupportedMedia, "not supported"},
+		{"BMP of 16 bits", patch(bmp, 28, 16), refersam.CodeUnsupportedMedia, "not supported"},
+		{"BMP with runs", patch(bmp, 30, 1), refersam.CodeUnsupportedMedia, "not supported"},
+		{"TIFF with fax compression", patch(tiff, tiffEntry(t, tiff, 0x0103)+8, 4), refersam.CodeUnsupportedMedia, "not supported"},
+		{"TIFF of CMYK", patch(tiff, tiffEntry(t, tiff, 0x0106)+8, 5), refersam.CodeUnsupportedMedia, "not supported"},
+		{"TIFF of 0 bits", patch(tiff, tiffEntry(t, tiff, 0x0102)+2, 3, 0, 1, 0, 0, 0, 0, 0), refersam.CodeInvalidImage, "TIFF"},
+		{"TIFF of 60000×60000", patch(patch(tiff, tiffEntry(t, tiff, 0x0100)+8, 0x60, 0xea), tiffEntry(t, tiff, 0x0101)+8, 0x60, 0xea), refersam.CodeImageTooLarge, "60000×60000"},
+		{"TIFF with a huge directory", patch(tiff, int(binary.LittleEndian.Uint32(tiff[4:])), 0xff, 0xff), refersam.CodeInvalidImage, "TIFF"},
 		{"PNG of 3 bits", func() []byte {
 			data := patch(png, 24, 3)
 			return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
@@ -122,6 +146,8 @@ func TestDecode_Err(t *testing.T) {
 		{"PNG of 16385×1", pngOfSize(t, 16385, 1), refersam.CodeImageTooLarge, "16385×1"},
 		{"GIF on a screen of 60000×60000", patch(gif, 6, 0x60, 0xea, 0x60, 0xea), refersam.CodeImageTooLarge, "60000×60000"},
 		{"GIF frame of 60000×60000", patch(gif, 13+gifPalette+1+4, 0x60, 0xea, 0x60, 0xea), refersam.CodeImageTooLarge, "60003×60002"},
+		{"BMP of 60000×60000", patch(bmp, 18, 0x60, 0xea, 0, 0, 0x60, 0xea, 0, 0), refersam.CodeImageTooLarge, "60000×60000"},
+		{"BMP of -60000×60000", patch(bmp, 18, 0xa0, 0x15, 0xff, 0xff, 0x60, 0xea, 0, 0), refersam.CodeUnsupportedMedia, "not supported"},
 		{"WebP of 16383×16383", patch(lossy, 26, 0xff, 0x3f, 0xff, 0x3f), refersam.CodeImageTooLarge, "16383×16383"},
 		{"lossless WebP of 16384×16384", patch(lossless, 21, 0xff, 0xff, 0xff, 0x0f), refersam.CodeImageTooLarge, "16384×16384"},
 		{"WebP canvas of 60000×60000", patch(animated, 24, 0x5f, 0xea, 0, 0x5f, 0xea, 0), refersam.CodeImageTooLarge, "60000×60000"},

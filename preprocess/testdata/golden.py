@@ -91,6 +91,28 @@ def png16(color_type: int, samples: np.ndarray) -> bytes:
     )
 
 
+def adam7(image: Image.Image) -> bytes:
+    """An interlaced PNG, which Pillow does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = np.asarray(image)
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    rows = b"".join(
+        b"\0" + row.tobytes() for x, y, dx, dy in passes for row in pixels[y::dy, x::dx] if row.size
+    )
+    header = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 1)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    )
+
+
+def top_down(bmp: bytes) -> bytes:
+    """The BMP with a negative height: the same rows, from the top."""
+    return bmp[:22] + struct.pack("<i", -struct.unpack("<i", bmp[22:26])[0]) + bmp[26:]
+
+
 def gif(screen: tuple[int, int], at: tuple[int, int], transparent: int | None, interlaced: bool) -> bytes:
     """A GIF of one 6×5 frame at a position on its screen, with a palette of 8 colours."""
     palette = bytes(noise(8, 1, 5))
@@ -178,11 +200,34 @@ def pictures() -> Iterator[tuple[str, bytes]]:
     yield "interlaced.gif", gif((6, 5), (0, 0), 2, True)
     yield "oversize.gif", gif((4, 4), (1, 1), None, False)
 
+    yield "restart.jpg", encode(image, "JPEG", quality=90, restart_marker_blocks=2)
+    yield "progressive-gray.jpg", encode(small.convert("L"), "JPEG", quality=90, progressive=True)
+    yield "progressive-cmyk.jpg", encode(small.convert("CMYK"), "JPEG", quality=95, progressive=True)
+    yield "interlaced.png", adam7(small)
+
+    yield "rgb.bmp", encode(small, "BMP")
+    yield "rgba.bmp", encode(with_alpha(small), "BMP")
+    yield "gray.bmp", encode(small.convert("L"), "BMP")
+    yield "bilevel.bmp", encode(small.convert("1"), "BMP")
+    yield "palette.bmp", encode(small.quantize(200), "BMP")
+    yield "top-down.bmp", top_down(encode(small, "BMP"))
+
+    yield "rgb.tiff", encode(small, "TIFF")
+    yield "rgba.tiff", encode(with_alpha(small), "TIFF")
+    yield "gray.tiff", encode(small.convert("L"), "TIFF")
+    yield "bilevel.tiff", encode(small.convert("1"), "TIFF")
+    yield "palette.tiff", encode(small.quantize(200), "TIFF")
+    yield "gray16.tiff", encode(Image.fromarray(deep[:, :, 0].copy()), "TIFF")
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        name = compression.removeprefix("tiff_").replace("_", "-")
+        yield f"{name}.tiff", encode(small, "TIFF", compression=compression)
+    yield "exif7.tiff", encode(small, "TIFF", tiffinfo={0x0112: 7})
+
 
 def decode(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
-    if image.mode == "I;16":  # convert() would clip at 255 what it shifts down for every other 16-bit mode
+    if image.mode.startswith("I;16"):  # convert() would clip at 255 what it shifts down for every other 16-bit mode
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return ImageOps.exif_transpose(image).convert("RGB")
 
