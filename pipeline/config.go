@@ -16,8 +16,8 @@ type Config struct {
 	Split string `env:"REFERSAM_SPLIT"`
 	// MaxPhrases is how many phrases one request may ask. Default 32.
 	MaxPhrases int `env:"REFERSAM_MAX_PHRASES"`
-	// MaxPhraseBytes is how long one phrase may be, in bytes of UTF-8 after
-	// normalising. Default 1,000.
+	// MaxPhraseBytes is how long one phrase may be, in bytes of UTF-8 in
+	// Unicode's form NFC. Default 1,000.
 	MaxPhraseBytes int `env:"REFERSAM_MAX_PHRASE_BYTES"`
 	// MaxMaskPixels bounds what one answer takes, in work and for a caller who
 	// keeps the masks in bytes: the pixels of the picture times the number of

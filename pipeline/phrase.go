@@ -11,8 +11,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// normalize returns the phrases in Unicode's form NFC without surrounding
-// space, or what is wrong with the first bad one.
+// normalize returns the phrases without surrounding space, or what is wrong with the
+// first bad one.
 func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, error) {
 	if len(phrases) == 0 {
 		return nil, &refersam.Error{
@@ -47,6 +47,10 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 	return normal, nil
 }
 
+// normalizeText measures the phrase in Unicode's form NFC, so that it does not
+// matter how its accents are written. What goes on is the phrase itself: the
+// tokenizers normalise as the model's training did, by an older Unicode and
+// without breaking up heaps of combining marks as package norm does.
 func (s *Segmenter) normalizeText(text string) (string, *refersam.Error) {
 	// A first look at the length, so that normalising costs little whatever
 	// comes: NFC shrinks a text at most threefold (a Hangul syllable of three
@@ -57,12 +61,12 @@ func (s *Segmenter) normalizeText(text string) (string, *refersam.Error) {
 	if !utf8.ValidString(text) {
 		return "", refersam.Errorf(refersam.CodeInvalidRequest, "The phrase is not valid UTF-8.")
 	}
-	text = strings.TrimSpace(norm.NFC.String(text))
+	text = strings.TrimSpace(text)
 	if !strings.ContainsFunc(text, visible) {
 		return "", refersam.Errorf(refersam.CodePhraseEmpty, "The phrase is empty; say what to find, for example “the dog on the left”.")
 	}
-	if len(text) > s.cfg.MaxPhraseBytes {
-		return "", s.tooLong(len(text))
+	if size := len(norm.NFC.String(text)); size > s.cfg.MaxPhraseBytes {
+		return "", s.tooLong(size)
 	}
 	return text, nil
 }
