@@ -10,6 +10,7 @@ comma := ,
 
 LISTEN ?= 127.0.0.1:8080
 SEED ?= 1
+COUNT ?= 1000000
 VARIANT ?= bert
 GOLANGCI_LINT_VERSION := v2.15.0
 
@@ -77,6 +78,10 @@ e2e: .venv/.dev ## Run the end-to-end tests: real tritonserver, shipped models, 
 parity: .venv/.dev ## Compare the model with recorded outputs of the reference (DIR=… SEED=1)
 	@test -n "$(DIR)" || { echo 'usage: make parity DIR=folder [SEED=1]' >&2; exit 2; }
 	$(PY) -m refersam.parity "$(DIR)" --seed $(SEED)
+
+.PHONY: tokenize-proof
+tokenize-proof: .venv/.dev build ## Compare token ids with Hugging Face's on a million strings (COUNT=…)
+	$(PY) tokenize/testdata/proof.py --count $(COUNT)
 
 .PHONY: lint
 lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style: golangci-lint and ruff
