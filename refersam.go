@@ -35,11 +35,12 @@ type Logits struct {
 
 // Mask says which pixels a phrase means, at the size of the original picture.
 //
-// Pix holds one byte a pixel, row by row: 1 is foreground, 0 is background, no
-// other value occurs. len(Pix) == Width*Height.
+// Runs holds the lengths of alternating runs of background and foreground down
+// the columns, from the leftmost on; a run may go on in the next column. The
+// first is background and may be 0, no other is; their sum is Width*Height.
 type Mask struct {
 	Width, Height int
-	Pix           []uint8
+	Runs          []uint32
 }
 
 // Box is an axis-aligned box in pixels of the original picture: left, top,
@@ -52,7 +53,7 @@ type Box struct {
 type Request struct {
 	// ID names the request in logs and answers.
 	ID string
-	// Image is an encoded picture (JPEG, PNG, WebP or GIF) exactly as it came
+	// Image is an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF) exactly as it came
 	// from outside: nothing about it has been checked.
 	Image []byte
 	// Phrases holds at least one phrase; results keep their order.

@@ -186,19 +186,16 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases, size int) (
 			in.width, in.height, most, phrases)
 	}
 	err = s.onCPU(ctx, func() error {
-		picture, err := encoded.Decode(ctx)
-		if err != nil {
-			return err
-		}
-		in.pixels = preprocess.Resize(picture, size, size)
-		return nil
+		pixels, err := encoded.Stretch(ctx, size, size)
+		in.pixels = pixels
+		return err
 	})
 	return &in, err
 }
 
 // finish turns one row of logits into the rest of a result.
 func finish(r *refersam.Result, l refersam.Logits, width, height int, threshold float64) error {
-	seg, err := postprocess.Segment(l, width, height, threshold)
+	seg, err := postprocess.Segment(l, width, height, postprocess.Options{Threshold: threshold})
 	if err != nil {
 		return err
 	}

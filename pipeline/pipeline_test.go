@@ -18,6 +18,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
+	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/triton"
 	"go.uber.org/goleak"
@@ -107,7 +108,7 @@ func expectSquare(t *testing.T, r *refersam.Result, id string, want image.Rectan
 		t.Errorf("id %q, want %q", r.PhraseID, id)
 	}
 	var both, either int
-	for i, v := range r.Mask.Pix {
+	for i, v := range postprocess.Pixels(r.Mask) {
 		inside := image.Pt(i%r.Mask.Width, i/r.Mask.Width).In(want)
 		if inside && v == 1 {
 			both++
@@ -258,9 +259,7 @@ func TestSegment_Encode(t *testing.T) {
 	req := ask("red", "blue", "green", "red", "blue")
 	areas := make([]int, len(req.Phrases))
 	req.Encode = func(i int, r *refersam.Result) error {
-		for _, v := range r.Mask.Pix {
-			areas[i] += int(v)
-		}
+		areas[i] = postprocess.Area(r.Mask)
 		return nil
 	}
 	resp, err := s.Segment(t.Context(), req)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,9 +17,11 @@ import (
 type golden struct {
 	Upsample []struct {
 		Seed      uint32
+		Levels    uint32
 		Size, Out [2]int
 		Step      int
 		Values    []float32
+		Counts    string
 	}
 	Segment []struct {
 		Size, Out [2]int
@@ -33,6 +36,9 @@ type golden struct {
 		Size   [2]int
 		Share  uint32
 		Counts string
+		// Areas are those of the components, Filled the counts without holes.
+		Areas  []int
+		Filled string
 	}
 }
 
@@ -49,7 +55,7 @@ func loadGolden(t testing.TB) golden {
 	return g
 }
 
-// draw, noiseLogits and blobLogits repeat golden.py's functions.
+// draw, noiseLogits, levelLogits and blobLogits repeat golden.py's functions.
 func draw(n int, seed uint32) []uint32 {
 	out := make([]uint32, n)
 	for i := range out {
@@ -67,6 +73,14 @@ func noiseLogits(width, height int, seed uint32) refersam.Logits {
 	return l
 }
 
+func levelLogits(width, height int, seed, levels uint32) refersam.Logits {
+	l := refersam.Logits{Width: width, Height: height, Values: make([]float32, width*height)}
+	for i, v := range draw(len(l.Values), seed) {
+		l.Values[i] = float32(int(v%levels) - int(levels/2))
+	}
+	return l
+}
+
 func blobLogits(width, height int) refersam.Logits {
 	l := refersam.Logits{Width: width, Height: height, Values: make([]float32, width*height)}
 	disc := func(x, y, cx, cy, r int) int { return r*r - (x-cx)*(x-cx) - (y-cy)*(y-cy) }
@@ -80,29 +94,45 @@ func blobLogits(width, height int) refersam.Logits {
 }
 
 func noiseMask(width, height int, seed, share uint32) *refersam.Mask {
-	m := &refersam.Mask{Width: width, Height: height, Pix: make([]uint8, width*height)}
-	for i, v := range draw(len(m.Pix), seed) {
+	pix := make([]uint8, width*height)
+	for i, v := range draw(len(pix), seed) {
 		if v < share {
-			m.Pix[i] = 1
+			pix[i] = 1
 		}
 	}
-	return m
+	return postprocess.FromPixels(pix, width, height)
 }
 
+// Every value is torch's, to the last bit, and so is every pixel at threshold
+// one half: where logits are whole numbers many values are 0 but for rounding.
 func TestUpsample_Golden(t *testing.T) {
-	const tolerance = 1e-5
 	for _, g := range loadGolden(t).Upsample {
-		got := postprocess.Upsample(noiseLogits(g.Size[0], g.Size[1], g.Seed), g.Out[0], g.Out[1])
+		l := noiseLogits(g.Size[0], g.Size[1], g.Seed)
+		if g.Levels > 0 {
+			l = levelLogits(g.Size[0], g.Size[1], g.Seed, g.Levels)
+		}
+		got, err := postprocess.Upsample(l, g.Out[0], g.Out[1])
+		if err != nil {
+			t.Fatal(err)
+		}
 		if len(got) != g.Out[0]*g.Out[1] {
 			t.Fatalf("%v to %v: %d values", g.Size, g.Out, len(got))
 		}
-		worst := 0.0
+		different := 0
 		for i, want := range g.Values {
-			worst = max(worst, math.Abs(float64(got[i*g.Step]-want)))
+			if math.Float32bits(got[i*g.Step]) != math.Float32bits(want) && (want != 0 || got[i*g.Step] != 0) {
+				different++
+			}
 		}
-		t.Logf("%v to %v: %d values, max error %.2g", g.Size, g.Out, len(g.Values), worst)
-		if worst > tolerance {
-			t.Errorf("%v to %v: max error %g, want at most %g", g.Size, g.Out, worst, tolerance)
+		if different > 0 {
+			t.Errorf("%v to %v: %d of %d values differ", g.Size, g.Out, different, len(g.Values))
+		}
+		m, err := postprocess.Mask(l, g.Out[0], g.Out[1], postprocess.Options{Threshold: 0.5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.Counts != "" && postprocess.RLE(m) != g.Counts {
+			t.Errorf("%v to %v: mask differs", g.Size, g.Out)
 		}
 	}
 }
@@ -110,7 +140,8 @@ func TestUpsample_Golden(t *testing.T) {
 func TestSegment_Golden(t *testing.T) {
 	const scoreTolerance = 1e-6
 	for _, g := range loadGolden(t).Segment {
-		got, err := postprocess.Segment(blobLogits(g.Size[0], g.Size[1]), g.Out[0], g.Out[1], g.Threshold)
+		got, err := postprocess.Segment(blobLogits(g.Size[0], g.Size[1]), g.Out[0], g.Out[1],
+			postprocess.Options{Threshold: g.Threshold})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,6 +168,23 @@ func TestRLE_Golden(t *testing.T) {
 		}
 		if diff := cmp.Diff(m, back); diff != "" {
 			t.Errorf("%v, share %d: decoded mask differs (-want +got):\n%s", g.Size, g.Share, diff)
+		}
+	}
+}
+
+func TestClean_Golden(t *testing.T) {
+	for _, g := range loadGolden(t).RLE {
+		m := noiseMask(g.Size[0], g.Size[1], g.Seed, g.Share)
+		var areas []int
+		for _, c := range postprocess.Components(m) {
+			areas = append(areas, c.Area)
+		}
+		if !slices.Equal(areas, g.Areas) {
+			t.Errorf("%v, share %d: components of %v, want %v", g.Size, g.Share, areas, g.Areas)
+		}
+		filled := postprocess.Clean(m, postprocess.Options{FillHoles: math.MaxInt})
+		if got := postprocess.RLE(filled); got != g.Filled {
+			t.Errorf("%v, share %d: filled %q, want %q", g.Size, g.Share, got, g.Filled)
 		}
 	}
 }

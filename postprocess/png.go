@@ -1,11 +1,10 @@
 package postprocess
 
 import (
-	"bytes"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zlib"
 
@@ -20,60 +19,133 @@ const compression = 6
 // image/png has no such colour type: it takes 30 times as long to write a
 // larger 8-bit file.
 func EncodePNG(w io.Writer, m *refersam.Mask) error {
-	if m.Width < 1 || m.Height < 1 || len(m.Pix) != m.Width*m.Height {
-		return fmt.Errorf("postprocess: mask of %d×%d with %d pixels", m.Width, m.Height, len(m.Pix))
-	}
-	const (
-		bitDepth  = 1
-		grayscale = 0
-	)
-	header := binary.BigEndian.AppendUint32(nil, uint32(m.Width))
-	header = binary.BigEndian.AppendUint32(header, uint32(m.Height))
-	header = append(header, bitDepth, grayscale, 0, 0, 0) // deflate, adaptive filters, not interlaced
+	return encodeMask(w, m, 1)
+}
 
-	var data bytes.Buffer
-	z, err := zlib.NewWriterLevel(&data, compression)
-	if err != nil {
+// EncodePNG8 writes the mask as a PNG of 8 bits a pixel, foreground 255, for
+// readers that know no other.
+func EncodePNG8(w io.Writer, m *refersam.Mask) error {
+	return encodeMask(w, m, 8)
+}
+
+func encodeMask(w io.Writer, m *refersam.Mask, depth int) error {
+	if err := checkMask(m); err != nil {
 		return err
 	}
-	row := make([]byte, 1+(m.Width+7)/8) // starts with filter type 0: none
-	for y := range m.Height {
-		packBits(row[1:], m.Pix[y*m.Width:][:m.Width])
-		if _, err := z.Write(row); err != nil {
-			return err
+	p := newPNG(w, m.Width, m.Height, depth, colorGray, compression)
+	wide := make([]byte, (m.Width+7)/8*8)
+	for _, row := range rows(m) {
+		if depth == 8 {
+			for i, b := range row {
+				copy(wide[8*i:], spread[b][:])
+			}
+			row = wide[:m.Width]
+		}
+		p.row(filterNone, row)
+	}
+	return p.close()
+}
+
+// The colour types and row filters of PNG that occur here.
+const (
+	colorGray  = 0
+	colorRGB   = 2
+	filterNone = 0
+	filterSub  = 1
+)
+
+// pngWriter writes a PNG while its rows come in. The first error ends the
+// output; close returns it.
+type pngWriter struct {
+	w     io.Writer
+	z     *zlib.Writer
+	level int
+	// chunk collects an IDAT chunk: room for its length, its type, its data.
+	chunk  []byte
+	filter [1]byte
+	err    error
+}
+
+// chunkBytes is how much data an IDAT chunk has at most.
+const chunkBytes = 32 << 10
+
+// compressors holds writers that are not in use by level: a new one takes
+// longer to make than a small mask to write.
+var compressors [10]sync.Pool
+
+func newPNG(w io.Writer, width, height, depth, color, level int) *pngWriter {
+	p := &pngWriter{w: w, level: level, chunk: make([]byte, 0, 8+chunkBytes+4)}
+	p.write([]byte("\x89PNG\r\n\x1a\n"))
+	p.begin("IHDR")
+	p.chunk = binary.BigEndian.AppendUint32(p.chunk, uint32(width))
+	p.chunk = binary.BigEndian.AppendUint32(p.chunk, uint32(height))
+	p.chunk = append(p.chunk, byte(depth), byte(color), 0, 0, 0) // deflate, adaptive filters, not interlaced
+	p.end()
+	p.begin("IDAT")
+	if z, ok := compressors[level].Get().(*zlib.Writer); ok {
+		z.Reset(idat{p})
+		p.z = z
+	} else {
+		p.z, p.err = zlib.NewWriterLevel(idat{p}, level)
+	}
+	return p
+}
+
+// row appends one row, already filtered as filter says.
+func (p *pngWriter) row(filter byte, data []byte) {
+	if p.err != nil {
+		return
+	}
+	p.filter[0] = filter
+	if _, p.err = p.z.Write(p.filter[:]); p.err == nil {
+		_, p.err = p.z.Write(data)
+	}
+}
+
+func (p *pngWriter) close() error {
+	if p.err == nil {
+		p.err = p.z.Close()
+	}
+	if p.z != nil {
+		p.z.Reset(io.Discard)
+		compressors[p.level].Put(p.z)
+	}
+	p.end()
+	p.begin("IEND")
+	p.end()
+	return p.err
+}
+
+// begin starts a chunk, whose data is then appended to p.chunk; end writes it.
+func (p *pngWriter) begin(kind string) {
+	p.chunk = append(p.chunk[:4], kind...)
+}
+
+func (p *pngWriter) end() {
+	binary.BigEndian.PutUint32(p.chunk, uint32(len(p.chunk)-8))
+	p.chunk = binary.BigEndian.AppendUint32(p.chunk, crc32.ChecksumIEEE(p.chunk[4:]))
+	p.write(p.chunk)
+}
+
+func (p *pngWriter) write(data []byte) {
+	if p.err == nil {
+		_, p.err = p.w.Write(data)
+	}
+}
+
+// idat cuts what the compressor writes into chunks.
+type idat struct{ *pngWriter }
+
+func (d idat) Write(data []byte) (int, error) {
+	p := d.pngWriter
+	n := len(data)
+	for len(data) > 0 {
+		room := min(len(data), 8+chunkBytes-len(p.chunk))
+		p.chunk = append(p.chunk, data[:room]...)
+		if data = data[room:]; len(p.chunk) == 8+chunkBytes {
+			p.end()
+			p.begin("IDAT")
 		}
 	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-
-	out := []byte("\x89PNG\r\n\x1a\n")
-	out = appendChunk(out, "IHDR", header)
-	out = appendChunk(out, "IDAT", data.Bytes())
-	out = appendChunk(out, "IEND", nil)
-	_, err = w.Write(out)
-	return err
-}
-
-// packBits packs pixels of value 0 and 1 into dst, leftmost in the top bit.
-func packBits(dst []byte, pix []uint8) {
-	// gather moves bit 0 of byte 7-i, counted from the low end, to bit 63-i.
-	const gather = 0x0102040810204080
-	n := len(pix) / 8
-	for i := range n {
-		dst[i] = byte(binary.BigEndian.Uint64(pix[8*i:]) * gather >> 56)
-	}
-	if rest := pix[8*n:]; len(rest) > 0 {
-		var last [8]uint8
-		copy(last[:], rest)
-		dst[n] = byte(binary.BigEndian.Uint64(last[:]) * gather >> 56)
-	}
-}
-
-func appendChunk(out []byte, kind string, data []byte) []byte {
-	out = binary.BigEndian.AppendUint32(out, uint32(len(data)))
-	start := len(out)
-	out = append(out, kind...)
-	out = append(out, data...)
-	return binary.BigEndian.AppendUint32(out, crc32.ChecksumIEEE(out[start:]))
+	return n, p.err
 }

@@ -4,12 +4,11 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/refersam/refersam"
 )
-
-// maxMaskPixels bounds the masks that DecodeRLE makes; it is far above the
-// largest picture that can be asked for.
-const maxMaskPixels = 1 << 28
 
 // An RLE number is written in base 32, lowest digits first, one character
 // each: '0' plus the digit, plus 32 when more digits follow. The last digit's
@@ -25,92 +24,117 @@ const (
 )
 
 // RLE returns the counts string of COCO's compressed run-length encoding, as
-// pycocotools writes it: lengths of alternating runs of background and
-// foreground down the columns, background first; from the fourth on the
-// difference to the count before the previous one. The size that belongs to it
-// is [m.Height, m.Width].
+// pycocotools writes it: the runs of the mask, from the fourth on as the
+// difference to the one before the previous. The size that belongs to it is
+// [m.Height, m.Width].
 func RLE(m *refersam.Mask) string {
-	e := rleEncoder{}
-	var current uint8
-	run := 0
-	for x := range m.Width {
-		for i := x; i < len(m.Pix); i += m.Width {
-			if m.Pix[i] != current {
-				e.add(run)
-				current, run = m.Pix[i], 0
+	out := make([]byte, 0, 2*len(m.Runs)+maxDigits)
+	for i, n := range m.Runs {
+		v := int(n)
+		if i > 2 {
+			v -= int(m.Runs[i-2])
+		}
+		for {
+			digit := v & digitMask
+			v >>= digitBits
+			if v == 0 && digit&signBit == 0 || v == -1 && digit&signBit != 0 {
+				out = append(out, byte(charZero+digit))
+				break
 			}
-			run++
+			out = append(out, byte(charZero+(digit|moreBit)))
 		}
 	}
-	e.add(run)
-	return string(e.out)
-}
-
-type rleEncoder struct {
-	out []byte
-	// before holds the last two counts, the older one first.
-	before [2]int
-	n      int
-}
-
-func (e *rleEncoder) add(count int) {
-	v := count
-	if e.n > 2 {
-		v -= e.before[0]
-	}
-	e.before[0], e.before[1] = e.before[1], count
-	e.n++
-	for {
-		digit := v & digitMask
-		v >>= digitBits
-		if v == 0 && digit&signBit == 0 || v == -1 && digit&signBit != 0 {
-			e.out = append(e.out, byte(charZero+digit))
-			return
-		}
-		e.out = append(e.out, byte(charZero+(digit|moreBit)))
-	}
+	return string(out)
 }
 
 // DecodeRLE returns the mask of width × height pixels that a counts string of
 // RLE describes. It fails when the size is out of range, or the string is
 // malformed or does not cover exactly that many pixels.
 func DecodeRLE(counts string, width, height int) (*refersam.Mask, error) {
-	if width < 1 || height < 1 || height > maxMaskPixels/width {
-		return nil, fmt.Errorf("postprocess: RLE of %d×%d pixels", width, height)
-	}
-	m := &refersam.Mask{Width: width, Height: height, Pix: make([]uint8, width*height)}
-	var (
-		before [2]int
-		value  uint8
-		x, y   int
-	)
-	left := len(m.Pix)
-	for n := 0; len(counts) > 0; n++ {
+	// before holds the last two counts, the older one first.
+	var before [2]int
+	return decodeRuns(width, height, func(i int) (int, bool, error) {
+		if counts == "" {
+			return 0, false, nil
+		}
 		count, digits, err := rleNumber(counts)
+		if err != nil {
+			return 0, false, err
+		}
+		counts = counts[digits:]
+		if i > 2 {
+			count += before[0]
+		}
+		before[0], before[1] = before[1], count
+		return count, true, nil
+	})
+}
+
+// DecodeCounts is DecodeRLE for COCO's uncompressed encoding, whose counts are
+// the lengths themselves.
+func DecodeCounts(counts []int, width, height int) (*refersam.Mask, error) {
+	return decodeRuns(width, height, func(i int) (int, bool, error) {
+		if i == len(counts) {
+			return 0, false, nil
+		}
+		return counts[i], true, nil
+	})
+}
+
+// ParseRLE reads the JSON of COCO's encoding, {"size": [height, width],
+// "counts": …} with compressed or uncompressed counts.
+func ParseRLE(data []byte) (*refersam.Mask, error) {
+	var rle struct {
+		Size   [2]int         `json:"size"`
+		Counts jsontext.Value `json:"counts"`
+	}
+	if err := json.Unmarshal(data, &rle); err != nil {
+		return nil, fmt.Errorf("postprocess: RLE: %w", err)
+	}
+	height, width := rle.Size[0], rle.Size[1]
+	switch rle.Counts.Kind() {
+	case '"':
+		var counts string
+		if err := json.Unmarshal(rle.Counts, &counts); err != nil {
+			return nil, fmt.Errorf("postprocess: RLE: %w", err)
+		}
+		return DecodeRLE(counts, width, height)
+	case '[':
+		var counts []int
+		if err := json.Unmarshal(rle.Counts, &counts); err != nil {
+			return nil, fmt.Errorf("postprocess: RLE: %w", err)
+		}
+		return DecodeCounts(counts, width, height)
+	}
+	return nil, errors.New("postprocess: RLE without counts")
+}
+
+// decodeRuns makes a mask of the counts that next returns one by one, with
+// false behind the last.
+func decodeRuns(width, height int, next func(i int) (int, bool, error)) (*refersam.Mask, error) {
+	if err := checkSize(width, height); err != nil {
+		return nil, err
+	}
+	var w runWriter
+	left := width * height
+	for i := 0; ; i++ {
+		count, more, err := next(i)
 		if err != nil {
 			return nil, err
 		}
-		counts = counts[digits:]
-		if n > 2 {
-			count += before[0]
+		if !more {
+			break
 		}
 		if count < 0 || count > left {
-			return nil, fmt.Errorf("postprocess: RLE run %d has length %d, with %d pixels left", n, count, left)
+			return nil, fmt.Errorf("postprocess: RLE run %d has length %d, with %d pixels left", i, count, left)
 		}
 		left -= count
-		before[0], before[1] = before[1], count
-		for ; count > 0; count-- {
-			m.Pix[y*width+x] = value
-			if y++; y == height {
-				x, y = x+1, 0
-			}
-		}
-		value ^= 1
+		w.add(i%2 == 1, count)
 	}
 	if left > 0 {
 		return nil, fmt.Errorf("postprocess: RLE ends %d pixels early", left)
 	}
-	return m, nil
+	return &refersam.Mask{Width: width, Height: height, Runs: w.close()}, nil
 }
 
 // rleNumber reads the number at the start of s and how many characters it has.

@@ -1,146 +1,56 @@
-// Package postprocess turns the model's low-resolution logits into masks at
-// the size of the picture, and masks into the formats that clients ask for.
 package postprocess
 
 import (
-	"errors"
-	"fmt"
 	"math"
 
 	"github.com/refersam/refersam"
 )
 
 // Upsample stretches logits to width × height values, row by row: bilinear
-// with the corner samples on the corners, equal to torch's
-// F.interpolate(mode="bilinear", align_corners=True) up to float32 rounding.
-// It panics when width or height is below 1 or l is not as refersam.Logits
-// says.
-func Upsample(l refersam.Logits, width, height int) []float32 {
+// with the corner samples on the corners. It equals, bit for bit, what torch's
+// F.interpolate(mode="bilinear", align_corners=True) gives for float32 of one
+// channel on an x86 CPU with FMA. It is what Mask must agree with; Mask
+// computes only the few of these values that lie near the threshold.
+func Upsample(l refersam.Logits, width, height int) ([]float32, error) {
 	if err := check(l, width, height); err != nil {
-		panic(err)
+		return nil, err
 	}
+	u := newUpsampler(l, width, height)
 	out := make([]float32, width*height)
-	r := newRows(l, width, height)
 	for y := range height {
-		r.row(y, out[y*width:][:width])
+		u.row(y, out[y*width:][:width])
 	}
-	return out
+	return out, nil
 }
 
-// Segmentation is what one row of logits says about the picture.
-type Segmentation struct {
-	Mask *refersam.Mask
-	// Score is the mean foreground probability over the foreground, in [0, 1];
-	// 0 when there is none.
-	Score float64
-	// Area counts the foreground pixels, Box encloses them tightly.
-	Area int
-	Box  refersam.Box
-}
-
-// Segment marks as foreground the pixels of a width × height picture where the
-// sigmoid of the upsampled logit is at least threshold, which lies in (0, 1).
-// Besides the mask it needs memory for a few rows only. An error means that
-// the arguments are out of range or that a logit is not finite, which is a
-// fault of the model.
-func Segment(l refersam.Logits, width, height int, threshold float64) (Segmentation, error) {
-	if err := check(l, width, height); err != nil {
-		return Segmentation{}, err
-	}
-	if !(threshold > 0 && threshold < 1) {
-		return Segmentation{}, fmt.Errorf("postprocess: threshold %v is not between 0 and 1", threshold)
-	}
-	for i, v := range l.Values {
-		if v-v != 0 { // NaN and both infinities
-			return Segmentation{}, fmt.Errorf("postprocess: logit %v at (%d, %d)", v, i%l.Width, i/l.Width)
-		}
-	}
-
-	// Comparing logits instead of probabilities: a sigmoid rounded to float32
-	// would reach 0.5 a hair below 0 already.
-	cut := math.Log(threshold / (1 - threshold))
-	mask := &refersam.Mask{Width: width, Height: height, Pix: make([]uint8, width*height)}
-	rows := newRows(l, width, height)
-	row := make([]float32, width)
-	box := bounds{minX: width, minY: height, maxX: -1, maxY: -1}
-	area, sum := 0, 0.0
-	for y := range height {
-		rows.row(y, row)
-		pix := mask.Pix[y*width:][:width]
-		first, last := width, -1
-		for x, v := range row {
-			v := float64(v)
-			if v < cut {
-				continue
-			}
-			pix[x] = 1
-			area++
-			sum += 1 / (1 + math.Exp(-v))
-			first, last = min(first, x), x
-		}
-		box.add(first, last, y)
-	}
-	s := Segmentation{Mask: mask, Area: area, Box: box.box()}
-	if area > 0 {
-		s.Score = sum / float64(area)
-	}
-	return s, nil
-}
-
-func check(l refersam.Logits, width, height int) error {
-	switch {
-	case width < 1 || height < 1:
-		return fmt.Errorf("postprocess: picture of %d×%d pixels", width, height)
-	case l.Width < 1 || l.Height < 1:
-		return errors.New("postprocess: no logits")
-	case len(l.Values) != l.Width*l.Height:
-		return fmt.Errorf("postprocess: %d logits for %d×%d", len(l.Values), l.Width, l.Height)
-	}
-	return nil
-}
-
-// bounds is the tight rectangle around what was added, edges included.
-type bounds struct{ minX, minY, maxX, maxY int }
-
-// add extends b by the pixels first..last of row y; none if last is negative.
-func (b *bounds) add(first, last, y int) {
-	if last < 0 {
-		return
-	}
-	b.minX, b.maxX = min(b.minX, first), max(b.maxX, last)
-	b.minY, b.maxY = min(b.minY, y), y
-}
-
-func (b *bounds) box() refersam.Box {
-	if b.maxX < 0 {
-		return refersam.Box{}
-	}
-	return refersam.Box{X: b.minX, Y: b.minY, W: b.maxX - b.minX + 1, H: b.maxY - b.minY + 1}
-}
-
-// rows upsamples logits row by row. Rows of the logits are stretched once and
-// kept as long as output rows lie between them.
-type rows struct {
+// upsampler computes single values of the stretched logits, or rows of them.
+type upsampler struct {
 	logits refersam.Logits
 	xs, ys []blend
-	// upper and lower are the stretched rows number upperY and lowerY.
+	// small chooses torch's other kernel, which rounds in another order.
+	small bool
+	// upper and lower are the rows number upperY and lowerY of the logits as wide
+	// as the picture, kept while rows of the picture lie between them.
 	upper, lower   []float32
-	upperY, lowerY int
+	upperY, lowerY int32
 }
 
 // blend mixes two neighbouring samples: value[lo]*(1-w) + value[hi]*w.
 type blend struct {
-	lo, hi int
+	lo, hi int32
 	w      float32
 }
 
-func newRows(l refersam.Logits, width, height int) *rows {
-	return &rows{
+// smallSize is the width plus height up to which torch takes the kernel that
+// weighs the four corners at once.
+const smallSize = 128
+
+func newUpsampler(l refersam.Logits, width, height int) *upsampler {
+	return &upsampler{
 		logits: l,
 		xs:     alignCorners(l.Width, width),
 		ys:     alignCorners(l.Height, height),
-		upper:  make([]float32, width), upperY: -1,
-		lower: make([]float32, width), lowerY: -1,
+		small:  width+height <= smallSize,
 	}
 }
 
@@ -155,43 +65,101 @@ func alignCorners(in, out int) []blend {
 	all := make([]blend, out)
 	for i := range all {
 		at := scale * float32(i)
-		lo := min(int(at), in-1)
-		all[i] = blend{lo: lo, hi: min(lo+1, in-1), w: at - float32(lo)}
+		lo := min(int32(at), int32(in-1))
+		all[i] = blend{lo: lo, hi: min(lo+1, int32(in-1)), w: at - float32(lo)}
 	}
 	return all
 }
 
-// row writes output row y to dst. It is fastest when y never decreases.
-func (r *rows) row(y int, dst []float32) {
-	b := r.ys[y]
-	if r.lowerY == b.lo {
-		r.upper, r.lower = r.lower, r.upper
-		r.upperY, r.lowerY = r.lowerY, r.upperY
+// row writes row y to dst, which is as wide as the picture. It is fastest when
+// y never decreases.
+func (u *upsampler) row(y int, dst []float32) {
+	if u.small {
+		for x := range dst {
+			dst[x] = u.at(x, y)
+		}
+		return
 	}
-	if r.upperY != b.lo {
-		r.stretch(b.lo, r.upper)
-		r.upperY = b.lo
+	if u.upper == nil {
+		u.upper, u.lower = make([]float32, len(dst)), make([]float32, len(dst))
+		u.upperY, u.lowerY = -1, -1
 	}
-	if r.lowerY != b.hi {
-		r.stretch(b.hi, r.lower)
-		r.lowerY = b.hi
+	b := u.ys[y]
+	if u.lowerY == b.lo {
+		u.upper, u.lower = u.lower, u.upper
+		u.upperY, u.lowerY = u.lowerY, u.upperY
 	}
-	upper, lower := r.upper[:len(dst)], r.lower[:len(dst)]
+	if u.upperY != b.lo {
+		u.stretch(b.lo, u.upper)
+		u.upperY = b.lo
+	}
+	if u.lowerY != b.hi {
+		u.stretch(b.hi, u.lower)
+		u.lowerY = b.hi
+	}
+	upper, lower := u.upper[:len(dst)], u.lower[:len(dst)]
 	for x := range dst {
 		dst[x] = mix(upper[x], lower[x], b.w)
 	}
 }
 
-// stretch writes row y of the logits to dst at the width of the picture.
-func (r *rows) stretch(y int, dst []float32) {
-	values := r.logits.Values[y*r.logits.Width:][:r.logits.Width]
-	for x, b := range r.xs {
-		dst[x] = mix(values[b.lo], values[b.hi], b.w)
+// stretch writes row r of the logits to dst.
+func (u *upsampler) stretch(r int32, dst []float32) {
+	for x := range dst {
+		dst[x] = u.along(x, r)
 	}
 }
 
-// mix rounds each product, so that no machine fuses it with the sum and masks
-// are the same everywhere.
-func mix(a, b, w float32) float32 {
-	return float32(a*(1-w)) + float32(b*w)
+// at is the value of pixel (x, y).
+func (u *upsampler) at(x, y int) float32 {
+	by := u.ys[y]
+	if !u.small {
+		return mix(u.along(x, by.lo), u.along(x, by.hi), by.w)
+	}
+	bx := u.xs[x]
+	upper := u.logits.Values[int(by.lo)*u.logits.Width:]
+	lower := u.logits.Values[int(by.hi)*u.logits.Width:]
+	x0, y0 := 1-bx.w, 1-by.w
+	v := float32(float32(y0*bx.w) * upper[bx.hi])
+	v = fma(float32(y0*x0), upper[bx.lo], v)
+	v = fma(float32(by.w*x0), lower[bx.lo], v)
+	return fma(float32(by.w*bx.w), lower[bx.hi], v)
+}
+
+// along is the value of column x in row r of the logits.
+func (u *upsampler) along(x int, r int32) float32 {
+	b := u.xs[x]
+	row := u.logits.Values[int(r)*u.logits.Width:]
+	return mix(row[b.lo], row[b.hi], b.w)
+}
+
+// mix rounds the second product and fuses the first with the sum, as the
+// compiler of torch's kernels does.
+func mix(a, b, w float32) float32 { return fma(a, 1-w, float32(b*w)) }
+
+// fma is x*y + z, rounded once to float32.
+func fma(x, y, z float32) float32 {
+	product := float64(x) * float64(y) // exact: 48 bits at most
+	sum := product + float64(z)
+	// The sum was rounded to 53 bits. Rounding that to float32 differs from
+	// rounding once only if the sum seems to lie midway between two float32,
+	// so that its last 28 bits are 0, and does not.
+	if bits := math.Float64bits(sum); bits<<36 == 0 {
+		return float32(sum + nudge(product, float64(z), sum))
+	}
+	return float32(sum)
+}
+
+// nudge is a step from sum towards a+b, of which sum is the rounding; 0 if it
+// was exact.
+func nudge(a, b, sum float64) float64 {
+	part := sum - a
+	rest := (a - (sum - part)) + (b - part) // what rounding took away, exactly
+	switch {
+	case rest > 0:
+		return math.Nextafter(sum, math.Inf(1)) - sum
+	case rest < 0:
+		return math.Nextafter(sum, math.Inf(-1)) - sum
+	}
+	return 0
 }

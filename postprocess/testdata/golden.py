@@ -1,6 +1,7 @@
-"""Writes golden.json: what torch and pycocotools make of inputs that the Go tests generate again.
+"""Writes golden.json: what torch, pycocotools and scipy make of inputs that the Go tests generate again.
 
-Run in this folder with torch, numpy and pycocotools; the file is committed, so tests need none of them:
+Run in this folder with torch, numpy, pycocotools and scipy, on an x86 CPU with FMA; the file is committed, so
+tests need none of them:
 
     python golden.py
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pycocotools import mask as coco
+from scipy import ndimage
 
 HERE = Path(__file__).parent
 
@@ -30,6 +32,11 @@ def draw(count: int, seed: int) -> np.ndarray:
 def noise_logits(width: int, height: int, seed: int) -> np.ndarray:
     """Float32 [height, width] in [-8, 8), multiples of 1/4096."""
     return ((draw(width * height, seed) - 32768) / 4096).astype(np.float32).reshape(height, width)
+
+
+def level_logits(width: int, height: int, seed: int, levels: int) -> np.ndarray:
+    """Float32 [height, width], whole numbers around 0: interpolated values are often 0 but for rounding."""
+    return (draw(width * height, seed) % levels - levels // 2).astype(np.float32).reshape(height, width)
 
 
 def blob_logits(width: int, height: int) -> np.ndarray:
@@ -50,7 +57,7 @@ def counts(mask: np.ndarray) -> str:
 
 
 def upsamplings() -> list[dict]:
-    """All values of small results; of large ones every step-th."""
+    """All values of small results, of large ones every step-th; of whole numbers the mask, too."""
     cases = []
     shapes = [
         ((8, 6), (23, 17), 1), ((1, 1), (3, 2), 1), ((5, 4), (1, 1), 1), ((5, 4), (1, 7), 1),
@@ -60,6 +67,29 @@ def upsamplings() -> list[dict]:
     for seed, (size, out, step) in enumerate(shapes):
         values = upsample(noise_logits(*size, seed), *out).flatten()[::step]
         cases.append({"seed": seed, "size": size, "out": out, "step": step, "values": values.tolist()})
+    # torch has another kernel up to a width plus height of 128.
+    for seed, (size, out, levels) in enumerate(
+        [
+            ((40, 40), (64, 64), 3),
+            ((40, 40), (64, 65), 3),
+            ((9, 7), (61, 43), 2),
+            ((21, 33), (300, 131), 3),
+            ((56, 56), (160, 97), 5),
+            ((112, 112), (50, 31), 7),
+        ]
+    ):
+        values = upsample(level_logits(*size, seed, levels), *out)
+        cases.append(
+            {
+                "seed": seed,
+                "levels": levels,
+                "size": size,
+                "out": out,
+                "step": 97,
+                "values": values.flatten()[::97].tolist(),
+                "counts": counts((values >= 0).numpy()),
+            }
+        )
     return cases
 
 
@@ -108,7 +138,17 @@ def encodings() -> list[dict]:
     shares = [0, 65536, 32768, 32768, 6554, 58982, 0, 65536, 328, 32768, 20]
     for seed, ((width, height), share) in enumerate(zip(shapes, shares, strict=True)):
         mask = (draw(width * height, seed) < share).reshape(height, width)
-        cases.append({"seed": seed, "size": [width, height], "share": share, "counts": counts(mask)})
+        labels, _ = ndimage.label(mask)
+        cases.append(
+            {
+                "seed": seed,
+                "size": [width, height],
+                "share": share,
+                "counts": counts(mask),
+                "areas": sorted(np.bincount(labels.flatten())[1:].tolist(), reverse=True),
+                "filled": counts(ndimage.binary_fill_holes(mask)),
+            }
+        )
     return cases
 
 

@@ -1,0 +1,272 @@
+package postprocess
+
+import (
+	"slices"
+
+	"github.com/refersam/refersam"
+)
+
+// Point is x and y in pixels: pixel (0, 0) is the square between the points
+// (0, 0) and (1, 1).
+type Point [2]float64
+
+// Ring is a closed line: its first point is its last one again.
+type Ring []Point
+
+// Polygon is an area: its first ring is the outline, the others are holes in
+// it.
+type Polygon []Ring
+
+// Polygons traces the outlines of a mask, one polygon a component. Components
+// hang together by the edges of pixels, and so do their holes; no ring meets
+// a point twice. Outlines run from the top left to the top right first, holes
+// the other way round.
+//
+// With a tolerance of 0 the rings run along the edges of pixels, and
+// FromPolygons gives the same mask. With more, in pixels, points are left out
+// that are no farther than it from the line without them (Douglas and Peucker,
+// 1973); rings that leave less than a triangle are dropped, and rings may
+// come to touch.
+func Polygons(m *refersam.Mask, tolerance float64) []Polygon {
+	t := newTracer(m)
+	of := make(map[int32]int) // from the region to its polygon
+	var polygons []Polygon
+	var holes []tracedRing
+	for _, r := range t.rings() {
+		if r.hole {
+			holes = append(holes, r)
+			continue
+		}
+		if r.ring = simplify(r.ring, tolerance); r.ring != nil {
+			of[r.region] = len(polygons)
+			polygons = append(polygons, Polygon{r.ring})
+		}
+	}
+	for _, r := range holes {
+		if i, ok := of[r.region]; ok {
+			if ring := simplify(r.ring, tolerance); ring != nil {
+				polygons[i] = append(polygons[i], ring)
+			}
+		}
+	}
+	return polygons
+}
+
+// tracer walks along the border between foreground and background.
+type tracer struct {
+	edges []edge
+	// across leads from the end of an edge to that of the next along the row:
+	// 2*i is the upper end of edge i, 2*i+1 the lower.
+	across []int32
+}
+
+// edge is a vertical piece of the border, foreground on one side all along.
+type edge struct {
+	x, from, to int32
+	region      int32 // of the foreground
+	// down is the direction in which the foreground is to the right as one
+	// looks: true where it is left of x.
+	down bool
+	// shared says of the upper and the lower end that another edge ends there.
+	shared [2]bool
+	seen   bool
+}
+
+type tracedRing struct {
+	ring   Ring
+	region int32
+	hole   bool
+}
+
+func newTracer(m *refersam.Mask) *tracer {
+	l := label(m)
+	t := &tracer{}
+	add := func(x int, p *piece, from, to int32, down bool) {
+		e := edge{x: int32(x), from: from, to: to, region: p.region, down: down}
+		if n := len(t.edges); n > 0 && t.edges[n-1].x == e.x && t.edges[n-1].to == from {
+			t.edges[n-1].shared[1], e.shared[0] = true, true
+		}
+		t.edges = append(t.edges, e)
+	}
+	side := func(x, column int, down bool) {
+		for i := l.columns[column]; i < l.columns[column+1]; i++ {
+			if p := &l.pieces[i]; p.inside {
+				add(x, p, p.from, p.to, down)
+			}
+		}
+	}
+	side(0, 0, false)
+	for x := 1; x < m.Width; x++ {
+		for i, j := range l.neighbours(x) {
+			left, right := &l.pieces[i], &l.pieces[j]
+			if left.inside == right.inside {
+				continue
+			}
+			inside := left
+			if right.inside {
+				inside = right
+			}
+			add(x, inside, max(left.from, right.from), min(left.to, right.to), left.inside)
+		}
+	}
+	side(m.Width, m.Width-1, true)
+	t.connect(m.Height)
+	return t
+}
+
+// connect fills across. In each row the ends of edges from left to right pair
+// up: the border goes from the first to the second, from the third to the
+// fourth.
+func (t *tracer) connect(height int) {
+	start := make([]int32, height+2) // of the ends in each row
+	for i := range t.edges {
+		start[t.edges[i].from+1]++
+		start[t.edges[i].to+1]++
+	}
+	for y := 1; y < len(start); y++ {
+		start[y] += start[y-1]
+	}
+	next := slices.Clone(start)
+	ends := make([]int32, 2*len(t.edges))
+	put := func(end, y int32) {
+		ends[next[y]] = end
+		next[y]++
+	}
+	for i := range t.edges {
+		e := &t.edges[i]
+		// Where two edges meet, two pixels of the foreground touch by a corner.
+		// Each keeps to its own side: the border that comes from the left goes on
+		// along the pixel that it belongs to, which lies above if the upper edge
+		// has the foreground at its left.
+		meet := int32(2*i + 1)
+		if e.shared[0] {
+			if upper := &t.edges[i-1]; !upper.down {
+				// The upper edge's end was put first and is the second.
+				last := &ends[next[e.from]-1]
+				put(*last, e.from)
+				*last = int32(2 * i)
+				put(meet, e.to)
+				continue
+			}
+		}
+		put(int32(2*i), e.from)
+		put(meet, e.to)
+	}
+	t.across = make([]int32, len(ends))
+	for i := 0; i < len(ends); i += 2 {
+		t.across[ends[i]], t.across[ends[i+1]] = ends[i+1], ends[i]
+	}
+}
+
+// rings walks along every border once.
+func (t *tracer) rings() []tracedRing {
+	var all []tracedRing
+	var path Ring
+	met := make(map[Point]int) // where a shared end is in path
+	for first := range t.edges {
+		if t.edges[first].seen {
+			continue
+		}
+		region := t.edges[first].region
+		emit := func(loop Ring) {
+			ring := append(append(make(Ring, 0, len(loop)+1), loop...), loop[0])
+			all = append(all, tracedRing{ring, region, signedArea(ring) < 0})
+		}
+		visit := func(p Point, shared bool) {
+			if shared {
+				if i, ok := met[p]; ok {
+					// The path is back where it was: what lies between is a ring.
+					emit(path[i:])
+					for _, gone := range path[i+1:] {
+						delete(met, gone)
+					}
+					path = path[:i+1]
+					return
+				}
+				met[p] = len(path)
+			}
+			path = append(path, p)
+		}
+		path = path[:0]
+		clear(met)
+		for i := first; !t.edges[i].seen; {
+			e := &t.edges[i]
+			e.seen = true
+			upper, lower := Point{float64(e.x), float64(e.from)}, Point{float64(e.x), float64(e.to)}
+			end := int32(2 * i)
+			if e.down {
+				visit(upper, e.shared[0])
+				visit(lower, e.shared[1])
+				end++
+			} else {
+				visit(lower, e.shared[1])
+				visit(upper, e.shared[0])
+			}
+			i = int(t.across[end] / 2)
+		}
+		emit(path)
+	}
+	return all
+}
+
+// signedArea is the area of a ring, negative if it runs the other way round
+// than outlines do.
+func signedArea(r Ring) float64 {
+	sum := 0.0
+	for i := 1; i < len(r); i++ {
+		sum += r[i-1][0]*r[i][1] - r[i][0]*r[i-1][1]
+	}
+	return sum / 2
+}
+
+// simplify leaves out points of a ring; nil if less than a triangle is left.
+func simplify(r Ring, tolerance float64) Ring {
+	if !(tolerance > 0) {
+		return r
+	}
+	// The ring is two lines: from its first point to the farthest and back.
+	far, most := 0, 0.0
+	for i, p := range r {
+		if d := distance2(p, r[0], r[0]); d > most {
+			far, most = i, d
+		}
+	}
+	keep := make([]bool, len(r))
+	keep[0], keep[far], keep[len(r)-1] = true, true, true
+	lines := [][2]int{{0, far}, {far, len(r) - 1}}
+	for len(lines) > 0 {
+		line := lines[len(lines)-1]
+		lines = lines[:len(lines)-1]
+		at, most := 0, tolerance*tolerance
+		for i := line[0] + 1; i < line[1]; i++ {
+			if d := distance2(r[i], r[line[0]], r[line[1]]); d > most {
+				at, most = i, d
+			}
+		}
+		if at > 0 {
+			keep[at] = true
+			lines = append(lines, [2]int{line[0], at}, [2]int{at, line[1]})
+		}
+	}
+	var out Ring
+	for i, p := range r {
+		if keep[i] {
+			out = append(out, p)
+		}
+	}
+	if len(out) < 4 || signedArea(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// distance2 is the square of the distance of p from the line between a and b.
+func distance2(p, a, b Point) float64 {
+	dx, dy := b[0]-a[0], b[1]-a[1]
+	x, y := p[0]-a[0], p[1]-a[1]
+	if length2 := dx*dx + dy*dy; length2 > 0 {
+		t := min(1, max(0, (x*dx+y*dy)/length2))
+		x, y = x-t*dx, y-t*dy
+	}
+	return x*x + y*y
+}
