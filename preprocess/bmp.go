@@ -10,7 +10,7 @@ import (
 
 // openBMP takes what Windows and most programs write: 1 to 8 bits with a
 // palette, 24 and 32 bits, not compressed.
-func openBMP(data []byte) (*source, error) {
+func openBMP(data []byte, _ *Config) (*source, error) {
 	cfg, err := bmp.DecodeConfig(bytes.NewReader(data))
 	if err != nil {
 		return nil, bmpError(err)

@@ -29,6 +29,17 @@ type Config struct {
 	// suffice for one picture of MaxPixels in the costliest encoding: 27 bytes
 	// a pixel and 137 MiB. Default 1610612736 (1.5 GiB).
 	DecodeMemory int64 `env:"REFERSAM_DECODE_MEMORY_BYTES"`
+
+	// LenientJPEG takes JPEGs whose end is missing, as Pillow does with
+	// LOAD_TRUNCATED_IMAGES: what is not there is grey. It needs a build with
+	// libjpeg-turbo. Default false.
+	LenientJPEG bool `env:"REFERSAM_LENIENT_JPEG"`
+
+	// ReduceJPEG decodes a JPEG at 1/2, 1/4 or 1/8 of its size as long as both
+	// sides stay at least twice what the model reads. It saves time on large
+	// pictures, and the model gets other pixels than in its training. It needs
+	// a build with libjpeg-turbo. Default false.
+	ReduceJPEG bool `env:"REFERSAM_REDUCE_JPEG"`
 }
 
 // DefaultConfig returns the defaults named in Config.
@@ -40,6 +51,9 @@ func DefaultConfig() Config {
 		DecodeMemory: 1536 << 20,
 	}
 }
+
+// libJPEG is JPEGDecoder of a build with libjpeg-turbo.
+const libJPEG = "libjpeg-turbo"
 
 // maxSide is the largest side that any of the formats can encode.
 const maxSide = 1<<31 - 1
@@ -55,6 +69,10 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxSide < 1 || c.MaxSide > maxSide {
 		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_SIDE is %d, allowed: 1 to %d", c.MaxSide, maxSide))
+	}
+	if JPEGDecoder != libJPEG && (c.LenientJPEG || c.ReduceJPEG) {
+		errs = append(errs, errors.New("REFERSAM_LENIENT_JPEG and REFERSAM_REDUCE_JPEG need a build with libjpeg-turbo: "+
+			"install gcc and libjpeg62-turbo-dev, then make build"))
 	}
 	if (c.DecodeMemory-codecState-maxOverhead)/maxBytesPerPixel < int64(c.MaxPixels) {
 		errs = append(errs, fmt.Errorf("REFERSAM_DECODE_MEMORY_BYTES is %d, must be at least %d × REFERSAM_MAX_IMAGE_PIXELS (%d) + %d",

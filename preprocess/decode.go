@@ -38,6 +38,9 @@ type source struct {
 	// after ctx ends, except in a lossy WebP: its codec reads all data before
 	// it decodes any.
 	decode func(ctx context.Context, dst *canvas) error
+	// decodeReduced does so at 1/denominator of the size, sides rounded up, for
+	// a denominator of 2, 4 or 8. It is nil for what cannot be had smaller.
+	decodeReduced func(ctx context.Context, dst *canvas, denominator int) error
 }
 
 // maxBytesPerPixel is the largest source.bytesPerPixel: a progressive CMYK
@@ -58,11 +61,12 @@ func (s *source) memory() int64 {
 	return codecState + s.overhead + int64(s.bytesPerPixel)*blocks(s.width)*blocks(s.height)
 }
 
-// formats are the accepted encodings. open reads the header only.
+// formats are the accepted encodings. open reads the header only, and keeps to
+// the options of a Config; its bounds are for its caller to check.
 var formats = []struct {
 	name  string
 	magic func(data []byte) bool
-	open  func(data []byte) (*source, error)
+	open  func(data []byte, cfg *Config) (*source, error)
 }{
 	{"JPEG", func(b []byte) bool { return bytes.HasPrefix(b, []byte("\xff\xd8\xff")) }, openJPEG},
 	{"PNG", func(b []byte) bool { return bytes.HasPrefix(b, []byte(pngMagic)) }, openPNG},
@@ -123,10 +127,10 @@ func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
 		"This is not a picture in an accepted format; send JPEG, PNG, WebP, GIF, BMP or TIFF.")
 }
 
-func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte) (*source, error), data []byte) (*Encoded, error) {
+func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *Config) (*source, error), data []byte) (*Encoded, error) {
 	var src *source
 	err := guard(func() (err error) {
-		src, err = open(data)
+		src, err = open(data, &d.cfg)
 		return err
 	})
 	if err != nil {
@@ -162,8 +166,43 @@ func (e *Encoded) Size() (width, height int) {
 // Decode returns the pixels: upright, RGB, alpha dropped; of an animation the
 // first frame on its canvas. They fit in the reserved memory.
 func (e *Encoded) Decode(ctx context.Context) (*refersam.Picture, error) {
-	dst := newCanvas(e.src.width, e.src.height, e.src.orientation)
-	if err := guard(func() error { return e.src.decode(ctx, dst) }); err != nil {
+	return e.decode(ctx, 1)
+}
+
+// Stretch returns the picture as Decode does, resized to width × height pixels:
+// RGB, row by row.
+func (e *Encoded) Stretch(ctx context.Context, width, height int) ([]uint8, error) {
+	picture, err := e.decode(ctx, e.denominator(width, height))
+	if err != nil {
+		return nil, err
+	}
+	return Resize(picture, width, height), nil
+}
+
+// denominator returns how much smaller the picture may be decoded for a result
+// of width × height pixels.
+func (e *Encoded) denominator(width, height int) int {
+	const enough = 2 // what is resized then has four pixels or more for one
+	d := 1
+	if e.src.decodeReduced != nil {
+		w, h := e.Size()
+		for d < 8 && w/(2*d) >= enough*width && h/(2*d) >= enough*height {
+			d *= 2
+		}
+	}
+	return d
+}
+
+func (e *Encoded) decode(ctx context.Context, denominator int) (*refersam.Picture, error) {
+	reduced := func(side int) int { return (side + denominator - 1) / denominator }
+	dst := newCanvas(reduced(e.src.width), reduced(e.src.height), e.src.orientation)
+	err := guard(func() error {
+		if denominator > 1 {
+			return e.src.decodeReduced(ctx, dst, denominator)
+		}
+		return e.src.decode(ctx, dst)
+	})
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil, late(ctx.Err())
 		}

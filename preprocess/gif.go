@@ -30,7 +30,7 @@ type gifFrame struct {
 // openGIF finds the first frame. image/gif forgets the colour of transparent
 // pixels and refuses frames that stick out of the screen; Pillow keeps both,
 // so the frame is handed to image/gif as a picture of its own.
-func openGIF(data []byte) (*source, error) {
+func openGIF(data []byte, _ *Config) (*source, error) {
 	f, err := firstGIFFrame(data)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/refersam/refersam"
@@ -25,6 +26,24 @@ type golden struct {
 		Size, Out [2]int
 		SHA256    string
 	}
+	Reduce []struct {
+		Denominator int
+		Out         [2]int
+		SHA256      string
+	}
+	Lenient []struct {
+		Name   string
+		Bytes  int
+		SHA256 string
+	}
+}
+
+// libjpeg reports whether JPEGs are to equal Pillow's to the bit.
+const libjpeg = preprocess.JPEGDecoder == "libjpeg-turbo"
+
+func sum(pixels []uint8) string {
+	digest := sha256.Sum256(pixels)
+	return hex.EncodeToString(digest[:])
 }
 
 func loadGolden(t testing.TB) golden {
@@ -100,15 +119,15 @@ func TestDecode_Golden(t *testing.T) {
 				t.Fatalf("got %d×%d with %d bytes, want %d×%d with %d",
 					got.Width, got.Height, len(got.Pix), g.Width, g.Height, len(want))
 			}
-			worst, sum := 0, 0
+			worst, total := 0, 0
 			for i := range want {
 				diff := max(int(got.Pix[i])-int(want[i]), int(want[i])-int(got.Pix[i]))
-				worst, sum = max(worst, diff), sum+diff
+				worst, total = max(worst, diff), total+diff
 			}
-			mean := float64(sum) / float64(len(want))
+			mean := float64(total) / float64(len(want))
 			t.Logf("max %d, mean %.4f", worst, mean)
 			limit, meanLimit := 0, 0.0
-			if filepath.Ext(g.Name) == ".jpg" && preprocess.JPEGDecoder != "libjpeg-turbo" {
+			if filepath.Ext(g.Name) == ".jpg" && !libjpeg {
 				limit, meanLimit = maxLossy, meanLossy
 			}
 			if worst > limit || mean > meanLimit {
@@ -124,8 +143,72 @@ func TestResize_Golden(t *testing.T) {
 		if len(got) != 3*g.Out[0]*g.Out[1] {
 			t.Errorf("%v to %v: %d samples", g.Size, g.Out, len(got))
 		}
-		if sum := sha256.Sum256(got); hex.EncodeToString(sum[:]) != g.SHA256 {
+		if sum(got) != g.SHA256 {
 			t.Errorf("%v to %v: samples differ from Pillow's", g.Size, g.Out)
 		}
 	}
+}
+
+// A reduced JPEG equals what Pillow's draft mode gives.
+func TestStretch_ReduceJPEG(t *testing.T) {
+	cfg := preprocess.DefaultConfig()
+	cfg.ReduceJPEG = true
+	if !libjpeg {
+		if err := cfg.Validate(); err == nil {
+			t.Fatal("a build without libjpeg takes the option")
+		}
+		return
+	}
+	data := readFile(t, "testdata/decode/large.jpg")
+	for _, g := range loadGolden(t).Reduce {
+		pixels, err := stretch(newDecoder(t, cfg), data, g.Out[0], g.Out[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum(pixels) != g.SHA256 {
+			t.Errorf("at 1/%d, resized to %v: samples differ from Pillow's", g.Denominator, g.Out)
+		}
+		exact, err := stretch(newDecoder(t, preprocess.DefaultConfig()), data, g.Out[0], g.Out[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same := sum(exact) == g.SHA256; same != (g.Denominator == 1) {
+			t.Errorf("at 1/%d, without the option: the same samples is %v", g.Denominator, same)
+		}
+	}
+}
+
+// A JPEG that was cut off is as grey at its end as Pillow's.
+func TestDecode_LenientJPEG(t *testing.T) {
+	cfg := preprocess.DefaultConfig()
+	cfg.LenientJPEG = true
+	if !libjpeg {
+		if err := cfg.Validate(); err == nil {
+			t.Fatal("a build without libjpeg takes the option")
+		}
+		return
+	}
+	for _, g := range loadGolden(t).Lenient {
+		data := readFile(t, "testdata/decode/"+g.Name)[:g.Bytes]
+		p, err := decode(context.Background(), newDecoder(t, cfg), data)
+		if err != nil {
+			t.Fatal(g.Name, err)
+		}
+		if sum(p.Pix) != g.SHA256 {
+			t.Errorf("%s: samples differ from Pillow's", g.Name)
+		}
+		_, err = decode(context.Background(), newDecoder(t, preprocess.DefaultConfig()), data)
+		if err == nil || !strings.Contains(err.Error(), "The JPEG is cut off: its data ends before the picture does.") {
+			t.Errorf("%s, without the option: %v", g.Name, err)
+		}
+	}
+}
+
+func stretch(d *preprocess.Decoder, data []byte, width, height int) ([]uint8, error) {
+	e, err := d.Open(context.Background(), data)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	return e.Stretch(context.Background(), width, height)
 }

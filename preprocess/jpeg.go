@@ -15,7 +15,7 @@ type jpegFrame struct {
 
 // openJPEG reads the size and kind of picture from the frame header and the
 // orientation from the first EXIF segment.
-func openJPEG(data []byte) (*source, error) {
+func openJPEG(data []byte, cfg *Config) (*source, error) {
 	var frame *jpegFrame
 	src := &source{orientation: upright}
 	exif := false
@@ -43,7 +43,13 @@ func openJPEG(data []byte) (*source, error) {
 	}
 	src.width, src.height = frame.width, frame.height
 	src.bytesPerPixel = jpegBytesPerPixel(frame)
-	src.decode = func(ctx context.Context, dst *canvas) error { return decodeJPEG(ctx, data, frame, dst) }
+	decode := func(ctx context.Context, dst *canvas, denominator int) error {
+		return decodeJPEG(ctx, data, frame, dst, denominator, cfg.LenientJPEG)
+	}
+	src.decode = func(ctx context.Context, dst *canvas) error { return decode(ctx, dst, 1) }
+	if cfg.ReduceJPEG {
+		src.decodeReduced = decode
+	}
 	return src, nil
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // JPEGDecoder names what decodes JPEG in this build.
-const JPEGDecoder = "libjpeg-turbo"
+const JPEGDecoder = libJPEG
 
 // jpegBytesPerPixel is source.bytesPerPixel: the result, and the 2-byte
 // coefficients of a progressive picture.
@@ -34,8 +34,8 @@ const jpegRows = 16
 
 var errOutOfMemory = errors.New("out of memory")
 
-// decodeJPEG gives Pillow's pixels.
-func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas) error {
+// decodeJPEG gives Pillow's pixels, at 1/denominator of the size.
+func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas, denominator int, lenient bool) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	pinner.Pin(unsafe.SliceData(data))
@@ -44,7 +44,7 @@ func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas)
 	if deadline, ok := ctx.Deadline(); ok {
 		until = C.refersam_jpeg_now() + C.longlong(max(time.Until(deadline), 1))
 	}
-	j := C.refersam_jpeg_new((*C.uchar)(unsafe.SliceData(data)), C.size_t(len(data)), until, 0)
+	j := C.refersam_jpeg_new((*C.uchar)(unsafe.SliceData(data)), C.size_t(len(data)), until, flag(lenient))
 	if j == nil {
 		return errOutOfMemory
 	}
@@ -52,29 +52,30 @@ func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas)
 
 	var width, height C.uint
 	var components C.int
-	if err := jpegError(j, C.refersam_jpeg_start(j, 1, &width, &height, &components)); err != nil {
+	if err := jpegError(j, C.refersam_jpeg_start(j, C.int(denominator), &width, &height, &components)); err != nil {
 		return err
 	}
-	if int(width) != frame.width || int(height) != frame.height {
-		return fmt.Errorf("a frame of %d×%d pixels after one of %d×%d", width, height, frame.width, frame.height)
+	columns, lines := int(width), int(height)
+	if columns != (frame.width+denominator-1)/denominator || lines != (frame.height+denominator-1)/denominator {
+		return fmt.Errorf("%d×%d pixels of a frame of %d×%d", columns, lines, frame.width, frame.height)
 	}
-	stored := make([]uint8, jpegRows*frame.width*int(components))
+	stored := make([]uint8, jpegRows*columns*int(components))
 	rgb := stored
 	if components != 3 {
-		rgb = make([]uint8, jpegRows*frame.width*3)
+		rgb = make([]uint8, jpegRows*columns*3)
 	}
-	for y := 0; y < frame.height; y += jpegRows {
+	for y := 0; y < lines; y += jpegRows {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rows := min(jpegRows, frame.height-y)
+		rows := min(jpegRows, lines-y)
 		code := C.refersam_jpeg_rows(j, (*C.uchar)(unsafe.SliceData(stored)), C.uint(rows))
 		if err := jpegError(j, code); err != nil {
 			return err
 		}
 		switch components {
 		case 1:
-			for i, v := range stored[:rows*frame.width] {
+			for i, v := range stored[:rows*columns] {
 				rgb[3*i], rgb[3*i+1], rgb[3*i+2] = v, v, v
 			}
 		case 4:
@@ -85,10 +86,17 @@ func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas)
 			cmykToRGB(rgb, stored)
 		}
 		for i := range rows {
-			dst.setRow(0, y+i, rgb[i*3*frame.width:][:3*frame.width])
+			dst.setRow(0, y+i, rgb[i*3*columns:][:3*columns])
 		}
 	}
 	return nil
+}
+
+func flag(b bool) C.int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func jpegError(j *C.refersam_jpeg, code C.int) error {

@@ -28,7 +28,8 @@ func jpegBytesPerPixel(frame *jpegFrame) int {
 }
 
 // decodeJPEG differs from Pillow only by the rounding of the inverse DCT.
-func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas) error {
+// Config.Validate keeps what only libjpeg can do from it.
+func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, dst *canvas, _ int, _ bool) error {
 	r := newContextReader(ctx, data)
 	if !frame.progressive {
 		// libjpeg does not miss the end marker when all blocks are there, the

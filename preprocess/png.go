@@ -13,7 +13,7 @@ const pngMagic = "\x89PNG\r\n\x1a\n"
 
 // openPNG reads the IHDR chunk, which must come first (PNG 3rd edition, 5.6),
 // and the orientation in the eXIf chunk, which may come anywhere.
-func openPNG(data []byte) (*source, error) {
+func openPNG(data []byte, _ *Config) (*source, error) {
 	const chunkOverhead = 4 + 4 + 4 // length, type, CRC
 	rest := data[len(pngMagic):]
 	if len(rest) < chunkOverhead+13 {

@@ -13,7 +13,7 @@ import (
 // openTIFF takes baseline TIFF: the first picture of a file, grey, palette or
 // RGB, in strips or tiles, not compressed or with LZW, Deflate or PackBits. The
 // codec reads fax compressions too, but bilevel ones come out inverted.
-func openTIFF(data []byte) (*source, error) {
+func openTIFF(data []byte, _ *Config) (*source, error) {
 	const (
 		tagCompression = 0x0103
 		faxG3          = 3

@@ -22,7 +22,7 @@ type webpFrame struct {
 // openWebP walks the RIFF chunks (RFC 9649, section 2). Of the frame itself
 // only the VP8 or VP8L bitstream is decoded: alpha is dropped anyway. What is
 // broken behind the frame does no harm.
-func openWebP(data []byte) (*source, error) {
+func openWebP(data []byte, _ *Config) (*source, error) {
 	var (
 		canvasSize image.Point // of the VP8X chunk, if there is one
 		animated   bool

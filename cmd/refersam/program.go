@@ -27,12 +27,13 @@ type Main struct {
 
 // commands is the command line.
 type commands struct {
-	Up       upCommand       `cmd:"" help:"Start a Triton server on this machine, and the gateway before it."`
-	Serve    serveCommand    `cmd:"" help:"Start the gateway before the Triton servers named in REFERSAM_TRITON."`
-	Segment  segmentCommand  `cmd:"" help:"Find phrases in a picture, without HTTP."`
-	Tokenize tokenizeCommand `cmd:"" help:"Print the token ids of each line of standard input."`
-	Config   configCommand   `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
-	Version  versionCommand  `cmd:"" help:"Print what this program was built from."`
+	Up         upCommand         `cmd:"" help:"Start a Triton server on this machine, and the gateway before it."`
+	Serve      serveCommand      `cmd:"" help:"Start the gateway before the Triton servers named in REFERSAM_TRITON."`
+	Segment    segmentCommand    `cmd:"" help:"Find phrases in a picture, without HTTP."`
+	Tokenize   tokenizeCommand   `cmd:"" help:"Print the token ids of each line of standard input."`
+	Preprocess preprocessCommand `cmd:"" help:"Write the square of pixels that a model gets of a picture."`
+	Config     configCommand     `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
+	Version    versionCommand    `cmd:"" help:"Print what this program was built from."`
 }
 
 // Run runs the program until it is done or ctx ends, and returns its exit

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -20,7 +19,7 @@ import (
 )
 
 type segmentCommand struct {
-	Picture   string   `arg:"" help:"A JPEG, PNG, WebP or GIF; - reads it from standard input."`
+	Picture   string   `arg:"" help:"A JPEG, PNG, WebP, GIF, BMP or TIFF; - reads it from standard input."`
 	Phrases   []string `arg:"" name:"phrase" help:"What to find."`
 	Output    string   `short:"o" placeholder:"FILE" help:"Write the mask as PNG; of several phrases, FILE-1.png and so on."`
 	JSON      bool     `name:"json" help:"Print the answer that POST /v1/segment gives."`
@@ -38,7 +37,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		cfg.Log.Level = slog.LevelWarn
 	}
 	log := cfg.Log.logger(m.Stderr)
-	image, err := c.read(m.Stdin, cfg.Preprocess.MaxBytes)
+	image, err := readPicture(c.Picture, m.Stdin, cfg.Preprocess.MaxBytes)
 	if err != nil {
 		return err
 	}
@@ -76,7 +75,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	if err != nil {
 		return err
 	}
-	if err := c.writeMasks(resp); err != nil {
+	if err := c.writeMasks(m, resp); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -96,21 +95,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	return c.print(m.Stdout, resp)
 }
 
-// read returns the picture, cut off behind the first byte that is too much.
-func (c *segmentCommand) read(stdin io.Reader, most int64) ([]byte, error) {
-	in := stdin
-	if c.Picture != "-" {
-		file, err := os.Open(c.Picture)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		in = file
-	}
-	return io.ReadAll(io.LimitReader(in, most+1))
-}
-
-func (c *segmentCommand) writeMasks(resp *refersam.Response) error {
+func (c *segmentCommand) writeMasks(m *Main, resp *refersam.Response) error {
 	if c.Output == "" {
 		return nil
 	}
@@ -120,11 +105,8 @@ func (c *segmentCommand) writeMasks(resp *refersam.Response) error {
 			extension := filepath.Ext(name)
 			name = fmt.Sprintf("%s-%d%s", strings.TrimSuffix(name, extension), i+1, extension)
 		}
-		file, err := os.Create(name)
+		err := writeOutput(name, m.Stdout, func(w io.Writer) error { return postprocess.EncodePNG(w, resp.Results[i].Mask) })
 		if err != nil {
-			return err
-		}
-		if err := errors.Join(postprocess.EncodePNG(file, resp.Results[i].Mask), file.Close()); err != nil {
 			return err
 		}
 	}

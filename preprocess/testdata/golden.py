@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 HERE = Path(__file__).parent
 
@@ -200,6 +200,7 @@ def pictures() -> Iterator[tuple[str, bytes]]:
     yield "interlaced.gif", gif((6, 5), (0, 0), 2, True)
     yield "oversize.gif", gif((4, 4), (1, 1), None, False)
 
+    yield "large.jpg", encode(scene(200, 150), "JPEG", quality=90, subsampling="4:2:0", exif=exif(6))
     yield "restart.jpg", encode(image, "JPEG", quality=90, restart_marker_blocks=2)
     yield "progressive-gray.jpg", encode(small.convert("L"), "JPEG", quality=90, progressive=True)
     yield "progressive-cmyk.jpg", encode(small.convert("CMYK"), "JPEG", quality=95, progressive=True)
@@ -257,7 +258,27 @@ def main() -> None:
         digest = hashlib.sha256(image.tobytes()).hexdigest()
         resized.append({"seed": seed, "size": size, "out": out, "sha256": digest})
 
-    golden = {"pillow": PIL.__version__, "decode": decoded, "resize": resized}
+    large = folder / "large.jpg"
+    reduced = []
+    for denominator, out in ((1, (40, 50)), (2, (37, 50)), (4, (18, 24)), (8, (5, 6))):
+        image = Image.open(large)
+        image.draft(None, (image.width // denominator, image.height // denominator))
+        image = ImageOps.exif_transpose(image)
+        if image.size != (-(-150 // denominator), -(-200 // denominator)):
+            raise ValueError(f"Pillow reduces to {image.size}")
+        digest = hashlib.sha256(image.resize(out, Image.Resampling.BILINEAR).tobytes()).hexdigest()
+        reduced.append({"denominator": denominator, "out": out, "sha256": digest})
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    lenient = []
+    for name in ("large.jpg", "progressive.jpg", "gray.jpg", "cmyk.jpg"):
+        header = (folder / name).read_bytes().rindex(b"\xff\xda")  # of the last scan
+        size = ((folder / name).stat().st_size + header) // 2
+        image = decode((folder / name).read_bytes()[:size])
+        digest = hashlib.sha256(image.tobytes()).hexdigest()
+        lenient.append({"name": name, "bytes": size, "sha256": digest})
+
+    golden = {"pillow": PIL.__version__, "decode": decoded, "resize": resized, "reduce": reduced, "lenient": lenient}
     (HERE / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 
