@@ -12,6 +12,7 @@ LISTEN ?= 127.0.0.1:8080
 SEED ?= 1
 COUNT ?= 1000000
 VARIANT ?= bert
+PIXELS ?= 200000000
 GOLANGCI_LINT_VERSION := v2.15.0
 
 # JPEG is decoded by libjpeg-turbo where a C compiler finds its header, else by image/jpeg.
@@ -82,6 +83,10 @@ parity: .venv/.dev ## Compare the model with recorded outputs of the reference (
 .PHONY: tokenize-proof
 tokenize-proof: .venv/.dev build ## Compare token ids with Hugging Face's on a million strings (COUNT=…)
 	$(PY) tokenize/testdata/proof.py --count $(COUNT)
+
+.PHONY: mask-proof
+mask-proof: .venv/.dev build ## Compare masks with torch and pycocotools on 200 million pixels (PIXELS=…)
+	$(PY) postprocess/testdata/proof.py --binary bin/refersam --pixels $(PIXELS)
 
 .PHONY: lint
 lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style: golangci-lint and ruff
