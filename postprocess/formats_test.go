@@ -397,7 +397,7 @@ func TestFromPolygons_Err(t *testing.T) {
 	if _, err := postprocess.FromPolygons(nil, 0, 1); err == nil {
 		t.Error("no width: no error")
 	}
-	if _, err := postprocess.ParseGeoJSON(make([]byte, 64<<20+1)); err == nil {
+	if _, err := postprocess.ParseGeoJSON(make([]byte, 16<<20+1)); err == nil {
 		t.Error("too many bytes: no error")
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // The bounds of polygons that come from outside.
 const (
-	maxPolygonBytes = 64 << 20
+	maxPolygonBytes = 16 << 20
 	maxCoordinate   = 1e9
 	// maxCrossings is how many columns all the edges of polygons cross. A mask
 	// has two a span.
@@ -36,7 +36,7 @@ func GeoJSON(polygons []Polygon) ([]byte, error) {
 }
 
 // ParseGeoJSON reads a Polygon or a MultiPolygon of RFC 7946 without
-// altitudes. It takes at most 64 MiB.
+// altitudes. It takes at most 16 MiB.
 func ParseGeoJSON(data []byte) ([]Polygon, error) {
 	if len(data) > maxPolygonBytes {
 		return nil, fmt.Errorf("postprocess: GeoJSON of %d bytes", len(data))

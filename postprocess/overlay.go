@@ -45,7 +45,7 @@ func EncodeOverlayPNG(w io.Writer, p *refersam.Picture, m *refersam.Mask, t Tint
 }
 
 // EncodeOverlayJPEG is EncodeOverlayPNG as a JPEG of the given quality, 1 to
-// 100.
+// 100. It keeps the mask as one bit a pixel besides.
 func EncodeOverlayJPEG(w io.Writer, p *refersam.Picture, m *refersam.Mask, t Tint, quality int) error {
 	blend, err := t.blend(p, m)
 	if err != nil {

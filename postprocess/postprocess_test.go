@@ -145,6 +145,18 @@ func TestSegment_Err(t *testing.T) {
 	}
 }
 
+// A long column in one cell, where rounding could add up.
+func TestMeanProbability_Long(t *testing.T) {
+	l := refersam.Logits{Width: 1, Height: 1, Values: []float32{1}}
+	s, err := postprocess.Segment(l, 3, 1<<20, postprocess.Options{Threshold: 0.5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 1 / (1 + math.Exp(-1)); math.Abs(s.Score-want) > 1e-6 {
+		t.Errorf("score %v, want %v", s.Score, want)
+	}
+}
+
 func TestStability(t *testing.T) {
 	// The logits rise by 1 every 10 pixels: thresholds 2.1 apart move the edge by 21.
 	l := refersam.Logits{Width: 2, Height: 1, Values: []float32{-5, 5}}
