@@ -18,17 +18,13 @@ type Tint struct {
 	Opacity float64
 }
 
-// overlayCompression is the zlib level of overlays: pictures take far longer
-// than masks and gain little.
-const overlayCompression = 3
-
 // EncodeOverlayPNG writes the picture with the mask laid over it as a PNG.
 func EncodeOverlayPNG(w io.Writer, p *refersam.Picture, m *refersam.Mask, t Tint) error {
 	blend, err := t.blend(p, m)
 	if err != nil {
 		return err
 	}
-	out := newPNG(w, p.Width, p.Height, 8, colorRGB, overlayCompression)
+	out := newPNG(w, p.Width, p.Height, 8, colorRGB, pictureCompression)
 	row := make([]byte, 3*p.Width)
 	for y, bits := range rows(m) {
 		var left [3]uint8

@@ -14,7 +14,7 @@ func EncodeProbability(w io.Writer, l refersam.Logits, width, height int) error 
 		return err
 	}
 	u := newUpsampler(l, width, height)
-	p := newPNG(w, width, height, 16, colorGray, compression)
+	p := newPNG(w, width, height, 16, colorGray, pictureCompression)
 	values := make([]float32, width)
 	row := make([]byte, 2*width)
 	for y := range height {

@@ -64,7 +64,7 @@ func alignCorners(in, out int) []blend {
 	}
 	all := make([]blend, out)
 	for i := range all {
-		at := scale * float32(i)
+		at := float32(scale * float32(i))
 		lo := min(int32(at), int32(in-1))
 		all[i] = blend{lo: lo, hi: min(lo+1, int32(in-1)), w: at - float32(lo)}
 	}
@@ -134,7 +134,8 @@ func (u *upsampler) along(x int, r int32) float32 {
 }
 
 // mix rounds the second product and fuses the first with the sum, as the
-// compiler of torch's kernels does.
+// compiler of torch's kernels does. Here as elsewhere, the conversions to
+// float32 keep Go's compiler from fusing on its own.
 func mix(a, b, w float32) float32 { return fma(a, 1-w, float32(b*w)) }
 
 // fma is x*y + z, rounded once to float32.
