@@ -94,6 +94,12 @@ lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style
 	.venv/bin/ruff check $(RUFF)
 	.venv/bin/ruff format --check $(RUFF)
 
+.PHONY: bench
+bench: .venv/.dev ## Time pictures, phrases and masks against other ways to do the same (minutes)
+	$(PY) benchmarks/pictures.py
+	$(PY) benchmarks/phrases.py
+	$(PY) benchmarks/masks.py
+
 ##@ Change
 
 .PHONY: setup

@@ -75,37 +75,34 @@ def resampled(jpeg: bytes, factors: int, size: tuple[int, int]) -> bytes:
     return jpeg[: frame + 5] + header + jpeg[frame + 12 :]
 
 
-def png16(color_type: int, samples: np.ndarray) -> bytes:
-    """A 16-bit PNG of samples [height, width, channels]."""
+def png(header: bytes, rows: bytes) -> bytes:
+    """A PNG of an IHDR chunk's data and filtered rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
+    pixels = chunk(b"IDAT", zlib.compress(rows, 9))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def png16(color_type: int, samples: np.ndarray) -> bytes:
+    """A 16-bit PNG of samples [height, width, channels]."""
     height, width, _ = samples.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(rows, 9))
-        + chunk(b"IEND", b"")
-    )
+    return png(struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0), rows)
 
 
 def adam7(image: Image.Image) -> bytes:
     """An interlaced PNG, which Pillow does not write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     pixels = np.asarray(image)
-    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    starts, steps = ((0, 0), (4, 0), (0, 4), (2, 0), (0, 2), (1, 0), (0, 1)), (8, 8, 4, 4, 2, 2, 1)
     rows = b"".join(
-        b"\0" + row.tobytes() for x, y, dx, dy in passes for row in pixels[y::dy, x::dx] if row.size
+        b"\0" + row.tobytes()
+        for (x, y), across, down in zip(starts, steps, (8, 8, 8, 4, 4, 2, 2), strict=True)
+        for row in pixels[y::down, x::across]
+        if row.size
     )
-    header = struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 1)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
-    )
+    return png(struct.pack(">IIBBBBB", image.width, image.height, 8, 2, 0, 0, 1), rows)
 
 
 def top_down(bmp: bytes) -> bytes:
@@ -228,7 +225,9 @@ def pictures() -> Iterator[tuple[str, bytes]]:
 def decode(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
-    if image.mode.startswith("I;16"):  # convert() would clip at 255 what it shifts down for every other 16-bit mode
+    if image.mode.startswith(
+        "I;16"
+    ):  # convert() would clip at 255 what it shifts down for every other 16-bit mode
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return ImageOps.exif_transpose(image).convert("RGB")
 
@@ -278,7 +277,13 @@ def main() -> None:
         digest = hashlib.sha256(image.tobytes()).hexdigest()
         lenient.append({"name": name, "bytes": size, "sha256": digest})
 
-    golden = {"pillow": PIL.__version__, "decode": decoded, "resize": resized, "reduce": reduced, "lenient": lenient}
+    golden = {
+        "pillow": PIL.__version__,
+        "decode": decoded,
+        "resize": resized,
+        "reduce": reduced,
+        "lenient": lenient,
+    }
     (HERE / "golden.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 
