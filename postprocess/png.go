@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// maskCompression is the zlib level of masks. At 1920×1080 level 6 takes a
-	// fifth off the size of level 1 for 0.3 ms more.
-	maskCompression = 6
+	// maskCompression is the zlib level of masks. At 1920×1080 level 1 takes 0.23
+	// ms for 12.3 kB, 5 takes 0.43 ms for 11.0 kB, 6 takes 0.52 ms for 9.8 kB;
+	// image/png takes 10.3 ms for 13.7 kB.
+	maskCompression = 5
 	// pictureCompression is that of what has many levels: it takes far longer, and
 	// level 6 takes a tenth off the size for half as much time again.
 	pictureCompression = 3
 )
 
 // EncodePNG writes the mask as a PNG of 1 bit a pixel, foreground white.
-// image/png has no such colour type: it takes 30 times as long to write a
+// image/png has no such colour type: it takes 24 times as long to write a
 // larger 8-bit file.
 func EncodePNG(w io.Writer, m *refersam.Mask) error {
 	return encodeMask(w, m, 1)
