@@ -86,7 +86,7 @@ tokenize-proof: .venv/.dev build ## Compare token ids with Hugging Face's on a m
 
 .PHONY: mask-proof
 mask-proof: .venv/.dev build ## Compare masks with torch and pycocotools on 200 million pixels (PIXELS=…)
-	$(PY) postprocess/testdata/proof.py --binary bin/refersam --pixels $(PIXELS)
+	$(PY) postprocess/testdata/proof.py --binary bin/refersam --pixels $(PIXELS) --variant $(VARIANT)
 
 .PHONY: lint
 lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style: golangci-lint and ruff

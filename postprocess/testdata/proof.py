@@ -1,16 +1,17 @@
 """Compares `refersam mask` with torch and pycocotools on pictures of random sizes.
 
-    python proof.py --binary ../../bin/refersam --pixels 200_000_000
+    python postprocess/testdata/proof.py --binary bin/refersam --pixels 200_000_000
 
-For logits of five kinds (noise, smooth shapes, whole numbers of which many interpolated values are 0 but for
-rounding, values around the smallest float32, all of one value) it demands that
+For logits of six kinds (noise, smooth shapes, whole numbers of which many interpolated values are 0 but for
+rounding, values around the smallest float32, all of one value, and those of a shipped model asked about the
+scenes of tests/testdata) it demands that
 
 - the mask is that of F.interpolate(mode="bilinear", align_corners=True) >= 0, pixel for pixel, and its counts
   string that of pycocotools.mask.encode, byte for byte;
 - the same at another threshold, compared with the logit of it in float64;
 - the 1-bit PNG, read by Pillow, is the mask, and so are polygons, filled by even and odd crossings.
 
-Needs torch, numpy, pycocotools and Pillow, on an x86 CPU with FMA.
+Needs what .venv has, on an x86 CPU with FMA.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import io
 import json
 import math
 import subprocess
+import sys
 import tempfile
 import time
 from itertools import pairwise
@@ -30,9 +32,12 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 
-KINDS = ("noise", "smooth", "whole numbers", "tiny", "constant")
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = ("noise", "smooth", "whole numbers", "tiny", "constant", "model")
 # Enough for polygons, which are compared by a slow loop over edges.
 POLYGON_PIXELS = 50_000
+# Of the test scenes, four questions each.
+SCENES = 10
 
 
 def make_logits(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -55,6 +60,23 @@ def make_logits(kind: str, height: int, width: int, rng: np.random.Generator) ->
     else:
         values = np.full((height, width), rng.choice([-1.0, -1e-30, -0.0, 0.0, 0.3, 1.0]))
     return values.astype(np.float32)
+
+
+def model_logits(variant: str) -> list[np.ndarray]:
+    """What a shipped model says of the questions of the test scenes: float32 [h, w] each."""
+    sys.path.insert(0, str(ROOT / "export"))
+    from refersam import evaluate, tokenizer
+    from refersam.data import pool
+
+    predict, meta = evaluate.of_repository(ROOT / "model_repository", variant)
+    words = tokenizer.load(meta["tokenizer"])
+    logits = []
+    for scene in json.loads((ROOT / "tests" / "testdata" / "scenes.json").read_text())[:SCENES]:
+        picture = np.asarray(Image.open(ROOT / "tests" / "testdata" / scene["file"]).convert("RGB"))
+        phrases = [question["phrase"] for question in scene["questions"]]
+        images = np.stack([pool.stretch(picture, meta["image_size"])] * len(phrases))
+        logits += list(predict(images, *words.encode(phrases, max_tokens=meta["max_tokens"])))
+    return [row.astype(np.float32) for row in logits]
 
 
 def upsample(logits: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -93,10 +115,10 @@ def encode(mask: np.ndarray) -> dict:
 
 
 def check(
-    program: Program, kind: str, shape: tuple[int, int], size: tuple[int, int], rng: np.random.Generator
+    program: Program, kind: str, logits: np.ndarray, size: tuple[int, int], rng: np.random.Generator
 ) -> int:
     """Number of pixels that differ."""
-    logits = make_logits(kind, *shape, rng)
+    shape = logits.shape
     values = upsample(logits, *size)
     threshold = round(float(rng.uniform(0.05, 0.95)), 3)
     different = 0
@@ -128,10 +150,12 @@ def main() -> None:
     )
     parser.add_argument("--binary", type=Path, required=True)
     parser.add_argument("--pixels", type=int, default=200_000_000)
+    parser.add_argument("--variant", default="bert", help="the shipped model to ask")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(args.seed)
+    real = model_logits(args.variant)
     pixels = masks = different = 0
     by_kind = dict.fromkeys(KINDS, 0)
     start = time.monotonic()
@@ -143,7 +167,8 @@ def main() -> None:
             shape = (side, side) if rng.random() < 0.7 else tuple(int(v) for v in rng.integers(1, 120, 2))
             most = int(rng.choice([64, 130, 700, 2000, 4100]))
             size = tuple(int(v) for v in rng.integers(1, most, 2))
-            different += check(program, kind, shape, size, rng)
+            made = make_logits(kind, *shape, rng) if kind != "model" else real[rng.integers(len(real))]
+            different += check(program, kind, made, size, rng)
             masks += 1
             pixels += size[0] * size[1]
             by_kind[kind] += size[0] * size[1]
