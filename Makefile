@@ -62,6 +62,10 @@ test: check-go test-go test-python compile-check e2e ## Run every test (installs
 test-go: .venv/.dev ## Run the Go tests of the packages
 	go test $(UNIT_PACKAGES)
 	$(if $(JPEG_HEADER),CGO_ENABLED=0 GOFLAGS=-tags=nomsgpack go test ./preprocess)
+	$(if $(JPEG_HEADER),$(SANITIZERS) go test -asan ./preprocess)
+
+# The C code meets broken pictures once under the address and undefined-behaviour sanitizers.
+SANITIZERS := CGO_CFLAGS='-g -O1 -fsanitize=undefined -fno-sanitize-recover=all' CGO_LDFLAGS=-fsanitize=undefined
 
 .PHONY: test-python
 test-python: .venv/.dev ## Run the Python tests
