@@ -127,7 +127,8 @@ func (t *Tokenizer) EncodeInto(e *Encoding, text string) {
 		w.emit(token.id)
 		text = text[at+len(token.text):]
 	}
-	e.IDs = append(w.ids, v.end)
+	w.ids = append(w.ids, v.end)
+	e.IDs = w.ids
 	e.Tokens = w.tokens + 1
 
 	used := len(e.IDs)
