@@ -6,9 +6,10 @@
 A run goes through the phases of its config. Several configs are trained together: each process has the text
 encoder of one of them, and all processes share the image side, whose gradients are averaged over all.
 
-`OUT/VARIANT/state.pt` is the whole state of a variant's run, replaced atomically; `OUT/VARIANT/model.pt`
-holds the averaged weights in the form that `refersam.export` and `refersam.evaluate` read;
-`OUT/VARIANT/log.csv` gets a line every LOG_EVERY steps.
+`OUT/VARIANT/state.pt` is the whole state of a variant's run, replaced atomically; of several variants the one
+before it stays too, in `state.old.pt`, for they resume at one step. `OUT/VARIANT/model.pt` holds the averaged
+weights in the form that `refersam.export` and `refersam.evaluate` read; `OUT/VARIANT/log.csv` gets a line every
+LOG_EVERY steps.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from refersam.objectives import Objective, Weights
 
 LOG_EVERY = 20
 SAVE_SECONDS = 300
+STATE, OLD_STATE = "state.pt", "state.old.pt"
 # Parameters of an objective that read words: a variant's own. All others are the image side.
 TEXT_SIDE = ("model.text_encoder.", "words.")
 
@@ -199,7 +201,7 @@ class Run:
                 f"{variants} variants need {variants} processes, or a multiple of that, not {self.world}:"
                 f" torchrun --nproc-per-node {variants} -m refersam.train …"
             )
-        self.saves = self.rank < variants
+        self.variants, self.saves = variants, self.rank < variants
         self.own_group = None
         for first in range(variants if self.world > 1 else 0):
             ranks = list(range(first, self.world, variants))
@@ -249,16 +251,34 @@ class Run:
 
     def save(self) -> None:
         if self.saves:
-            save(self.out / "state.pt", self.state())
+            path = self.out / STATE
+            if self.variants > 1 and path.exists():
+                path.replace(self.out / OLD_STATE)
+            save(path, self.state())
             config = self.config.model.to_dict()
             save(self.out / "model.pt", {"model": self.average, "config": config, "meta": self.config.meta()})
 
     def resume(self) -> bool:
-        """Takes up the state in the output folder; False when there is none."""
-        path = self.out / "state.pt"
-        if not path.exists():
+        """Takes up the last state in the output folders that all processes have; False when there is none.
+
+        A kill may have come when some variants had saved a step and others had not.
+        """
+        names = [phase.name for phase in self.config.phases]
+        found = {}
+        for path in (self.out / STATE, self.out / OLD_STATE):
+            if path.exists():
+                saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+                found[names.index(saved["phase"]), saved["step"]] = path
+        shared = set(found)
+        if self.world > 1:
+            everyone: list[list[tuple[int, int]]] = [[] for _ in range(self.world)]
+            dist.all_gather_object(everyone, list(found))
+            shared = shared.intersection(*everyone)
+            if any(everyone) and not shared:
+                raise ValueError(f"the states in {self.out.parent} are of different steps: {everyone}")
+        if not shared:
             return False
-        saved = torch.load(path, map_location=self.device, weights_only=True)
+        saved = torch.load(found[max(shared)], map_location=self.device, weights_only=True)
         self.objective.load_state_dict(saved["objective"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.average = saved["average"]
@@ -332,11 +352,19 @@ class Run:
             progress.update(a_step)
             if self.step % LOG_EVERY == 0:
                 self.log(losses, float(norms[0]), progress)
-            if time.monotonic() - saved_at > SAVE_SECONDS:
+            if self.step < steps and self.first_says(time.monotonic() - saved_at > SAVE_SECONDS):
                 self.save()
                 saved_at = time.monotonic()
         progress.close()
         self.save()
+
+    def first_says(self, yes: bool) -> bool:
+        """What the first process says, in all of them."""
+        if self.world == 1:
+            return yes
+        said = torch.tensor(yes, device=self.device)
+        dist.broadcast(said, 0)
+        return bool(said)
 
     def log(self, losses: dict[str, Tensor], norm: float, progress: tqdm) -> None:
         if not self.saves:

@@ -299,27 +299,36 @@ def test_a_run_may_start_from_weights(pool_dir: Path, tmp_path: Path, config: tr
     assert run.objective.cell8.weight.abs().max() == 0
 
 
-def variants_in_two_processes(rank: int, folder: Path, pool_dir: Path, config: train.TrainConfig) -> None:
+def variants_in_two_processes(
+    rank: int, folder: Path, pool_dir: Path, config: train.TrainConfig, attempt: int
+) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/rendezvous{attempt}", rank=rank, world_size=2
+    )
     if rank == 1:
         config = dataclasses.replace(
             config, variant="clip", tokenizer="clip-vit-large-patch14", model=preset("tiny", "clip"), seed=0
         )
     out = folder / config.variant
-    out.mkdir()
-    train.Run(config, out, torch.device("cpu"), pool_dir, variants=2).run()
+    out.mkdir(exist_ok=True)
+    train.SAVE_SECONDS = 0
+    run = train.Run(config, out, torch.device("cpu"), pool_dir, variants=2)
+    (out / "resumed").write_text(str(run.step) if run.resume() else "no")
+    run.run()
     torch.distributed.destroy_process_group()
 
 
 def test_variants_trained_together_share_the_image_side(
     pool_dir: Path, tmp_path: Path, config: train.TrainConfig
 ):
-    torch.multiprocessing.spawn(variants_in_two_processes, (tmp_path, pool_dir, config), nprocs=2)
-    states = {
-        variant: torch.load(tmp_path / variant / "state.pt", weights_only=True)
-        for variant in ("bert", "clip")
-    }
+    def train_both(attempt: int) -> dict[str, dict]:
+        arguments = (tmp_path, pool_dir, config, attempt)
+        torch.multiprocessing.spawn(variants_in_two_processes, arguments, nprocs=2)
+        paths = {variant: tmp_path / variant / "state.pt" for variant in ("bert", "clip")}
+        return {variant: torch.load(path, weights_only=True) for variant, path in paths.items()}
+
+    states = train_both(1)
     bert, clip = (states[v]["objective"] for v in ("bert", "clip"))
     start = train.Run(config, tmp_path, torch.device("cpu"), pool_dir).objective.state_dict()
     shared = [key for key in bert if not key.startswith(train.TEXT_SIDE)]
@@ -330,6 +339,20 @@ def test_variants_trained_together_share_the_image_side(
     assert {"model.vl_adapter.vis_model.blocks.0.mlp.lin1.weight", "words.thing.weight"} <= moved
     assert not torch.equal(bert["words.thing.weight"], clip["words.thing.weight"])
     assert states["bert"]["samples"] == 16, "phrases of both variants"
+
+    # A kill between the two saves of the last step: both go on from the step that both have.
+    assert (tmp_path / "bert" / "resumed").read_text() == "no"
+    (tmp_path / "bert" / "state.old.pt").replace(tmp_path / "bert" / "state.pt")
+    again = train_both(2)
+    for variant in ("bert", "clip"):
+        assert (tmp_path / variant / "resumed").read_text() == str(states[variant]["step"] - 1)
+        for key, value in states[variant]["objective"].items():
+            torch.testing.assert_close(again[variant]["objective"][key], value, rtol=1e-5, atol=1e-6)
+
+    (tmp_path / "clip" / "state.pt").unlink()
+    (tmp_path / "clip" / "state.old.pt").unlink()
+    with pytest.raises(Exception, match="of different steps"):
+        train_both(3)
 
 
 def test_a_process_for_each_variant_is_needed(pool_dir: Path, tmp_path: Path, config: train.TrainConfig):
