@@ -8,8 +8,8 @@ encoder of one of them, and all processes share the image side, whose gradients 
 
 `OUT/VARIANT/state.pt` is the whole state of a variant's run, replaced atomically; of several variants the one
 before it stays too, in `state.old.pt`, for they resume at one step. `OUT/VARIANT/model.pt` holds the averaged
-weights in the form that `refersam.export` and `refersam.evaluate` read; `OUT/VARIANT/log.csv` gets a line every
-LOG_EVERY steps.
+weights in the form that `refersam.export` and `refersam.evaluate` read; `OUT/VARIANT/log.csv` gets a line
+every LOG_EVERY steps.
 """
 
 import argparse
