@@ -214,8 +214,8 @@ func TestStartLocalErrors(t *testing.T) {
 			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", `"stretch"`, `"pad"`)
 		}, []string{"model refersam_tiny", `parameter "resize" is "pad", allowed: stretch`}},
 		{"too slow", func(t *testing.T, cfg *triton.LocalConfig) {
-			cfg.StartTimeout = 300 * time.Millisecond
-		}, []string{"not ready within 300ms", "REFERSAM_TRITON_START_TIMEOUT"}},
+			cfg.StartTimeout = 50 * time.Millisecond // it has been ready within 220
+		}, []string{"not ready within 50ms", "REFERSAM_TRITON_START_TIMEOUT"}},
 		{"invalid values", func(t *testing.T, cfg *triton.LocalConfig) {
 			*cfg = triton.LocalConfig{Port: -1, Threads: -1, ConfigName: "../cpu"}
 		}, []string{
