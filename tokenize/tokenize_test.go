@@ -232,6 +232,9 @@ func TestEncodeIntoReusesSpace(t *testing.T) {
 }
 
 func TestEncodeIntoAllocatesNothingForASCII(t *testing.T) {
+	if race {
+		t.Skip("under the race detector sync.Pool drops what it is given at random")
+	}
 	ascii := make([]byte, 0x80)
 	for i := range ascii {
 		ascii[i] = byte(i)
