@@ -163,7 +163,7 @@ func BenchmarkPolygons(b *testing.B) {
 	}
 }
 
-// Floor: deflating 2 MB of mostly equal bytes, 2 ms.
+// Floor: deflating 2 MB of mostly equal bytes and summing them up, 1.4 ms.
 func BenchmarkEncodePNG8(b *testing.B) {
 	m := benchMask(b)
 	for b.Loop() {
@@ -173,7 +173,7 @@ func BenchmarkEncodePNG8(b *testing.B) {
 	}
 }
 
-// Floor: deflating 4 MB, 40 ms.
+// Floor: deflating 4 MB of smooth levels, 6 ms.
 func BenchmarkEncodeProbability(b *testing.B) {
 	l := blobLogits(112, 112)
 	benchMask(b)
@@ -184,7 +184,7 @@ func BenchmarkEncodeProbability(b *testing.B) {
 	}
 }
 
-// Floor: image/jpeg itself, 25 ms.
+// Floor: what image/jpeg does besides reading pixels, 14 ms.
 func BenchmarkEncodeOverlayJPEG(b *testing.B) {
 	m := benchMask(b)
 	p := &refersam.Picture{Width: benchWidth, Height: benchHeight, Pix: make([]uint8, 3*benchWidth*benchHeight)}
