@@ -46,7 +46,7 @@ run: check-go .venv/.serve build ## Start Triton and the gateway on http://127.0
 
 .PHONY: build
 build: check-go ## Build bin/refersam
-	@echo 'refersam: JPEG by $(if $(JPEG_HEADER),libjpeg-turbo,image/jpeg; with gcc and libjpeg62-turbo-dev installed it would be libjpeg-turbo$(comma) which gives the exact pixels and is some 5 times as fast)'
+	@echo 'refersam: JPEG by $(if $(JPEG_HEADER),libjpeg-turbo,image/jpeg; with gcc and libjpeg62-turbo-dev installed it would be libjpeg-turbo$(comma) which gives the exact pixels and is 4 times as fast)'
 	go build -trimpath -buildvcs=$(BUILD_VCS) -ldflags '-s -w' -o bin/refersam ./cmd/refersam
 
 .PHONY: check-go
