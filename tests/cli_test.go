@@ -1,6 +1,7 @@
 package tests_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"image/png"
@@ -34,6 +35,31 @@ func TestCommandSegment(t *testing.T) {
 		}
 		if got := iou(fromImage(img), want); got != 1 {
 			t.Errorf("IoU %v with the API's mask, want 1", got)
+		}
+	})
+
+	t.Run("PNG on standard output", func(t *testing.T) {
+		cmd := exec.Command(executable, "segment", picture, phrase, "-o", "-", "--variant", "clip")
+		cmd.Dir = repositoryRoot
+		var table bytes.Buffer
+		cmd.Stderr = &table
+		data, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, table.String())
+		}
+		rest := bytes.NewReader(data)
+		img, err := png.Decode(rest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := iou(fromImage(img), want); got != 1 {
+			t.Errorf("IoU %v with the API's mask, want 1", got)
+		}
+		if rest.Len() > 0 {
+			t.Errorf("%d bytes behind the PNG", rest.Len())
+		}
+		if !strings.Contains(table.String(), phrase) {
+			t.Errorf("no table on standard error: %q", table.String())
 		}
 	})
 

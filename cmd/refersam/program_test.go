@@ -79,6 +79,8 @@ func TestFailures(t *testing.T) {
 		{"serve before nothing", nil, []string{"serve"}, 1, "REFERSAM_TRITON"},
 		{"up before servers that run", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"up"}, 1, "refersam serve"},
 		{"no such picture", nil, []string{"segment", "nowhere.png", "a duck"}, 1, "nowhere.png"},
+		{"two masks on standard output", nil, []string{"segment", picture, "a duck", "a dog", "-o", "-"}, 1, "one phrase"},
+		{"a mask and JSON on standard output", nil, []string{"segment", picture, "a duck", "--json", "-o", "-"}, 1, "without --json"},
 		{"no Triton there", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"segment", picture, "a duck"}, 1, "127.0.0.1:1"},
 		{"no models", []string{"REFERSAM_MODEL_REPOSITORY=" + t.TempDir()}, []string{"segment", "-", "a duck"}, 1, "REFERSAM_MODEL_REPOSITORY"},
 	} {

@@ -21,7 +21,7 @@ import (
 type segmentCommand struct {
 	Picture   string   `arg:"" help:"A JPEG, PNG, WebP, GIF, BMP or TIFF; - reads it from standard input."`
 	Phrases   []string `arg:"" name:"phrase" help:"What to find."`
-	Output    string   `short:"o" placeholder:"FILE" help:"Write the mask as PNG; of several phrases, FILE-1.png and so on."`
+	Output    string   `short:"o" placeholder:"FILE" help:"Write the mask as PNG; of several phrases, FILE-1.png and so on. - is standard output, for one phrase; the table then goes to standard error."`
 	JSON      bool     `name:"json" help:"Print the answer that POST /v1/segment gives."`
 	Variant   string   `help:"The variant to ask. Default: by REFERSAM_SPLIT."`
 	Threshold float64  `help:"Foreground probability from which a pixel is in the mask. Default: the model's own."`
@@ -30,6 +30,9 @@ type segmentCommand struct {
 // Run answers one request with the servers in REFERSAM_TRITON or, without any,
 // with a Triton that is started for it.
 func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error) {
+	if c.Output == dash && (c.JSON || len(c.Phrases) > 1) {
+		return errors.New("--output - takes one mask and nothing else: ask one phrase, without --json")
+	}
 	if err := cfg.validate(); err != nil {
 		return err
 	}
@@ -91,6 +94,9 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		}
 		_, err = fmt.Fprintf(m.Stdout, "%s\n", line)
 		return err
+	}
+	if c.Output == dash {
+		return c.print(m.Stderr, resp)
 	}
 	return c.print(m.Stdout, resp)
 }
