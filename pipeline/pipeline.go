@@ -14,6 +14,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/tokenize"
 	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
@@ -114,12 +115,19 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 		rows = make([]triton.Row, len(phrases))
 	)
 	resp.Results = make([]refersam.Result, len(phrases))
+	// The rows live until they are answered; they share one piece of memory.
+	tokens := make([]int32, 2*len(phrases)*v.contract.MaxTokens)
+	take := func() (piece []int32) {
+		piece, tokens = tokens[:0:v.contract.MaxTokens], tokens[v.contract.MaxTokens:]
+		return piece
+	}
 	for i, p := range phrases {
-		encoding := v.tokenizer.Encode(p.Text)
+		encoding := tokenize.Encoding{IDs: take(), Mask: take()}
+		v.tokenizer.EncodeInto(&encoding, p.Text)
 		rows[i].IDs, rows[i].Mask = encoding.IDs, encoding.Mask
 		resp.Results[i] = refersam.Result{PhraseID: p.ID, Tokens: encoding.Tokens, Limit: v.contract.MaxTokens}
 	}
-	picture, err := s.read(ctx, req.Image, len(phrases), v.contract.ImageSize)
+	picture, err := s.read(ctx, req.Image, len(phrases), &v.contract)
 	if err != nil {
 		return nil, at("/image", err)
 	}
@@ -144,7 +152,7 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 							threshold = v.contract.Threshold
 						}
 						r := &resp.Results[start+i]
-						if err := finish(r, l, resp.Width, resp.Height, threshold); err != nil || req.Encode == nil {
+						if err := finish(r, l, picture, &v.contract, threshold); err != nil || req.Encode == nil {
 							return err
 						}
 						if err := ctx.Err(); err != nil {
@@ -170,10 +178,10 @@ type input struct {
 	width, height int
 }
 
-// read decodes a picture that is asked the given number of phrases and
-// stretches it to size × size pixels. It waits for memory before it takes a
-// place on the CPU, so that who waits keeps nobody from working.
-func (s *Segmenter) read(ctx context.Context, image []byte, phrases, size int) (*input, error) {
+// read decodes a picture that is asked the given number of phrases and makes it
+// the square that c asks for. It waits for memory before it takes a place on
+// the CPU, so that who waits keeps nobody from working.
+func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *triton.Contract) (*input, error) {
 	encoded, err := s.decoder.Open(ctx, image)
 	if err != nil {
 		return nil, err
@@ -186,7 +194,7 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases, size int) (
 			in.width, in.height, most, phrases)
 	}
 	err = s.onCPU(ctx, func() error {
-		pixels, err := encoded.Stretch(ctx, size, size)
+		pixels, err := encoded.Square(ctx, c.ImageSize, preprocess.Fit(c.Resize))
 		in.pixels = pixels
 		return err
 	})
@@ -194,8 +202,15 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases, size int) (
 }
 
 // finish turns one row of logits into the rest of a result.
-func finish(r *refersam.Result, l refersam.Logits, width, height int, threshold float64) error {
-	seg, err := postprocess.Segment(l, width, height, postprocess.Options{Threshold: threshold})
+func finish(r *refersam.Result, l refersam.Logits, picture *input, c *triton.Contract, threshold float64) error {
+	if fit := preprocess.Fit(c.Resize); fit == preprocess.LongestSidePad {
+		width, height := fit.Inside(picture.width, picture.height, c.ImageSize)
+		var err error
+		if l, err = postprocess.Unpad(l, c.ImageSize, width, height); err != nil {
+			return err
+		}
+	}
+	seg, err := postprocess.Segment(l, picture.width, picture.height, postprocess.Options{Threshold: threshold})
 	if err != nil {
 		return err
 	}

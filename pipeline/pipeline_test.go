@@ -101,6 +101,23 @@ func TestSegment(t *testing.T) {
 	}
 }
 
+// A model that reads padded pictures gives the same masks: its square is not
+// stretched, and what it says of the padding is cut off.
+func TestSegment_LongestSidePad(t *testing.T) {
+	model := pipelinetest.NewColourModel("bert")
+	model.SetContract(func(c *triton.Contract) { c.Resize = "longest_side_pad" })
+	s := start(t, model)
+	resp, err := s.Segment(t.Context(), ask("the red square", "a blue thing", "the elephant"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectSquare(t, &resp.Results[0], "0", pipelinetest.Red)
+	expectSquare(t, &resp.Results[1], "1", pipelinetest.Blue)
+	if r := resp.Results[2]; !r.Empty() {
+		t.Errorf("an elephant was found: %+v", r)
+	}
+}
+
 // expectSquare accepts what the model's low resolution costs along the edges.
 func expectSquare(t *testing.T, r *refersam.Result, id string, want image.Rectangle) {
 	t.Helper()

@@ -23,6 +23,13 @@ type golden struct {
 		Values    []float32
 		Counts    string
 	}
+	Unpad []struct {
+		Seed        uint32
+		Side        int
+		Inside, Out [2]int
+		Values      []float32
+		Counts      string
+	}
 	Segment []struct {
 		Size, Out [2]int
 		Threshold float64

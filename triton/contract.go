@@ -24,9 +24,9 @@ const (
 	tensorCoarseLogits  = "coarse_logits"
 )
 
-// logitsStride is how many pixels of the model's picture one logit covers
+// LogitsStride is how many pixels of the model's picture one logit covers
 // along each axis.
-const logitsStride = 4
+const LogitsStride = 4
 
 // minMaxBatch is the least max_batch_size of an ensemble.
 const minMaxBatch = 8
@@ -36,7 +36,7 @@ const minMaxBatch = 8
 var (
 	contractVersions = []string{"1"}
 	tokenizers       = []string{"bert-base-uncased", "clip-vit-large-patch14"}
-	resizeRules      = []string{"stretch"}
+	resizeRules      = []string{"stretch", "longest_side_pad"}
 	upsampleRules    = []string{"bilinear_align_corners"}
 	precisions       = []string{"fp32", "fp16", "bf16", "fp8", "int8"}
 )
@@ -64,7 +64,7 @@ type Contract struct {
 	ImageSize int
 	// MaxBatch is how many rows one call may have, at least 8.
 	MaxBatch int
-	// Resize is how a picture becomes square: "stretch".
+	// Resize is how a picture becomes square: "stretch" or "longest_side_pad".
 	Resize string
 	// Upsample is how logits become as large as the picture:
 	// "bilinear_align_corners".
@@ -82,7 +82,7 @@ type Contract struct {
 }
 
 // LogitsSize is the side of the model's square output.
-func (c *Contract) LogitsSize() int { return c.ImageSize / logitsStride }
+func (c *Contract) LogitsSize() int { return c.ImageSize / LogitsStride }
 
 // ParseContract reads the contract of an ensemble from its configuration; it
 // leaves Version empty, which is not part of a configuration. Its error lists

@@ -104,8 +104,8 @@ func TestParseContractErrors(t *testing.T) {
 		{"no size", remove("image_size"), []string{`parameter "image_size" is missing, allowed: ` + sizes}},
 		{"odd size", set("image_size", "1000"), []string{`parameter "image_size" is "1000", allowed: ` + sizes}},
 		{"huge size", set("image_size", "8192"), []string{`parameter "image_size" is "8192", allowed: ` + sizes}},
-		{"no resize rule", remove("resize"), []string{`parameter "resize" is missing, allowed: stretch`}},
-		{"unknown resize rule", set("resize", "pad"), []string{`parameter "resize" is "pad", allowed: stretch`}},
+		{"no resize rule", remove("resize"), []string{`parameter "resize" is missing, allowed: stretch, longest_side_pad`}},
+		{"unknown resize rule", set("resize", "pad"), []string{`parameter "resize" is "pad", allowed: stretch, longest_side_pad`}},
 		{"unknown upsampling", set("upsample", "bicubic"), []string{`parameter "upsample" is "bicubic", allowed: bilinear_align_corners`}},
 		{"threshold 0", set("threshold", "0"), []string{`parameter "threshold" is "0", allowed: ` + between}},
 		{"threshold NaN", set("threshold", "NaN"), []string{`parameter "threshold" is "NaN", allowed: ` + between}},
@@ -132,7 +132,7 @@ func TestParseContractErrors(t *testing.T) {
 			set("resize", "pad")(c)
 			remove("precision")(c)
 		}, []string{
-			`parameter "resize" is "pad", allowed: stretch`,
+			`parameter "resize" is "pad", allowed: stretch, longest_side_pad`,
 			`parameter "precision" is missing, allowed: fp32, fp16, bf16, fp8, int8`,
 		}},
 	}

@@ -212,7 +212,7 @@ func TestStartLocalErrors(t *testing.T) {
 		}, []string{"only KIND_CPU"}},
 		{"other contract", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", `"stretch"`, `"pad"`)
-		}, []string{"model refersam_tiny", `parameter "resize" is "pad", allowed: stretch`}},
+		}, []string{"model refersam_tiny", `parameter "resize" is "pad", allowed: stretch, longest_side_pad`}},
 		{"too slow", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.StartTimeout = 50 * time.Millisecond // it has been ready within 220
 		}, []string{"not ready within 50ms", "REFERSAM_TRITON_START_TIMEOUT"}},

@@ -9,12 +9,15 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/postprocess"
+	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/triton"
 )
 
 type maskCommand struct {
 	Logits    string  `arg:"" help:"The model's output for one phrase: an .npy file of float32 [height, width]; - reads it from standard input."`
 	Width     int     `required:"" placeholder:"W" help:"Width of the picture in pixels."`
 	Height    int     `required:"" placeholder:"H" help:"Height of the picture in pixels."`
+	Resize    string  `enum:"stretch,longest_side_pad" default:"stretch" help:"How the picture became square: stretch, or longest_side_pad, for which logits are a quarter of the model's side and what lies over the padding is cut off."`
 	Format    string  `enum:"coco_rle,rle,polygon,png,png8,probability" default:"coco_rle" help:"coco_rle (compressed as pycocotools does), rle (uncompressed), polygon (GeoJSON), png (1 bit), png8 (8 bits) or probability (PNG of 16 bits)."`
 	Output    string  `short:"o" default:"-" placeholder:"FILE" help:"Where to write it; - is standard output."`
 	Threshold float64 `default:"0.5" help:"Foreground probability from which a pixel is in the mask."`
@@ -29,6 +32,16 @@ func (c *maskCommand) Run(m *Main) error {
 	l, err := c.read(m.Stdin)
 	if err != nil {
 		return err
+	}
+	if fit := preprocess.Fit(c.Resize); fit == preprocess.LongestSidePad {
+		if c.Width < 1 || c.Height < 1 || l.Width != l.Height {
+			return fmt.Errorf("logits of %d×%d for a picture of %d×%d pixels", l.Width, l.Height, c.Width, c.Height)
+		}
+		size := triton.LogitsStride * l.Width
+		width, height := fit.Inside(c.Width, c.Height, size)
+		if l, err = postprocess.Unpad(l, size, width, height); err != nil {
+			return err
+		}
 	}
 	mask, err := postprocess.Mask(l, c.Width, c.Height, postprocess.Options{
 		Threshold: c.Threshold,

@@ -57,6 +57,7 @@ func TestMask(t *testing.T) {
 		{"a threshold", logits, []string{"--format", "rle", "--threshold", "0.9"}, `{"size":[3,5],"counts":[14,1]}`},
 		{"axes of length 1", npy("1, 1, 2, 2", false, -1, 1, -1, 3), []string{"--format", "rle"}, `{"size":[3,5],"counts":[5,10]}`},
 		{"columns first", npy("2, 2", true, -1, -1, 1, 3), []string{"--format", "rle"}, `{"size":[3,5],"counts":[5,10]}`},
+		{"padding cut off", npy("2, 2", false, 1, 1, -1, -1), []string{"--format", "rle", "--resize", "longest_side_pad"}, `{"size":[3,5],"counts":[0,2,1,2,1,2,1,2,1,2,1]}`},
 		{"nothing", npy("1, 1", false, -1), nil, `{"size":[3,5],"counts":"?"}`},
 		{"nothing, outlined", npy("1, 1", false, -1), []string{"--format", "polygon"}, `{"type":"MultiPolygon","coordinates":[]}`},
 		{"a hole", npy("3, 5", false, 1, 1, 1, 1, 1, 1, -1, 1, -1, 1, 1, 1, 1, 1, 1), []string{"--format", "rle", "--fill-holes", "1"}, `{"size":[3,5],"counts":[0,15]}`},

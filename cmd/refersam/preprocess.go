@@ -13,6 +13,7 @@ import (
 type preprocessCommand struct {
 	Picture string `arg:"" help:"A JPEG, PNG, WebP, GIF, BMP or TIFF; - reads it from standard input."`
 	Size    int    `required:"" placeholder:"S" help:"Side of the square that the model reads, in pixels."`
+	Resize  string `enum:"stretch,longest_side_pad" default:"stretch" help:"How it becomes square: stretch, or longest_side_pad (aspect ratio kept, padded right or below), as the model's parameter resize says."`
 	Output  string `short:"o" required:"" placeholder:"FILE" help:"Where to write it, as PNG; - is standard output."`
 }
 
@@ -37,7 +38,7 @@ func (c *preprocessCommand) Run(ctx context.Context, m *Main, cfg *Config) error
 		return err
 	}
 	defer encoded.Close()
-	pixels, err := encoded.Stretch(ctx, c.Size, c.Size)
+	pixels, err := encoded.Square(ctx, c.Size, preprocess.Fit(c.Resize))
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,24 @@ func TestPreprocess(t *testing.T) {
 	}
 }
 
+func TestPreprocess_Pad(t *testing.T) {
+	picture := filepath.Join("..", "..", "preprocess", "testdata", "decode", "rgb.png") // 13×9
+	code, out, errs := run(t, nil, "preprocess", picture, "--size", "26", "--resize", "longest_side_pad", "-o", "-")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	square, err := png.Decode(strings.NewReader(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for y := range 26 {
+		r, g, b, _ := square.At(5, y).RGBA()
+		if padding := [3]uint32{r >> 8, g >> 8, b >> 8} == [3]uint32{124, 116, 104}; padding != (y >= 18) {
+			t.Errorf("row %d is padding: %t", y, padding)
+		}
+	}
+}
+
 func TestPreprocess_Err(t *testing.T) {
 	picture := filepath.Join("..", "..", "preprocess", "testdata", "decode", "rgb.png")
 	for _, tt := range []struct {
@@ -70,6 +88,7 @@ func TestPreprocess_Err(t *testing.T) {
 		{"no output", []string{picture, "--size", "32"}, 2, "--output"},
 		{"size 0", []string{picture, "--size", "0", "-o", "-"}, 1, "1 to 4096"},
 		{"a wall", []string{picture, "--size", "60000", "-o", "-"}, 1, "1 to 4096"},
+		{"another fit", []string{picture, "--size", "32", "--resize", "crop", "-o", "-"}, 2, "--resize"},
 		{"no file", []string{"absent.png", "--size", "32", "-o", "-"}, 1, "absent.png"},
 		{"no picture", []string{"-", "--size", "32", "-o", "-"}, 1, "not a picture in an accepted format"},
 		{"no folder", []string{picture, "--size", "32", "-o", filepath.Join(t.TempDir(), "absent", "out.png")}, 1, "absent"},

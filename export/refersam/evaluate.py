@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from refersam import tokenizer
+from refersam import fit, tokenizer
 from refersam.data import pool
 from refersam.data.expressions import Expression, target_mask
 from refersam.data.scenes import Scene
@@ -28,12 +27,6 @@ from refersam.stages import run, stages
 Predictor = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 PHRASES = 4
 BATCH = 8
-
-
-def upsample(logits: np.ndarray, height: int, width: int) -> np.ndarray:
-    """float32 [h, w] -> [height, width], bilinear with aligned corners, as the gateway does it."""
-    grid = torch.from_numpy(logits)[None, None]
-    return F.interpolate(grid, (height, width), mode="bilinear", align_corners=True)[0, 0].numpy()
 
 
 def asked(split: str, count: int) -> Iterator[tuple[Scene, Expression]]:
@@ -49,15 +42,16 @@ def evaluate(
     size: int,
     split: str,
     count: int,
+    resize: str = fit.STRETCH,
 ) -> Scoreboard:
     """Asks PHRASES phrases of each of the first `count` scenes of a split; foreground is logit >= 0."""
     board = Scoreboard()
 
     def flush(waiting: list[tuple[Scene, Expression]]) -> None:
-        images = np.stack([pool.stretch(scene.image, size) for scene, _ in waiting])
+        images = np.stack([fit.square(scene.image, size, resize) for scene, _ in waiting])
         logits = predict(images, *encode([expression.text for _, expression in waiting]))
         for (scene, expression), row in zip(waiting, logits, strict=True):
-            mask = upsample(row, *scene.image.shape[:2]) >= 0
+            mask = fit.upsample(row, *scene.image.shape[:2], resize) >= 0
             board.add(expression.kind, mask, target_mask(scene, expression))
 
     waiting: list[tuple[Scene, Expression]] = []
@@ -82,7 +76,7 @@ def of_checkpoint(path: Path, device: torch.device) -> tuple[Predictor, dict]:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
         return run(parts, tensors)["mask_logits"].cpu().numpy()
 
-    names = ("tokenizer", "image_size", "max_tokens")
+    names = ("tokenizer", "image_size", "resize", "max_tokens")
     return predict, {name: getattr(checkpoint, name) for name in names}
 
 
@@ -122,7 +116,7 @@ def main() -> None:
         sys.exit(f"refersam.evaluate: {failure}")
     phrase_tokenizer = tokenizer.load(meta["tokenizer"])
     encode = functools.partial(phrase_tokenizer.encode, max_tokens=meta["max_tokens"])
-    board = evaluate(predict, encode, meta["image_size"], args.split, args.scenes)
+    board = evaluate(predict, encode, meta["image_size"], args.split, args.scenes, meta["resize"])
     print(board.table())
     if args.json:
         args.json.write_text(json.dumps(board.scores(), indent=1) + "\n")

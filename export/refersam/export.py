@@ -23,7 +23,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from refersam import onnx, repository, storage
+from refersam import fit, onnx, repository, storage
 from refersam.checkpoint import load_checkpoint
 from refersam.model import ReferSAM
 from refersam.model.config import ReferSAMConfig, preset
@@ -56,6 +56,7 @@ class Checkpoint:
     model: ReferSAM
     sha256: str
     image_size: int
+    resize: str
     max_tokens: int
     tokenizer: str
     label: str
@@ -68,21 +69,25 @@ def load(
 ) -> Checkpoint:
     """Read a checkpoint that `refersam.train` wrote, or any other if `config` says of what model it is.
 
-    `meta` overrides the file's own `image_size`, `max_tokens`, `tokenizer` and `label`. Raises ExportError
-    when one of them is said nowhere or cannot be, and CheckpointError for weights that do not fit.
+    `meta` overrides the file's own `image_size`, `resize`, `max_tokens`, `tokenizer` and `label`. Raises
+    ExportError when one of them is said nowhere or cannot be, and CheckpointError for weights that do not
+    fit.
     """
     saved = torch.load(path, map_location="cpu", weights_only=True)
     if config is None:
         if "config" not in saved:
             raise ExportError(f"{path} does not say what model it is of: give --size and --text")
         config = ReferSAMConfig.from_dict(saved["config"])
-    known = {"tokenizer": TOKENIZERS[config.text.kind], "label": path.stem} | saved.get("meta", {}) | meta
+    known = {"tokenizer": TOKENIZERS[config.text.kind], "label": path.stem, "resize": fit.STRETCH}
+    known |= saved.get("meta", {}) | meta
     missing = [name for name in ("image_size", "max_tokens") if name not in known]
     if missing:
         options = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise ExportError(f"{path} does not say what input the model was trained for: give {options}")
     if known["image_size"] % 32:
         raise ExportError(f"image size {known['image_size']} is not a multiple of 32")
+    if known["resize"] not in fit.RULES:
+        raise ExportError(f"no resize rule {known['resize']!r}, allowed: {', '.join(fit.RULES)}")
     if not 3 <= known["max_tokens"] <= config.text.positions:
         raise ExportError(
             f"the text encoder reads 3 to {config.text.positions} tokens, not {known['max_tokens']}"
@@ -94,7 +99,7 @@ def load(
     return Checkpoint(
         model=model.eval(),
         sha256=digest,
-        **{name: known[name] for name in ("image_size", "max_tokens", "tokenizer", "label")},
+        **{name: known[name] for name in ("image_size", "resize", "max_tokens", "tokenizer", "label")},
     )
 
 
@@ -239,6 +244,7 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
             tokenizer=checkpoint.tokenizer,
             max_tokens=checkpoint.max_tokens,
             image_size=checkpoint.image_size,
+            resize=checkpoint.resize,
             checkpoint=checkpoint.sha256,
             precision="fp32",
         ),
@@ -277,6 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", help="of the model, if the checkpoint does not say: vit_b, vit_l")
     parser.add_argument("--text", choices=sorted(TOKENIZERS), help="its text encoder; needed with --size")
     parser.add_argument("--image-size", type=int, help="side of the input in pixels, a multiple of 32")
+    parser.add_argument("--resize", choices=fit.RULES, help="how it was trained to get pictures (stretch)")
     parser.add_argument("--max-tokens", type=int, help="length of the input in tokens, special ones counted")
     parser.add_argument("--label", help="what the gateway calls these weights; default: the checkpoint's")
     args = parser.parse_args(argv)
@@ -284,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--size and --text go together")
     if not re.fullmatch(r"[a-z0-9_]+", args.variant):
         parser.error("--variant is made of a-z, 0-9 and _")
-    given = {name: getattr(args, name) for name in ("image_size", "max_tokens", "label")}
+    given = {name: getattr(args, name) for name in ("image_size", "resize", "max_tokens", "label")}
     try:
         checkpoint = load(
             args.checkpoint,

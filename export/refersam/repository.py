@@ -88,13 +88,15 @@ def ensemble_parameters(
     tokenizer: str,
     max_tokens: int,
     image_size: int,
+    resize: str,
     checkpoint: str,
     precision: str,
 ) -> dict[str, str]:
     """All that a gateway must know of a variant.
 
-    `label` describes the weights to people, `checkpoint` is the SHA-256 of their file in lower case
-    hexadecimal and `precision` what the stages compute in: `fp32`, `fp16`, `bf16`, `fp8` or `int8`.
+    `resize` is one of `fit.RULES`, `label` describes the weights to people, `checkpoint` is the SHA-256 of
+    their file in lower case hexadecimal and `precision` what the stages compute in: `fp32`, `fp16`, `bf16`,
+    `fp8` or `int8`.
     """
     return {
         "contract": CONTRACT,
@@ -103,7 +105,7 @@ def ensemble_parameters(
         "tokenizer": tokenizer,
         "max_tokens": str(max_tokens),
         "image_size": str(image_size),
-        "resize": "stretch",
+        "resize": resize,
         "upsample": "bilinear_align_corners",
         "threshold": "0.5",
         "checkpoint": checkpoint,

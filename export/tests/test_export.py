@@ -23,6 +23,7 @@ from refersam.model.config import TextConfig
 from refersam.stages import run, stages
 
 SIZE, TOKENS = 64, 9
+RESIZE = {"clip": "longest_side_pad"}  # the other says nothing
 STAGES = ("text", "image", "vli", "vlp", "decoder")
 
 # All that the stages may be made of. Whoever adds an operator sees first that `make compile-check` takes it.
@@ -80,7 +81,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     for kind in ("bert", "clip"):
         path = checkpoint(kind, folder)
-        export.main(["--checkpoint", str(path), "--variant", kind, "--repository", str(folder / "models")])
+        options = ["--resize", RESIZE[kind]] if kind in RESIZE else []
+        models = str(folder / "models")
+        export.main(["--checkpoint", str(path), "--variant", kind, "--repository", models, *options])
     return folder
 
 
@@ -197,7 +200,7 @@ def test_ensemble_config_is_the_contract(exported: Path, kind: str):
         "tokenizer": {"bert": "bert-base-uncased", "clip": "clip-vit-large-patch14"}[kind],
         "max_tokens": str(TOKENS),
         "image_size": str(SIZE),
-        "resize": "stretch",
+        "resize": RESIZE.get(kind, "stretch"),
         "upsample": "bilinear_align_corners",
         "threshold": "0.5",
         "checkpoint": hashlib.sha256((exported / f"{kind}.pt").read_bytes()).hexdigest(),
@@ -406,6 +409,11 @@ def test_forbidden_graphs_are_refused():
     [
         ({"config": None}, [], "give --size and --text"),
         ({"meta": None}, [], "give --image-size, --max-tokens"),
+        (
+            {"meta": {"image_size": SIZE, "max_tokens": TOKENS, "resize": "crop"}},
+            [],
+            "allowed: stretch, longest",
+        ),
         ({}, ["--image-size", "100"], "100 is not a multiple of 32"),
         ({}, ["--max-tokens", "513"], "reads 3 to 512 tokens, not 513"),
         ({"model": {}}, [], "text_encoder.embeddings.word_embeddings.weight"),

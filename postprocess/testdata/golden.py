@@ -93,6 +93,31 @@ def upsamplings() -> list[dict]:
     return cases
 
 
+def paddings() -> list[dict]:
+    """Masks of pictures that cover a part of the model's padded square, as SAM's postprocess_masks has it."""
+    cases = []
+    shapes = [
+        (112, (448, 336), (640, 480)), (112, (298, 448), (333, 500)), (112, (448, 252), (1920, 1080)),
+        (16, (64, 48), (47, 35)), (16, (64, 49), (64, 49)), (16, (1, 64), (1, 900)),
+        (8, (32, 32), (200, 200)),
+    ]  # fmt: skip
+    for seed, (side, inside, out) in enumerate(shapes):
+        whole = upsample(level_logits(side, side, seed, 5), 4 * side, 4 * side)
+        part = whole[: inside[1], : inside[0]]
+        mask = upsample(part.numpy(), *out) >= 0
+        cases.append(
+            {
+                "seed": seed,
+                "side": side,
+                "inside": inside,
+                "out": out,
+                "values": part.flatten()[::97].tolist(),
+                "counts": counts(mask.numpy()),
+            }
+        )
+    return cases
+
+
 def segmentations() -> list[dict]:
     cases = []
     for size, out, threshold in [
@@ -157,6 +182,7 @@ def main() -> None:
     golden = {
         "torch": torch.__version__,
         "upsample": upsamplings(),
+        "unpad": paddings(),
         "segment": segmentations(),
         "rle": encodings(),
     }

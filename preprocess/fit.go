@@ -1,0 +1,68 @@
+package preprocess
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+)
+
+// Fit is how a picture becomes the square that a model reads.
+type Fit string
+
+const (
+	// Stretch makes both sides those of the square; the aspect ratio is lost.
+	Stretch Fit = "stretch"
+	// LongestSidePad makes the longest side that of the square and keeps the
+	// aspect ratio. The picture lies at the top left; what is right of it or
+	// below has the colour of padding.
+	LongestSidePad Fit = "longest_side_pad"
+)
+
+// Fits lists all of them.
+var Fits = []Fit{Stretch, LongestSidePad}
+
+// padding is the colour that normalises closest to 0. SAM's training chain
+// pads with zeros what it has normalised, (x - mean) / std with the mean
+// (123.675, 116.28, 103.53) and the deviation (58.395, 57.12, 57.375) of
+// ImageNet. A model that normalises in its graph is given bytes, which come
+// within (0.006, 0.005, 0.009) of that; black would be 2 away.
+var padding = [3]uint8{124, 116, 104}
+
+// Inside returns which part of a size × size square a picture of width ×
+// height pixels covers, from the top left. Of LongestSidePad it is what SAM's
+// ResizeLongestSide says, and at least one pixel.
+func (f Fit) Inside(width, height, size int) (w, h int) {
+	switch f {
+	case Stretch:
+		return size, size
+	case LongestSidePad:
+		scale := float64(size) / float64(max(width, height))
+		scaled := func(side int) int {
+			product := float64(side) * scale // apart, so that it is rounded as Python does
+			return max(int(product+0.5), 1)
+		}
+		return scaled(width), scaled(height)
+	}
+	panic(fmt.Sprintf("preprocess: fit %q", f))
+}
+
+// Square returns the picture as a model reads it that takes size × size pixels:
+// RGB, row by row. Its errors are those of Open.
+func (e *Encoded) Square(ctx context.Context, size int, fit Fit) ([]uint8, error) {
+	width, height := e.Size()
+	w, h := fit.Inside(width, height, size)
+	pixels, err := e.Stretch(ctx, w, h)
+	if err != nil || w == size && h == size {
+		return pixels, err
+	}
+	return pad(pixels, w, h, size), nil
+}
+
+// pad puts w × h pixels at the top left of a square.
+func pad(pixels []uint8, w, h, size int) []uint8 {
+	square := bytes.Repeat(padding[:], size*size)
+	for y := range h {
+		copy(square[3*size*y:], pixels[3*w*y:][:3*w])
+	}
+	return square
+}
