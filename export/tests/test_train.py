@@ -365,7 +365,8 @@ def test_the_saved_model_is_scored(pool_dir: Path, tmp_path: Path, config: train
     run.run()
     assert all(math.isfinite(float(v.sum())) for v in run.average.values())
     predict, meta = of_checkpoint(tmp_path / "model.pt", torch.device("cpu"))
-    assert meta == {"tokenizer": "bert-base-uncased", "image_size": SIZE, "max_tokens": 20}
+    want = {"tokenizer": "bert-base-uncased", "image_size": SIZE, "resize": "stretch", "max_tokens": 20}
+    assert meta == want
     board = evaluate(predict, encode, meta["image_size"], "val", 2)
     assert board.scores()["all"]["phrases"] == 8
     assert (tmp_path / "log.csv").exists() is False  # fewer steps than a log line
