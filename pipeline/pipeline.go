@@ -19,7 +19,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Model is the served model as the pipeline needs it; *triton.Client is one.
+// Model is the served model as the pipeline needs it; *triton.Client is one
+// whose servers take turns.
 //
 // Every method returns promptly when its context ends and may be called again
 // after any error. Errors that may pass (a server that is away, loading or
@@ -174,7 +175,7 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 
 // input is a picture as the model reads it, and its own size.
 type input struct {
-	pixels        []uint8
+	pixels        *triton.Pixels
 	width, height int
 }
 
@@ -195,7 +196,7 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	}
 	err = s.onCPU(ctx, func() error {
 		pixels, err := encoded.Square(ctx, c.ImageSize, preprocess.Fit(c.Resize))
-		in.pixels = pixels
+		in.pixels = triton.PixelsOf(pixels)
 		return err
 	})
 	return &in, err

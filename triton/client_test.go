@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"net"
@@ -25,12 +26,12 @@ import (
 // randomRow makes a row that testModel takes.
 func randomRow(rng *rand.Rand) triton.Row {
 	row := triton.Row{
-		Pixels: make([]uint8, 3*imageSize*imageSize),
+		Pixels: triton.PixelsOf(make([]uint8, 3*imageSize*imageSize)),
 		IDs:    make([]int32, maxTokens),
 		Mask:   make([]int32, maxTokens),
 	}
-	for i := range row.Pixels {
-		row.Pixels[i] = uint8(rng.UintN(256))
+	for i := range row.Pixels.Bytes() {
+		row.Pixels.Bytes()[i] = uint8(rng.UintN(256))
 	}
 	for i := range 1 + rng.IntN(maxTokens) {
 		row.IDs[i] = rng.Int32N(30000)
@@ -47,6 +48,7 @@ func checkLogits(t *testing.T, row triton.Row, got refersam.Logits) {
 		t.Errorf("logits of %d × %d with %d values, want %d × %d", got.Width, got.Height, len(got.Values), side, side)
 		return
 	}
+	pixels := row.Pixels.Bytes()
 	var sum, count float64
 	for i := range row.IDs {
 		sum += float64(row.IDs[i] * row.Mask[i])
@@ -58,7 +60,7 @@ func checkLogits(t *testing.T, row triton.Row, got refersam.Logits) {
 			for dy := range 4 {
 				for dx := range 4 {
 					at := 3 * ((4*y+dy)*imageSize + 4*x + dx)
-					cell += float64(row.Pixels[at]) + float64(row.Pixels[at+1]) + float64(row.Pixels[at+2])
+					cell += float64(pixels[at]) + float64(pixels[at+1]) + float64(pixels[at+2])
 				}
 			}
 			want := cell/48/255*10 - 5 + sum/count/100
@@ -71,7 +73,7 @@ func checkLogits(t *testing.T, row triton.Row, got refersam.Logits) {
 }
 
 func TestContracts(t *testing.T) {
-	client := dial(t, startLocal(t, localConfig(t)).Addresses()...)
+	client := dial(t, startLocal(t, localConfig(t)).Address())
 	contracts, err := client.Contracts(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +92,7 @@ func TestContracts(t *testing.T) {
 		Checkpoint: strings.Repeat("0123456789abcdef", 4),
 		Precision:  "fp32",
 		Label:      "two stages of arithmetic",
+		Steps:      "refersam_tiny_image,refersam_tiny_decoder",
 	}}
 	if diff := cmp.Diff(want, contracts); diff != "" {
 		t.Errorf("contracts (-want +got):\n%s", diff)
@@ -100,7 +103,7 @@ func TestInfer(t *testing.T) {
 	var log logBuffer
 	cfg := localConfig(t)
 	cfg.Logger = log.logger()
-	client := dial(t, startLocal(t, cfg).Addresses()...)
+	client := dial(t, startLocal(t, cfg).Address())
 	model := contract(t, client)
 	if err := client.Probe(t.Context(), model); err != nil {
 		t.Errorf("probe: %v", err)
@@ -175,7 +178,7 @@ func TestInfer(t *testing.T) {
 		}{
 			{"none", nil, "0 rows"},
 			{"too many", make([]triton.Row, model.MaxBatch+1), "9 rows"},
-			{"pixels", []triton.Row{{good.Pixels[1:], good.IDs, good.Mask}}, "3071 bytes"},
+			{"pixels", []triton.Row{{triton.PixelsOf(good.Pixels.Bytes()[1:]), good.IDs, good.Mask}}, "3071 bytes"},
 			{"ids", []triton.Row{good, {good.Pixels, good.IDs[1:], good.Mask}}, "row 1 has 5 ids"},
 			{"mask", []triton.Row{{good.Pixels, good.IDs, append(good.Mask, 1)}}, "mask of 7"},
 			{"nothing real", []triton.Row{{good.Pixels, good.IDs, make([]int32, maxTokens)}}, "no real token"},
@@ -216,7 +219,7 @@ func TestInfer(t *testing.T) {
 
 func TestNotReady(t *testing.T) {
 	local := startLocal(t, localConfig(t))
-	client := dial(t, local.Addresses()...)
+	client := dial(t, local.Address())
 	model := contract(t, client)
 
 	for _, test := range []struct{ name, model, version string }{
@@ -230,7 +233,7 @@ func TestNotReady(t *testing.T) {
 		}
 	}
 
-	unload(t, local.Addresses()[0], model.Model)
+	unload(t, local.Address(), model.Model)
 	if err := client.Probe(t.Context(), model); refersam.ErrorCode(err) != refersam.CodeNotReady {
 		t.Errorf("unloaded: error %v, want code %s", err, refersam.CodeNotReady)
 	}
@@ -282,7 +285,7 @@ func TestUnreachable(t *testing.T) {
 // nothing of it is left.
 func TestServerKilled(t *testing.T) {
 	local := startLocal(t, localConfig(t))
-	client := dial(t, local.Addresses()...)
+	client := dial(t, local.Address())
 	model := contract(t, client)
 	server := serverOf(t, os.Getpid())
 	rng := rand.New(rand.NewPCG(3, 3))
@@ -327,7 +330,7 @@ func TestFailover(t *testing.T) {
 	first := startLocal(t, localConfig(t))
 	victim := serverOf(t, os.Getpid())
 	second := startLocal(t, localConfig(t))
-	client := dial(t, append(first.Addresses(), second.Addresses()...)...)
+	client := dial(t, first.Address(), second.Address())
 	model := contract(t, client)
 	rng := rand.New(rand.NewPCG(4, 4))
 	row := randomRow(rng)
@@ -359,19 +362,19 @@ func TestConfigValidate(t *testing.T) {
 		change func(*triton.Config)
 		want   string
 	}{
-		{"no address", func(c *triton.Config) { c.Addresses = nil }, "at least one"},
 		{"no port", func(c *triton.Config) { c.Addresses = []string{"triton"} }, `"triton" is not host:port`},
 		{"no host", func(c *triton.Config) { c.Addresses = []string{":8001"} }, `":8001" is not host:port`},
 		{"port 0", func(c *triton.Config) { c.Addresses = []string{"triton:0"} }, "from 1 to 65535"},
 		{"port name", func(c *triton.Config) { c.Addresses = []string{"triton:grpc"} }, "from 1 to 65535"},
 		{"no connections", func(c *triton.Config) { c.Connections = 0 }, "REFERSAM_TRITON_CONNECTIONS"},
 		{"connect timeout", func(c *triton.Config) { c.ConnectTimeout = 0 }, "REFERSAM_TRITON_CONNECT_TIMEOUT"},
+		{"resolve interval", func(c *triton.Config) { c.ResolveInterval = 0 }, "REFERSAM_TRITON_RESOLVE_INTERVAL"},
 		{"metadata timeout", func(c *triton.Config) { c.MetadataTimeout = -1 }, "REFERSAM_TRITON_METADATA_TIMEOUT"},
 	}
 	for _, test := range tests {
 		cfg := valid
 		test.change(&cfg)
-		if _, err := triton.Dial(cfg); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := triton.NewFleet(cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: error %v, want one that says %q", test.name, err, test.want)
 		}
 	}

@@ -1,17 +1,20 @@
 package triton
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 )
 
 // Config says where the Triton servers are and how to keep in touch with them.
 type Config struct {
-	// Addresses are the servers' gRPC addresses, host:port. They must serve the
-	// same ensembles. Default: none.
+	// Addresses are the servers' gRPC addresses, host:port. A host that has
+	// several IP addresses, as a headless service of Kubernetes has, stands for
+	// a server at each. All must serve the same ensembles. Default: none.
 	Addresses []string `env:"REFERSAM_TRITON"`
 	// Connections is how many connections each server gets. One connection has
 	// one writer and one flow-control window, so large batches queue behind
@@ -22,6 +25,16 @@ type Config struct {
 	// MetadataTimeout is how long one server may take to describe its models.
 	// Inference is bounded by its context alone. Default 10s.
 	MetadataTimeout time.Duration `env:"REFERSAM_TRITON_METADATA_TIMEOUT"`
+	// ResolveInterval is how often hosts are resolved again, so that servers
+	// that come and go are noticed. Default 5s.
+	ResolveInterval time.Duration `env:"REFERSAM_TRITON_RESOLVE_INTERVAL"`
+	// Resolver resolves hosts. Default: the system's.
+	Resolver Resolver `env:"-"`
+}
+
+// Resolver finds the IP addresses of a host; *net.Resolver is one.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // DefaultConfig returns the defaults, which name no server.
@@ -30,15 +43,14 @@ func DefaultConfig() Config {
 		Connections:     2,
 		ConnectTimeout:  5 * time.Second,
 		MetadataTimeout: 10 * time.Second,
+		ResolveInterval: 5 * time.Second,
 	}
 }
 
-// Validate reports everything that is wrong with c.
+// Validate reports everything that is wrong with c; that no server is named is
+// not.
 func (c *Config) Validate() error {
 	var errs []error
-	if len(c.Addresses) == 0 {
-		errs = append(errs, errors.New("REFERSAM_TRITON must name at least one server, host:port"))
-	}
 	for _, address := range c.Addresses {
 		if err := validateAddress(address); err != nil {
 			errs = append(errs, fmt.Errorf("REFERSAM_TRITON: %w", err))
@@ -52,6 +64,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MetadataTimeout <= 0 {
 		errs = append(errs, errors.New("REFERSAM_TRITON_METADATA_TIMEOUT must be positive"))
+	}
+	if c.ResolveInterval <= 0 {
+		errs = append(errs, errors.New("REFERSAM_TRITON_RESOLVE_INTERVAL must be positive"))
 	}
 	return errors.Join(errs...)
 }

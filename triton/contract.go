@@ -79,10 +79,25 @@ type Contract struct {
 	Precision string
 	// Label describes the weights to people. It may be empty.
 	Label string
+	// Steps are the names of the models that the ensemble is made of, in the
+	// order of its configuration, with "," between them: a slice would not let
+	// contracts be compared with ==.
+	Steps string
+}
+
+// StepNames returns Steps one by one.
+func (c *Contract) StepNames() []string {
+	if c.Steps == "" {
+		return nil
+	}
+	return strings.Split(c.Steps, ",")
 }
 
 // LogitsSize is the side of the model's square output.
 func (c *Contract) LogitsSize() int { return c.ImageSize / LogitsStride }
+
+// pixels is the size of a row's picture in bytes.
+func (c *Contract) pixels() int { return 3 * c.ImageSize * c.ImageSize }
 
 // ParseContract reads the contract of an ensemble from its configuration; it
 // leaves Version empty, which is not part of a configuration. Its error lists
@@ -95,6 +110,11 @@ func ParseContract(cfg *pb.ModelConfig) (Contract, error) {
 		Variant:  p.text("variant", variantPattern.MatchString, "lower case letters, digits and '_'"),
 		Label:    p.values["label"].GetStringValue(),
 	}
+	var steps []string
+	for _, step := range cfg.GetEnsembleScheduling().GetStep() {
+		steps = append(steps, step.GetModelName())
+	}
+	c.Steps = strings.Join(steps, ",")
 	p.oneOf("contract", contractVersions)
 	c.Tokenizer = p.oneOf("tokenizer", tokenizers)
 	c.MaxTokens = p.integer("max_tokens", 3, 512, 1)

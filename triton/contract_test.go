@@ -42,6 +42,9 @@ func ensembleConfig() *pb.ModelConfig {
 			{Name: "features", DataType: pb.DataType_TYPE_FP16, Dims: []int64{-1}},
 		},
 		Parameters: parameters,
+		EnsembleScheduling: &pb.ModelEnsembling{Step: []*pb.ModelEnsembling_Step{
+			{ModelName: "refersam_clip_image"}, {ModelName: "refersam_clip_decoder"},
+		}},
 	}
 }
 
@@ -63,9 +66,13 @@ func TestParseContract(t *testing.T) {
 		Checkpoint: strings.Repeat("0f", 32),
 		Precision:  "fp16",
 		Label:      "demo",
+		Steps:      "refersam_clip_image,refersam_clip_decoder",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("contract (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"refersam_clip_image", "refersam_clip_decoder"}, got.StepNames()); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 	if size := got.LogitsSize(); size != 256 {
 		t.Errorf("logits size %d, want 256", size)

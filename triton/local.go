@@ -189,8 +189,8 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	return l, nil
 }
 
-// Addresses returns the server's gRPC address, as Config takes it.
-func (l *Local) Addresses() []string { return []string{l.address} }
+// Address returns the server's gRPC address, as Fleet.Add takes it.
+func (l *Local) Address() string { return l.address }
 
 // Done is closed when the server has ended and nothing of it is left.
 func (l *Local) Done() <-chan struct{} { return l.done }
@@ -314,14 +314,15 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 	if err := l.awaitListener(ctx); err != nil {
 		return err
 	}
-	cfg := DefaultConfig()
-	cfg.Addresses = l.Addresses()
-	client, err := Dial(cfg)
+	fleet, err := NewFleet(DefaultConfig(), l.log.logger)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	contracts, err := client.Contracts(ctx)
+	defer fleet.Close()
+	if err := fleet.Add(l.address); err != nil {
+		return err
+	}
+	contracts, err := fleet.Contracts(ctx)
 	if err != nil {
 		return l.startError(ctx, err)
 	}
@@ -330,7 +331,7 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 		if i < 0 {
 			return fmt.Errorf("tritonserver did not load %s: %s", name, l.log.lastComplaint())
 		}
-		if err := client.Probe(ctx, &contracts[i]); err != nil {
+		if err := fleet.Probe(ctx, &contracts[i]); err != nil {
 			return l.startError(ctx, err)
 		}
 	}

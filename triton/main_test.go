@@ -95,7 +95,7 @@ const (
 )
 
 // localConfig is the configuration of a server for t.
-func localConfig(t *testing.T) triton.LocalConfig {
+func localConfig(t testing.TB) triton.LocalConfig {
 	cfg := triton.DefaultLocalConfig()
 	cfg.Repository = filepath.Join("testdata", "model_repository")
 	cfg.Python = pythonPath()
@@ -114,7 +114,7 @@ func pythonPath() string {
 }
 
 // startLocal starts a server that ends with the test.
-func startLocal(t *testing.T, cfg triton.LocalConfig) *triton.Local {
+func startLocal(t testing.TB, cfg triton.LocalConfig) *triton.Local {
 	t.Helper()
 	local, err := triton.StartLocal(t.Context(), cfg)
 	if err != nil {
@@ -130,25 +130,35 @@ func startLocal(t *testing.T, cfg triton.LocalConfig) *triton.Local {
 	return local
 }
 
-// dial makes a client that ends with the test.
-func dial(t *testing.T, addresses ...string) *triton.Client {
+// newFleet makes a fleet of the servers named that ends with the test.
+func newFleet(t testing.TB, cfg triton.Config) *triton.Fleet {
 	t.Helper()
-	cfg := triton.DefaultConfig()
-	cfg.Addresses = addresses
-	client, err := triton.Dial(cfg)
+	fleet, err := triton.NewFleet(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := client.Close(); err != nil {
+		if err := fleet.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return client
+	return fleet
+}
+
+// dial makes a client that ends with the test.
+func dial(t testing.TB, addresses ...string) *triton.Client {
+	t.Helper()
+	cfg := triton.DefaultConfig()
+	cfg.Addresses = addresses
+	fleet := newFleet(t, cfg)
+	if err := fleet.Resolve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return triton.NewClient(fleet)
 }
 
 // contract returns the only contract that client finds.
-func contract(t *testing.T, client *triton.Client) *triton.Contract {
+func contract(t testing.TB, client *triton.Client) *triton.Contract {
 	t.Helper()
 	contracts, err := client.Contracts(t.Context())
 	if err != nil {

@@ -45,23 +45,27 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 
-	var client *triton.Client
+	fleet, err := triton.NewFleet(cfg.Triton, log)
+	if err != nil {
+		return err
+	}
+	defer fleet.Close()
 	if len(cfg.Triton.Addresses) > 0 {
-		client, err = triton.Dial(cfg.Triton)
-		if err != nil {
-			return err
-		}
+		err = fleet.Resolve(ctx)
 	} else {
 		cfg.Local.Logger = log
 		var local *triton.Local
-		if local, client, err = startTriton(ctx, cfg); err != nil {
+		if local, err = triton.StartLocal(ctx, cfg.Local); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop(local)) }()
+		err = fleet.Add(local.Address())
 	}
-	defer client.Close()
+	if err != nil {
+		return err
+	}
 
-	segmenter, err := newSegmenter(cfg, client, log)
+	segmenter, err := newSegmenter(cfg, triton.NewClient(fleet), log)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 
 	"github.com/refersam/refersam/triton"
@@ -19,14 +20,18 @@ func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	client, err := triton.Dial(cfg.Triton)
+	if len(cfg.Triton.Addresses) == 0 {
+		return errors.New("REFERSAM_TRITON must name at least one server, host:port")
+	}
+	log := cfg.Log.logger(m.Stderr)
+	fleet, err := triton.NewFleet(cfg.Triton, log)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer fleet.Close()
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Gateway.Listen)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, ln, client, cfg.Log.logger(m.Stderr), m.Stdout)
+	return serve(ctx, cfg, ln, fleet, log, m.Stdout)
 }

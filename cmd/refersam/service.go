@@ -10,6 +10,7 @@ import (
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -22,10 +23,10 @@ func newSegmenter(cfg *Config, model pipeline.Model, log *slog.Logger) (*pipelin
 	return pipeline.New(cfg.Pipeline, decoder, model, log)
 }
 
-// serve answers HTTP on ln until ctx ends, and says on out when it can answer
-// with masks.
-func serve(ctx context.Context, cfg *Config, ln net.Listener, model pipeline.Model, log *slog.Logger, out io.Writer) error {
-	segmenter, err := newSegmenter(cfg, model, log)
+// serve answers HTTP on ln with the servers of a fleet until ctx ends, and says
+// on out when it can answer with masks.
+func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out io.Writer) error {
+	segmenter, err := newSegmenter(cfg, triton.NewClient(fleet), log)
 	if err != nil {
 		return err
 	}
@@ -35,6 +36,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, model pipeline.Mod
 	}
 	log.Info("listening", "address", ln.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return fleet.Run(ctx, func([]*triton.Replica) {}) })
 	g.Go(func() error { return segmenter.Run(ctx) })
 	g.Go(func() error { return gw.Serve(ctx, ln) })
 	g.Go(func() error {

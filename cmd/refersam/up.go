@@ -5,10 +5,8 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
-	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
@@ -42,28 +40,33 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	}
 	log := cfg.Log.logger(m.Stderr)
 	cfg.Local.Logger = log
+	fleet, err := triton.NewFleet(cfg.Triton, log)
+	if err != nil {
+		return err
+	}
+	defer fleet.Close()
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Gateway.Listen)
 	if err != nil {
 		return err
 	}
 
-	var model startingModel
 	served := make(chan struct{})
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(served)
-		return serve(running, cfg, ln, &model, log, m.Stdout)
+		return serve(running, cfg, ln, fleet, log, m.Stdout)
 	})
 	g.Go(func() error {
-		local, client, err := startTriton(running, cfg)
+		local, err := triton.StartLocal(running, cfg.Local)
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil // told to stop while it was loading
 		}
 		if err != nil {
 			return err
 		}
-		defer client.Close()
-		model.client.Store(client)
+		if err := fleet.Add(local.Address()); err != nil {
+			return errors.Join(err, stop(local))
+		}
 		select {
 		case <-local.Done():
 			return local.Err()
@@ -74,64 +77,10 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	return g.Wait()
 }
 
-// startTriton starts a Triton on this machine and a client to it.
-func startTriton(ctx context.Context, cfg *Config) (*triton.Local, *triton.Client, error) {
-	local, err := triton.StartLocal(ctx, cfg.Local)
-	if err != nil {
-		return nil, nil, err
-	}
-	connection := cfg.Triton
-	connection.Addresses = local.Addresses()
-	client, err := triton.Dial(connection)
-	if err != nil {
-		return nil, nil, errors.Join(err, stop(local))
-	}
-	return local, client, nil
-}
-
 // stop stops a Triton of our own. It takes no context: that of its caller has
 // ended as a rule.
 func stop(local *triton.Local) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	return local.Close(ctx)
-}
-
-// startingModel is a pipeline.Model that is not ready before it has a client.
-type startingModel struct {
-	client atomic.Pointer[triton.Client]
-}
-
-func (s *startingModel) ready() (*triton.Client, error) {
-	if client := s.client.Load(); client != nil {
-		return client, nil
-	}
-	return nil, refersam.Errorf(refersam.CodeNotReady, "The model server is starting.")
-}
-
-// Contracts implements pipeline.Model.
-func (s *startingModel) Contracts(ctx context.Context) ([]triton.Contract, error) {
-	client, err := s.ready()
-	if err != nil {
-		return nil, err
-	}
-	return client.Contracts(ctx)
-}
-
-// Probe implements pipeline.Model.
-func (s *startingModel) Probe(ctx context.Context, c *triton.Contract) error {
-	client, err := s.ready()
-	if err != nil {
-		return err
-	}
-	return client.Probe(ctx, c)
-}
-
-// Infer implements pipeline.Model.
-func (s *startingModel) Infer(ctx context.Context, c *triton.Contract, rows []triton.Row) ([]refersam.Logits, error) {
-	client, err := s.ready()
-	if err != nil {
-		return nil, err
-	}
-	return client.Infer(ctx, c, rows)
 }

@@ -168,7 +168,7 @@ func (m *ColourModel) logits(c *triton.Contract, row triton.Row) refersam.Logits
 	for i := range l.Values {
 		// The pixel in the middle of the square that the logit stands for.
 		x, y := i%side*stride+stride/2, i/side*stride+stride/2
-		pixel := row.Pixels[3*(y*c.ImageSize+x):][:3]
+		pixel := row.Pixels.Bytes()[3*(y*c.ImageSize+x):][:3]
 		l.Values[i] = -8
 		if channel >= 0 && int(pixel[channel]) > 64+int(pixel[(channel+1)%3]) && int(pixel[channel]) > 64+int(pixel[(channel+2)%3]) {
 			l.Values[i] = 8

@@ -1,0 +1,112 @@
+package triton
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/refersam/refersam"
+	pb "github.com/refersam/refersam/triton/inferencepb"
+)
+
+// Row is one picture and one phrase for an ensemble.
+type Row struct {
+	// Pixels is the picture at the contract's size S: S×S pixels of R, G and B,
+	// row by row.
+	Pixels *Pixels
+	// IDs are the phrase's MaxTokens token ids, special tokens and padding
+	// included; Mask is 1 where an id is real and 0 where it is padding, and
+	// has at least one 1.
+	IDs, Mask []int32
+}
+
+// imagePool holds the pixels of whole batches, 25 MB for 8 rows of 1024×1024:
+// too much to clear for each request. A buffer is free again when the call
+// returns, because gRPC encodes the request before it sends it.
+var imagePool = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxResponseOverhead bounds what an answer holds beside the logits.
+const maxResponseOverhead = 64 << 10
+
+const (
+	logitBytes = 4
+	// notFinite is the exponent of infinities and NaNs.
+	notFinite = 0x7f80_0000
+)
+
+// inferRequest makes the request for rows, with image as scratch space.
+func inferRequest(contract *Contract, rows []Row, image *[]byte) *pb.ModelInferRequest {
+	pixels := (*image)[:0]
+	ids := make([]byte, 0, 4*len(rows)*contract.MaxTokens)
+	mask := make([]byte, 0, 4*len(rows)*contract.MaxTokens)
+	for _, row := range rows {
+		pixels = append(pixels, row.Pixels.Bytes()...)
+		for i := range row.IDs {
+			ids = binary.LittleEndian.AppendUint32(ids, uint32(row.IDs[i]))
+			mask = binary.LittleEndian.AppendUint32(mask, uint32(row.Mask[i]))
+		}
+	}
+	*image = pixels
+	n, size, tokens := int64(len(rows)), int64(contract.ImageSize), int64(contract.MaxTokens)
+	return &pb.ModelInferRequest{
+		ModelName:    contract.Model,
+		ModelVersion: contract.Version,
+		Inputs: []*pb.ModelInferRequest_InferInputTensor{
+			{Name: tensorImage, Datatype: "UINT8", Shape: []int64{n, size, size, 3}},
+			{Name: tensorInputIDs, Datatype: "INT32", Shape: []int64{n, tokens}},
+			{Name: tensorAttentionMask, Datatype: "INT32", Shape: []int64{n, tokens}},
+		},
+		Outputs:          []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: tensorMaskLogits}},
+		RawInputContents: [][]byte{pixels, ids, mask},
+	}
+}
+
+// checkRows reports rows that do not fit the contract.
+func checkRows(contract *Contract, rows []Row) error {
+	if len(rows) < 1 || len(rows) > contract.MaxBatch {
+		return fmt.Errorf("model %s: %d rows in a batch, allowed: 1 to %d", contract.Model, len(rows), contract.MaxBatch)
+	}
+	for i, row := range rows {
+		if got, want := len(row.Pixels.Bytes()), contract.pixels(); got != want {
+			return fmt.Errorf("model %s: row %d has %d bytes of pixels, want %d", contract.Model, i, got, want)
+		}
+		if len(row.IDs) != contract.MaxTokens || len(row.Mask) != contract.MaxTokens {
+			return fmt.Errorf("model %s: row %d has %d ids and a mask of %d, want %d",
+				contract.Model, i, len(row.IDs), len(row.Mask), contract.MaxTokens)
+		}
+		if !slices.Contains(row.Mask, 1) {
+			return fmt.Errorf("model %s: row %d has no real token", contract.Model, i)
+		}
+	}
+	return nil
+}
+
+// logits takes the n masks of side × side logits out of a response.
+func logits(response *pb.ModelInferResponse, n, side int) ([]refersam.Logits, error) {
+	outputs, contents := response.GetOutputs(), response.GetRawOutputContents()
+	i := slices.IndexFunc(outputs, func(o *pb.ModelInferResponse_InferOutputTensor) bool { return o.GetName() == tensorMaskLogits })
+	if i < 0 || len(contents) != len(outputs) {
+		return nil, fmt.Errorf("answer of %d tensors and %d contents lacks %s",
+			len(outputs), len(contents), tensorMaskLogits)
+	}
+	raw, shape := contents[i], []int64{int64(n), int64(side), int64(side)}
+	if outputs[i].GetDatatype() != "FP32" || !slices.Equal(outputs[i].GetShape(), shape) || len(raw) != logitBytes*n*side*side {
+		return nil, fmt.Errorf("%s is %.16q %v in %d bytes, want FP32 %v", tensorMaskLogits,
+			outputs[i].GetDatatype(), outputs[i].GetShape(), len(raw), shape)
+	}
+	values := make([]float32, n*side*side)
+	for j := range values {
+		bits := binary.LittleEndian.Uint32(raw[logitBytes*j:])
+		if bits&notFinite == notFinite {
+			return nil, fmt.Errorf("row %d: logit %d is %v", j/(side*side), j%(side*side), math.Float32frombits(bits))
+		}
+		values[j] = math.Float32frombits(bits)
+	}
+	masks := make([]refersam.Logits, n)
+	for j := range masks {
+		masks[j] = refersam.Logits{Width: side, Height: side, Values: values[j*side*side : (j+1)*side*side : (j+1)*side*side]}
+	}
+	return masks, nil
+}

@@ -1,0 +1,244 @@
+package triton
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/refersam/refersam"
+	pb "github.com/refersam/refersam/triton/inferencepb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+)
+
+// reconnectDelay is the most that gRPC waits between two attempts to connect:
+// a server that is back must not go unnoticed for longer.
+const reconnectDelay = time.Second
+
+// reconnectPatience is how long Probe waits for a connection that was lost.
+const reconnectPatience = 500 * time.Millisecond
+
+// Replica is one server, which has one GPU or none. It is safe for concurrent
+// use.
+type Replica struct {
+	name  string
+	conns []*connection
+	calls atomic.Int64 // inferences under way
+}
+
+// connection is one HTTP/2 connection. It has one writer and one flow-control
+// window, so a large request waits behind those before it.
+type connection struct {
+	grpc *grpc.ClientConn
+	load atomic.Int64 // bytes of the requests under way
+}
+
+// callLoad is what a call weighs beside its bytes, so that small calls spread
+// over the connections too.
+const callLoad = 1024
+
+// dialOptions are the options of every connection.
+func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
+	// A dead idle connection is found by TCP's own probes, and one with unsent
+	// data by the TCP_USER_TIMEOUT that gRPC derives from keepalive's Timeout.
+	// Pings of HTTP/2 do neither here: Triton hangs up on clients that send
+	// them more often than every 5 minutes, or without a call under way.
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
+	}}
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", address)
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 15 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectDelay,
+			},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithIdleTimeout(0),
+	}
+}
+
+// newReplica makes a Replica of the server at an address, ip:port. It connects
+// when the first call needs it, so the server need not run yet.
+func newReplica(address string, connections int, options []grpc.DialOption) (*Replica, error) {
+	r := &Replica{name: address}
+	for range connections {
+		conn, err := grpc.NewClient("passthrough:///"+address, options...)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("triton server %s: %w", address, err), r.close())
+		}
+		r.conns = append(r.conns, &connection{grpc: conn})
+	}
+	return r, nil
+}
+
+// Name is the server's address, ip:port.
+func (r *Replica) Name() string { return r.name }
+
+// close ends every connection; calls under way fail.
+func (r *Replica) close() error {
+	var errs []error
+	for _, conn := range r.conns {
+		errs = append(errs, conn.grpc.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// connection returns the connection with the least under way, one that works
+// if there is one.
+func (r *Replica) connection() *connection {
+	return slices.MinFunc(r.conns, func(a, b *connection) int {
+		if a.failing() != b.failing() {
+			if b.failing() {
+				return -1
+			}
+			return 1
+		}
+		return int(a.load.Load() - b.load.Load())
+	})
+}
+
+func (c *connection) failing() bool { return c.grpc.GetState() == connectivity.TransientFailure }
+
+// failing reports whether no connection works and the last attempt to make one
+// has failed.
+func (r *Replica) failing() bool { return r.connection().failing() }
+
+// stub is for small calls.
+func (r *Replica) stub() pb.GRPCInferenceServiceClient {
+	return pb.NewGRPCInferenceServiceClient(r.connection().grpc)
+}
+
+// Infer runs rows, 1 to c.MaxBatch of them, as one batch on this server and
+// returns one Logits of S/4 × S/4 a row, in order; all of them are finite. It
+// reads the rows only while it runs, and holds their Pixels itself no longer.
+//
+// Its errors are of these classes:
+//   - *ReplicaError: this replica is at fault. Another may be asked.
+//   - errors.Is(err, context.Canceled): the caller has cancelled. Nothing is to
+//     be repeated, and nothing is said about the replica.
+//   - errors.Is(err, context.DeadlineExceeded), with CodeDeadlineExceeded: the
+//     deadline of ctx has passed. There is no time to repeat anything; that
+//     the replica is slow or hangs is possible.
+//   - any other: rows that do not fit the contract, which no replica can run.
+func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersam.Logits, error) {
+	if err := checkRows(c, rows); err != nil {
+		return nil, err
+	}
+	r.calls.Add(1)
+	defer r.calls.Add(-1)
+	image := imagePool.Get().(*[]byte)
+	defer imagePool.Put(image)
+	response, err := r.modelInfer(ctx, c, len(rows), inferRequest(c, rows, image))
+	if err != nil {
+		return nil, r.inferFailure(ctx, c, err)
+	}
+	logits, err := logits(response, len(rows), c.LogitsSize())
+	if err != nil {
+		return nil, r.fault(BadAnswer, c.Model, err)
+	}
+	return logits, nil
+}
+
+// modelInfer sends one request of n rows over the connection with the least
+// under way.
+func (r *Replica) modelInfer(ctx context.Context, c *Contract, n int, request *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+	load := int64(callLoad)
+	for _, content := range request.GetRawInputContents() {
+		load += int64(len(content))
+	}
+	conn := r.connection()
+	conn.load.Add(load)
+	defer conn.load.Add(-load)
+	limit := grpc.MaxCallRecvMsgSize(logitBytes*n*c.LogitsSize()*c.LogitsSize() + maxResponseOverhead)
+	return pb.NewGRPCInferenceServiceClient(conn.grpc).ModelInfer(ctx, request, limit)
+}
+
+// Probe does one real inference, on a blank picture. A connection that was
+// lost is made anew first, without waiting for gRPC to try again by itself: a
+// server that was restarted is back at once. Its errors are those of Infer.
+func (r *Replica) Probe(ctx context.Context, c *Contract) error {
+	r.reconnect(ctx)
+	row := Row{
+		Pixels: PixelsOf(make([]uint8, c.pixels())),
+		IDs:    make([]int32, c.MaxTokens),
+		Mask:   make([]int32, c.MaxTokens),
+	}
+	row.Mask[0] = 1
+	_, err := r.Infer(ctx, c, []Row{row})
+	return err
+}
+
+// reconnect tries to make every connection that was lost, and waits at most
+// reconnectPatience for that.
+func (r *Replica) reconnect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reconnectPatience)
+	defer cancel()
+	var wait sync.WaitGroup
+	for _, conn := range r.conns {
+		if conn.failing() {
+			conn.grpc.ResetConnectBackoff()
+			wait.Go(func() { conn.grpc.WaitForStateChange(ctx, connectivity.TransientFailure) })
+		}
+	}
+	wait.Wait()
+}
+
+// contracts describes the ensembles that r has loaded; it is CodeNotReady when
+// there are none.
+func (r *Replica) contracts(ctx context.Context) ([]Contract, error) {
+	stub := r.stub()
+	index, err := stub.RepositoryIndex(ctx, &pb.RepositoryIndexRequest{})
+	if err != nil {
+		return nil, r.failure(ctx, "", "listing models", err)
+	}
+	newest := make(map[string]int)
+	var unready []string
+	for _, m := range index.GetModels() {
+		if !strings.HasPrefix(m.GetName(), ModelPrefix) {
+			continue
+		}
+		version, err := strconv.Atoi(m.GetVersion())
+		if m.GetState() != "READY" || err != nil {
+			unready = append(unready, strings.TrimSpace(fmt.Sprintf("%s %s %s", m.GetName(), m.GetState(), m.GetReason())))
+			continue
+		}
+		newest[m.GetName()] = max(newest[m.GetName()], version)
+	}
+	var contracts []Contract
+	for name, number := range newest {
+		version := strconv.Itoa(number)
+		config, err := stub.ModelConfig(ctx, &pb.ModelConfigRequest{Name: name, Version: version})
+		if err != nil {
+			return nil, r.failure(ctx, name, "reading the configuration", err)
+		}
+		if config.GetConfig().GetEnsembleScheduling() == nil {
+			continue
+		}
+		contract, err := ParseContract(config.GetConfig())
+		if err != nil {
+			return nil, fmt.Errorf("triton server %s: %w", r.name, err)
+		}
+		contract.Version = version
+		contracts = append(contracts, contract)
+	}
+	if len(contracts) == 0 {
+		return nil, r.fault(NotReady, "", fmt.Errorf("no ensemble named %s* is ready; not ready: %s",
+			ModelPrefix, strings.Join(unready, ", ")))
+	}
+	return contracts, nil
+}
