@@ -3,6 +3,7 @@ package refersam
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is the stable, machine-readable name of what went wrong.
@@ -24,6 +25,7 @@ const (
 	CodeOverloaded       Code = "overloaded"
 	CodeNotReady         Code = "not_ready"
 	CodeUnavailable      Code = "upstream_unavailable"
+	CodeUpstream         Code = "upstream_failed"
 	CodeDeadlineExceeded Code = "deadline_exceeded"
 	CodeInternal         Code = "internal"
 )
@@ -37,6 +39,8 @@ type Error struct {
 	// Field names the part of the request at fault, as a JSON pointer or form
 	// field ("phrase", "/prompts/0/text"); empty when none is.
 	Field string
+	// RetryAfter is when to try again, for CodeOverloaded; 0 when nobody knows.
+	RetryAfter time.Duration
 	// Err is the cause. It is logged, never shown.
 	Err error
 }

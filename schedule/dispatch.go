@@ -1,0 +1,413 @@
+package schedule
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/refersam/refersam"
+)
+
+// lean is how much of the time between two batches of a busy replica the later
+// one is sent ahead of the moment from which it would only wait. It finds out
+// whether that time is shorter than believed.
+const lean = 0.15
+
+// hedgePercentile is how many percent of the batches are done when a hedge is
+// sent.
+const hedgePercentile = 95
+
+// batch is rows under way on a replica.
+type batch[R, A any] struct {
+	queue   *queue[R, A]
+	replica *replica[R, A]
+	rows    []*row[R, A]
+	sent    time.Time
+	idle    bool      // the replica had nothing else to do
+	finish  time.Time // predicted, see replica.replan
+	first   time.Time // the prediction when it was sent
+	hedge   bool      // its rows are under way elsewhere too
+	cancel  context.CancelFunc
+	timers  []*time.Timer
+}
+
+// maxRows returns how many rows of a queue make a full batch.
+func (s *Scheduler[R, A]) maxRows(q *queue[R, A]) int {
+	if s.settings.MaxRows == 0 {
+		return q.maxBatch
+	}
+	return min(s.settings.MaxRows, q.maxBatch)
+}
+
+// dispatch sends every batch that is to be sent now, and sees to it that it is
+// called again when one that is held is due. It is called whenever a row, a
+// replica or a setting has changed.
+func (s *Scheduler[R, A]) dispatch() {
+	if s.closed {
+		return
+	}
+	for s.sendOne() {
+	}
+}
+
+// sendOne sends the most urgent batch that is to be sent now.
+func (s *Scheduler[R, A]) sendOne() bool {
+	now := time.Now()
+	var next time.Time // when the first batch that is held is due
+	for _, q := range s.byUrgency() {
+		r, at := s.choose(q, now)
+		switch {
+		case r == nil:
+		case !at.After(now):
+			if rows := s.form(q, r, now); len(rows) > 0 {
+				s.send(q, r, rows, now, false)
+			}
+			return true
+		case next.IsZero() || at.Before(next):
+			next = at
+		}
+	}
+	s.wake.Stop()
+	if !next.IsZero() {
+		s.wake.Reset(next.Sub(now))
+	}
+	return false
+}
+
+// byUrgency returns the queues with rows to be sent, most urgent first.
+func (s *Scheduler[R, A]) byUrgency() []*queue[R, A] {
+	ready := slices.DeleteFunc(slices.Clone(s.queues), func(q *queue[R, A]) bool { return q.sent() == 0 })
+	slices.SortStableFunc(ready, func(a, b *queue[R, A]) int {
+		aClass, aDue, _ := a.urgency()
+		bClass, bDue, _ := b.urgency()
+		return cmp.Or(cmp.Compare(aClass, bClass), aDue.Compare(bDue))
+	})
+	return ready
+}
+
+// choose returns the replica for the next batch of a queue and when to send
+// it, or nil if none has room.
+func (s *Scheduler[R, A]) choose(q *queue[R, A], now time.Time) (*replica[R, A], time.Time) {
+	full := q.sent() >= s.maxRows(q)
+	var (
+		open  []*replica[R, A] // that can be sent the batch now
+		later *replica[R, A]   // the first of those that cannot
+		at    time.Time
+	)
+	for _, r := range s.replicas {
+		if !r.room() {
+			if full && r.healthy() && r.slow >= r.window {
+				r.control.limited = true
+			}
+			continue
+		}
+		row := q.next(r, !s.others(r))
+		if row == nil {
+			continue
+		}
+		switch due := s.holdUntil(q, r, row, now); {
+		case !due.After(now):
+			open = append(open, r)
+		case later == nil || due.Before(at):
+			later, at = r, due
+		}
+	}
+	if len(open) == 0 {
+		return later, at
+	}
+	return s.better(q, open, now), now
+}
+
+// better returns the one of two replicas, drawn by lot, that is predicted to
+// be done first: several gateways that all chose the best would choose the
+// same.
+func (s *Scheduler[R, A]) better(q *queue[R, A], open []*replica[R, A], now time.Time) *replica[R, A] {
+	if len(open) == 1 {
+		return open[0]
+	}
+	i := rand.IntN(len(open))
+	j := rand.IntN(len(open) - 1)
+	if j >= i {
+		j++
+	}
+	n := min(q.sent(), s.maxRows(q))
+	a, b := open[i], open[j]
+	if b.pace(q.model).finish(now, b.free(now), n).Before(a.pace(q.model).finish(now, a.free(now), n)) {
+		return b
+	}
+	return a
+}
+
+// holdUntil returns when the next batch of a queue, whose first row is given,
+// is to be sent to a replica with room for it.
+//
+// A replica is never kept idle. Before a busy one, a batch that is not full
+// may wait for company as long as it would not be done sooner if it were sent:
+// behind a batch that is done at f, one of n rows that takes alone(n) is done
+// at f + spaced(n) whenever it is sent before f + spaced(n) − alone(n).
+func (s *Scheduler[R, A]) holdUntil(q *queue[R, A], r *replica[R, A], first *row[R, A], now time.Time) time.Time {
+	n := q.sent()
+	if n >= s.maxRows(q) || first.tries > 0 || s.settings.Mode == Off {
+		return now
+	}
+	company := first.ticket.sent.Add(s.settings.MaxWait)
+	if s.settings.Mode == Fixed {
+		return company
+	}
+	if len(r.inFlight) == 0 {
+		return now
+	}
+	p := r.pace(q.model)
+	spaced := p.spacedFor(n)
+	hold := r.free(now).Add(spaced - p.aloneFor(n) - time.Duration(lean*float64(spaced)))
+	if s.settings.MaxWait > 0 && company.Before(hold) {
+		return company
+	}
+	return hold
+}
+
+// form takes the rows of the next batch for a replica out of a queue. Rows
+// that can no longer be answered in time fail.
+func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) []*row[R, A] {
+	var (
+		p     = r.pace(q.model)
+		alone = !s.others(r)
+		free  = r.free(now)
+		most  = s.maxRows(q)
+		rows  []*row[R, A]
+		due   time.Time // the earliest
+	)
+	for len(rows) < most {
+		first := q.next(r, alone)
+		if first == nil || s.settings.Mode == Off && len(rows) > 0 && first.ticket != rows[0].ticket {
+			break
+		}
+		if done := p.finish(now, free, 1); s.settings.Admission && done.After(first.ticket.due) {
+			q.predicted([]*row[R, A]{first}, done)
+			s.fail(first, refersam.Errorf(refersam.CodeDeadlineExceeded, "The request could not be answered in time."))
+			continue
+		}
+		if len(rows) == 0 || first.ticket.due.Before(due) {
+			due = first.ticket.due
+		}
+		if s.settings.Admission && len(rows) > 0 && p.finish(now, free, len(rows)+1).After(due) && p.worthStopping(len(rows), most) {
+			break
+		}
+		q.take(first)
+		rows = append(rows, first)
+	}
+	return rows
+}
+
+// worthStopping reports whether a batch that is cut off at n rows of most, so
+// that its most urgent row is in time, costs less than one row: what the
+// replica could have done in the time that it takes.
+func (p *pace) worthStopping(n, most int) bool {
+	full := p.spacedFor(most)
+	return full > 0 && float64(p.spacedFor(n))/float64(full)*float64(most)-float64(n) < 1
+}
+
+// send runs rows on a replica.
+func (s *Scheduler[R, A]) send(q *queue[R, A], r *replica[R, A], rows []*row[R, A], now time.Time, hedge bool) {
+	b := &batch[R, A]{queue: q, replica: r, rows: rows, sent: now, idle: len(r.inFlight) == 0, hedge: hedge}
+	b.finish = r.pace(q.model).finish(now, r.free(now), len(rows))
+	b.first = b.finish
+	last := rows[0].ticket.job.Deadline
+	payloads := make([]R, len(rows))
+	for i, row := range rows {
+		row.batches++
+		row.running++
+		if !hedge {
+			row.tries++
+		}
+		payloads[i] = row.payload
+		if row.ticket.job.Deadline.After(last) {
+			last = row.ticket.job.Deadline
+		}
+	}
+	r.inFlight = append(r.inFlight, b)
+	s.counts.batch(len(rows))
+	ctx, cancel := context.WithDeadline(s.ctx, last)
+	b.cancel = cancel
+	s.watch(b)
+	s.run.Go(func() {
+		defer cancel()
+		answers, err := r.Run(ctx, q.model, payloads)
+		if err == nil && len(answers) != len(rows) {
+			err = fmt.Errorf("replica %s answered %d of %d rows", r.Name(), len(answers), len(rows))
+		}
+		s.ended(b, answers, err, ctx.Err() != nil)
+	})
+}
+
+// watch starts the timers of a batch.
+func (s *Scheduler[R, A]) watch(b *batch[R, A]) {
+	expected := b.finish.Sub(b.sent)
+	late := func(percent float64) time.Duration {
+		return time.Duration(float64(expected) * b.replica.pace(b.queue.model).late.percentile(percent))
+	}
+	if expected > 0 {
+		stall := max(stallFactor*late(s.settings.Percentile), minStall)
+		b.timers = append(b.timers, time.AfterFunc(stall, func() { s.stalled(b) }))
+	}
+	if s.settings.Hedge && !b.hedge && expected > 0 {
+		b.timers = append(b.timers, time.AfterFunc(late(hedgePercentile), func() { s.hedge(b) }))
+	}
+}
+
+// hedge sends a batch that is late to another replica too, if one is idle. It
+// is done for interactive work alone, and counts as a retry.
+func (s *Scheduler[R, A]) hedge(b *batch[R, A]) {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.closed || !slices.Contains(b.replica.inFlight, b) || float64(len(b.rows)) > s.budget {
+		return
+	}
+	for _, r := range s.replicas {
+		if r == b.replica || !r.room() || len(r.inFlight) > 0 {
+			continue
+		}
+		rows := slices.DeleteFunc(slices.Clone(b.rows), func(row *row[R, A]) bool {
+			return row.state == rowSettled || row.ticket.job.Class != Interactive
+		})
+		if len(rows) > 0 {
+			s.budget -= float64(len(rows))
+			s.counts.hedges++
+			s.send(b.queue, r, rows, time.Now(), true)
+		}
+		return
+	}
+}
+
+// ended takes in how a batch ended. cancelled says that its context had ended,
+// so that an error is not the replica's fault.
+func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelled bool) {
+	s.mu.Lock()
+	defer s.unlock()
+	defer s.unload(b)
+	r := b.replica
+	i := slices.Index(r.inFlight, b)
+	if i < 0 {
+		return // it was given up
+	}
+	r.inFlight = slices.Delete(r.inFlight, i, i+1)
+	b.stopTimers()
+	now := time.Now()
+	switch {
+	case err == nil:
+		s.learn(b, now)
+		b.queue.predicted(b.rows, now)
+		for i, row := range b.rows {
+			row.batches--
+			if row.state != rowSettled {
+				s.answer(row, answers[i], nil)
+				s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
+			}
+		}
+		r.done += uint64(len(b.rows))
+		s.cancelIdle()
+	default:
+		if !cancelled {
+			s.log.Warn("batch failed", "replica", r.Name(), "model", b.queue.model, "rows", len(b.rows), "cause", err)
+			s.fault(r, err)
+		}
+		s.giveBack(b, err, !cancelled)
+	}
+	r.lastDone = now
+	r.replan(now)
+	s.failLonely()
+	s.dispatch()
+}
+
+// unload says that a batch no longer uses its rows.
+func (s *Scheduler[R, A]) unload(b *batch[R, A]) {
+	for _, row := range b.rows {
+		row.running--
+		s.free(row)
+	}
+}
+
+// learn takes in how long a batch took.
+func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
+	r, n := b.replica, len(b.rows)
+	p := r.pace(b.queue.model)
+	took := now.Sub(b.sent)
+	if expected := b.first.Sub(b.sent); expected > 0 {
+		p.late.add(float64(took) / float64(expected))
+	}
+	if b.idle {
+		p.alone.observe(n, took)
+	} else if r.lastDone.After(b.sent) {
+		p.observeGap(n, b.sent, r.lastDone, now)
+	}
+	r.faults = 0
+	r.slow = min(r.slow+1, s.cfg.MaxWindow)
+	r.control.count(n, took)
+}
+
+// lost gives up a batch of a replica that is no longer used.
+func (s *Scheduler[R, A]) lost(b *batch[R, A], cause error) {
+	r := b.replica
+	i := slices.Index(r.inFlight, b)
+	r.inFlight = slices.Delete(r.inFlight, i, i+1)
+	b.stopTimers()
+	b.cancel()
+	s.giveBack(b, cause, true)
+}
+
+// giveBack gives the rows of a failed batch to others, or fails them: a row is
+// tried twice at most, so that one that brings replicas down cannot take
+// every one with it.
+func (s *Scheduler[R, A]) giveBack(b *batch[R, A], err error, retry bool) {
+	for _, row := range b.rows {
+		row.batches--
+		if row.state == rowSettled || row.batches > 0 {
+			continue
+		}
+		row.failedBy = b.replica
+		if retry && row.tries < 2 && s.budget >= 1 && s.others(b.replica) && row.ticket.due.After(time.Now()) {
+			s.budget--
+			s.counts.retries++
+			b.queue.retry(row)
+			continue
+		}
+		s.fail(row, known(err))
+	}
+}
+
+// known makes an error one that callers know.
+func known(err error) error {
+	if refersam.ErrorCode(err) != refersam.CodeInternal {
+		return err
+	}
+	return &refersam.Error{Code: refersam.CodeUpstream, Message: "The model server failed; try again.", Err: err}
+}
+
+// cancelIdle cancels batches that nobody waits for any more.
+func (s *Scheduler[R, A]) cancelIdle() {
+	for _, r := range s.replicas {
+		for _, b := range r.inFlight {
+			if !slices.ContainsFunc(b.rows, func(row *row[R, A]) bool { return row.state != rowSettled }) {
+				b.cancel()
+			}
+		}
+	}
+}
+
+func (b *batch[R, A]) stopTimers() {
+	for _, timer := range b.timers {
+		timer.Stop()
+	}
+}
+
+// maxBudget is how many rows may be tried again at once, whatever happened
+// before: those of a replica that dies with full hands.
+func (s *Scheduler[R, A]) maxBudget() float64 {
+	if s.cfg.RetryBudget == 0 {
+		return 0
+	}
+	return 128
+}

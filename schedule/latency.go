@@ -1,0 +1,180 @@
+package schedule
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// recent is how many durations of one batch size count.
+	recent = 15
+	// fade is what a batch size's weight is multiplied with whenever another
+	// size is seen, so that what was learnt long ago counts little against
+	// what is seen now, and is not forgotten while nothing else is.
+	fade = 1 - 1.0/64
+)
+
+// line is a duration that grows with the number of rows n: a + b·n, with a and
+// b not negative. It is learnt from the medians of the last durations of each
+// n, so that a few outliers move nothing. The zero line is unknown.
+type line struct {
+	sizes map[int]*samples
+	a, b  float64 // seconds
+}
+
+// samples are the last durations of batches of one size.
+type samples struct {
+	values []float64 // seconds, at most recent, a ring
+	next   int
+	weight float64
+}
+
+func (s *samples) add(seconds float64) {
+	if len(s.values) < recent {
+		s.values = append(s.values, seconds)
+	} else {
+		s.values[s.next] = seconds
+		s.next = (s.next + 1) % recent
+	}
+	s.weight = min(s.weight+1, recent)
+}
+
+func (s *samples) median() float64 {
+	sorted := slices.Sorted(slices.Values(s.values))
+	return sorted[len(sorted)/2]
+}
+
+// known reports whether anything was observed.
+func (l *line) known() bool { return len(l.sizes) > 0 }
+
+// at returns the duration for n rows, 0 if nothing is known.
+func (l *line) at(n int) time.Duration {
+	return time.Duration((l.a + l.b*float64(n)) * float64(time.Second))
+}
+
+// observe learns that n rows took d.
+func (l *line) observe(n int, d time.Duration) {
+	if l.sizes == nil {
+		l.sizes = make(map[int]*samples)
+	}
+	s := l.sizes[n]
+	if s == nil {
+		s = &samples{}
+		l.sizes[n] = s
+	}
+	for _, other := range l.sizes {
+		other.weight *= fade
+	}
+	s.add(d.Seconds())
+	l.fit()
+}
+
+// fit sets a and b by weighted least squares over the sizes' medians.
+func (l *line) fit() {
+	var w, wn, wd, wnn, wnd float64
+	for n, s := range l.sizes {
+		n, d := float64(n), s.median()
+		w += s.weight
+		wn += s.weight * n
+		wd += s.weight * d
+		wnn += s.weight * n * n
+		wnd += s.weight * n * d
+	}
+	spread := w*wnn - wn*wn
+	if len(l.sizes) == 1 || spread <= 0 {
+		// One size says nothing about how much of it is fixed: half, until
+		// another size is seen.
+		l.a = wd / w / 2
+		l.b = l.a / (wn / w)
+		return
+	}
+	l.b = (w*wnd - wn*wd) / spread
+	l.a = (wd - l.b*wn) / w
+	switch {
+	case l.b < 0:
+		l.a, l.b = wd/w, 0
+	case l.a < 0:
+		l.a, l.b = 0, wnd/wnn
+	}
+}
+
+// pace is what is known of how fast a replica runs a model.
+//
+// A replica is a pipeline of stages. A batch sent at s to an idle replica is
+// finished at s + alone(n); behind another batch that is finished at f, it is
+// finished at max(s + alone(n), f + spaced(n)), where spaced is how long the
+// slowest stage takes.
+type pace struct {
+	alone, spaced line
+	late          ratios
+}
+
+func (p *pace) aloneFor(n int) time.Duration { return p.alone.at(n) }
+
+// spacedFor is aloneFor as long as no two batches have overlapped.
+func (p *pace) spacedFor(n int) time.Duration {
+	if !p.spaced.known() {
+		return p.alone.at(n)
+	}
+	return p.spaced.at(n)
+}
+
+// finish predicts when n rows sent now are done, behind a batch that is done at
+// last.
+func (p *pace) finish(now, last time.Time, n int) time.Time {
+	alone := now.Add(p.aloneFor(n))
+	if behind := last.Add(p.spacedFor(n)); behind.After(alone) {
+		return behind
+	}
+	return alone
+}
+
+// observeGap learns from n rows sent at a moment, behind a batch that was done
+// at last, and done now. Unless they had to wait for that one, the gap between
+// the two says only that spaced is no longer.
+func (p *pace) observeGap(n int, sent, last, now time.Time) {
+	gap, spaced := now.Sub(last), p.spacedFor(n)
+	if waited := !last.Add(spaced).Before(sent.Add(p.aloneFor(n))); waited || gap < spaced {
+		p.spaced.observe(n, gap)
+	}
+}
+
+const (
+	ratioWindow = 512
+	// ratioPeriod is after how many ratios the percentiles are taken anew.
+	ratioPeriod = 16
+	// maxLateness bounds by how much predictions are stretched. A replica that
+	// hung once must not keep everything out for the next 512 batches.
+	maxLateness = 4
+)
+
+// ratios are how much longer than predicted the last batches took.
+type ratios struct {
+	values []float64 // a ring
+	next   int
+	sorted []float64
+	fresh  int // values since sorted was made
+}
+
+func (r *ratios) add(ratio float64) {
+	if len(r.values) < ratioWindow {
+		r.values = append(r.values, ratio)
+	} else {
+		r.values[r.next] = ratio
+		r.next = (r.next + 1) % ratioWindow
+	}
+	if r.fresh++; r.fresh >= ratioPeriod || len(r.sorted) == 0 {
+		r.sorted = slices.Sorted(slices.Values(r.values))
+		r.fresh = 0
+	}
+}
+
+// percentile returns the factor that so many percent of the batches stay
+// below, at least 1. The latest batch of all never counts: one hiccup is none.
+func (r *ratios) percentile(percent float64) float64 {
+	if len(r.sorted) < 2 {
+		return 1
+	}
+	i := min(int(percent/100*float64(len(r.sorted))), len(r.sorted)-2)
+	return min(max(r.sorted[i], 1), maxLateness)
+}

@@ -1,0 +1,297 @@
+package schedule
+
+import (
+	"cmp"
+	"container/heap"
+	"math"
+	"slices"
+	"time"
+)
+
+// Class says whose work is done first: a row of a class never waits for one of
+// a later class that is not under way.
+type Class int
+
+// The classes, most urgent first.
+const (
+	Interactive Class = iota
+	Batch
+	Shadow
+	numClasses
+)
+
+// String returns the class's name in metrics.
+func (c Class) String() string {
+	return [numClasses]string{"interactive", "batch", "shadow"}[c]
+}
+
+// queue holds the rows of one model that wait to be sent, and those still to
+// come of jobs that were admitted.
+type queue[R, A any] struct {
+	model    string
+	maxBatch int
+	classes  [numClasses]class[R, A]
+	// again holds rows that a replica failed, before all others.
+	again []*row[R, A]
+	// waiting counts the rows of all classes, those of again included.
+	waiting int
+	late    ratios // of admitted rows, against what was predicted at the door
+}
+
+// class shares out a model's rows among keys by start-time fair queueing
+// (Goyal et al., SIGCOMM 1996): each key's rows carry tags 1/weight apart, the
+// least tag is served, and a key that comes back gets no credit for the time
+// that it was away. Within a key the earliest deadline is first.
+type class[R, A any] struct {
+	flows map[string]*flow[R, A]
+	ready flowHeap[R, A] // flows with a row that can be sent
+	vtime float64        // tag of the row served last
+	rows  int            // that wait or are to come
+}
+
+// flow is the jobs of one key in one class.
+type flow[R, A any] struct {
+	key    string
+	weight float64
+	jobs   []*Ticket[R, A] // by deadline; each has rows that wait or are to come
+	rows   int             // of jobs, that wait or are to come
+	sent   int             // of rows, that can be sent
+	tag    float64
+	index  int // in class.ready, -1 when not there
+}
+
+// maxIdleFlows bounds how many keys without rows a class remembers.
+const maxIdleFlows = 256
+
+func newQueue[R, A any](model string, maxBatch int) *queue[R, A] {
+	q := &queue[R, A]{model: model, maxBatch: maxBatch}
+	for i := range q.classes {
+		q.classes[i].flows = make(map[string]*flow[R, A])
+	}
+	return q
+}
+
+// add enters an admitted job.
+func (q *queue[R, A]) add(t *Ticket[R, A]) {
+	c := &q.classes[t.job.Class]
+	f := c.flows[t.job.Key]
+	if f == nil {
+		c.forget()
+		f = &flow[R, A]{key: t.job.Key, index: -1}
+		c.flows[t.job.Key] = f
+	}
+	f.weight = t.job.weight()
+	i, _ := slices.BinarySearchFunc(f.jobs, t, func(a, b *Ticket[R, A]) int {
+		return cmp.Or(a.due.Compare(b.due), -1) // behind those of the same deadline
+	})
+	f.jobs = slices.Insert(f.jobs, i, t)
+	t.flow = f
+	q.count(t, t.job.Rows)
+}
+
+// forget drops keys without rows when there are too many.
+func (c *class[R, A]) forget() {
+	if len(c.flows) < maxIdleFlows {
+		return
+	}
+	for key, f := range c.flows {
+		if f.rows == 0 {
+			delete(c.flows, key)
+		}
+	}
+}
+
+// count changes how many rows of t wait or are to come.
+func (q *queue[R, A]) count(t *Ticket[R, A], rows int) {
+	t.waiting += rows
+	t.flow.rows += rows
+	q.classes[t.job.Class].rows += rows
+	q.waiting += rows
+	if t.waiting == 0 {
+		i := slices.Index(t.flow.jobs, t)
+		t.flow.jobs = slices.Delete(t.flow.jobs, i, i+1)
+	}
+}
+
+// countSent changes how many rows of t can be sent.
+func (q *queue[R, A]) countSent(t *Ticket[R, A], rows int) {
+	c, f := &q.classes[t.job.Class], t.flow
+	f.sent += rows
+	switch {
+	case f.sent > 0 && f.index < 0:
+		f.tag = max(f.tag, c.vtime)
+		heap.Push(&c.ready, f)
+	case f.sent == 0 && f.index >= 0:
+		heap.Remove(&c.ready, f.index)
+	}
+}
+
+// next returns the row to be sent next to a replica, nil if there is none.
+// alone says that r is the only replica that could take it.
+func (q *queue[R, A]) next(r *replica[R, A], alone bool) *row[R, A] {
+	for _, row := range q.again {
+		if alone || row.failedBy != r {
+			return row
+		}
+	}
+	for i := range q.classes {
+		if ready := q.classes[i].ready; len(ready) > 0 {
+			return ready[0].first()
+		}
+	}
+	return nil
+}
+
+// first returns the flow's first row that can be sent.
+func (f *flow[R, A]) first() *row[R, A] {
+	for _, t := range f.jobs {
+		for i := range t.rows {
+			if t.rows[i].state == rowWaiting {
+				return &t.rows[i]
+			}
+		}
+	}
+	return nil
+}
+
+// take removes a row that next returned, to be sent.
+func (q *queue[R, A]) take(row *row[R, A]) {
+	if i := slices.Index(q.again, row); i >= 0 {
+		q.again = slices.Delete(q.again, i, i+1)
+		q.waiting--
+		return
+	}
+	c, f := &q.classes[row.ticket.job.Class], row.ticket.flow
+	c.vtime = f.tag
+	f.tag += 1 / f.weight
+	if f.index >= 0 {
+		heap.Fix(&c.ready, f.index)
+	}
+	q.leave(row)
+}
+
+// leave removes a row that waits, without having been served.
+func (q *queue[R, A]) leave(row *row[R, A]) {
+	if i := slices.Index(q.again, row); i >= 0 {
+		q.again = slices.Delete(q.again, i, i+1)
+		q.waiting--
+		return
+	}
+	row.state = rowTaken
+	q.countSent(row.ticket, -1)
+	q.count(row.ticket, -1)
+}
+
+// retry enters a row again that a replica failed.
+func (q *queue[R, A]) retry(row *row[R, A]) {
+	q.again = append(q.again, row)
+	q.waiting++
+}
+
+// ahead returns how many rows of q are served before the last row of a new job
+// with this class, key, weight and deadline, if nothing else comes.
+func (q *queue[R, A]) ahead(job *Job, due time.Time) int {
+	rows := len(q.again)
+	for i := range int(job.Class) {
+		rows += q.classes[i].rows
+	}
+	c := &q.classes[job.Class]
+	own := job.Rows
+	tag := c.vtime
+	if f := c.flows[job.Key]; f != nil {
+		own += f.before(due)
+		tag = max(tag, f.tag)
+	}
+	last := tag + float64(own)/job.weight()
+	for key, f := range c.flows {
+		if key == job.Key || f.rows == 0 {
+			continue
+		}
+		share := math.Ceil((last - max(f.tag, c.vtime)) * f.weight)
+		rows += int(min(max(share, 0), float64(f.rows)))
+	}
+	return rows + own - job.Rows
+}
+
+// before counts the flow's rows with a deadline no later than due.
+func (f *flow[R, A]) before(due time.Time) int {
+	rows := f.rows
+	for _, t := range slices.Backward(f.jobs) {
+		if !t.due.After(due) {
+			break
+		}
+		rows -= t.waiting
+	}
+	return rows
+}
+
+// urgency returns the class and the deadline of the row to be sent next; ok is
+// false if there is none.
+func (q *queue[R, A]) urgency() (c Class, due time.Time, ok bool) {
+	if len(q.again) > 0 {
+		return Interactive, q.again[0].ticket.due, true
+	}
+	for i := range q.classes {
+		if ready := q.classes[i].ready; len(ready) > 0 {
+			return Class(i), ready[0].first().ticket.due, true
+		}
+	}
+	return 0, time.Time{}, false
+}
+
+// sent counts the rows that can be sent.
+func (q *queue[R, A]) sent() int {
+	rows := len(q.again)
+	for i := range q.classes {
+		for _, f := range q.classes[i].ready {
+			rows += f.sent
+		}
+	}
+	return rows
+}
+
+// flowHeap is a heap.Interface of flows by tag.
+type flowHeap[R, A any] []*flow[R, A]
+
+func (h flowHeap[R, A]) Len() int { return len(h) }
+
+func (h flowHeap[R, A]) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(h[i].tag, h[j].tag), cmp.Compare(h[i].key, h[j].key)) < 0
+}
+
+func (h flowHeap[R, A]) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (h *flowHeap[R, A]) Push(x any) {
+	f := x.(*flow[R, A])
+	f.index = len(*h)
+	*h = append(*h, f)
+}
+
+// Pop implements heap.Interface.
+func (h *flowHeap[R, A]) Pop() any {
+	old := *h
+	f := old[len(old)-1]
+	old[len(old)-1] = nil
+	f.index = -1
+	*h = old[:len(old)-1]
+	return f
+}
+
+// predicted learns how good the predictions at the door were for rows that are
+// done at a moment: those of one batch are late together, so the worst counts.
+func (q *queue[R, A]) predicted(rows []*row[R, A], done time.Time) {
+	worst := 0.0
+	for _, row := range rows {
+		t := row.ticket
+		if expected := t.expected.Sub(t.admitted); expected > 0 {
+			worst = max(worst, float64(done.Sub(t.admitted))/float64(expected))
+		}
+	}
+	if worst > 0 {
+		q.late.add(worst)
+	}
+}

@@ -1,0 +1,449 @@
+// Package schedule decides which row of work runs when and where: it admits
+// jobs or refuses them at the door, orders their rows by class, key and
+// deadline, forms batches and chooses a replica for each.
+//
+// It learns how long each replica takes and predicts from that; it never
+// guesses from load alone. It knows nothing of pictures or of Triton: a row is
+// whatever a Replica runs.
+package schedule
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/refersam/refersam"
+)
+
+// Replica runs batches of rows. All of it is safe for concurrent use, and
+// every method returns soon after its context has ended.
+type Replica[R, A any] interface {
+	// Name tells replicas apart, in metrics and logs too.
+	Name() string
+	// Run runs rows of one model as one batch and returns an answer a row, in
+	// order. Every error but that its context has ended is the replica's fault
+	// and not the rows': they may be run elsewhere. CodeUnavailable and
+	// CodeNotReady say that it cannot run anything now.
+	Run(ctx context.Context, model string, rows []R) ([]A, error)
+	// Warm runs n blank rows of a model as one batch.
+	Warm(ctx context.Context, model string, n int) error
+	// Load returns how long batches of a model have waited and run inside the
+	// replica, in all since it started.
+	Load(ctx context.Context, model string) (Load, error)
+}
+
+// Load sums up what a replica has done for a model.
+type Load struct {
+	// Batches is how many it has run.
+	Batches uint64
+	// Waited is how long they waited before its stages, in all.
+	Waited time.Duration
+}
+
+// Job describes rows that are to be scheduled, before they are there.
+type Job struct {
+	// Model is what runs the rows. Rows of one model only share a batch.
+	Model string
+	// MaxBatch is how many rows a batch of the model may have.
+	MaxBatch int
+	// Rows is how many rows there will be, at least 1.
+	Rows int
+	// Bytes is how much memory the rows take while they wait.
+	Bytes int64
+	// Class says whose work is done first, Key whose it is. Keys of one class
+	// share in proportion to Weight; 0 means 1.
+	Class  Class
+	Key    string
+	Weight float64
+	// Deadline is when the caller must have its answer.
+	Deadline time.Time
+	// Before is how long it takes until the rows are sent, After how long the
+	// caller works on an answer.
+	Before, After time.Duration
+}
+
+func (j *Job) weight() float64 {
+	if j.Weight <= 0 {
+		return 1
+	}
+	return j.Weight
+}
+
+// Scheduler runs the rows of admitted jobs on replicas. Make one with New, end
+// it with Close. It is safe for concurrent use.
+//
+// One mutex guards all state; nothing that waits is done under it.
+type Scheduler[R, A any] struct {
+	cfg     Config
+	release func(R)
+	log     *slog.Logger
+	ctx     context.Context // ends with Close
+	end     context.CancelFunc
+	run     sync.WaitGroup // everything that runs in the background
+
+	mu       sync.Mutex
+	settings Settings
+	queues   []*queue[R, A]
+	replicas []*replica[R, A]
+	bytes    int64       // of the rows that wait
+	wake     *time.Timer // dispatches held batches
+	budget   float64     // rows that may be tried again
+	counts   counts
+	answers  []func() // to be called when mu is free
+	closed   bool
+}
+
+// New makes a Scheduler without replicas: it refuses everything as unavailable
+// until SetReplicas has named some. release, if there is one, is called once
+// for each row that was sent when nothing uses it any more.
+func New[R, A any](cfg Config, release func(R), log *slog.Logger) (*Scheduler[R, A], error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Scheduler[R, A]{cfg: cfg, release: release, log: log, settings: cfg.Settings}
+	s.counts.refused = make(map[refersam.Code]uint64)
+	s.counts.failed = make(map[refersam.Code]uint64)
+	s.budget = s.maxBudget()
+	s.ctx, s.end = context.WithCancel(context.Background())
+	s.wake = time.AfterFunc(time.Hour, func() {
+		s.mu.Lock()
+		defer s.unlock()
+		s.dispatch()
+	})
+	s.wake.Stop()
+	s.run.Go(s.control)
+	return s, nil
+}
+
+// Close fails every row that waits, cancels those under way and returns when
+// nothing runs any more.
+func (s *Scheduler[R, A]) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, "The service is stopping."))
+	s.wake.Stop()
+	s.unlock()
+	s.end()
+	s.run.Wait()
+}
+
+// unlock frees mu and then calls what is owed to callers.
+func (s *Scheduler[R, A]) unlock() {
+	answers := s.answers
+	s.answers = nil
+	s.mu.Unlock()
+	for _, answer := range answers {
+		answer()
+	}
+}
+
+// Settings returns the settings in force.
+func (s *Scheduler[R, A]) Settings() Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settings
+}
+
+// Update changes the settings; they apply to what is sent from now on.
+func (s *Scheduler[R, A]) Update(settings Settings) error {
+	if err := settings.Validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	s.log.Info("batching changed", "from", s.settings, "to", settings)
+	s.settings = settings
+	s.dispatch()
+	return nil
+}
+
+// rowState is where a row is.
+type rowState uint8
+
+const (
+	rowComing  rowState = iota // its ticket was admitted
+	rowWaiting                 // in the queue
+	rowTaken                   // in one batch or two, or waits to be tried again
+	rowSettled                 // answered, failed or dropped
+)
+
+// row is one row of a ticket.
+type row[R, A any] struct {
+	ticket   *Ticket[R, A]
+	index    int
+	payload  R
+	state    rowState
+	batches  int            // under way with this row, that were not given up
+	running  int            // calls of Run that use payload
+	tries    int            // batches that have had it, but for hedges
+	failedBy *replica[R, A] // that failed it last
+	freed    bool           // payload was given back
+}
+
+// Ticket is a place for a job's rows. Its holder sends the rows or closes it.
+type Ticket[R, A any] struct {
+	s    *Scheduler[R, A]
+	job  Job
+	due  time.Time // when the model's answer must be there
+	sent time.Time // when the rows came
+
+	admitted, expected time.Time // expected is when it was predicted to be done, zero if it was not
+	queue              *queue[R, A]
+	flow               *flow[R, A]
+	rows               []row[R, A] // empty until they are sent
+	done               func(i int, answer A, err error)
+
+	waiting int // rows that wait or are to come
+	open    int // rows that are not settled
+}
+
+// Admit gives a job a place, or refuses it with a *refersam.Error:
+// CodeDeadlineExceeded when its deadline could not even be met by an idle
+// replica, CodeUnavailable when there is no replica to run it, and
+// CodeOverloaded, with RetryAfter, when it, or a job of the same key that was
+// admitted before, would be late or there is no room.
+func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
+	s.mu.Lock()
+	defer s.unlock()
+	now := time.Now()
+	q := s.queueFor(job.Model, job.MaxBatch)
+	t := &Ticket[R, A]{s: s, job: job, due: job.Deadline.Add(-job.After), queue: q, open: job.Rows, admitted: now}
+	if err := s.refuse(t, now); err != nil {
+		s.counts.refused[refersam.ErrorCode(err)]++
+		return nil, err
+	}
+	q.add(t)
+	s.bytes += job.Bytes
+	s.counts.admitted += uint64(job.Rows)
+	return t, nil
+}
+
+// refuse says why a job cannot be admitted, or predicts when it is done.
+func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
+	q, job, due := t.queue, &t.job, t.due
+	if s.closed || !slices.ContainsFunc(s.replicas, (*replica[R, A]).healthy) {
+		return refersam.Errorf(refersam.CodeUnavailable, "No model server is available at the moment; try again soon.")
+	}
+	if !due.After(now) {
+		return refersam.Errorf(refersam.CodeDeadlineExceeded, "The deadline has passed.")
+	}
+	rows := 0
+	for _, other := range s.queues {
+		rows += other.waiting
+	}
+	full := rows > 0 && (rows+job.Rows > s.cfg.MaxQueueRows || s.bytes+job.Bytes > s.cfg.MaxQueueBytes)
+	if !full && !s.settings.Admission {
+		return nil
+	}
+	f := s.forecast(q, now)
+	idle := job.Before + f.idle(job.Rows)
+	if !full && now.Add(idle).After(due) {
+		return refersam.Errorf(refersam.CodeDeadlineExceeded,
+			"The deadline cannot be met: such a request takes about %d ms.", (idle+job.After).Milliseconds()+1)
+	}
+	ahead := s.ahead(q, job, due)
+	expected, worst := f.done(ahead + job.Rows)
+	if ahead > 0 {
+		worst = worst.Add(f.slack())
+	}
+	t.expected = later(expected, now.Add(idle))
+	if !full && !later(worst, t.expected).After(due) && !s.harms(q, job, due, f, ahead) {
+		return nil
+	}
+	drain := max(worst.Sub(now), time.Millisecond)
+	return &refersam.Error{
+		Code:       refersam.CodeOverloaded,
+		Message:    fmt.Sprintf("There is too much to do to answer in time; %d rows wait before this one.", ahead),
+		RetryAfter: drain + rand.N(drain/2+1),
+	}
+}
+
+// ahead returns how many rows, counted in time of q's model, are served before
+// the last one of a new job, without itself.
+func (s *Scheduler[R, A]) ahead(q *queue[R, A], job *Job, due time.Time) int {
+	rows := q.ahead(job, due)
+	for _, other := range s.queues {
+		if other == q || other.waiting == 0 {
+			continue
+		}
+		theirs := len(other.again)
+		for i := range other.classes {
+			switch c := &other.classes[i]; {
+			case Class(i) < job.Class:
+				theirs += c.rows
+			case Class(i) == job.Class:
+				for _, f := range c.flows {
+					theirs += f.before(due)
+				}
+			}
+		}
+		rows += s.exchange(theirs, other, q)
+	}
+	return rows
+}
+
+// harms reports whether a new job makes one of the same key late that was
+// admitted before it and has a later deadline.
+func (s *Scheduler[R, A]) harms(q *queue[R, A], job *Job, due time.Time, forecast *forecast, ahead int) bool {
+	f := q.classes[job.Class].flows[job.Key]
+	if f == nil {
+		return false
+	}
+	later := f.rows - f.before(due)
+	if later == 0 {
+		return false
+	}
+	rows := ahead + job.Rows
+	for _, t := range f.jobs {
+		if !t.due.After(due) {
+			continue
+		}
+		rows += t.waiting
+		_, with := forecast.done(rows)
+		_, without := forecast.done(rows - job.Rows)
+		if with.After(t.due) && !without.After(t.due) {
+			return true
+		}
+	}
+	return false
+}
+
+// queueFor returns the queue of a model.
+func (s *Scheduler[R, A]) queueFor(model string, maxBatch int) *queue[R, A] {
+	for _, q := range s.queues {
+		if q.model == model {
+			return q
+		}
+	}
+	q := newQueue[R, A](model, maxBatch)
+	s.queues = append(s.queues, q)
+	return q
+}
+
+// Send queues the job's rows, as many as were admitted. done is called once
+// for each row that is not dropped, with its answer or with a *refersam.Error
+// that says why there is none: CodeUnavailable, CodeNotReady,
+// CodeDeadlineExceeded, CodeInternal. It may be called for several rows at
+// once and before Send returns, and must return soon.
+func (t *Ticket[R, A]) Send(rows []R, done func(i int, answer A, err error)) {
+	if len(rows) != t.job.Rows {
+		panic(fmt.Sprintf("schedule: %d rows sent, %d admitted", len(rows), t.job.Rows))
+	}
+	t.s.mu.Lock()
+	defer t.s.unlock()
+	t.done, t.sent = done, time.Now()
+	t.rows = make([]row[R, A], len(rows))
+	for i := range rows {
+		t.rows[i] = row[R, A]{ticket: t, index: i, payload: rows[i], state: rowWaiting}
+	}
+	t.queue.countSent(t, len(rows))
+	if t.s.closed {
+		t.s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, "The service is stopping."))
+		return
+	}
+	t.s.failLonely()
+	t.s.dispatch()
+}
+
+// Drop says that nobody waits for a row any more: it leaves the queue, and a
+// batch of dropped rows only is cancelled.
+func (t *Ticket[R, A]) Drop(i int) {
+	t.s.mu.Lock()
+	defer t.s.unlock()
+	if row := &t.rows[i]; row.state != rowSettled {
+		t.s.leave(row)
+		t.s.settle(row)
+		t.s.counts.dropped++
+		t.s.cancelIdle()
+	}
+}
+
+// Close gives the places of rows up that were not sent, and drops those that
+// were. It may be called again.
+func (t *Ticket[R, A]) Close() {
+	if t.rows == nil {
+		t.s.mu.Lock()
+		defer t.s.unlock()
+		if t.open > 0 {
+			t.queue.count(t, -t.waiting)
+			t.s.bytes -= t.job.Bytes
+			t.open = 0
+		}
+		return
+	}
+	for i := range t.rows {
+		t.Drop(i)
+	}
+}
+
+// leave takes a row out of the queue if it is there.
+func (s *Scheduler[R, A]) leave(row *row[R, A]) {
+	if row.state == rowWaiting || slices.Contains(row.ticket.queue.again, row) {
+		row.ticket.queue.leave(row)
+	}
+}
+
+// settle ends a row.
+func (s *Scheduler[R, A]) settle(row *row[R, A]) {
+	row.state = rowSettled
+	s.free(row)
+	t := row.ticket
+	if t.open--; t.open == 0 {
+		s.bytes -= t.job.Bytes
+	}
+}
+
+// free gives a row's payload back once nothing uses it any more.
+func (s *Scheduler[R, A]) free(row *row[R, A]) {
+	if row.state != rowSettled || row.running > 0 || row.freed {
+		return
+	}
+	row.freed = true
+	if payload := row.payload; s.release != nil {
+		s.answers = append(s.answers, func() { s.release(payload) })
+	}
+	var none R
+	row.payload = none
+}
+
+// answer settles a row and owes its caller the answer.
+func (s *Scheduler[R, A]) answer(row *row[R, A], answer A, err error) {
+	s.settle(row)
+	t, i := row.ticket, row.index
+	s.answers = append(s.answers, func() { t.done(i, answer, err) })
+}
+
+// fail settles a row that waits with an error.
+func (s *Scheduler[R, A]) fail(row *row[R, A], err error) {
+	var none A
+	s.leave(row)
+	s.answer(row, none, err)
+	s.counts.failed[refersam.ErrorCode(err)]++
+}
+
+// failWaiting fails every row that waits.
+func (s *Scheduler[R, A]) failWaiting(err error) {
+	for _, q := range s.queues {
+		for _, row := range slices.Clone(q.again) {
+			s.fail(row, err)
+		}
+		for i := range q.classes {
+			for _, f := range q.classes[i].flows {
+				for row := f.first(); row != nil; row = f.first() {
+					s.fail(row, err)
+				}
+			}
+		}
+	}
+}
+
+// failLonely fails every row that waits when no replica is left.
+func (s *Scheduler[R, A]) failLonely() {
+	if !slices.ContainsFunc(s.replicas, (*replica[R, A]).healthy) {
+		s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, "No model server is available at the moment; try again soon."))
+	}
+}

@@ -1,0 +1,125 @@
+package schedule
+
+import (
+	"maps"
+	"time"
+
+	"github.com/refersam/refersam"
+)
+
+// counts are what happened since the Scheduler was made.
+type counts struct {
+	admitted  uint64 // rows
+	refused   map[refersam.Code]uint64
+	failed    map[refersam.Code]uint64 // rows
+	dropped   uint64                   // rows
+	retries   uint64                   // rows
+	hedges    uint64                   // batches
+	ejections uint64
+	batches   uint64
+	rows      uint64 // of batches
+}
+
+func (c *counts) batch(rows int) {
+	c.batches++
+	c.rows += uint64(rows)
+}
+
+// Snapshot is the state of a Scheduler at a moment.
+type Snapshot struct {
+	Settings Settings
+	Queues   []QueueSnapshot
+	Replicas []ReplicaSnapshot
+
+	// Admitted, Dropped and Retried count rows since the start, Hedged and
+	// Batches batches, BatchRows the rows of batches.
+	Admitted, Dropped, Retried, Hedged, Batches, BatchRows, Ejections uint64
+	// Refused counts jobs that were not admitted, Failed rows that were.
+	Refused, Failed map[refersam.Code]uint64
+	// QueueBytes is what the pictures of rows take that are not settled.
+	QueueBytes int64
+}
+
+// QueueSnapshot is the state of a model's queue.
+type QueueSnapshot struct {
+	Model string
+	// Waiting counts rows by class, those included that are still to come.
+	Waiting [numClasses]int
+}
+
+// ReplicaSnapshot is the state of a replica.
+type ReplicaSnapshot struct {
+	Name     string
+	Usable   bool
+	InFlight int // batches
+	Window   int // batches
+	Rows     uint64
+	Failures uint64 // batches
+	Paces    []PaceSnapshot
+}
+
+// PaceSnapshot is what is known of how fast a replica runs a model: n rows
+// alone take Fixed + n·PerRow, and a busy replica finishes a batch every
+// SpacedFixed + n·SpacedPerRow. Late is the factor by which the settings'
+// percentile of the batches is later than predicted at most.
+type PaceSnapshot struct {
+	Model                                    string
+	Fixed, PerRow, SpacedFixed, SpacedPerRow time.Duration
+	Late                                     float64
+}
+
+// Snapshot returns the state of the Scheduler.
+func (s *Scheduler[R, A]) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snap := Snapshot{
+		Settings:   s.settings,
+		Admitted:   s.counts.admitted,
+		Dropped:    s.counts.dropped,
+		Retried:    s.counts.retries,
+		Hedged:     s.counts.hedges,
+		Batches:    s.counts.batches,
+		BatchRows:  s.counts.rows,
+		Ejections:  s.counts.ejections,
+		Refused:    maps.Clone(s.counts.refused),
+		Failed:     maps.Clone(s.counts.failed),
+		QueueBytes: s.bytes,
+	}
+	for _, q := range s.queues {
+		one := QueueSnapshot{Model: q.model}
+		for i := range q.classes {
+			one.Waiting[i] = q.classes[i].rows
+		}
+		one.Waiting[Interactive] += len(q.again)
+		snap.Queues = append(snap.Queues, one)
+	}
+	for _, r := range s.replicas {
+		snap.Replicas = append(snap.Replicas, s.replicaSnapshot(r))
+	}
+	return snap
+}
+
+func (s *Scheduler[R, A]) replicaSnapshot(r *replica[R, A]) ReplicaSnapshot {
+	one := ReplicaSnapshot{
+		Name:     r.Name(),
+		Usable:   r.healthy(),
+		InFlight: len(r.inFlight),
+		Window:   min(r.window, max(r.slow, 1)),
+		Rows:     r.done,
+		Failures: r.failures,
+	}
+	for _, q := range s.queues {
+		p := r.pace(q.model)
+		one.Paces = append(one.Paces, PaceSnapshot{
+			Model:        q.model,
+			Fixed:        seconds(p.alone.a),
+			PerRow:       seconds(p.alone.b),
+			SpacedFixed:  seconds(p.spaced.a),
+			SpacedPerRow: seconds(p.spaced.b),
+			Late:         p.late.percentile(s.settings.Percentile),
+		})
+	}
+	return one
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
