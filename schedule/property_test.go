@@ -166,7 +166,7 @@ func TestAdmit_refusesOnlyWhatWouldBeLate(t *testing.T) {
 				if err != nil {
 					// At most two batches are under way, the rest is full ones.
 					batches := (int(unanswered.Load())+n)/maxBatch + 2
-					if worst := alone + time.Duration(batches+1)*full; worst < within*8/10 {
+					if worst := alone + time.Duration(batches+1)*full; worst < within*6/10 {
 						rt.Errorf("refused with %d rows before it: %v", unanswered.Load(), err)
 					}
 					continue
