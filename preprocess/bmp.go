@@ -20,6 +20,8 @@ func openBMP(data []byte, _ *Config) (*source, error) {
 		height:        cfg.Height,
 		orientation:   upright,
 		bytesPerPixel: 4 + 3, // RGBA, RGB
+		pixelCost:     costBMP,
+		frames:        1,
 		decode: func(ctx context.Context, dst *canvas) error {
 			img, err := bmp.Decode(newContextReader(ctx, data))
 			if err != nil {

@@ -23,6 +23,11 @@ type Config struct {
 	// nothing left to recognise once it is stretched to the model's square.
 	MaxSide int `env:"REFERSAM_MAX_IMAGE_SIDE"`
 
+	// MaxFrames is how many pictures one file may hold: frames of a GIF, a WebP
+	// or an animated PNG, pages of a TIFF. Only the first is decoded, so more
+	// are most likely a mistake. Default 1000.
+	MaxFrames int `env:"REFERSAM_MAX_IMAGE_FRAMES"`
+
 	// DecodeMemory is how much memory, in bytes, the pictures being decoded and
 	// resized at one time may take together; further ones wait. Live memory is counted:
 	// the collector may let the process hold up to twice as much. It must
@@ -48,6 +53,7 @@ func DefaultConfig() Config {
 		MaxBytes:     20 << 20,
 		MaxPixels:    50_000_000,
 		MaxSide:      16384,
+		MaxFrames:    1000,
 		DecodeMemory: 1536 << 20,
 	}
 }
@@ -69,6 +75,9 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxSide < 1 || c.MaxSide > maxSide {
 		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_SIDE is %d, allowed: 1 to %d", c.MaxSide, maxSide))
+	}
+	if c.MaxFrames < 1 {
+		errs = append(errs, errors.New("REFERSAM_MAX_IMAGE_FRAMES must be positive"))
 	}
 	if JPEGDecoder != libJPEG && (c.LenientJPEG || c.ReduceJPEG) {
 		errs = append(errs, errors.New("REFERSAM_LENIENT_JPEG and REFERSAM_REDUCE_JPEG need a build with libjpeg-turbo: "+

@@ -34,6 +34,11 @@ type source struct {
 	// on top, in bytes.
 	bytesPerPixel int
 	overhead      int64
+	// pixelCost is one of the costs in cost.go.
+	pixelCost int
+	// frames counts the pictures in the file, at least 1 and up to one beyond
+	// Config.MaxFrames. Only the first is ever decoded.
+	frames int
 	// decode draws all pixels on a canvas of width × height. It stops soon
 	// after ctx ends, except in a lossy WebP: its codec reads all data before
 	// it decodes any.
@@ -138,6 +143,10 @@ func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *C
 	}
 	if err := d.checkSize(src.width, src.height); err != nil {
 		return nil, err
+	}
+	if src.frames > d.cfg.MaxFrames {
+		return nil, fail(refersam.CodeImageTooLarge, nil,
+			"The %s holds more than the %d pictures that are accepted in one file; send the one that you mean.", name, d.cfg.MaxFrames)
 	}
 	// Padding can lift a picture at every limit above the whole: it takes all.
 	need := min(src.memory(), d.cfg.DecodeMemory)

@@ -44,24 +44,52 @@ const (
 	tiffBigEndian    = "MM\x00*"
 )
 
+// tiffOrder returns the byte order of a TIFF structure, nil if it is none.
+func tiffOrder(tiff []byte) binary.ByteOrder {
+	const headerSize = 8
+	if len(tiff) < headerSize {
+		return nil
+	}
+	switch string(tiff[:4]) {
+	case tiffLittleEndian:
+		return binary.LittleEndian
+	case tiffBigEndian:
+		return binary.BigEndian
+	}
+	return nil
+}
+
+// tiffDirectories counts the directories that a TIFF structure chains, up to
+// most: a chain can be a ring.
+func tiffDirectories(tiff []byte, most int) (n int) {
+	order := tiffOrder(tiff)
+	if order == nil {
+		return 0
+	}
+	next := tiff[4:]
+	for n < most {
+		offset := uint64(order.Uint32(next))
+		if offset == 0 || offset+2 > uint64(len(tiff)) {
+			break
+		}
+		n++
+		end := offset + 2 + tiffEntrySize*uint64(order.Uint16(tiff[offset:]))
+		if end+4 > uint64(len(tiff)) {
+			break
+		}
+		next = tiff[end:]
+	}
+	return n
+}
+
+const tiffEntrySize = 12
+
 // tiffShort returns a 16-bit value of the first directory of a TIFF structure
 // (TIFF 6.0, section 2).
 func tiffShort(tiff []byte, tag uint16) (value uint16, ok bool) {
-	const (
-		headerSize = 8
-		entrySize  = 12
-		typeShort  = 3
-	)
-	if len(tiff) < headerSize {
-		return 0, false
-	}
-	var order binary.ByteOrder
-	switch string(tiff[:4]) {
-	case tiffLittleEndian:
-		order = binary.LittleEndian
-	case tiffBigEndian:
-		order = binary.BigEndian
-	default:
+	const typeShort = 3
+	order := tiffOrder(tiff)
+	if order == nil {
 		return 0, false
 	}
 	offset := uint64(order.Uint32(tiff[4:]))
@@ -69,11 +97,11 @@ func tiffShort(tiff []byte, tag uint16) (value uint16, ok bool) {
 		return 0, false
 	}
 	entries := tiff[offset+2:]
-	for n := order.Uint16(tiff[offset:]); n > 0 && len(entries) >= entrySize; n-- {
+	for n := order.Uint16(tiff[offset:]); n > 0 && len(entries) >= tiffEntrySize; n-- {
 		if order.Uint16(entries) == tag {
 			return order.Uint16(entries[8:]), order.Uint16(entries[2:]) == typeShort
 		}
-		entries = entries[entrySize:]
+		entries = entries[tiffEntrySize:]
 	}
 	return 0, false
 }

@@ -30,7 +30,7 @@ type gifFrame struct {
 // openGIF finds the first frame. image/gif forgets the colour of transparent
 // pixels and refuses frames that stick out of the screen; Pillow keeps both,
 // so the frame is handed to image/gif as a picture of its own.
-func openGIF(data []byte, _ *Config) (*source, error) {
+func openGIF(data []byte, cfg *Config) (*source, error) {
 	f, err := firstGIFFrame(data)
 	if err != nil {
 		return nil, err
@@ -41,18 +41,24 @@ func openGIF(data []byte, _ *Config) (*source, error) {
 		orientation: upright,
 		// Indices before and after interlacing is undone, RGB.
 		bytesPerPixel: 1 + 1 + 3,
+		pixelCost:     costGIF,
+		frames:        1 + moreGIFFrames(f.data, cfg.MaxFrames),
 		decode:        f.decode,
 	}, nil
 }
 
-// firstGIFFrame walks the blocks up to the first image descriptor (GIF89a
-// specification, sections 17 to 26).
+// Of the blocks of a GIF and of the flags in them (GIF89a specification,
+// sections 17 to 26).
+const (
+	gifExtension = '!'
+	gifImage     = ','
+	gifHasTable  = 0x80
+)
+
+// firstGIFFrame walks the blocks up to the first image descriptor.
 func firstGIFFrame(data []byte) (*gifFrame, error) {
 	const (
-		extension      = '!'
-		imageSeparator = ','
 		graphicControl = 0xf9
-		hasTable       = 0x80
 		interlace      = 0x40
 		isTransparent  = 0x01
 	)
@@ -63,19 +69,19 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 	}
 
 	screen := r.next(7)
-	if flags := screen[4]; flags&hasTable != 0 {
+	if flags := screen[4]; flags&gifHasTable != 0 {
 		copy(f.palette[:], r.next(3<<(1+flags&7)))
 	}
 	for r.err == nil {
 		switch r.next(1)[0] {
-		case extension:
+		case gifExtension:
 			label := r.next(1)[0]
 			for block := r.subBlock(); len(block) > 0; block = r.subBlock() {
 				if label == graphicControl && len(block) >= 4 && block[0]&isTransparent != 0 {
 					f.background = block[3]
 				}
 			}
-		case imageSeparator:
+		case gifImage:
 			descriptor := r.next(9)
 			f.rect = gifRect(descriptor)
 			f.screen = f.rect.Max
@@ -83,7 +89,7 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 			f.screen.Y = max(f.screen.Y, int(binary.LittleEndian.Uint16(screen[2:])))
 			flags := descriptor[8]
 			f.interlaced = flags&interlace != 0
-			if flags&hasTable != 0 {
+			if flags&gifHasTable != 0 {
 				copy(f.palette[:], r.next(3<<(1+flags&7)))
 			}
 			f.data = r.rest
@@ -98,6 +104,34 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 		}
 	}
 	return nil, r.err
+}
+
+// moreGIFFrames counts the frames behind the one whose compressed data begins
+// rest, up to most. What is broken ends the count and does no harm.
+func moreGIFFrames(rest []byte, most int) (n int) {
+	r := gifReader{rest: rest}
+	pixels := func() {
+		r.next(1) // code size
+		r.skipSubBlocks()
+	}
+	for pixels(); r.err == nil && n < most; {
+		switch r.next(1)[0] {
+		case gifExtension:
+			r.next(1)
+			r.skipSubBlocks()
+		case gifImage:
+			if flags := r.next(9)[8]; flags&gifHasTable != 0 {
+				r.next(3 << (1 + flags&7))
+			}
+			if r.err == nil {
+				n++
+			}
+			pixels()
+		default:
+			return n
+		}
+	}
+	return n
 }
 
 // gifRect reads left, top, width and height.
@@ -167,3 +201,8 @@ func (r *gifReader) next(n int) []byte {
 
 // subBlock returns the next data sub-block; the empty one ends a sequence.
 func (r *gifReader) subBlock() []byte { return r.next(int(r.next(1)[0])) }
+
+func (r *gifReader) skipSubBlocks() {
+	for len(r.subBlock()) > 0 {
+	}
+}

@@ -17,7 +17,7 @@ type jpegFrame struct {
 // orientation from the first EXIF segment.
 func openJPEG(data []byte, cfg *Config) (*source, error) {
 	var frame *jpegFrame
-	src := &source{orientation: upright}
+	src := &source{orientation: upright, frames: 1}
 	exif := false
 	for marker, segment := range jpegSegments(data) {
 		const (
@@ -43,6 +43,7 @@ func openJPEG(data []byte, cfg *Config) (*source, error) {
 	}
 	src.width, src.height = frame.width, frame.height
 	src.bytesPerPixel = jpegBytesPerPixel(frame)
+	src.pixelCost = jpegCost(frame)
 	decode := func(ctx context.Context, dst *canvas, denominator int) error {
 		return decodeJPEG(ctx, data, frame, dst, denominator, cfg.LenientJPEG)
 	}

@@ -12,7 +12,8 @@ import (
 const pngMagic = "\x89PNG\r\n\x1a\n"
 
 // openPNG reads the IHDR chunk, which must come first (PNG 3rd edition, 5.6),
-// and the orientation in the eXIf chunk, which may come anywhere.
+// and the orientation and the number of frames in the chunks eXIf and acTL,
+// which may come anywhere.
 func openPNG(data []byte, _ *Config) (*source, error) {
 	const chunkOverhead = 4 + 4 + 4 // length, type, CRC
 	rest := data[len(pngMagic):]
@@ -32,6 +33,8 @@ func openPNG(data []byte, _ *Config) (*source, error) {
 		orientation: upright,
 		// RGBA, the largest pass of an interlaced picture (half of it), RGB.
 		bytesPerPixel: 4 + 2 + 3,
+		pixelCost:     costPNG,
+		frames:        1,
 		decode: func(ctx context.Context, dst *canvas) error {
 			img, err := png.Decode(newContextReader(ctx, data))
 			if err != nil {
@@ -48,9 +51,13 @@ func openPNG(data []byte, _ *Config) (*source, error) {
 		if size+chunkOverhead > uint64(len(rest)) {
 			break
 		}
-		if string(rest[4:8]) == "eXIf" {
-			src.orientation = exifOrientation(rest[8 : 8+size])
-			break
+		switch chunk := rest[8 : 8+size]; string(rest[4:8]) {
+		case "eXIf":
+			src.orientation = exifOrientation(chunk)
+		case "acTL":
+			if len(chunk) >= 4 {
+				src.frames = max(1, int(min(binary.BigEndian.Uint32(chunk), maxSide)))
+			}
 		}
 		rest = rest[size+chunkOverhead:]
 	}

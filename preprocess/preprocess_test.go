@@ -344,7 +344,7 @@ func TestConfig_Validate(t *testing.T) {
 	}
 	bad := preprocess.Config{MaxPixels: 50_000_000, DecodeMemory: 27 * 50_000_000}
 	err := bad.Validate()
-	for _, name := range []string{"MAX_IMAGE_BYTES", "MAX_IMAGE_SIDE", "DECODE_MEMORY_BYTES"} {
+	for _, name := range []string{"MAX_IMAGE_BYTES", "MAX_IMAGE_SIDE", "MAX_IMAGE_FRAMES", "DECODE_MEMORY_BYTES"} {
 		if err == nil || !strings.Contains(err.Error(), "REFERSAM_"+name) {
 			t.Errorf("%v does not name REFERSAM_%s", err, name)
 		}

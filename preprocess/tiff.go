@@ -13,14 +13,19 @@ import (
 // openTIFF takes baseline TIFF: the first picture of a file, grey, palette or
 // RGB, in strips or tiles, not compressed or with LZW, Deflate or PackBits. The
 // codec reads fax compressions too, but bilevel ones come out inverted.
-func openTIFF(data []byte, _ *Config) (*source, error) {
+func openTIFF(data []byte, options *Config) (*source, error) {
 	const (
 		tagCompression = 0x0103
+		uncompressed   = 1
 		faxG3          = 3
 		faxG4          = 4
 	)
-	if compression, _ := tiffShort(data, tagCompression); compression == faxG3 || compression == faxG4 {
+	cost := costTIFFPacked
+	switch compression, _ := tiffShort(data, tagCompression); compression {
+	case faxG3, faxG4:
 		return nil, fmt.Errorf("%w: fax compression", errUnsupported)
+	case uncompressed:
+		cost = costTIFF
 	}
 	cfg, err := tiff.DecodeConfig(bytes.NewReader(data))
 	if err != nil {
@@ -32,6 +37,8 @@ func openTIFF(data []byte, _ *Config) (*source, error) {
 		orientation: exifOrientation(data), // EXIF is a TIFF without a picture
 		// 16-bit RGBA, a strip of the whole picture, RGB.
 		bytesPerPixel: 8 + 8 + 3,
+		pixelCost:     cost,
+		frames:        max(1, tiffDirectories(data, options.MaxFrames+1)),
 		// A tile may be larger than the picture, by 1024 × 1024 pixels.
 		overhead: 1024 * 1024 * 8,
 		decode: func(ctx context.Context, dst *canvas) error {

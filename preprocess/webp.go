@@ -28,6 +28,7 @@ func openWebP(data []byte, _ *Config) (*source, error) {
 		animated   bool
 		frame      *webpFrame
 		exif       []byte
+		frames     int
 	)
 	walk := func(id string, chunk []byte) error {
 		var err error
@@ -41,8 +42,10 @@ func openWebP(data []byte, _ *Config) (*source, error) {
 			canvasSize = image.Pt(1+uint24(chunk[4:]), 1+uint24(chunk[7:]))
 		case id == "EXIF" && exif == nil:
 			exif = chunk
-		case id == "ANMF" && animated && frame == nil:
-			frame, err = webpAnimationFrame(chunk)
+		case id == "ANMF" && animated:
+			if frames++; frame == nil {
+				frame, err = webpAnimationFrame(chunk)
+			}
 		case (id == "VP8 " || id == "VP8L") && !animated && frame == nil:
 			frame, err = webpBitstream(id, chunk)
 		}
@@ -69,11 +72,14 @@ func openWebP(data []byte, _ *Config) (*source, error) {
 		decode:      frame.decode,
 		// Luma, a quarter of Cb and Cr each, RGB.
 		bytesPerPixel: 2 + 3,
+		pixelCost:     costWebPLossy,
+		frames:        max(frames, 1),
 	}
 	if frame.lossless {
 		// RGBA before and after the inverse transforms, RGB. A byte of data
 		// can describe up to 50 bytes of Huffman trees.
 		src.bytesPerPixel = 4 + 4 + 3
+		src.pixelCost = costWebPLossless
 		src.overhead = min(64*int64(len(frame.data)), maxOverhead)
 	}
 	return src, nil
