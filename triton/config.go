@@ -28,6 +28,14 @@ type Config struct {
 	// ResolveInterval is how often hosts are resolved again, so that servers
 	// that come and go are noticed. Default 5s.
 	ResolveInterval time.Duration `env:"REFERSAM_TRITON_RESOLVE_INTERVAL"`
+	// SharedMemory is "auto" or "off". auto: pictures go to servers on this
+	// machine through shared memory. Default "auto".
+	SharedMemory string `env:"REFERSAM_SHARED_MEMORY"`
+	// SharedMemoryBytes is how much of /dev/shm is taken for that, as soon as
+	// there is a server on this machine. A picture of 1024 × 1024 takes 3 MiB
+	// from when it has been decoded to its answer; what finds no room goes as
+	// bytes. Default 268,435,456.
+	SharedMemoryBytes int `env:"REFERSAM_SHARED_MEMORY_BYTES"`
 	// Resolver resolves hosts. Default: the system's.
 	Resolver Resolver `env:"-"`
 }
@@ -37,6 +45,12 @@ type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
+// The values of Config.SharedMemory.
+const (
+	sharedMemoryAuto = "auto"
+	sharedMemoryOff  = "off"
+)
+
 // DefaultConfig returns the defaults, which name no server.
 func DefaultConfig() Config {
 	return Config{
@@ -44,6 +58,9 @@ func DefaultConfig() Config {
 		ConnectTimeout:  5 * time.Second,
 		MetadataTimeout: 10 * time.Second,
 		ResolveInterval: 5 * time.Second,
+
+		SharedMemory:      sharedMemoryAuto,
+		SharedMemoryBytes: 256 << 20,
 	}
 }
 
@@ -67,6 +84,12 @@ func (c *Config) Validate() error {
 	}
 	if c.ResolveInterval <= 0 {
 		errs = append(errs, errors.New("REFERSAM_TRITON_RESOLVE_INTERVAL must be positive"))
+	}
+	if c.SharedMemory != sharedMemoryAuto && c.SharedMemory != sharedMemoryOff {
+		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY is %q, allowed: %s, %s", c.SharedMemory, sharedMemoryAuto, sharedMemoryOff))
+	}
+	if c.SharedMemoryBytes < 1<<20 || c.SharedMemoryBytes > 1<<40 {
+		errs = append(errs, errors.New("REFERSAM_SHARED_MEMORY_BYTES must be from 1048576 (1 MiB) to 1099511627776 (1 TiB)"))
 	}
 	return errors.Join(errs...)
 }

@@ -32,6 +32,7 @@ type Fleet struct {
 	log      *slog.Logger
 	resolver Resolver
 	options  []grpc.DialOption
+	sharing  *sharing      // nil: off
 	wake     chan struct{} // capacity 1: the set was changed by Add
 	done     chan struct{} // closed by Close
 
@@ -69,6 +70,9 @@ func NewFleet(cfg Config, log *slog.Logger) (*Fleet, error) {
 	}
 	if f.resolver == nil {
 		f.resolver = net.DefaultResolver
+	}
+	if cfg.SharedMemory != sharedMemoryOff {
+		f.sharing = newSharing(&cfg, log)
 	}
 	for _, address := range cfg.Addresses {
 		name, port, err := net.SplitHostPort(address)
@@ -160,6 +164,9 @@ func (f *Fleet) Close() error {
 	for _, r := range f.Replicas() {
 		errs = append(errs, r.close())
 	}
+	if f.sharing != nil {
+		errs = append(errs, f.sharing.close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -248,6 +255,10 @@ func (f *Fleet) update() (left []*Replica, err error) {
 			err = errors.Join(err, newErr)
 			continue
 		}
+		if f.sharing != nil && isLocal(address) {
+			f.sharing.begin()
+			r.registration.sharing = f.sharing
+		}
 		f.replicas[address] = r
 		f.log.Debug("triton server joined", "address", address)
 	}
@@ -292,8 +303,18 @@ func (f *Fleet) drain(r *Replica) {
 	}
 }
 
-// NewPixels returns memory for one row's picture of size bytes, held once.
-func (f *Fleet) NewPixels(size int) *Pixels { return heapPixels(size) }
+// NewPixels returns memory for one row's picture of size bytes, held once. It
+// is in shared memory if there is room.
+func (f *Fleet) NewPixels(size int) *Pixels {
+	if f.sharing != nil {
+		if g := f.sharing.region.Load(); g != nil {
+			if p := g.pixels(size); p != nil {
+				return p
+			}
+		}
+	}
+	return heapPixels(size)
+}
 
 // noReplica is the error of a fleet that is empty.
 func noReplica() error {

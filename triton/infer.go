@@ -37,29 +37,54 @@ const (
 )
 
 // inferRequest makes the request for rows, with image as scratch space.
-func inferRequest(contract *Contract, rows []Row, image *[]byte) *pb.ModelInferRequest {
-	pixels := (*image)[:0]
-	ids := make([]byte, 0, 4*len(rows)*contract.MaxTokens)
-	mask := make([]byte, 0, 4*len(rows)*contract.MaxTokens)
-	for _, row := range rows {
-		pixels = append(pixels, row.Pixels.Bytes()...)
-		for i := range row.IDs {
-			ids = binary.LittleEndian.AppendUint32(ids, uint32(row.IDs[i]))
-			mask = binary.LittleEndian.AppendUint32(mask, uint32(row.Mask[i]))
+func inferRequest(c *Contract, rows []Row, image *[]byte) *pb.ModelInferRequest {
+	pixels := rows[0].Pixels.Bytes()
+	if len(rows) > 1 {
+		*image = (*image)[:0]
+		for _, row := range rows {
+			*image = append(*image, row.Pixels.Bytes()...)
+		}
+		pixels = *image
+	}
+	request := tokensRequest(c, len(rows), func(k int) *Row { return &rows[k] })
+	request.RawInputContents = append([][]byte{pixels}, request.RawInputContents...)
+	return request
+}
+
+// sharedRequest makes the request for rows whose pictures are in a region.
+func sharedRequest(c *Contract, rows []Row, place *placement) *pb.ModelInferRequest {
+	request := tokensRequest(c, len(rows), func(k int) *Row { return &rows[place.order[k]] })
+	request.Inputs[0].Parameters = map[string]*pb.InferParameter{
+		"shared_memory_region":    {ParameterChoice: &pb.InferParameter_StringParam{StringParam: place.region.name}},
+		"shared_memory_offset":    {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: int64(place.offset)}},
+		"shared_memory_byte_size": {ParameterChoice: &pb.InferParameter_Int64Param{Int64Param: int64(place.size)}},
+	}
+	return request
+}
+
+// tokensRequest makes a request for n rows but for the contents of their
+// pictures, which is the first input.
+func tokensRequest(c *Contract, n int, row func(k int) *Row) *pb.ModelInferRequest {
+	ids := make([]byte, 0, 4*n*c.MaxTokens)
+	mask := make([]byte, 0, 4*n*c.MaxTokens)
+	for k := range n {
+		r := row(k)
+		for i := range r.IDs {
+			ids = binary.LittleEndian.AppendUint32(ids, uint32(r.IDs[i]))
+			mask = binary.LittleEndian.AppendUint32(mask, uint32(r.Mask[i]))
 		}
 	}
-	*image = pixels
-	n, size, tokens := int64(len(rows)), int64(contract.ImageSize), int64(contract.MaxTokens)
+	count, size, tokens := int64(n), int64(c.ImageSize), int64(c.MaxTokens)
 	return &pb.ModelInferRequest{
-		ModelName:    contract.Model,
-		ModelVersion: contract.Version,
+		ModelName:    c.Model,
+		ModelVersion: c.Version,
 		Inputs: []*pb.ModelInferRequest_InferInputTensor{
-			{Name: tensorImage, Datatype: "UINT8", Shape: []int64{n, size, size, 3}},
-			{Name: tensorInputIDs, Datatype: "INT32", Shape: []int64{n, tokens}},
-			{Name: tensorAttentionMask, Datatype: "INT32", Shape: []int64{n, tokens}},
+			{Name: tensorImage, Datatype: "UINT8", Shape: []int64{count, size, size, 3}},
+			{Name: tensorInputIDs, Datatype: "INT32", Shape: []int64{count, tokens}},
+			{Name: tensorAttentionMask, Datatype: "INT32", Shape: []int64{count, tokens}},
 		},
 		Outputs:          []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: tensorMaskLogits}},
-		RawInputContents: [][]byte{pixels, ids, mask},
+		RawInputContents: [][]byte{ids, mask},
 	}
 }
 
@@ -92,6 +117,9 @@ func logits(response *pb.ModelInferResponse, n, side int) ([]refersam.Logits, er
 			len(outputs), len(contents), tensorMaskLogits)
 	}
 	raw, shape := contents[i], []int64{int64(n), int64(side), int64(side)}
+	if got := len(outputs[i].GetShape()); got != len(shape) {
+		return nil, fmt.Errorf("%s has %d axes, want FP32 %v", tensorMaskLogits, got, shape)
+	}
 	if outputs[i].GetDatatype() != "FP32" || !slices.Equal(outputs[i].GetShape(), shape) || len(raw) != logitBytes*n*side*side {
 		return nil, fmt.Errorf("%s is %.16q %v in %d bytes, want FP32 %v", tensorMaskLogits,
 			outputs[i].GetDatatype(), outputs[i].GetShape(), len(raw), shape)

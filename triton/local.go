@@ -314,7 +314,9 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 	if err := l.awaitListener(ctx); err != nil {
 		return err
 	}
-	fleet, err := NewFleet(DefaultConfig(), l.log.logger)
+	cfg := DefaultConfig()
+	cfg.SharedMemory = sharedMemoryOff
+	fleet, err := NewFleet(cfg, l.log.logger)
 	if err != nil {
 		return err
 	}

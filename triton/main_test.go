@@ -27,6 +27,8 @@ import (
 const (
 	childWorkDir      = "REFERSAM_TEST_CHILD_WORK_DIR"
 	childSharedMemory = "REFERSAM_TEST_CHILD_SHARED_MEMORY"
+	// childFleet makes it have a fleet of the server at that address instead.
+	childFleet = "REFERSAM_TEST_CHILD_FLEET"
 )
 
 func TestMain(m *testing.M) {
@@ -47,12 +49,35 @@ func child(workDir string) {
 			fmt.Println("mount:", err)
 		}
 	}
+	if address := os.Getenv(childFleet); address != "" {
+		childOf(address)
+	}
 	cfg := triton.DefaultLocalConfig()
 	cfg.Repository = filepath.Join("testdata", "model_repository")
 	cfg.Python = pythonPath()
 	cfg.WorkDir = workDir
 	_, err := triton.StartLocal(context.Background(), cfg)
 	fmt.Println("started:", err)
+	select {}
+}
+
+// childOf does an inference on a server and says where its pixels are.
+func childOf(address string) {
+	var log logBuffer
+	fleet, err := triton.NewFleet(triton.DefaultConfig(), log.logger())
+	if err == nil {
+		err = fleet.Add(address)
+	}
+	ctx := context.Background()
+	var contracts []triton.Contract
+	if err == nil {
+		contracts, err = fleet.Contracts(ctx)
+	}
+	if err == nil {
+		err = fleet.Probe(ctx, &contracts[0])
+	}
+	regions, _ := filepath.Glob("/dev/shm/refersam-pixels-*")
+	fmt.Println("probed:", err, "regions:", regions, "log:", strings.ReplaceAll(log.String(), "\n", " "))
 	select {}
 }
 
@@ -201,7 +226,7 @@ type process struct {
 
 // processes lists the processes for which keep holds; those that have ended
 // and only wait to be reaped are not running any more.
-func processes(t *testing.T, keep func(process) bool) []process {
+func processes(t testing.TB, keep func(process) bool) []process {
 	t.Helper()
 	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -234,7 +259,7 @@ type server struct {
 }
 
 // serverOf returns the server that the process parent has started.
-func serverOf(t *testing.T, parent int) server {
+func serverOf(t testing.TB, parent int) server {
 	t.Helper()
 	found := processes(t, func(p process) bool {
 		return p.parent == parent && strings.Contains(p.command, "/tritonserver ")
@@ -251,7 +276,7 @@ func serverOf(t *testing.T, parent int) server {
 }
 
 // traces lists the processes and the shared memory of s.
-func (s server) traces(t *testing.T) []string {
+func (s server) traces(t testing.TB) []string {
 	t.Helper()
 	traces, err := filepath.Glob("/dev/shm/" + s.prefix + "*")
 	if err != nil {

@@ -12,6 +12,10 @@ type Pixels struct {
 	bytes []uint8
 	refs  atomic.Int32
 	free  func(*Pixels)
+
+	// Where it is, if it is in a region.
+	region *region
+	offset int
 }
 
 // PixelsOf makes Pixels of memory that the caller has and keeps.

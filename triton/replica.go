@@ -34,6 +34,8 @@ type Replica struct {
 	name  string
 	conns []*connection
 	calls atomic.Int64 // inferences under way
+
+	registration registration
 }
 
 // connection is one HTTP/2 connection. It has one writer and one flow-control
@@ -46,6 +48,10 @@ type connection struct {
 // callLoad is what a call weighs beside its bytes, so that small calls spread
 // over the connections too.
 const callLoad = 1024
+
+// maxHeaders bounds what a server can say in headers, messages of errors
+// included.
+const maxHeaders = 32 << 10
 
 // dialOptions are the options of every connection.
 func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
@@ -69,6 +75,7 @@ func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
 			MinConnectTimeout: connectTimeout,
 		}),
 		grpc.WithIdleTimeout(0),
+		grpc.WithMaxHeaderListSize(maxHeaders),
 	}
 }
 
@@ -91,6 +98,7 @@ func (r *Replica) Name() string { return r.name }
 
 // close ends every connection; calls under way fail.
 func (r *Replica) close() error {
+	r.endSharing()
 	var errs []error
 	for _, conn := range r.conns {
 		errs = append(errs, conn.grpc.Close())
@@ -141,17 +149,42 @@ func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersa
 	}
 	r.calls.Add(1)
 	defer r.calls.Add(-1)
-	image := imagePool.Get().(*[]byte)
-	defer imagePool.Put(image)
-	response, err := r.modelInfer(ctx, c, len(rows), inferRequest(c, rows, image))
+	response, order, err := r.send(ctx, c, rows)
 	if err != nil {
+		r.registration.unanswered.Store(time.Now().UnixNano())
 		return nil, r.inferFailure(ctx, c, err)
 	}
-	logits, err := logits(response, len(rows), c.LogitsSize())
+	answers, err := logits(response, len(rows), c.LogitsSize())
 	if err != nil {
 		return nil, r.fault(BadAnswer, c.Model, err)
 	}
-	return logits, nil
+	if order == nil {
+		return answers, nil
+	}
+	ordered := make([]refersam.Logits, len(rows))
+	for k, i := range order {
+		ordered[i] = answers[k]
+	}
+	return ordered, nil
+}
+
+// send sends rows, through shared memory if that goes, and returns the answer
+// and in which order it has them: the k-th is of row order[k], or of row k if
+// there is no order.
+func (r *Replica) send(ctx context.Context, c *Contract, rows []Row) (response *pb.ModelInferResponse, order []int, err error) {
+	if g, known := r.shared(ctx); g != nil {
+		if place := g.place(rows); place != nil {
+			defer place.release()
+			response, err = r.modelInfer(ctx, c, len(rows), sharedRequest(c, rows, place))
+			if !r.forgot(g, known, err) {
+				return response, place.order, err
+			}
+		}
+	}
+	image := imagePool.Get().(*[]byte)
+	defer imagePool.Put(image)
+	response, err = r.modelInfer(ctx, c, len(rows), inferRequest(c, rows, image))
+	return response, nil, err
 }
 
 // modelInfer sends one request of n rows over the connection with the least

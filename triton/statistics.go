@@ -25,7 +25,8 @@ type ModelStatistics struct {
 	// Rows and Executions tell the mean batch, Rows / Executions.
 	Rows, Executions uint64
 	// Succeeded and Failed are requests and their whole time. A cancelled
-	// request is a failed one.
+	// request is a failed one. Tritonserver 24.10 counts a failure of an
+	// ensemble twice.
 	Succeeded, Failed Durations
 	// Queue is how long requests waited for an instance. Input, Compute and
 	// Output are how long the batches took of which they were part.
