@@ -188,6 +188,16 @@ func (e *Encoded) Stretch(ctx context.Context, width, height int) ([]uint8, erro
 	return Resize(picture, width, height), nil
 }
 
+// stretchInto is Stretch for the 3·width·height bytes of out.
+func (e *Encoded) stretchInto(ctx context.Context, out []uint8, width, height int) error {
+	picture, err := e.decode(ctx, e.denominator(width, height))
+	if err != nil {
+		return err
+	}
+	resizeInto(fastKernels, out, picture, width, height)
+	return nil
+}
+
 // denominator returns how much smaller the picture may be decoded for a result
 // of width × height pixels.
 func (e *Encoded) denominator(width, height int) int {

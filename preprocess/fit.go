@@ -1,7 +1,6 @@
 package preprocess
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 )
@@ -49,20 +48,45 @@ func (f Fit) Inside(width, height, size int) (w, h int) {
 // Square returns the picture as a model reads it that takes size × size pixels:
 // RGB, row by row. Its errors are those of Open.
 func (e *Encoded) Square(ctx context.Context, size int, fit Fit) ([]uint8, error) {
-	width, height := e.Size()
-	w, h := fit.Inside(width, height, size)
-	pixels, err := e.Stretch(ctx, w, h)
-	if err != nil || w == size && h == size {
-		return pixels, err
+	square := make([]uint8, 3*size*size)
+	if err := e.SquareInto(ctx, square, size, fit); err != nil {
+		return nil, err
 	}
-	return pad(pixels, w, h, size), nil
+	return square, nil
 }
 
-// pad puts w × h pixels at the top left of a square.
-func pad(pixels []uint8, w, h, size int) []uint8 {
-	square := bytes.Repeat(padding[:], size*size)
-	for y := range h {
-		copy(square[3*size*y:], pixels[3*w*y:][:3*w])
+// SquareInto is Square for memory of the caller's, 3·size·size bytes, which may
+// hold anything before, and does after an error.
+func (e *Encoded) SquareInto(ctx context.Context, square []uint8, size int, fit Fit) error {
+	if len(square) != 3*size*size {
+		panic(fmt.Sprintf("preprocess: a square of %d bytes, want %d", len(square), 3*size*size))
 	}
-	return square
+	width, height := e.Size()
+	w, h := fit.Inside(width, height, size)
+	if w == size {
+		if err := e.stretchInto(ctx, square[:3*w*h], w, h); err != nil {
+			return err
+		}
+		fill(square[3*w*h:])
+		return nil
+	}
+	pixels, err := e.Stretch(ctx, w, h)
+	if err != nil {
+		return err
+	}
+	for y := range size {
+		row, used := square[3*size*y:][:3*size], 0
+		if y < h {
+			used = copy(row, pixels[3*w*y:][:3*w])
+		}
+		fill(row[used:])
+	}
+	return nil
+}
+
+// fill makes whole pixels padding.
+func fill(pixels []uint8) {
+	for done := copy(pixels, padding[:]); done < len(pixels); done *= 2 {
+		copy(pixels[done:], pixels[:done])
+	}
 }

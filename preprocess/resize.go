@@ -30,8 +30,6 @@ type kernels struct {
 	down func(dst, rows []uint8, first int, weights []int32)
 }
 
-// resize holds at most as many rows between the passes as make one row of the
-// result, never the whole picture in between.
 func resize(k kernels, p *refersam.Picture, width, height int) []uint8 {
 	if width < 1 || height < 1 {
 		panic("preprocess: Resize to less than one pixel")
@@ -40,9 +38,19 @@ func resize(k kernels, p *refersam.Picture, width, height int) []uint8 {
 		return p.Pix
 	}
 	out := make([]uint8, 3*width*height)
+	resizeInto(k, out, p, width, height)
+	return out
+}
+
+// resizeInto writes the 3·width·height bytes of out. It holds at most as many
+// rows between the passes as make one row of the result, never the whole
+// picture in between.
+func resizeInto(k kernels, out []uint8, p *refersam.Picture, width, height int) {
 	across, down := bilinear(p.Width, width), bilinear(p.Height, height)
 	stored := 3 * p.Width
 	switch {
+	case width == p.Width && height == p.Height:
+		copy(out, p.Pix)
 	case height == p.Height:
 		for y := range height {
 			k.across(out[3*width*y:][:3*width], p.Pix[stored*y:][:stored], across)
@@ -72,7 +80,6 @@ func resize(k kernels, p *refersam.Picture, width, height int) []uint8 {
 			k.down(out[3*width*y:][:3*width], ring, first, weights)
 		}
 	}
-	return out
 }
 
 // columnsFirst is Pillow 13's choice of the axis to begin with, found by trial

@@ -1,7 +1,7 @@
 """A model that answers with what it was given, so that a test knows whose answer it has.
 
-Every logit of a row is the first sample of its picture plus 256 times its first token id. As a step before that,
-with the parameter `delay`, it passes the token ids on after so many seconds.
+Every logit of a row is the first sample of its picture plus 256 times its first token id. As a step before
+that, with the parameter `delay`, it passes the token ids on after so many seconds.
 """
 
 import ctypes
