@@ -49,6 +49,45 @@ type Box struct {
 	X, Y, W, H int
 }
 
+// Priority says whose work is done first when there is too much.
+type Priority string
+
+// The priorities, most urgent first. The zero Priority is PriorityInteractive.
+const (
+	// PriorityInteractive is for somebody who waits.
+	PriorityInteractive Priority = "interactive"
+	// PriorityBatch is for work that nobody waits for at the moment.
+	PriorityBatch Priority = "batch"
+	// PriorityShadow is for work whose answer nobody sees.
+	PriorityShadow Priority = "shadow"
+)
+
+// Before reports whether p is done before q.
+func (p Priority) Before(q Priority) bool { return p.rank() < q.rank() }
+
+func (p Priority) rank() int {
+	switch p {
+	case PriorityBatch:
+		return 1
+	case PriorityShadow:
+		return 2
+	}
+	return 0
+}
+
+// Origin says where the model's answer to a phrase came from.
+type Origin string
+
+// The origins of an answer.
+const (
+	// OriginModel answers were made for the request.
+	OriginModel Origin = "model"
+	// OriginShared answers were made for another request at the same time.
+	OriginShared Origin = "shared"
+	// OriginCache answers were made before.
+	OriginCache Origin = "cache"
+)
+
 // Request asks for the masks of one picture.
 type Request struct {
 	// ID names the request in logs and answers.
@@ -63,6 +102,10 @@ type Request struct {
 	// Unit is whom a variant sticks to: the same unit gets the same variant as
 	// long as the split stays the same.
 	Unit string
+	// Priority says whose work is done first, Key whose it is: when there is
+	// too much to do, keys of the same priority share evenly.
+	Priority Priority
+	Key      string
 	// Encode, if there is one, is called once for each result as soon as its
 	// mask is made, with the index of the phrase, and for several results at
 	// once. The mask is dropped thereafter: Result.Mask is nil in the Response.
@@ -87,6 +130,9 @@ type Result struct {
 	// Tokens is how many tokens the phrase has, and Limit how many the model
 	// reads, special tokens counted in both.
 	Tokens, Limit int
+	// Origin says where the model's answer came from. Only with OriginModel is
+	// the time that it took that of the model.
+	Origin Origin
 }
 
 // Empty reports whether nothing in the picture is meant by the phrase.

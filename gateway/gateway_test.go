@@ -63,10 +63,14 @@ func loading(t testing.TB, model *pipelinetest.ColourModel, change ...func(*gate
 	if err != nil {
 		t.Fatal(err)
 	}
-	segmenter, err := pipeline.New(pipeline.DefaultConfig(), decoder, model, discard)
+	pipelineConfig := pipeline.DefaultConfig()
+	pipelineConfig.Schedule.Admission = false // else the model is measured, which the tests would see
+	segmenter, err := pipeline.New(pipelineConfig, decoder, model, discard)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(segmenter.Close)
+	segmenter.SetReplicas([]pipeline.Replica{model})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- segmenter.Run(ctx) }()

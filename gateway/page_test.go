@@ -103,6 +103,7 @@ func TestPage_Browser(t *testing.T) {
 
 	s.model.SetDown(errAway)
 	if err := chromedp.Do(ctx,
+		chromedp.SendKeys(chromedp.CSS(`#phrase`), " once more"), // what was asked before is known
 		chromedp.Click(chromedp.CSS(`#find`)),
 		chromedp.WaitVisible(chromedp.CSS(`#problem`)),
 	); err != nil {

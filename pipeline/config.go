@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/experiment"
+	"github.com/refersam/refersam/schedule"
 )
 
 // Config says how pictures and phrases go through the pipeline.
@@ -32,6 +33,14 @@ type Config struct {
 	// LearnTimeout bounds one look at the served models, a real inference on
 	// each of them included. Default 60s.
 	LearnTimeout time.Duration `env:"REFERSAM_LEARN_TIMEOUT"`
+	// CacheBytes is how much memory the answers of models may take that are
+	// kept for the next time that the same phrase is asked of the same picture;
+	// 0 keeps none. Default 67108864 (64 MiB).
+	CacheBytes int64 `env:"REFERSAM_CACHE_BYTES"`
+	// CacheTTL is how long such an answer is kept at most. Default 10m.
+	CacheTTL time.Duration `env:"REFERSAM_CACHE_TTL"`
+	// Schedule says when and where rows run.
+	Schedule schedule.Config
 }
 
 // DefaultConfig returns the defaults.
@@ -42,6 +51,9 @@ func DefaultConfig() Config {
 		MaxMaskPixels:   256 << 20,
 		RefreshInterval: 10 * time.Second,
 		LearnTimeout:    time.Minute,
+		CacheBytes:      64 << 20,
+		CacheTTL:        10 * time.Minute,
+		Schedule:        schedule.DefaultConfig(),
 	}
 }
 
@@ -62,6 +74,7 @@ func (c *Config) Validate() error {
 		{"REFERSAM_MAX_MASK_PIXELS", int64(c.MaxMaskPixels)},
 		{"REFERSAM_REFRESH_INTERVAL", int64(c.RefreshInterval)},
 		{"REFERSAM_LEARN_TIMEOUT", int64(c.LearnTimeout)},
+		{"REFERSAM_CACHE_TTL", int64(c.CacheTTL)},
 	} {
 		if positive.value <= 0 {
 			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))
@@ -70,5 +83,8 @@ func (c *Config) Validate() error {
 	if c.Workers < 0 {
 		errs = append(errs, errors.New("REFERSAM_WORKERS must not be negative"))
 	}
-	return errors.Join(errs...)
+	if c.CacheBytes < 0 {
+		errs = append(errs, errors.New("REFERSAM_CACHE_BYTES must not be negative"))
+	}
+	return errors.Join(append(errs, c.Schedule.Validate())...)
 }

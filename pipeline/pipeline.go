@@ -5,6 +5,7 @@ package pipeline
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"runtime"
@@ -15,13 +16,14 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/schedule"
 	"github.com/refersam/refersam/tokenize"
 	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
 
-// Model is the served model as the pipeline needs it; *triton.Client is one
-// whose servers take turns.
+// Model is the set of served models as the pipeline needs it; *triton.Fleet is
+// one.
 //
 // Every method returns promptly when its context ends and may be called again
 // after any error. Errors that may pass (a server that is away, loading or
@@ -34,14 +36,13 @@ type Model interface {
 	Contracts(ctx context.Context) ([]triton.Contract, error)
 	// Probe does one real inference on a variant.
 	Probe(ctx context.Context, c *triton.Contract) error
-	// Infer runs at most c.MaxBatch rows and returns one Logits a row, in
-	// order. It does not change the rows.
-	Infer(ctx context.Context, c *triton.Contract, rows []triton.Row) ([]refersam.Logits, error)
+	// NewPixels returns memory for one row's picture of size bytes, held once.
+	NewPixels(size int) *triton.Pixels
 }
 
-// Segmenter is a refersam.Segmenter made of a decoder, tokenizers, a served
-// model and the way from logits to masks. It knows no variant before Run or
-// Learn has learnt them from the model.
+// Segmenter is a refersam.Segmenter made of a decoder, tokenizers, served
+// models and the way from logits to masks. It knows no variant before Run or
+// Learn has learnt them from the model, and no replica before SetReplicas.
 //
 // The Field of its errors is a JSON pointer into refersam.Request with lower
 // case names: "/image", "/variant", "/phrases", "/phrases/3",
@@ -51,6 +52,13 @@ type Segmenter struct {
 	decoder *preprocess.Decoder
 	model   Model
 	log     *slog.Logger
+
+	scheduler *Scheduler
+	served    served
+	reuse     *reuse
+	errands   sync.WaitGroup
+	decoding  duration // of a picture, waiting for its turn included
+	finishing duration // from the last answer of a model to the last mask
 
 	state   atomic.Pointer[state] // never nil
 	ready   chan struct{}         // closed by readyOnce when Ready is first nil
@@ -63,8 +71,8 @@ type Segmenter struct {
 
 var _ refersam.Segmenter = (*Segmenter)(nil)
 
-// New makes a Segmenter. It answers CodeNotReady until Run or Learn has learnt
-// the variants.
+// New makes a Segmenter, which is to be closed. It answers CodeNotReady until
+// Run or Learn has learnt the variants.
 func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger) (*Segmenter, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -83,7 +91,20 @@ func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger)
 		cpu:     newPlaces(workers),
 	}
 	s.state.Store(&state{err: &refersam.Error{Code: refersam.CodeNotReady, Message: messageLoading}})
-	return s, nil
+	var err error
+	if s.reuse, err = newReuse(cfg.CacheBytes, cfg.CacheTTL); err != nil {
+		return nil, err
+	}
+	s.scheduler, err = schedule.New[Task, refersam.Logits](cfg.Schedule, func(t Task) { t.row.Pixels.Release() }, log)
+	return s, err
+}
+
+// Close ends what is under way for requests that were given up. Call it when
+// no call of Segment is under way.
+func (s *Segmenter) Close() {
+	s.scheduler.Close()
+	s.errands.Wait()
+	s.reuse.close()
 }
 
 // Segment implements refersam.Segmenter.
@@ -113,11 +134,50 @@ func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refers
 }
 
 func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Request, phrases []refersam.Phrase) (*refersam.Response, error) {
-	var (
-		resp = &refersam.Response{Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version}
-		rows = make([]triton.Row, len(phrases))
-	)
-	resp.Results = make([]refersam.Result, len(phrases))
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(noDeadline)
+	}
+	resp := &refersam.Response{
+		Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version,
+		Results: make([]refersam.Result, len(phrases)),
+	}
+	rows := v.encode(phrases, resp.Results)
+	asked := s.ask(v, req, deadline, rows)
+
+	g, ctx := errgroup.WithContext(ctx)
+	var size sync.Once
+	for i := range phrases {
+		g.Go(func() error {
+			what, err := s.await(ctx, v, req, deadline, &asked[i])
+			if err != nil {
+				return err
+			}
+			if most := s.cfg.MaxMaskPixels / (what.width * what.height); most < len(phrases) {
+				return tooManyPhrases(what.width, what.height, most, len(phrases))
+			}
+			size.Do(func() { resp.Width, resp.Height = what.width, what.height })
+			begun := time.Now()
+			defer func() { s.finishing.add(time.Since(begun)) }()
+			r := &resp.Results[i]
+			r.Origin = asked[i].origin
+			return s.onCPU(ctx, maskCost(what.width, what.height), func() error {
+				return v.finish(ctx, req, i, r, &what, phrases[i].Threshold)
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// noDeadline is how long a request may take that has no deadline.
+const noDeadline = 10 * time.Minute
+
+// encode makes rows of phrases, and tells in results how long they are.
+func (v *variant) encode(phrases []refersam.Phrase, results []refersam.Result) []triton.Row {
+	rows := make([]triton.Row, len(phrases))
 	// The rows live until they are answered; they share one piece of memory.
 	tokens := make([]int32, 2*len(phrases)*v.contract.MaxTokens)
 	take := func() (piece []int32) {
@@ -128,51 +188,67 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 		encoding := tokenize.Encoding{IDs: take(), Mask: take()}
 		v.tokenizer.EncodeInto(&encoding, p.Text)
 		rows[i].IDs, rows[i].Mask = encoding.IDs, encoding.Mask
-		resp.Results[i] = refersam.Result{PhraseID: p.ID, Tokens: encoding.Tokens, Limit: v.contract.MaxTokens}
+		results[i] = refersam.Result{PhraseID: p.ID, Tokens: encoding.Tokens, Limit: v.contract.MaxTokens}
 	}
-	picture, err := s.read(ctx, req.Image, len(phrases), &v.contract)
-	if err != nil {
-		return nil, at("/image", err)
-	}
-	resp.Width, resp.Height = picture.width, picture.height
-	for i := range rows {
-		rows[i].Pixels = picture.pixels
-	}
+	return rows
+}
 
-	g, ctx := errgroup.WithContext(ctx)
-	for start := 0; start < len(rows); start += v.contract.MaxBatch {
-		end := min(start+v.contract.MaxBatch, len(rows))
-		g.Go(func() error {
-			logits, err := s.model.Infer(ctx, &v.contract, rows[start:end])
-			if err != nil {
-				return err
-			}
-			for i, l := range logits {
-				g.Go(func() error {
-					return s.onCPU(ctx, maskCost(picture), func() error {
-						threshold := phrases[start+i].Threshold
-						if threshold == 0 {
-							threshold = v.contract.Threshold
-						}
-						r := &resp.Results[start+i]
-						if err := finish(r, l, picture, &v.contract, threshold); err != nil || req.Encode == nil {
-							return err
-						}
-						if err := ctx.Err(); err != nil {
-							return err
-						}
-						defer func() { r.Mask = nil }()
-						return req.Encode(start+i, r)
-					})
-				})
-			}
-			return nil
-		})
+// asked is a phrase of a request whose answer is known or under way.
+type asked struct {
+	row    triton.Row
+	origin refersam.Origin
+	known  found   // when origin is OriginCache
+	flight *flight // otherwise
+}
+
+// ask looks every row's answer up, or waits along for it, or has it found.
+func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, rows []triton.Row) []asked {
+	var (
+		all     = make([]asked, len(rows))
+		picture = sha256.Sum256(req.Image)
+		led     []*flight
+		ledRows []triton.Row
+	)
+	for i, row := range rows {
+		id := newWorkID(v.queue, picture, row.IDs, row.Mask)
+		if known, ok := s.reuse.cached(id); ok {
+			all[i] = asked{row: row, origin: refersam.OriginCache, known: known}
+			continue
+		}
+		f, leads := s.reuse.join(id, req.Priority, deadline)
+		all[i] = asked{row: row, origin: refersam.OriginShared, flight: f}
+		if leads {
+			all[i].origin = refersam.OriginModel
+			led, ledRows = append(led, f), append(ledRows, row)
+		}
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	if len(led) > 0 {
+		s.begin(v, req, deadline, ledRows, led)
 	}
-	return resp, nil
+	return all
+}
+
+// await returns the answer to a phrase. What another request began may fail
+// for that one's deadline; then it is begun anew.
+func (s *Segmenter) await(ctx context.Context, v *variant, req *refersam.Request, deadline time.Time, a *asked) (found, error) {
+	for a.origin != refersam.OriginCache {
+		select {
+		case <-ctx.Done():
+			s.reuse.leave(a.flight)
+			return found{}, ctx.Err()
+		case <-a.flight.done:
+		}
+		switch code := refersam.ErrorCode(a.flight.err); {
+		case code == "":
+			return a.flight.found, nil
+		case a.origin == refersam.OriginModel,
+			code != refersam.CodeDeadlineExceeded && code != refersam.CodeOverloaded,
+			!deadline.After(a.flight.deadline):
+			return found{}, a.flight.err
+		}
+		*a = s.ask(v, req, deadline, []triton.Row{a.row})[0]
+	}
+	return a.known, nil
 }
 
 // input is a picture as the model reads it, and its own size.
@@ -194,8 +270,7 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	var in input
 	in.width, in.height = encoded.Size()
 	if most := s.cfg.MaxMaskPixels / (in.width * in.height); most < phrases {
-		return nil, refersam.Errorf(refersam.CodeImageTooLarge, "A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.",
-			in.width, in.height, most, phrases)
+		return nil, tooManyPhrases(in.width, in.height, most, phrases)
 	}
 	cost := encoded.Cost()
 	inTime := func() error {
@@ -223,25 +298,41 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	return &in, err
 }
 
+func tooManyPhrases(width, height, most, phrases int) error {
+	return at("/image", refersam.Errorf(refersam.CodeImageTooLarge,
+		"A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.", width, height, most, phrases))
+}
+
 // maskCost is the cost of finish and of encoding the mask: 3 ms for 1920×1080
 // pixels, a third of what decoding takes.
-func maskCost(p *input) int64 { return int64(p.width) * int64(p.height) / 3 }
+func maskCost(width, height int) int64 { return int64(width) * int64(height) / 3 }
 
-// finish turns one row of logits into the rest of a result.
-func finish(r *refersam.Result, l refersam.Logits, picture *input, c *triton.Contract, threshold float64) error {
-	if fit := preprocess.Fit(c.Resize); fit == preprocess.LongestSidePad {
-		width, height := fit.Inside(picture.width, picture.height, c.ImageSize)
+// finish turns what the model found into the rest of the i-th result.
+func (v *variant) finish(ctx context.Context, req *refersam.Request, i int, r *refersam.Result, what *found, threshold float64) error {
+	logits := what.logits
+	if fit := preprocess.Fit(v.contract.Resize); fit == preprocess.LongestSidePad {
+		width, height := fit.Inside(what.width, what.height, v.contract.ImageSize)
 		var err error
-		if l, err = postprocess.Unpad(l, c.ImageSize, width, height); err != nil {
+		if logits, err = postprocess.Unpad(logits, v.contract.ImageSize, width, height); err != nil {
 			return err
 		}
 	}
-	seg, err := postprocess.Segment(l, picture.width, picture.height, postprocess.Options{Threshold: threshold})
+	if threshold == 0 {
+		threshold = v.contract.Threshold
+	}
+	seg, err := postprocess.Segment(logits, what.width, what.height, postprocess.Options{Threshold: threshold})
 	if err != nil {
 		return err
 	}
 	r.Mask, r.Score, r.Area, r.Box = seg.Mask, seg.Score, seg.Area, seg.Box
-	return nil
+	if req.Encode == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	defer func() { r.Mask = nil }()
+	return req.Encode(i, r)
 }
 
 // onCPU runs f, a step of a cost, when fewer than Workers others run and its

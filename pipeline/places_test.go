@@ -41,6 +41,7 @@ func TestSegment_TooLargeForDeadline(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Since(begin)/4)
 	defer cancel()
+	huge.Phrases[0].Text = "another, for which the picture is read again"
 	_, err := s.Segment(ctx, huge)
 	if ctx.Err() != nil {
 		t.Error("it was not refused before its deadline")
@@ -58,17 +59,24 @@ func TestSegment_TooLargeForDeadline(t *testing.T) {
 func TestSegment_SmallBeforeHuge(t *testing.T) {
 	huge := blackPNG(t, 3000, 2000)
 	synctest.Test(t, func(t *testing.T) {
-		model := pipelinetest.NewColourModel("bert")
-		s := newSegmenter(t, model, func(c *pipeline.Config) { c.Workers = 1 })
+		s := newSegmenter(t, pipelinetest.NewColourModel("bert"), func(c *pipeline.Config) { c.Workers = 1 })
 		run(t, s)
 		synctest.Wait()
 
 		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var order []string
 		segment := func(name string, change func(*refersam.Request)) {
-			req := ask("red")
+			req := ask(name)
+			req.Encode = func(int, *refersam.Result) error {
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, name)
+				return nil
+			}
 			change(req)
 			wg.Go(func() {
-				if _, err := s.Segment(context.WithValue(t.Context(), nameKey{}, name), req); err != nil {
+				if _, err := s.Segment(t.Context(), req); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
@@ -81,14 +89,6 @@ func TestSegment_SmallBeforeHuge(t *testing.T) {
 				return nil
 			}
 		})
-		var mu sync.Mutex
-		var order []string
-		model.SetBefore(func(ctx context.Context) error {
-			mu.Lock()
-			defer mu.Unlock()
-			order = append(order, ctx.Value(nameKey{}).(string))
-			return nil
-		})
 		segment("huge", func(r *refersam.Request) { r.Image = huge })
 		segment("small", func(*refersam.Request) {})
 		close(proceed)
@@ -98,8 +98,6 @@ func TestSegment_SmallBeforeHuge(t *testing.T) {
 		}
 	})
 }
-
-type nameKey struct{}
 
 // However many small steps come, a large one waits for no more work than its
 // own cost beyond what was there before it.

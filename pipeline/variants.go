@@ -41,6 +41,7 @@ type state struct {
 
 type variant struct {
 	contract  triton.Contract
+	queue     string // the scheduler's name of it
 	tokenizer *tokenize.Tokenizer
 }
 
@@ -57,6 +58,9 @@ type Variant struct {
 func (s *Segmenter) Ready() error {
 	if err := s.state.Load().err; err != nil {
 		return err
+	}
+	if !s.scheduler.Usable() {
+		return &refersam.Error{Code: refersam.CodeUnavailable, Message: messageLost}
 	}
 	return nil
 }
@@ -215,7 +219,7 @@ func (s *Segmenter) learn(ctx context.Context, doubted bool) error {
 		if err != nil {
 			return fmt.Errorf("model %s: parameter tokenizer: %w", c.Model, err)
 		}
-		next.variants[i] = variant{contract: c, tokenizer: tokenizer}
+		next.variants[i] = variant{contract: c, queue: queueName(&c), tokenizer: tokenizer}
 	}
 	if next.split, err = s.splitOver(names(next.variants)); err != nil {
 		return err
@@ -225,10 +229,27 @@ func (s *Segmenter) learn(ctx context.Context, doubted bool) error {
 			return err
 		}
 	}
+	s.schedule(next.variants)
+	if err := s.scheduler.WaitUsable(ctx); err != nil {
+		return err
+	}
 	s.state.Store(next)
 	s.readyOnce.Do(func() { close(s.ready) })
 	s.log.Info("ready", "variants", names(next.variants), "split", next.split.String())
 	return nil
+}
+
+// schedule makes the scheduler know the variants.
+func (s *Segmenter) schedule(variants []variant) {
+	contracts := make(map[string]*triton.Contract)
+	models := make(map[string]int)
+	for i := range variants {
+		v := &variants[i]
+		contracts[v.queue] = &v.contract
+		models[v.queue] = v.contract.MaxBatch
+	}
+	s.served.set(contracts)
+	s.scheduler.SetModels(models)
 }
 
 // splitOver returns the configured split, or equal shares, of the variants.

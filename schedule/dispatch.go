@@ -3,6 +3,7 @@ package schedule
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -187,7 +188,7 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 		}
 		if done := p.finish(now, free, 1); s.settings.Admission && done.After(first.ticket.due) {
 			q.predicted([]*row[R, A]{first}, done)
-			s.fail(first, refersam.Errorf(refersam.CodeDeadlineExceeded, "The request could not be answered in time."))
+			s.fail(first, refersam.Errorf(refersam.CodeDeadlineExceeded, messageLate))
 			continue
 		}
 		if len(rows) == 0 || first.ticket.due.Before(due) {
@@ -310,6 +311,7 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 		r.done += uint64(len(b.rows))
 		s.cancelIdle()
 	default:
+		cancelled = cancelled || refersam.ErrorCode(err) == refersam.CodeDeadlineExceeded
 		if !cancelled {
 			s.log.Warn("batch failed", "replica", r.Name(), "model", b.queue.model, "rows", len(b.rows), "cause", err)
 			s.fault(r, err)
@@ -380,8 +382,11 @@ func (s *Scheduler[R, A]) giveBack(b *batch[R, A], err error, retry bool) {
 
 // known makes an error one that callers know.
 func known(err error) error {
-	if refersam.ErrorCode(err) != refersam.CodeInternal {
+	switch {
+	case refersam.ErrorCode(err) != refersam.CodeInternal:
 		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: messageLate, Err: err}
 	}
 	return &refersam.Error{Code: refersam.CodeUpstream, Message: "The model server failed; try again.", Err: err}
 }

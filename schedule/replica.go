@@ -128,8 +128,8 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 	s.dispatch()
 }
 
-// SetModels says which models there are. Each replica is measured with blank
-// rows of a model that is new to it.
+// SetModels says which models there are. For the sake of admission each
+// replica is measured with blank rows of a model that is new to it.
 func (s *Scheduler[R, A]) SetModels(models map[string]int) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -139,9 +139,37 @@ func (s *Scheduler[R, A]) SetModels(models map[string]int) {
 	for model, maxBatch := range models {
 		q := s.queueFor(model, maxBatch)
 		for _, r := range s.replicas {
-			if r.healthy() && !s.closed && !r.pace(model).alone.known() {
+			if r.healthy() && !s.closed && s.settings.Admission && !r.pace(model).alone.known() {
 				s.run.Go(func() { _ = s.measure(s.ctx, r, q.model, q.maxBatch) })
 			}
+		}
+	}
+}
+
+// Usable reports whether there is a replica that rows can be sent to.
+func (s *Scheduler[R, A]) Usable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.anyUsable()
+}
+
+func (s *Scheduler[R, A]) anyUsable() bool {
+	return slices.ContainsFunc(s.replicas, (*replica[R, A]).healthy)
+}
+
+// WaitUsable waits until there is a replica that rows can be sent to.
+func (s *Scheduler[R, A]) WaitUsable(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		usable, joined := s.anyUsable(), s.joined
+		s.mu.Unlock()
+		if usable {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return &refersam.Error{Code: refersam.CodeUnavailable, Message: messageNone, Err: ctx.Err()}
+		case <-joined:
 		}
 	}
 }
@@ -217,6 +245,8 @@ func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
 			r.health, r.since = usable, time.Now()
 			r.faults, r.slow = 0, 1
 			r.lastDone = time.Now()
+			close(s.joined)
+			s.joined = make(chan struct{})
 			s.dispatch()
 			s.unlock()
 			return
@@ -240,7 +270,8 @@ func (s *Scheduler[R, A]) probeModels(r *replica[R, A]) error {
 	var models []model
 	s.mu.Lock()
 	for _, q := range s.queues {
-		models = append(models, model{q.model, q.maxBatch, r.pace(q.model).alone.known()})
+		known := r.pace(q.model).alone.known() || !s.settings.Admission
+		models = append(models, model{q.model, q.maxBatch, known})
 	}
 	s.mu.Unlock()
 	for _, m := range models {

@@ -93,9 +93,16 @@ type Scheduler[R, A any] struct {
 	wake     *time.Timer // dispatches held batches
 	budget   float64     // rows that may be tried again
 	counts   counts
-	answers  []func() // to be called when mu is free
+	answers  []func()      // to be called when mu is free
+	joined   chan struct{} // closed when a replica becomes usable
 	closed   bool
 }
+
+const (
+	messageNone     = "No model server is available at the moment; try again soon."
+	messageLate     = "The request could not be answered in time."
+	messageStopping = "The service is stopping."
+)
 
 // New makes a Scheduler without replicas: it refuses everything as unavailable
 // until SetReplicas has named some. release, if there is one, is called once
@@ -108,6 +115,7 @@ func New[R, A any](cfg Config, release func(R), log *slog.Logger) (*Scheduler[R,
 	s.counts.refused = make(map[refersam.Code]uint64)
 	s.counts.failed = make(map[refersam.Code]uint64)
 	s.budget = s.maxBudget()
+	s.joined = make(chan struct{})
 	s.ctx, s.end = context.WithCancel(context.Background())
 	s.wake = time.AfterFunc(time.Hour, func() {
 		s.mu.Lock()
@@ -124,7 +132,7 @@ func New[R, A any](cfg Config, release func(R), log *slog.Logger) (*Scheduler[R,
 func (s *Scheduler[R, A]) Close() {
 	s.mu.Lock()
 	s.closed = true
-	s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, "The service is stopping."))
+	s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, messageStopping))
 	s.wake.Stop()
 	s.unlock()
 	s.end()
@@ -225,8 +233,8 @@ func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
 // refuse says why a job cannot be admitted, or predicts when it is done.
 func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	q, job, due := t.queue, &t.job, t.due
-	if s.closed || !slices.ContainsFunc(s.replicas, (*replica[R, A]).healthy) {
-		return refersam.Errorf(refersam.CodeUnavailable, "No model server is available at the moment; try again soon.")
+	if s.closed || !s.anyUsable() {
+		return refersam.Errorf(refersam.CodeUnavailable, messageNone)
 	}
 	if !due.After(now) {
 		return refersam.Errorf(refersam.CodeDeadlineExceeded, "The deadline has passed.")
@@ -342,7 +350,7 @@ func (t *Ticket[R, A]) Send(rows []R, done func(i int, answer A, err error)) {
 	}
 	t.queue.countSent(t, len(rows))
 	if t.s.closed {
-		t.s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, "The service is stopping."))
+		t.s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, messageStopping))
 		return
 	}
 	t.s.failLonely()
@@ -443,7 +451,7 @@ func (s *Scheduler[R, A]) failWaiting(err error) {
 
 // failLonely fails every row that waits when no replica is left.
 func (s *Scheduler[R, A]) failLonely() {
-	if !slices.ContainsFunc(s.replicas, (*replica[R, A]).healthy) {
-		s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, "No model server is available at the moment; try again soon."))
+	if !s.anyUsable() {
+		s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, messageNone))
 	}
 }

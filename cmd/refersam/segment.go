@@ -65,10 +65,13 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 
-	segmenter, err := newSegmenter(cfg, triton.NewClient(fleet), log)
+	cfg.Pipeline.Schedule.Admission = false // there is nobody else
+	segmenter, err := newSegmenter(cfg, fleet, log)
 	if err != nil {
 		return err
 	}
+	defer segmenter.Close()
+	segmenter.SetReplicas(replicas(fleet.Replicas()))
 	req := &refersam.Request{ID: rand.Text(), Image: image, Variant: c.Variant}
 	for _, phrase := range c.Phrases {
 		req.Phrases = append(req.Phrases, refersam.Phrase{Text: phrase, Threshold: c.Threshold})

@@ -14,29 +14,41 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// newSegmenter joins the way of a request before a model.
-func newSegmenter(cfg *Config, model pipeline.Model, log *slog.Logger) (*pipeline.Segmenter, error) {
+// newSegmenter joins the way of a request before a fleet.
+func newSegmenter(cfg *Config, fleet *triton.Fleet, log *slog.Logger) (*pipeline.Segmenter, error) {
 	decoder, err := preprocess.New(cfg.Preprocess)
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.New(cfg.Pipeline, decoder, model, log)
+	return pipeline.New(cfg.Pipeline, decoder, fleet, log)
+}
+
+// replicas are a fleet's servers as the pipeline takes them.
+func replicas(servers []*triton.Replica) []pipeline.Replica {
+	replicas := make([]pipeline.Replica, len(servers))
+	for i, server := range servers {
+		replicas[i] = server
+	}
+	return replicas
 }
 
 // serve answers HTTP on ln with the servers of a fleet until ctx ends, and says
 // on out when it can answer with masks.
 func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out io.Writer) error {
-	segmenter, err := newSegmenter(cfg, triton.NewClient(fleet), log)
+	segmenter, err := newSegmenter(cfg, fleet, log)
 	if err != nil {
 		return err
 	}
+	defer segmenter.Close()
 	gw, err := gateway.New(cfg.Gateway, cfg.Preprocess.MaxBytes, segmenter, log)
 	if err != nil {
 		return err
 	}
 	log.Info("listening", "address", ln.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return fleet.Run(ctx, func([]*triton.Replica) {}) })
+	g.Go(func() error {
+		return fleet.Run(ctx, func(servers []*triton.Replica) { segmenter.SetReplicas(replicas(servers)) })
+	})
 	g.Go(func() error { return segmenter.Run(ctx) })
 	g.Go(func() error { return gw.Serve(ctx, ln) })
 	g.Go(func() error {

@@ -24,7 +24,8 @@ const (
 	stride    = 4 // pixels a logit along each axis
 )
 
-// ColourModel is a pipeline.Model that finds colours: a phrase with the word
+// ColourModel is a pipeline.Model, and its only pipeline.Replica, that finds
+// colours: a phrase with the word
 // red, green or blue means the pixels in which that channel stands out, any
 // other phrase means nothing. It reads the phrase from the token ids and the
 // picture from the resized pixels, as a real one does.
@@ -131,7 +132,18 @@ func (m *ColourModel) Probe(context.Context, *triton.Contract) error {
 	return m.down
 }
 
-// Infer implements pipeline.Model.
+// NewPixels implements pipeline.Model.
+func (m *ColourModel) NewPixels(size int) *triton.Pixels { return triton.PixelsOf(make([]uint8, size)) }
+
+// Name implements pipeline.Replica.
+func (m *ColourModel) Name() string { return "colour" }
+
+// Statistics implements pipeline.Replica: it has none.
+func (m *ColourModel) Statistics(context.Context, *triton.Contract) (triton.Statistics, error) {
+	return triton.Statistics{}, nil
+}
+
+// Infer implements pipeline.Replica.
 func (m *ColourModel) Infer(ctx context.Context, c *triton.Contract, rows []triton.Row) ([]refersam.Logits, error) {
 	m.mu.Lock()
 	down, before := m.down, m.before

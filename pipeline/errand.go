@@ -1,0 +1,142 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/schedule"
+	"github.com/refersam/refersam/triton"
+)
+
+// errand finds the answers to phrases in one picture: it decodes the picture
+// once and has the model asked. It belongs to the requests that wait for its
+// flights, not to the one that began it.
+type errand struct {
+	s       *Segmenter
+	v       *variant
+	image   []byte
+	rows    []triton.Row // without pixels
+	flights []*flight    // one a row
+	ticket  *schedule.Ticket[Task, refersam.Logits]
+	ctx     context.Context // of the decoding
+	cancel  context.CancelFunc
+
+	mu    sync.Mutex
+	sent  bool
+	left  []bool // rows that nobody waits for
+	going int    // rows that somebody waits for
+}
+
+// classes are the scheduler's names for priorities.
+var classes = map[refersam.Priority]schedule.Class{
+	refersam.PriorityInteractive: schedule.Interactive,
+	refersam.PriorityBatch:       schedule.Batch,
+	refersam.PriorityShadow:      schedule.Shadow,
+}
+
+// begin starts an errand for flights that req leads, each for one of the rows;
+// or settles them, if the scheduler does not admit it.
+func (s *Segmenter) begin(v *variant, req *refersam.Request, deadline time.Time, rows []triton.Row, flights []*flight) {
+	size := 3 * v.contract.ImageSize * v.contract.ImageSize
+	ticket, err := s.scheduler.Admit(schedule.Job{
+		Model:    v.queue,
+		MaxBatch: v.contract.MaxBatch,
+		Rows:     len(rows),
+		Bytes:    int64(size),
+		Class:    classes[req.Priority],
+		Key:      req.Key,
+		Deadline: deadline,
+		Before:   s.decoding.mean(),
+		After:    s.finishing.mean(),
+	})
+	if err != nil {
+		for _, f := range flights {
+			s.reuse.settle(f, found{}, err)
+		}
+		return
+	}
+	e := &errand{s: s, v: v, image: req.Image, rows: rows, flights: flights, ticket: ticket, left: make([]bool, len(rows)), going: len(rows)}
+	e.ctx, e.cancel = context.WithDeadline(context.Background(), deadline)
+	for i, f := range flights {
+		f.abandon = func() { e.leave(i) }
+	}
+	s.errands.Go(e.run)
+}
+
+// run decodes the picture and sends the rows.
+func (e *errand) run() {
+	defer e.cancel()
+	begun := time.Now()
+	picture, err := e.s.read(e.ctx, e.image, len(e.rows), &e.v.contract)
+	if err != nil {
+		e.ticket.Close()
+		for _, f := range e.flights {
+			e.s.reuse.settle(f, found{}, at("/image", err))
+		}
+		return
+	}
+	e.s.decoding.add(time.Since(begun))
+	e.image = nil
+	tasks := make([]Task, len(e.rows))
+	for i, row := range e.rows {
+		row.Pixels = picture.pixels
+		row.Pixels.Retain() // until the scheduler releases the task
+		tasks[i] = Task{&e.v.contract, row}
+	}
+	picture.pixels.Release()
+	e.ticket.Send(tasks, func(i int, l refersam.Logits, err error) {
+		e.s.reuse.settle(e.flights[i], found{l, picture.width, picture.height}, err)
+	})
+	e.mu.Lock()
+	e.sent = true
+	left := e.left
+	e.mu.Unlock()
+	for i := range left {
+		if left[i] {
+			e.ticket.Drop(i)
+		}
+	}
+}
+
+// leave says that nobody waits for a row any more.
+func (e *errand) leave(i int) {
+	e.mu.Lock()
+	sent := e.sent
+	if !sent {
+		e.left[i] = true
+		if e.going--; e.going == 0 {
+			e.cancel()
+		}
+	}
+	e.mu.Unlock()
+	if sent {
+		e.ticket.Drop(i)
+	}
+}
+
+// duration is the mean of the last durations of something.
+type duration struct {
+	mu   sync.Mutex
+	last time.Duration
+}
+
+// durationMemory is how much of the mean each new duration makes up.
+const durationMemory = 1.0 / 16
+
+func (d *duration) add(took time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last == 0 {
+		d.last = took
+		return
+	}
+	d.last += time.Duration(durationMemory * float64(took-d.last))
+}
+
+func (d *duration) mean() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last
+}

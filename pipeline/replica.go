@@ -1,0 +1,130 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/schedule"
+	"github.com/refersam/refersam/triton"
+)
+
+// Replica is one model server; *triton.Replica is one. Its methods are safe for
+// concurrent use and return soon after their context has ended; see
+// triton.Replica for their errors.
+type Replica interface {
+	Name() string
+	// Infer runs at most c.MaxBatch rows and returns one Logits a row, in
+	// order. It does not change the rows.
+	Infer(ctx context.Context, c *triton.Contract, rows []triton.Row) ([]refersam.Logits, error)
+	// Probe does one real inference.
+	Probe(ctx context.Context, c *triton.Contract) error
+	// Statistics tells what the server has done for an ensemble.
+	Statistics(ctx context.Context, c *triton.Contract) (triton.Statistics, error)
+}
+
+// Task is a row to be scheduled.
+type Task struct {
+	contract *triton.Contract
+	row      triton.Row
+}
+
+// Scheduler decides when and where tasks run.
+type Scheduler = schedule.Scheduler[Task, refersam.Logits]
+
+// served are the ensembles that replicas run, by the name of their queue.
+type served struct {
+	mu        sync.Mutex
+	contracts map[string]*triton.Contract
+}
+
+// queueName tells apart what may share a batch: rows of the same weights.
+func queueName(c *triton.Contract) string {
+	return fmt.Sprintf("%s:%s@%.8s", c.Model, c.Version, c.Checkpoint)
+}
+
+func (s *served) set(contracts map[string]*triton.Contract) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.contracts = contracts
+}
+
+func (s *served) get(queue string) (*triton.Contract, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.contracts[queue]; c != nil {
+		return c, nil
+	}
+	return nil, refersam.Errorf(refersam.CodeNotReady, "The model %s is no longer served.", queue)
+}
+
+// scheduled is a Replica as the scheduler needs it.
+type scheduled struct {
+	Replica
+	served *served
+}
+
+var _ schedule.Replica[Task, refersam.Logits] = scheduled{}
+
+// Run implements schedule.Replica.
+func (r scheduled) Run(ctx context.Context, _ string, tasks []Task) ([]refersam.Logits, error) {
+	rows := make([]triton.Row, len(tasks))
+	for i, t := range tasks {
+		rows[i] = t.row
+	}
+	return r.Infer(ctx, tasks[0].contract, rows)
+}
+
+// Warm implements schedule.Replica.
+func (r scheduled) Warm(ctx context.Context, queue string, n int) error {
+	c, err := r.served.get(queue)
+	if err != nil {
+		return err
+	}
+	if n == 1 {
+		return r.Probe(ctx, c)
+	}
+	blank := triton.Row{
+		Pixels: triton.PixelsOf(make([]uint8, 3*c.ImageSize*c.ImageSize)),
+		IDs:    make([]int32, c.MaxTokens),
+		Mask:   make([]int32, c.MaxTokens),
+	}
+	blank.Mask[0] = 1
+	rows := make([]triton.Row, n)
+	for i := range rows {
+		rows[i] = blank
+	}
+	_, err = r.Infer(ctx, c, rows)
+	return err
+}
+
+// Load implements schedule.Replica.
+func (r scheduled) Load(ctx context.Context, queue string) (schedule.Load, error) {
+	c, err := r.served.get(queue)
+	if err != nil {
+		return schedule.Load{}, err
+	}
+	stats, err := r.Statistics(ctx, c)
+	if err != nil {
+		return schedule.Load{}, err
+	}
+	load := schedule.Load{Batches: stats.Ensemble.Succeeded.Count}
+	for _, step := range stats.Steps {
+		load.Waited += step.Queue.Total
+	}
+	return load, nil
+}
+
+// SetReplicas says which model servers there are. One is used once it has
+// passed a probe.
+func (s *Segmenter) SetReplicas(replicas []Replica) {
+	set := make([]schedule.Replica[Task, refersam.Logits], len(replicas))
+	for i, r := range replicas {
+		set[i] = scheduled{r, &s.served}
+	}
+	s.scheduler.SetReplicas(set)
+}
+
+// Scheduler returns what schedules the work of s, to be looked at and tuned.
+func (s *Segmenter) Scheduler() *Scheduler { return s.scheduler }

@@ -1,0 +1,134 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"github.com/refersam/refersam"
+)
+
+// workID names a piece of work: the answer to one phrase in one picture by one
+// set of weights. Equal ids have equal answers.
+type workID struct {
+	queue   string // names the weights
+	picture [sha256.Size]byte
+	ids     string // token ids and mask
+}
+
+// newWorkID makes the id of a phrase whose token ids and mask are given.
+func newWorkID(queue string, picture [sha256.Size]byte, ids, mask []int32) workID {
+	b := make([]byte, 0, 5*len(ids))
+	for i := range ids {
+		b = binary.LittleEndian.AppendUint32(b, uint32(ids[i]))
+		b = append(b, byte(mask[i]))
+	}
+	return workID{queue, picture, string(b)}
+}
+
+// found is what a piece of work comes to.
+type found struct {
+	logits        refersam.Logits
+	width, height int // of the upright picture
+}
+
+// flight is a piece of work under way, which several requests may wait for.
+type flight struct {
+	id       workID
+	priority refersam.Priority
+	deadline time.Time
+	waiters  int           // guarded by reuse.mu
+	abandon  func()        // called once, without locks, when the last waiter has left
+	done     chan struct{} // closed once found and err are set
+	found    found
+	err      error
+}
+
+// reuse keeps a piece of work from being done twice: at the same time by
+// flights, later by a cache.
+type reuse struct {
+	mu      sync.Mutex
+	flights map[workID]*flight
+	cache   *otter.Cache[workID, found] // nil when there is none
+}
+
+// cacheOverhead is what an entry of the cache takes beside its logits, about.
+const cacheOverhead = 512
+
+func newReuse(bytes int64, ttl time.Duration) (*reuse, error) {
+	r := &reuse{flights: make(map[workID]*flight)}
+	if bytes == 0 {
+		return r, nil
+	}
+	var err error
+	r.cache, err = otter.New(&otter.Options[workID, found]{
+		MaximumWeight:    uint64(bytes),
+		Weigher:          func(id workID, f found) uint32 { return uint32(4*len(f.logits.Values) + len(id.ids) + cacheOverhead) },
+		ExpiryCalculator: otter.ExpiryWriting[workID, found](ttl),
+	})
+	return r, err
+}
+
+// cached returns what is known of a piece of work.
+func (r *reuse) cached(id workID) (found, bool) {
+	if r.cache == nil {
+		return found{}, false
+	}
+	return r.cache.GetIfPresent(id)
+}
+
+// join waits along for a piece of work that is under way and at least as
+// urgent, or makes a flight of it that the caller leads: it sees to it that
+// settle is called.
+func (r *reuse) join(id workID, priority refersam.Priority, deadline time.Time) (f *flight, leads bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f = r.flights[id]; f != nil && !priority.Before(f.priority) {
+		f.waiters++
+		return f, false
+	}
+	f = &flight{id: id, priority: priority, deadline: deadline, waiters: 1, done: make(chan struct{})}
+	r.flights[id] = f
+	return f, true
+}
+
+// leave ends the wait for a flight. Nobody can join one that the last waiter
+// has left.
+func (r *reuse) leave(f *flight) {
+	r.mu.Lock()
+	f.waiters--
+	last := f.waiters == 0
+	if last {
+		r.forget(f)
+	}
+	r.mu.Unlock()
+	if last && f.abandon != nil {
+		f.abandon()
+	}
+}
+
+// settle ends a flight with what it came to.
+func (r *reuse) settle(f *flight, what found, err error) {
+	if err == nil && r.cache != nil {
+		r.cache.Set(f.id, what)
+	}
+	r.mu.Lock()
+	r.forget(f)
+	r.mu.Unlock()
+	f.found, f.err = what, err
+	close(f.done)
+}
+
+func (r *reuse) forget(f *flight) {
+	if r.flights[f.id] == f {
+		delete(r.flights, f.id)
+	}
+}
+
+func (r *reuse) close() {
+	if r.cache != nil {
+		r.cache.StopAllGoroutines()
+	}
+}
