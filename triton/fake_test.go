@@ -18,6 +18,20 @@ type fakeServer struct {
 	pb.UnimplementedGRPCInferenceServiceServer
 	infer    func(context.Context, *pb.ModelInferRequest) (*pb.ModelInferResponse, error)
 	register func() error
+	config   *pb.ModelConfig // of the only model
+}
+
+func (s *fakeServer) RepositoryIndex(context.Context, *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
+	if s.config == nil {
+		return nil, status.Error(codes.Internal, "no repository")
+	}
+	return &pb.RepositoryIndexResponse{Models: []*pb.RepositoryIndexResponse_ModelIndex{
+		{Name: s.config.GetName(), Version: "1", State: "READY"},
+	}}, nil
+}
+
+func (s *fakeServer) ModelConfig(context.Context, *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
+	return &pb.ModelConfigResponse{Config: s.config}, nil
 }
 
 func (s *fakeServer) ModelInfer(ctx context.Context, request *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {

@@ -18,6 +18,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/triton"
 	pb "github.com/refersam/refersam/triton/inferencepb"
+	"google.golang.org/grpc/peer"
 )
 
 // fakeDNS answers for one host.
@@ -220,6 +221,131 @@ func TestReplicaLeaves(t *testing.T) {
 			t.Fatalf("a replica that left is not closed: %v", err)
 		}
 	}
+}
+
+// Calls go to the connection with the least under way.
+func TestConnectionsShareLoad(t *testing.T) {
+	const calls = 8
+	var mu sync.Mutex
+	busy := make(map[string]int) // calls by connection
+	arrived, finish := make(chan struct{}, calls), make(chan struct{})
+	cfg := triton.DefaultConfig()
+	cfg.Connections = 4
+	fleet := newFleet(t, cfg)
+	err := fleet.Add(serveFake(t, "127.0.0.1:0", &fakeServer{
+		infer: func(ctx context.Context, _ *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+			from, _ := peer.FromContext(ctx)
+			mu.Lock()
+			busy[from.Addr.String()]++
+			mu.Unlock()
+			arrived <- struct{}{}
+			<-finish
+			return goodAnswer(1), nil
+		},
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := randomRow(rand.New(rand.NewPCG(1, 1)))
+	var wait sync.WaitGroup
+	for range calls {
+		wait.Go(func() {
+			if _, err := fleet.Replicas()[0].Infer(t.Context(), fakeContract(), []triton.Row{row}); err != nil {
+				t.Error(err)
+			}
+		})
+		<-arrived
+	}
+	close(finish)
+	wait.Wait()
+	for address, n := range busy {
+		if n != calls/4 || len(busy) != 4 {
+			t.Errorf("connection %s of %d had %d calls at once, want %d of 4", address, len(busy), n, calls/4)
+		}
+	}
+}
+
+// Servers that fail are passed over while another has the ensemble; servers
+// that differ about it are an error.
+func TestContractsOfSeveralServers(t *testing.T) {
+	failing := serveFake(t, "127.0.0.1:0", &fakeServer{})
+	good := serveFake(t, "127.0.0.1:0", &fakeServer{config: ensembleConfig()})
+	twin := serveFake(t, "127.0.0.1:0", &fakeServer{config: ensembleConfig()})
+	config := ensembleConfig()
+	config.Parameters["threshold"].StringValue = "0.4"
+	other := serveFake(t, "127.0.0.1:0", &fakeServer{config: config})
+	config = ensembleConfig()
+	config.Parameters["threshold"].StringValue = "2"
+	broken := serveFake(t, "127.0.0.1:0", &fakeServer{config: config})
+	for _, test := range []struct {
+		name    string
+		servers []string
+		want    string // of the error
+	}{
+		{"alike", []string{good, twin, failing, "127.0.0.1:1"}, ""},
+		{"all fail", []string{failing}, "listing models"},
+		{"differ", []string{good, other}, "differ about model refersam_clip"},
+		{"break the contract", []string{good, broken}, `parameter "threshold"`},
+	} {
+		contracts, err := dial(t, test.servers...).Contracts(t.Context())
+		switch {
+		case test.want == "" && (err != nil || len(contracts) != 1):
+			t.Errorf("%s: %v, error %v", test.name, contracts, err)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%s: error %v, want one that says %q", test.name, err, test.want)
+		}
+	}
+}
+
+// Pixels are let go once, whatever becomes of their call, and not before gRPC
+// has stopped to read them: the race detector sees to that.
+func TestPixelsAreLetGo(t *testing.T) {
+	answer := &fakeServer{infer: func(_ context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+		if len(r.GetRawInputContents()[0])%2 != 0 || len(r.GetRawInputContents()[0]) == 0 {
+			return nil, errors.New("no picture")
+		}
+		time.Sleep(time.Millisecond)
+		return nil, errors.New("no answer either")
+	}}
+	cfg := triton.DefaultConfig()
+	cfg.SharedMemory = "off"
+	fleet := newFleet(t, cfg)
+	for range 2 {
+		if err := fleet.Add(serveFake(t, "127.0.0.1:0", answer)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := fakeContract()
+	large.ImageSize = 1024
+	var wait sync.WaitGroup
+	for caller := range 4 {
+		wait.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(caller), 1))
+			for range 100 {
+				rows := make([]triton.Row, 1+rng.IntN(3))
+				for i := range rows {
+					rows[i] = markerRow(fleet.NewPixels(3*1024*1024), 1, 1)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rng.IntN(8000))*time.Microsecond)
+				_, err := fleet.Replicas()[rng.IntN(2)].Infer(ctx, large, rows)
+				cancel()
+				if err == nil {
+					t.Error("an answer that nobody gave")
+				}
+				for _, row := range rows {
+					for deadline := time.Now().Add(5 * time.Second); row.Pixels.Held() > 1; time.Sleep(100 * time.Microsecond) {
+						if time.Now().After(deadline) {
+							t.Errorf("a picture is held %d times after its call: %v", row.Pixels.Held(), err)
+							return
+						}
+					}
+					clear(row.Pixels.Bytes())
+					row.Pixels.Release()
+				}
+			}
+		})
+	}
+	wait.Wait()
 }
 
 // A server that is restarted is back with the first probe, although gRPC would

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 
 	"github.com/refersam/refersam"
 	pb "github.com/refersam/refersam/triton/inferencepb"
@@ -22,11 +21,6 @@ type Row struct {
 	IDs, Mask []int32
 }
 
-// imagePool holds the pixels of whole batches, 25 MB for 8 rows of 1024×1024:
-// too much to clear for each request. A buffer is free again when the call
-// returns, because gRPC encodes the request before it sends it.
-var imagePool = sync.Pool{New: func() any { return new([]byte) }}
-
 // maxResponseOverhead bounds what an answer holds beside the logits.
 const maxResponseOverhead = 64 << 10
 
@@ -35,21 +29,6 @@ const (
 	// notFinite is the exponent of infinities and NaNs.
 	notFinite = 0x7f80_0000
 )
-
-// inferRequest makes the request for rows, with image as scratch space.
-func inferRequest(c *Contract, rows []Row, image *[]byte) *pb.ModelInferRequest {
-	pixels := rows[0].Pixels.Bytes()
-	if len(rows) > 1 {
-		*image = (*image)[:0]
-		for _, row := range rows {
-			*image = append(*image, row.Pixels.Bytes()...)
-		}
-		pixels = *image
-	}
-	request := tokensRequest(c, len(rows), func(k int) *Row { return &rows[k] })
-	request.RawInputContents = append([][]byte{pixels}, request.RawInputContents...)
-	return request
-}
 
 // sharedRequest makes the request for rows whose pictures are in a region.
 func sharedRequest(c *Contract, rows []Row, place *placement) *pb.ModelInferRequest {

@@ -133,7 +133,8 @@ func (r *Replica) stub() pb.GRPCInferenceServiceClient {
 
 // Infer runs rows, 1 to c.MaxBatch of them, as one batch on this server and
 // returns one Logits of S/4 × S/4 a row, in order; all of them are finite. It
-// reads the rows only while it runs, and holds their Pixels itself no longer.
+// reads ids and masks only while it runs. It holds Pixels by itself for as long
+// as it reads them, which is a moment longer when a call is given up.
 //
 // Its errors are of these classes:
 //   - *ReplicaError: this replica is at fault. Another may be asked.
@@ -175,30 +176,28 @@ func (r *Replica) send(ctx context.Context, c *Contract, rows []Row) (response *
 	if g, known := r.shared(ctx); g != nil {
 		if place := g.place(rows); place != nil {
 			defer place.release()
-			response, err = r.modelInfer(ctx, c, len(rows), sharedRequest(c, rows, place))
+			response, err = r.modelInfer(ctx, c, len(rows), sharedRequest(c, rows, place), 0)
 			if !r.forgot(g, known, err) {
 				return response, place.order, err
 			}
 		}
 	}
-	image := imagePool.Get().(*[]byte)
-	defer imagePool.Put(image)
-	response, err = r.modelInfer(ctx, c, len(rows), inferRequest(c, rows, image))
+	request := &bytesRequest{tokensRequest(c, len(rows), func(k int) *Row { return &rows[k] }), rows}
+	response, err = r.modelInfer(ctx, c, len(rows), request, len(rows)*c.pixels())
 	return response, nil, err
 }
 
-// modelInfer sends one request of n rows over the connection with the least
-// under way.
-func (r *Replica) modelInfer(ctx context.Context, c *Contract, n int, request *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
-	load := int64(callLoad)
-	for _, content := range request.GetRawInputContents() {
-		load += int64(len(content))
-	}
+// modelInfer sends one request of n rows, with pictures of so many bytes in it,
+// over the connection with the least under way.
+func (r *Replica) modelInfer(ctx context.Context, c *Contract, n int, request any, size int) (*pb.ModelInferResponse, error) {
+	load := int64(callLoad + size)
 	conn := r.connection()
 	conn.load.Add(load)
 	defer conn.load.Add(-load)
-	limit := grpc.MaxCallRecvMsgSize(logitBytes*n*c.LogitsSize()*c.LogitsSize() + maxResponseOverhead)
-	return pb.NewGRPCInferenceServiceClient(conn.grpc).ModelInfer(ctx, request, limit)
+	response := new(pb.ModelInferResponse)
+	err := conn.grpc.Invoke(ctx, pb.GRPCInferenceService_ModelInfer_FullMethodName, request, response, grpc.ForceCodecV2(codec),
+		grpc.MaxCallRecvMsgSize(logitBytes*n*c.LogitsSize()*c.LogitsSize()+maxResponseOverhead))
+	return response, err
 }
 
 // Probe does one real inference, on a blank picture. A connection that was

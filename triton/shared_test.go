@@ -2,6 +2,7 @@ package triton_test
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -341,6 +342,49 @@ func TestSharedMemoryRefused(t *testing.T) {
 	})
 }
 
+// A server that hangs keeps nobody beyond the deadline, be it when it is told of
+// the region or when it is asked; when it goes on, so does everything.
+func TestServerHangs(t *testing.T) {
+	local := startMarker(t, imageSize, 0)
+	fleet := newFleet(t, triton.DefaultConfig())
+	if err := fleet.Add(local.Address()); err != nil {
+		t.Fatal(err)
+	}
+	model := contract(t, triton.NewClient(fleet))
+	pid := serverOf(t, os.Getpid()).pid
+	row := markerRow(fleet.NewPixels(pictureBytes), 1, 1)
+	for _, state := range []string{"region unknown", "region known"} {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		var wait sync.WaitGroup
+		for range 4 {
+			wait.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				defer cancel()
+				began := time.Now()
+				_, err := fleet.Replicas()[0].Infer(ctx, model, []triton.Row{row})
+				if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > 400*time.Millisecond {
+					t.Errorf("%s: %v after %v, deadline 200 ms", state, err, took)
+				}
+			})
+		}
+		wait.Wait()
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1100 * time.Millisecond) // until the region is registered again
+		answers, err := fleet.Replicas()[0].Infer(t.Context(), model, []triton.Row{row})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkMarker(t, row, answers[0])
+		if region(t, local.Address()) == "" {
+			t.Errorf("%s: the server was not told of the region afterwards", state)
+		}
+	}
+}
+
 // expectBytes does ten inferences and expects at most one line about them.
 func expectBytes(t *testing.T, address string) {
 	t.Helper()
@@ -364,6 +408,17 @@ func expectBytes(t *testing.T, address string) {
 	}
 }
 
+// BenchmarkInfer has pictures of 1024 × 1024 and a model that takes no time, on
+// two cores of an EPYC that do all of the work. CPU of the gateway and of the
+// server, and p50, a call:
+//
+//	bytes, 1 row       1.3 ms   2.1 ms    2.9 ms
+//	bytes, 8 rows      8.4 ms  15.0 ms   22.4 ms
+//	shared, 1 row      0.7 ms   0.7 ms    1.0 ms
+//	shared, 8 rows     2.9 ms   3.7 ms    6.6 ms
+//
+// The server's share has one copy of the pictures in it, to the process of the
+// model. The gateway's rest is the logits, 256 KiB a row.
 func BenchmarkInfer(b *testing.B) {
 	local := startMarker(b, 1024, 0)
 	server := serverOf(b, os.Getpid())
