@@ -287,12 +287,13 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 			return err
 		}
 		start := time.Now()
-		pixels, err := encoded.Square(ctx, c.ImageSize, preprocess.Fit(c.Resize))
-		if err != nil {
+		pixels := s.model.NewPixels(3 * c.ImageSize * c.ImageSize)
+		if err := encoded.SquareInto(ctx, pixels.Bytes(), c.ImageSize, preprocess.Fit(c.Resize)); err != nil {
+			pixels.Release()
 			return err
 		}
 		s.pace.learn(cost, time.Since(start))
-		in.pixels = triton.PixelsOf(pixels)
+		in.pixels = pixels
 		return nil
 	})
 	return &in, err

@@ -68,7 +68,12 @@ func newSegmenterWithLog(t *testing.T, model pipeline.Model, log *slog.Logger, c
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		s.Close()
+		if colour, ok := model.(*pipelinetest.ColourModel); ok && colour.Held() != 0 {
+			t.Errorf("%d pictures are still held", colour.Held())
+		}
+	})
 	s.SetReplicas([]pipeline.Replica{model.(pipeline.Replica)})
 	return s
 }

@@ -86,7 +86,7 @@ func (r scheduled) Warm(ctx context.Context, queue string, n int) error {
 		return r.Probe(ctx, c)
 	}
 	blank := triton.Row{
-		Pixels: triton.PixelsOf(make([]uint8, 3*c.ImageSize*c.ImageSize)),
+		Pixels: triton.PixelsOf(make([]uint8, 3*c.ImageSize*c.ImageSize), nil),
 		IDs:    make([]int32, c.MaxTokens),
 		Mask:   make([]int32, c.MaxTokens),
 	}

@@ -287,7 +287,7 @@ func TestContractsOfSeveralServers(t *testing.T) {
 		{"differ", []string{good, other}, "differ about model refersam_clip"},
 		{"break the contract", []string{good, broken}, `parameter "threshold"`},
 	} {
-		contracts, err := dial(t, test.servers...).Contracts(t.Context())
+		contracts, err := fleetOf(t, test.servers...).Contracts(t.Context())
 		switch {
 		case test.want == "" && (err != nil || len(contracts) != 1):
 			t.Errorf("%s: %v, error %v", test.name, contracts, err)
@@ -401,9 +401,9 @@ func settled(t *testing.T, replica *triton.Replica, model *triton.Contract) trit
 
 func TestStatistics(t *testing.T) {
 	local := startLocal(t, localConfig(t))
-	client := dial(t, local.Address())
-	model := contract(t, client)
-	replica := client.Replicas()[0]
+	fleet := fleetOf(t, local.Address())
+	model := contract(t, fleet)
+	replica := fleet.Replicas()[0]
 	before := settled(t, replica, model)
 	rng := rand.New(rand.NewPCG(1, 1))
 	const calls, n = 5, 3
@@ -446,7 +446,7 @@ func TestCancellationReachesTriton(t *testing.T) {
 	if err := fleet.Add(startMarker(t, imageSize, delay).Address()); err != nil {
 		t.Fatal(err)
 	}
-	model := contract(t, triton.NewClient(fleet))
+	model := contract(t, fleet)
 	replica := fleet.Replicas()[0]
 	before := settled(t, replica, model)
 	row := markerRow(fleet.NewPixels(3*imageSize*imageSize), 3, 5)

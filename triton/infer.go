@@ -103,17 +103,18 @@ func logits(response *pb.ModelInferResponse, n, side int) ([]refersam.Logits, er
 		return nil, fmt.Errorf("%s is %.16q %v in %d bytes, want FP32 %v", tensorMaskLogits,
 			outputs[i].GetDatatype(), outputs[i].GetShape(), len(raw), shape)
 	}
-	values := make([]float32, n*side*side)
-	for j := range values {
-		bits := binary.LittleEndian.Uint32(raw[logitBytes*j:])
-		if bits&notFinite == notFinite {
-			return nil, fmt.Errorf("row %d: logit %d is %v", j/(side*side), j%(side*side), math.Float32frombits(bits))
-		}
-		values[j] = math.Float32frombits(bits)
-	}
 	masks := make([]refersam.Logits, n)
-	for j := range masks {
-		masks[j] = refersam.Logits{Width: side, Height: side, Values: values[j*side*side : (j+1)*side*side : (j+1)*side*side]}
+	for i := range masks {
+		// Memory of their own: who keeps one row must not keep the batch.
+		values := make([]float32, side*side)
+		for j := range values {
+			bits := binary.LittleEndian.Uint32(raw[logitBytes*(i*side*side+j):])
+			if bits&notFinite == notFinite {
+				return nil, fmt.Errorf("row %d: logit %d is %v", i, j, math.Float32frombits(bits))
+			}
+			values[j] = math.Float32frombits(bits)
+		}
+		masks[i] = refersam.Logits{Width: side, Height: side, Values: values}
 	}
 	return masks, nil
 }

@@ -170,8 +170,8 @@ func newFleet(t testing.TB, cfg triton.Config) *triton.Fleet {
 	return fleet
 }
 
-// dial makes a client that ends with the test.
-func dial(t testing.TB, addresses ...string) *triton.Client {
+// fleetOf makes a fleet of the servers at addresses that ends with the test.
+func fleetOf(t testing.TB, addresses ...string) *triton.Fleet {
 	t.Helper()
 	cfg := triton.DefaultConfig()
 	cfg.Addresses = addresses
@@ -179,13 +179,13 @@ func dial(t testing.TB, addresses ...string) *triton.Client {
 	if err := fleet.Resolve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return triton.NewClient(fleet)
+	return fleet
 }
 
-// contract returns the only contract that client finds.
-func contract(t testing.TB, client *triton.Client) *triton.Contract {
+// contract returns the only contract that a fleet has.
+func contract(t testing.TB, fleet *triton.Fleet) *triton.Contract {
 	t.Helper()
-	contracts, err := client.Contracts(t.Context())
+	contracts, err := fleet.Contracts(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

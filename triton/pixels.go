@@ -18,9 +18,14 @@ type Pixels struct {
 	offset int
 }
 
-// PixelsOf makes Pixels of memory that the caller has and keeps.
-func PixelsOf(bytes []uint8) *Pixels {
-	p := &Pixels{bytes: bytes, free: func(*Pixels) {}}
+// PixelsOf makes Pixels of memory of the caller's, held once. It calls free, if
+// that is not nil, when nobody holds them any more.
+func PixelsOf(bytes []uint8, free func()) *Pixels {
+	p := &Pixels{bytes: bytes, free: func(*Pixels) {
+		if free != nil {
+			free()
+		}
+	}}
 	p.refs.Store(1)
 	return p
 }

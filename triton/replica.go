@@ -120,11 +120,8 @@ func (r *Replica) connection() *connection {
 	})
 }
 
+// failing reports whether the last attempt to connect has failed.
 func (c *connection) failing() bool { return c.grpc.GetState() == connectivity.TransientFailure }
-
-// failing reports whether no connection works and the last attempt to make one
-// has failed.
-func (r *Replica) failing() bool { return r.connection().failing() }
 
 // stub is for small calls.
 func (r *Replica) stub() pb.GRPCInferenceServiceClient {
@@ -206,7 +203,7 @@ func (r *Replica) modelInfer(ctx context.Context, c *Contract, n int, request an
 func (r *Replica) Probe(ctx context.Context, c *Contract) error {
 	r.reconnect(ctx)
 	row := Row{
-		Pixels: PixelsOf(make([]uint8, c.pixels())),
+		Pixels: PixelsOf(make([]uint8, c.pixels()), nil),
 		IDs:    make([]int32, c.MaxTokens),
 		Mask:   make([]int32, c.MaxTokens),
 	}

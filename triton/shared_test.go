@@ -104,7 +104,7 @@ func TestSharedMemory(t *testing.T) {
 	if err := fleet.Add(local.Address()); err != nil {
 		t.Fatal(err)
 	}
-	model := contract(t, triton.NewClient(fleet))
+	model := contract(t, fleet)
 	replica := fleet.Replicas()[0]
 	infer := func(rows []triton.Row) {
 		t.Helper()
@@ -221,7 +221,7 @@ func TestSharedMemoryAfterRestart(t *testing.T) {
 	if err := fleet.Add(first.Address()); err != nil {
 		t.Fatal(err)
 	}
-	model := contract(t, triton.NewClient(fleet))
+	model := contract(t, fleet)
 	replica := fleet.Replicas()[0]
 	row := markerRow(fleet.NewPixels(pictureBytes), 7, 9)
 	if _, err := replica.Infer(t.Context(), model, []triton.Row{row}); err != nil {
@@ -350,7 +350,7 @@ func TestServerHangs(t *testing.T) {
 	if err := fleet.Add(local.Address()); err != nil {
 		t.Fatal(err)
 	}
-	model := contract(t, triton.NewClient(fleet))
+	model := contract(t, fleet)
 	pid := serverOf(t, os.Getpid()).pid
 	row := markerRow(fleet.NewPixels(pictureBytes), 1, 1)
 	for _, state := range []string{"region unknown", "region known"} {
@@ -431,7 +431,7 @@ func BenchmarkInfer(b *testing.B) {
 				if err := fleet.Add(local.Address()); err != nil {
 					b.Fatal(err)
 				}
-				model := contract(b, triton.NewClient(fleet))
+				model := contract(b, fleet)
 				if err := fleet.Probe(b.Context(), model); err != nil {
 					b.Fatal(err)
 				}

@@ -45,6 +45,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 
+	cfg.Triton.SharedMemory = "off" // to take it costs 0.1 s, for one picture
 	fleet, err := triton.NewFleet(cfg.Triton, log)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/tokenize"
@@ -38,6 +39,8 @@ type ColourModel struct {
 	before  func(context.Context) error
 	batches []int
 	probes  int
+
+	held atomic.Int64
 }
 
 // NewColourModel makes a model with the named variants; "clip" gets CLIP's
@@ -133,7 +136,13 @@ func (m *ColourModel) Probe(context.Context, *triton.Contract) error {
 }
 
 // NewPixels implements pipeline.Model.
-func (m *ColourModel) NewPixels(size int) *triton.Pixels { return triton.PixelsOf(make([]uint8, size)) }
+func (m *ColourModel) NewPixels(size int) *triton.Pixels {
+	m.held.Add(1)
+	return triton.PixelsOf(make([]uint8, size), func() { m.held.Add(-1) })
+}
+
+// Held returns how many pictures are held.
+func (m *ColourModel) Held() int { return int(m.held.Load()) }
 
 // Name implements pipeline.Replica.
 func (m *ColourModel) Name() string { return "colour" }

@@ -26,7 +26,7 @@ import (
 // randomRow makes a row that testModel takes.
 func randomRow(rng *rand.Rand) triton.Row {
 	row := triton.Row{
-		Pixels: triton.PixelsOf(make([]uint8, 3*imageSize*imageSize)),
+		Pixels: triton.PixelsOf(make([]uint8, 3*imageSize*imageSize), nil),
 		IDs:    make([]int32, maxTokens),
 		Mask:   make([]int32, maxTokens),
 	}
@@ -73,8 +73,8 @@ func checkLogits(t *testing.T, row triton.Row, got refersam.Logits) {
 }
 
 func TestContracts(t *testing.T) {
-	client := dial(t, startLocal(t, localConfig(t)).Address())
-	contracts, err := client.Contracts(t.Context())
+	fleet := fleetOf(t, startLocal(t, localConfig(t)).Address())
+	contracts, err := fleet.Contracts(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +103,9 @@ func TestInfer(t *testing.T) {
 	var log logBuffer
 	cfg := localConfig(t)
 	cfg.Logger = log.logger()
-	client := dial(t, startLocal(t, cfg).Address())
-	model := contract(t, client)
-	if err := client.Probe(t.Context(), model); err != nil {
+	fleet := fleetOf(t, startLocal(t, cfg).Address())
+	model := contract(t, fleet)
+	if err := fleet.Probe(t.Context(), model); err != nil {
 		t.Errorf("probe: %v", err)
 	}
 
@@ -116,7 +116,7 @@ func TestInfer(t *testing.T) {
 			for i := range rows {
 				rows[i] = randomRow(rng)
 			}
-			batch, err := client.Infer(t.Context(), model, rows)
+			batch, err := fleet.Replicas()[0].Infer(t.Context(), model, rows)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -125,7 +125,7 @@ func TestInfer(t *testing.T) {
 			}
 			for i, row := range rows {
 				checkLogits(t, row, batch[i])
-				single, err := client.Infer(t.Context(), model, []triton.Row{row})
+				single, err := fleet.Replicas()[0].Infer(t.Context(), model, []triton.Row{row})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -147,7 +147,7 @@ func TestInfer(t *testing.T) {
 					for i := range rows {
 						rows[i] = randomRow(rng)
 					}
-					answers, err := client.Infer(t.Context(), model, rows)
+					answers, err := fleet.Replicas()[0].Infer(t.Context(), model, rows)
 					if err != nil {
 						t.Error(err)
 						return
@@ -178,13 +178,13 @@ func TestInfer(t *testing.T) {
 		}{
 			{"none", nil, "0 rows"},
 			{"too many", make([]triton.Row, model.MaxBatch+1), "9 rows"},
-			{"pixels", []triton.Row{{triton.PixelsOf(good.Pixels.Bytes()[1:]), good.IDs, good.Mask}}, "3071 bytes"},
+			{"pixels", []triton.Row{{triton.PixelsOf(good.Pixels.Bytes()[1:], nil), good.IDs, good.Mask}}, "3071 bytes"},
 			{"ids", []triton.Row{good, {good.Pixels, good.IDs[1:], good.Mask}}, "row 1 has 5 ids"},
 			{"mask", []triton.Row{{good.Pixels, good.IDs, append(good.Mask, 1)}}, "mask of 7"},
 			{"nothing real", []triton.Row{{good.Pixels, good.IDs, make([]int32, maxTokens)}}, "no real token"},
 		}
 		for _, test := range tests {
-			if _, err := client.Infer(t.Context(), model, test.rows); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := fleet.Replicas()[0].Infer(t.Context(), model, test.rows); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%s: error %v, want one that says %q", test.name, err, test.want)
 			}
 		}
@@ -193,7 +193,7 @@ func TestInfer(t *testing.T) {
 	t.Run("deadline", func(t *testing.T) {
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 		defer cancel()
-		err := client.Probe(ctx, model)
+		err := fleet.Probe(ctx, model)
 		if code := refersam.ErrorCode(err); code != refersam.CodeDeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want code %s", err, refersam.CodeDeadlineExceeded)
 		}
@@ -202,7 +202,7 @@ func TestInfer(t *testing.T) {
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := client.Probe(ctx, model); !errors.Is(err, context.Canceled) {
+		if err := fleet.Probe(ctx, model); !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v, want context.Canceled", err)
 		}
 	})
@@ -210,7 +210,7 @@ func TestInfer(t *testing.T) {
 	t.Run("other sizes than the server's", func(t *testing.T) {
 		other := *model
 		other.ImageSize = 64
-		err := client.Probe(t.Context(), &other)
+		err := fleet.Probe(t.Context(), &other)
 		if code := refersam.ErrorCode(err); code != refersam.CodeInternal {
 			t.Errorf("error %v, want code %s", err, refersam.CodeInternal)
 		}
@@ -219,8 +219,8 @@ func TestInfer(t *testing.T) {
 
 func TestNotReady(t *testing.T) {
 	local := startLocal(t, localConfig(t))
-	client := dial(t, local.Address())
-	model := contract(t, client)
+	fleet := fleetOf(t, local.Address())
+	model := contract(t, fleet)
 
 	for _, test := range []struct{ name, model, version string }{
 		{"unknown model", "refersam_absent", "1"},
@@ -228,16 +228,16 @@ func TestNotReady(t *testing.T) {
 	} {
 		other := *model
 		other.Model, other.Version = test.model, test.version
-		if err := client.Probe(t.Context(), &other); refersam.ErrorCode(err) != refersam.CodeNotReady {
+		if err := fleet.Probe(t.Context(), &other); refersam.ErrorCode(err) != refersam.CodeNotReady {
 			t.Errorf("%s: error %v, want code %s", test.name, err, refersam.CodeNotReady)
 		}
 	}
 
 	unload(t, local.Address(), model.Model)
-	if err := client.Probe(t.Context(), model); refersam.ErrorCode(err) != refersam.CodeNotReady {
+	if err := fleet.Probe(t.Context(), model); refersam.ErrorCode(err) != refersam.CodeNotReady {
 		t.Errorf("unloaded: error %v, want code %s", err, refersam.CodeNotReady)
 	}
-	if _, err := client.Contracts(t.Context()); refersam.ErrorCode(err) != refersam.CodeNotReady {
+	if _, err := fleet.Contracts(t.Context()); refersam.ErrorCode(err) != refersam.CodeNotReady {
 		t.Errorf("contracts without a model: error %v, want code %s", err, refersam.CodeNotReady)
 	}
 }
@@ -266,12 +266,12 @@ func TestUnreachable(t *testing.T) {
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	client := dial(t, address)
-	if _, err := client.Contracts(t.Context()); refersam.ErrorCode(err) != refersam.CodeUnavailable {
+	fleet := fleetOf(t, address)
+	if _, err := fleet.Contracts(t.Context()); refersam.ErrorCode(err) != refersam.CodeUnavailable {
 		t.Errorf("contracts: error %v, want code %s", err, refersam.CodeUnavailable)
 	}
 	model := &triton.Contract{Model: testModel, Version: "1", MaxBatch: 8, ImageSize: imageSize, MaxTokens: maxTokens}
-	err = client.Probe(t.Context(), model)
+	err = fleet.Probe(t.Context(), model)
 	if refersam.ErrorCode(err) != refersam.CodeUnavailable {
 		t.Errorf("probe: error %v, want code %s", err, refersam.CodeUnavailable)
 	}
@@ -285,8 +285,8 @@ func TestUnreachable(t *testing.T) {
 // nothing of it is left.
 func TestServerKilled(t *testing.T) {
 	local := startLocal(t, localConfig(t))
-	client := dial(t, local.Address())
-	model := contract(t, client)
+	fleet := fleetOf(t, local.Address())
+	model := contract(t, fleet)
 	server := serverOf(t, os.Getpid())
 	rng := rand.New(rand.NewPCG(3, 3))
 
@@ -294,7 +294,7 @@ func TestServerKilled(t *testing.T) {
 	go func() {
 		row := randomRow(rng)
 		for {
-			if _, err := client.Infer(t.Context(), model, []triton.Row{row}); err != nil {
+			if _, err := fleet.Replicas()[0].Infer(t.Context(), model, []triton.Row{row}); err != nil {
 				failed <- err
 				return
 			}
@@ -325,29 +325,35 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
-// With two servers, calls take turns, and go on when one of them dies.
-func TestFailover(t *testing.T) {
+// Of two servers one dies: the fleet goes on, and who is at fault is said.
+func TestOneOfTwoDies(t *testing.T) {
 	first := startLocal(t, localConfig(t))
 	victim := serverOf(t, os.Getpid())
 	second := startLocal(t, localConfig(t))
-	client := dial(t, first.Address(), second.Address())
-	model := contract(t, client)
-	rng := rand.New(rand.NewPCG(4, 4))
-	row := randomRow(rng)
-	for i := range 40 {
-		if i == 10 {
-			if err := syscall.Kill(victim.pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
-		answers, err := client.Infer(t.Context(), model, []triton.Row{row})
-		if err != nil {
-			t.Fatalf("call %d: %v", i, err)
-		}
-		checkLogits(t, row, answers[0])
+	fleet := fleetOf(t, first.Address(), second.Address())
+	model := contract(t, fleet)
+	if err := syscall.Kill(victim.pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
-	if got := contract(t, client); *got != *model {
+	<-first.Done()
+	row := randomRow(rand.New(rand.NewPCG(4, 4)))
+	for _, r := range fleet.Replicas() {
+		answers, err := r.Infer(t.Context(), model, []triton.Row{row})
+		var fault *triton.ReplicaError
+		switch {
+		case r.Name() == second.Address() && err != nil:
+			t.Errorf("the other server: %v", err)
+		case r.Name() == second.Address():
+			checkLogits(t, row, answers[0])
+		case !errors.As(err, &fault) || fault.Fault != triton.Unreachable || fault.Replica != first.Address():
+			t.Errorf("the dead server: %v", err)
+		}
+	}
+	if got := contract(t, fleet); *got != *model {
 		t.Errorf("contract %+v after one server died, before %+v", got, model)
+	}
+	if err := fleet.Probe(t.Context(), model); err != nil {
+		t.Errorf("probe: %v", err)
 	}
 }
 
