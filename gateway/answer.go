@@ -50,6 +50,9 @@ type AnswerResult struct {
 	// Score is the mean foreground probability over the mask, 0 to 1.
 	Score float64 `json:"score"`
 	Empty bool    `json:"empty"`
+	// Origin is "model", or "shared" or "cache" when the model's answer was
+	// made for an equal request at the same time or before.
+	Origin string `json:"origin"`
 	// Area is in pixels; BBox is left, top, width, height.
 	Area  int         `json:"area"`
 	BBox  [4]int      `json:"bbox"`
@@ -96,6 +99,7 @@ func NewAnswer(requestID string, resp *refersam.Response, masks []AnswerMasks) *
 			Status:   Status(r),
 			Score:    r.Score,
 			Empty:    r.Empty(),
+			Origin:   string(r.Origin),
 			Area:     r.Area,
 			BBox:     [4]int{r.Box.X, r.Box.Y, r.Box.W, r.Box.H},
 			Masks:    masks[i],

@@ -15,8 +15,12 @@ type Config struct {
 	// RequestTimeout is how long an answer may take once the request has been
 	// read. Default 30s.
 	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
+	// AdminListen is the host:port for metrics and for whoever runs the service;
+	// empty for none. Whoever can reach it may change settings, so it must be on
+	// the loopback interface. Default "127.0.0.1:8081".
+	AdminListen string `env:"REFERSAM_ADMIN_LISTEN"`
 	// MaxInFlight is how many requests for masks are worked on at once, reading
-	// their bodies included; more are refused. Default 64.
+	// their bodies included; more are refused. Default 1024.
 	MaxInFlight int `env:"REFERSAM_MAX_IN_FLIGHT"`
 	// BodyMemory is how many bytes of memory the bodies of all requests under
 	// way may take together, three for each byte that a client announces;
@@ -35,6 +39,10 @@ type Config struct {
 	// IdleTimeout is how long a connection is kept without a request. Default
 	// 2m.
 	IdleTimeout time.Duration `env:"REFERSAM_IDLE_TIMEOUT"`
+	// DrainDelay is how long the service goes on as before after it was told to
+	// stop, while /readyz says that it stops: until whoever spreads the load has
+	// noticed. Default 0.
+	DrainDelay time.Duration `env:"REFERSAM_DRAIN_DELAY"`
 	// ShutdownGrace is how long requests under way may go on after the service
 	// was told to stop. Default 20s.
 	ShutdownGrace time.Duration `env:"REFERSAM_SHUTDOWN_GRACE"`
@@ -48,7 +56,8 @@ func DefaultConfig() Config {
 	return Config{
 		Listen:            "127.0.0.1:8080",
 		RequestTimeout:    30 * time.Second,
-		MaxInFlight:       64,
+		AdminListen:       "127.0.0.1:8081",
+		MaxInFlight:       1024,
 		BodyMemory:        512 << 20,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -63,6 +72,12 @@ func (c *Config) Validate() error {
 	var errs []error
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("REFERSAM_LISTEN %q is not of the form host:port", c.Listen))
+	}
+	if err := validateAdmin(c.AdminListen); err != nil {
+		errs = append(errs, err)
+	}
+	if c.DrainDelay < 0 {
+		errs = append(errs, errors.New("REFERSAM_DRAIN_DELAY must not be negative"))
 	}
 	if c.MaxInFlight <= 0 {
 		errs = append(errs, errors.New("REFERSAM_MAX_IN_FLIGHT must be positive"))
@@ -93,4 +108,18 @@ func (c *Config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func validateAdmin(address string) error {
+	if address == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("REFERSAM_ADMIN_LISTEN %q is not of the form host:port", address)
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return fmt.Errorf("REFERSAM_ADMIN_LISTEN %q is not on the loopback interface, as 127.0.0.1:8081 is", address)
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
@@ -42,6 +43,7 @@ type Gateway struct {
 	log       *slog.Logger
 	engine    *gin.Engine
 	bodies    *semaphore.Weighted // bytes of memory for bodies under way
+	metrics   *metrics
 	stopping  atomic.Bool
 }
 
@@ -62,6 +64,7 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 		log:       log,
 		engine:    gin.New(),
 		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
+		metrics:   newMetrics(),
 	}
 	e := g.engine
 	e.HandleMethodNotAllowed = true
@@ -70,7 +73,7 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 		return nil, err
 	}
 
-	e.Use(identify, logAccess(log), recoverPanic, secure)
+	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure)
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", page.serve)
 	e.Match(read, "/web/*file", page.serve)
@@ -80,21 +83,25 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 	e.GET("/problems/:code", handle(problemKind))
 	e.GET("/v1/models", handle(g.models))
 	e.POST("/v1/segment", limitInFlight(cfg.MaxInFlight), handle(g.segment))
-	e.NoRoute(handle(func(c *gin.Context) error {
-		return refersam.Errorf(refersam.CodeNotFound, "There is nothing at %s.", c.Request.URL.Path)
-	}))
-	e.NoMethod(handle(func(c *gin.Context) error {
-		return refersam.Errorf(refersam.CodeMethodNotAllowed, "%s is not allowed here; allowed: %s.", c.Request.Method, c.Writer.Header().Get("Allow"))
-	}))
+	e.NoRoute(handle(nothingHere))
+	e.NoMethod(handle(methodNotAllowed))
 	return g, nil
+}
+
+func nothingHere(c *gin.Context) error {
+	return refersam.Errorf(refersam.CodeNotFound, "There is nothing at %s.", c.Request.URL.Path)
+}
+
+func methodNotAllowed(c *gin.Context) error {
+	return refersam.Errorf(refersam.CodeMethodNotAllowed, "%s is not allowed here; allowed: %s.", c.Request.Method, c.Writer.Header().Get("Allow"))
 }
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.engine.ServeHTTP(w, r) }
 
-// Serve answers on ln until ctx ends. Then it accepts no more connections,
-// lets the requests under way finish for ShutdownGrace, and cuts off the rest,
-// which is an error.
+// Serve answers on ln until ctx ends. Then it says on /readyz that it stops,
+// goes on for DrainDelay, accepts no more connections, lets the requests under
+// way finish for ShutdownGrace, and cuts off the rest, which is an error.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	server := &http.Server{
 		Handler:           g,
@@ -113,6 +120,11 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	case <-ctx.Done():
 	}
 	g.stopping.Store(true)
+	select {
+	case err := <-served:
+		return err
+	case <-time.After(g.cfg.DrainDelay):
+	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.ShutdownGrace)
 	defer cancel()
 	err := server.Shutdown(grace)

@@ -34,8 +34,9 @@ const maxImage = 1 << 20
 // service is a gateway before a real pipeline before a model of the tests.
 type service struct {
 	*gateway.Gateway
-	model *pipelinetest.ColourModel
-	log   *bytes.Buffer
+	model     *pipelinetest.ColourModel
+	segmenter *pipeline.Segmenter
+	log       *bytes.Buffer
 }
 
 // start returns a service that is ready. Its requests are served one at a time
@@ -85,7 +86,7 @@ func loading(t testing.TB, model *pipelinetest.ColourModel, change ...func(*gate
 	for _, c := range change {
 		c(&cfg)
 	}
-	s := &service{model: model, log: &bytes.Buffer{}}
+	s := &service{model: model, segmenter: segmenter, log: &bytes.Buffer{}}
 	s.Gateway, err = gateway.New(cfg, maxImage, segmenter, slog.New(slog.NewJSONHandler(s.log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +160,7 @@ type answer struct {
 		Status   string
 		Score    float64
 		Empty    bool
+		Origin   string
 		Area     int
 		BBox     [4]int
 		Masks    struct {

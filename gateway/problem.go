@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"errors"
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -31,6 +33,7 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeOverloaded:       {http.StatusServiceUnavailable, "The service is overloaded"},
 	refersam.CodeNotReady:         {http.StatusServiceUnavailable, "The service is not ready yet"},
 	refersam.CodeUnavailable:      {http.StatusServiceUnavailable, "The inference server is not available"},
+	refersam.CodeUpstream:         {http.StatusBadGateway, "The inference server failed"},
 	refersam.CodeDeadlineExceeded: {http.StatusGatewayTimeout, "The answer took too long"},
 	refersam.CodeInternal:         {http.StatusInternalServerError, "Something went wrong inside the service"},
 }
@@ -58,7 +61,7 @@ func fail(c *gin.Context, err error) {
 		shown.Code, k = refersam.CodeInternal, kinds[refersam.CodeInternal]
 	}
 	if k.status == http.StatusServiceUnavailable {
-		c.Header("Retry-After", "1")
+		c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(shown.RetryAfter.Seconds())))))
 	}
 	body, err := json.Marshal(problem{
 		Type:      "/problems/" + string(shown.Code),

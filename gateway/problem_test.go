@@ -253,7 +253,7 @@ func TestTriton(t *testing.T) {
 		s := start(t)
 		s.model.SetBefore(func(context.Context) error { return errors.New("CUDA error at 0xdeadbeef") })
 		w := ask(s)
-		expectProblem(t, w, http.StatusInternalServerError, "internal", "")
+		expectProblem(t, w, http.StatusBadGateway, "upstream_failed", "")
 		if strings.Contains(w.Body.String(), "CUDA") || !strings.Contains(s.log.String(), "CUDA") {
 			t.Errorf("the cause belongs in the log, not in the answer %s", w.Body)
 		}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -55,6 +56,9 @@ type segmentRequest struct {
 	phrases []refersam.Phrase
 	variant string
 	formats []string
+	// deadline is how long the client waits; 0 leaves it to the service.
+	deadline time.Duration
+	priority refersam.Priority
 	// field translates the place of an error in a refersam.Request to the
 	// place in what the client sent.
 	field func(pointer string) string
@@ -111,9 +115,12 @@ func bodyError(err error) error {
 	}
 }
 
+// onceFields are the fields of a form that may be given only once.
+var onceFields = []string{"image", "variant", "threshold", "deadline_ms", "priority"}
+
 // parseForm reads multipart/form-data: image (once), phrase (once or more),
-// variant and threshold (at most once), format (any number of times, each a
-// list separated by commas).
+// variant, threshold, deadline_ms and priority (at most once), format (any
+// number of times, each a list separated by commas).
 func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -136,7 +143,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 			return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The form has more than %d fields.", maxParts)
 		}
 		name := part.FormName()
-		if once := name == "image" || name == "variant" || name == "threshold"; once && seen[name] {
+		if slices.Contains(onceFields, name) && seen[name] {
 			return nil, invalid(name, "The field %q may be given only once.", name)
 		}
 		seen[name] = true
@@ -165,8 +172,20 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 					return nil, err
 				}
 			}
+		case "deadline_ms":
+			ms, err := strconv.ParseInt(value, 10, 64)
+			if err != nil {
+				return nil, badDeadline(name)
+			}
+			if req.deadline, err = parseDeadline(ms, name); err != nil {
+				return nil, err
+			}
+		case "priority":
+			if req.priority, err = parsePriority(value, name); err != nil {
+				return nil, err
+			}
 		default:
-			return nil, invalid(name, "There is no field %q; there are image, phrase, variant, threshold and format.", name)
+			return nil, invalid(name, "There is no field %q; there are image, phrase, variant, threshold, format, deadline_ms and priority.", name)
 		}
 	}
 	// Only at the very end of the body does net/http begin to watch whether the
@@ -181,6 +200,29 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 		req.phrases[i].Threshold = threshold
 	}
 	return req, nil
+}
+
+// parseDeadline checks how long a client waits.
+func parseDeadline(ms int64, field string) (time.Duration, error) {
+	const most = 24 * time.Hour
+	if ms < 1 || ms > most.Milliseconds() {
+		return 0, badDeadline(field)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+func badDeadline(field string) error {
+	return invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
+}
+
+// parsePriority checks a client's priority: that of shadows is not for clients.
+func parsePriority(value, field string) (refersam.Priority, error) {
+	switch p := refersam.Priority(value); p {
+	case refersam.PriorityInteractive, refersam.PriorityBatch:
+		return p, nil
+	default:
+		return "", invalid(field, "The priority must be %q or %q.", refersam.PriorityInteractive, refersam.PriorityBatch)
+	}
 }
 
 // formField names the form field that a pointer into a refersam.Request is
@@ -236,7 +278,9 @@ type body struct {
 	Output struct {
 		Formats []string `json:"formats"`
 	} `json:"output"`
-	Variant string `json:"variant"`
+	Variant  string  `json:"variant"`
+	Deadline *int64  `json:"deadline_ms"`
+	Priority *string `json:"priority"`
 }
 
 // parseJSON reads a body. Unknown and repeated members are errors, and so is
@@ -253,6 +297,17 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 		return nil, tooLarge("/image/data", maxImage)
 	}
 	req := &segmentRequest{image: b.Image.Data, variant: b.Variant, field: jsonField}
+	var err error
+	if b.Deadline != nil {
+		if req.deadline, err = parseDeadline(*b.Deadline, "/deadline_ms"); err != nil {
+			return nil, err
+		}
+	}
+	if b.Priority != nil {
+		if req.priority, err = parsePriority(*b.Priority, "/priority"); err != nil {
+			return nil, err
+		}
+	}
 	for i, p := range b.Prompts {
 		phrase := refersam.Phrase{ID: p.ID, Text: p.Text}
 		if p.Threshold != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
@@ -19,6 +20,7 @@ const (
 // segment answers POST /v1/segment with JSON or, to a client that prefers
 // image/png, with the mask of its one phrase.
 func (g *Gateway) segment(c *gin.Context) error {
+	begun := time.Now()
 	form := negotiate(c.Request.Header.Values("Accept"), mediaJSON, mediaPNG)
 	if form == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s or %s.", mediaJSON, mediaPNG)
@@ -44,15 +46,21 @@ func (g *Gateway) segment(c *gin.Context) error {
 		unit = c.ClientIP()
 	}
 
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	deadline := time.Now().Add(g.cfg.RequestTimeout)
+	if own := begun.Add(req.deadline); req.deadline > 0 && own.Before(deadline) {
+		deadline = own
+	}
+	ctx, cancel := context.WithDeadline(c.Request.Context(), deadline)
 	defer cancel()
 	masks := make([]AnswerMasks, len(req.phrases))
 	resp, err := g.segmenter.Segment(ctx, &refersam.Request{
-		ID:      requestID(c),
-		Image:   req.image,
-		Phrases: req.phrases,
-		Variant: req.variant,
-		Unit:    unit,
+		ID:       requestID(c),
+		Image:    req.image,
+		Phrases:  req.phrases,
+		Variant:  req.variant,
+		Unit:     unit,
+		Priority: req.priority,
+		Key:      c.ClientIP(),
 		Encode: func(i int, r *refersam.Result) (err error) {
 			masks[i], err = EncodeMask(r.Mask, req.formats...)
 			return err
@@ -62,6 +70,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 		return translate(err, req.field)
 	}
 	c.Set(keyVariant, resp.Variant)
+	g.metrics.answered(resp)
 	c.Header("Cache-Control", "no-store")
 	c.Header("Vary", "Accept")
 	if form == mediaPNG {
@@ -105,6 +114,7 @@ func writeMask(c *gin.Context, resp *refersam.Response, png []byte) {
 	c.Header("X-Refersam-Variant", resp.Variant)
 	c.Header("X-Refersam-Status", Status(r))
 	c.Header("X-Refersam-Score", strconv.FormatFloat(r.Score, 'f', 4, 64))
+	c.Header("X-Refersam-Origin", string(r.Origin))
 	c.Header("X-Refersam-Area", strconv.Itoa(r.Area))
 	c.Header("X-Refersam-Bbox", fmt.Sprintf("%d,%d,%d,%d", r.Box.X, r.Box.Y, r.Box.W, r.Box.H))
 	if r.Truncated() {

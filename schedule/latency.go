@@ -111,12 +111,17 @@ type pace struct {
 
 func (p *pace) aloneFor(n int) time.Duration { return p.alone.at(n) }
 
-// spacedFor is aloneFor as long as no two batches have overlapped.
+// spacedFor is aloneFor as long as no two batches have overlapped, and no more
+// than that for a size that has not: a busy replica is no slower.
 func (p *pace) spacedFor(n int) time.Duration {
-	if !p.spaced.known() {
-		return p.alone.at(n)
+	switch alone, spaced := p.alone.at(n), p.spaced.at(n); {
+	case !p.spaced.known():
+		return alone
+	case p.spaced.sizes[n] == nil && p.alone.known():
+		return min(alone, spaced)
+	default:
+		return spaced
 	}
-	return p.spaced.at(n)
 }
 
 // finish predicts when n rows sent now are done, behind a batch that is done at

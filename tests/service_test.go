@@ -96,7 +96,7 @@ func launch(dir string, environment []string, command string, args ...string) (*
 	s := &service{url: "http://" + address, logs: &buffer{}, done: make(chan struct{})}
 	s.cmd = exec.Command(executable, append([]string{command, "--listen", address}, args...)...)
 	s.cmd.Dir = repositoryRoot
-	s.cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	s.cmd.Env = append(os.Environ(), "TMPDIR="+dir, "REFERSAM_ADMIN_LISTEN=127.0.0.1:0")
 	s.cmd.Env = append(s.cmd.Env, environment...)
 	s.cmd.Stdout, s.cmd.Stderr = s.logs, s.logs
 	if err := s.cmd.Start(); err != nil {

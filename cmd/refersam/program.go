@@ -33,6 +33,7 @@ type commands struct {
 	Tokenize   tokenizeCommand   `cmd:"" help:"Print the token ids of each line of standard input."`
 	Preprocess preprocessCommand `cmd:"" help:"Write the square of pixels that a model gets of a picture."`
 	Mask       maskCommand       `cmd:"" help:"Turn the model's logits into a mask of the picture's size."`
+	Batching   batchingCommand   `cmd:"" help:"Show or change how a running service forms batches."`
 	Config     configCommand     `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
 	Version    versionCommand    `cmd:"" help:"Print what this program was built from."`
 }

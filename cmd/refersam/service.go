@@ -44,8 +44,17 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	if err != nil {
 		return err
 	}
-	log.Info("listening", "address", ln.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
+	if address := cfg.Gateway.AdminListen; address != "" {
+		adminLn, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			return fmt.Errorf("REFERSAM_ADMIN_LISTEN, the address of metrics and settings: %w; name another, or none", err)
+		}
+		log.Info("listening for administration", "address", adminLn.Addr().String())
+		admin := gateway.NewAdmin(gw, segmenter.Scheduler(), log)
+		g.Go(func() error { return admin.Serve(ctx, adminLn) })
+	}
+	log.Info("listening", "address", ln.Addr().String())
 	g.Go(func() error {
 		return fleet.Run(ctx, func(servers []*triton.Replica) { segmenter.SetReplicas(replicas(servers)) })
 	})

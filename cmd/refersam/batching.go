@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"text/tabwriter"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/schedule"
+)
+
+type batchingCommand struct {
+	Admin      string         `default:"" placeholder:"HOST:PORT" help:"Where the service listens for administration. Default: REFERSAM_ADMIN_LISTEN, else 127.0.0.1:8081."`
+	Mode       *schedule.Mode `placeholder:"adaptive|fixed|off" help:"How rows become batches."`
+	MaxRows    *int           `placeholder:"N" help:"Most rows of a batch; 0 leaves it to the model."`
+	MaxWait    *time.Duration `placeholder:"DURATION" help:"How long rows wait for company."`
+	Percentile *float64       `placeholder:"P" help:"How sure a predicted finish must be, in percent."`
+	Admission  *bool          `negatable:"" help:"Whether what would be late is refused at the door."`
+	Hedge      *bool          `negatable:"" help:"Whether a late batch is sent to a second model server too."`
+}
+
+// Run prints the settings in force, after the change if one is asked for, and
+// what the service knows of its model servers.
+func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
+	change := gateway.BatchingSettings{
+		Mode: c.Mode, MaxRows: c.MaxRows, Percentile: c.Percentile, Admission: c.Admission, Hedge: c.Hedge,
+	}
+	if c.MaxWait != nil {
+		ms := float64(*c.MaxWait) / float64(time.Millisecond)
+		change.MaxWaitMS = &ms
+	}
+	admin := c.Admin
+	if admin == "" {
+		admin = cfg.Gateway.AdminListen
+	}
+	if admin == "" {
+		return errors.New("REFERSAM_ADMIN_LISTEN is empty: name the service's address with --admin")
+	}
+	method := http.MethodGet
+	if change != (gateway.BatchingSettings{}) {
+		method = http.MethodPatch
+	}
+	var now gateway.BatchingSettings
+	if err := call(ctx, method, "http://"+admin+"/v1/admin/batching", &change, &now); err != nil {
+		return err
+	}
+	var replicas struct {
+		Replicas []gateway.AdminReplica `json:"replicas"`
+	}
+	if err := call(ctx, http.MethodGet, "http://"+admin+"/v1/admin/replicas", nil, &replicas); err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(m.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "mode\t%s\nmax rows\t%d\nmax wait\t%g ms\npercentile\t%g\nadmission\t%t\nhedge\t%t\n",
+		*now.Mode, *now.MaxRows, *now.MaxWaitMS, *now.Percentile, *now.Admission, *now.Hedge)
+	for _, r := range replicas.Replicas {
+		state := "not usable"
+		if r.Usable {
+			state = "usable"
+		}
+		fmt.Fprintf(table, "\n%s\t%s, %d of %d batches under way, %d rows answered, %d batches failed\n",
+			r.Name, state, r.InFlight, r.Window, r.Rows, r.Failures)
+		for _, p := range r.Paces {
+			fmt.Fprintf(table, "%s\t%.1f + %.1f ms a row alone, one every %.1f + %.1f ms a row, up to %.2f times as long\n",
+				p.Model, p.Fixed, p.PerRow, p.SpacedFixed, p.SpacedPerRow, p.Late)
+		}
+	}
+	return table.Flush()
+}
+
+// call sends a request to a service's administration; in is its body, if it is
+// not nil, and out what the answer is read into.
+func call(ctx context.Context, method, url string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("is the service running? %w", err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var problem struct {
+			Detail string `json:"detail"`
+		}
+		if json.Unmarshal(answer, &problem) != nil || problem.Detail == "" {
+			return fmt.Errorf("%s %s: %s", method, url, resp.Status)
+		}
+		return errors.New(problem.Detail)
+	}
+	return json.Unmarshal(answer, out)
+}

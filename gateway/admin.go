@@ -1,0 +1,204 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/schedule"
+)
+
+// Batching is what forms batches; a schedule.Scheduler is one.
+type Batching interface {
+	Settings() schedule.Settings
+	Update(schedule.Settings) error
+	Snapshot() schedule.Snapshot
+}
+
+// Admin is an http.Handler for whoever runs the service: metrics, profiles,
+// and settings that can be changed while it serves. It asks nobody who they
+// are, so it is for the loopback interface.
+type Admin struct {
+	batching Batching
+	log      *slog.Logger
+	engine   *gin.Engine
+}
+
+// NewAdmin makes an Admin of a gateway and of what forms its batches.
+func NewAdmin(g *Gateway, batching Batching, log *slog.Logger) *Admin {
+	a := &Admin{batching: batching, log: log, engine: gin.New()}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(g.metrics.collectors()...)
+	registry.MustRegister(&schedulerMetrics{batching})
+
+	e := a.engine
+	e.HandleMethodNotAllowed = true
+	e.RedirectTrailingSlash = false
+	e.Use(identify, recoverPanic, secure, sameHost)
+	e.GET("/metrics", gin.WrapH(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
+	e.GET("/v1/admin/batching", handle(a.get))
+	e.PATCH("/v1/admin/batching", handle(a.patch))
+	e.GET("/v1/admin/replicas", handle(a.replicas))
+	e.GET("/debug/pprof/*profile", profile)
+	e.NoRoute(handle(nothingHere))
+	e.NoMethod(handle(methodNotAllowed))
+	return a
+}
+
+// ServeHTTP implements http.Handler.
+func (a *Admin) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.engine.ServeHTTP(w, r) }
+
+// Serve answers on ln until ctx ends.
+func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
+	server := &http.Server{
+		Handler:           a,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// sameHost refuses what a browser sends for a page of another site, which may
+// have its name lead to this machine.
+func sameHost(c *gin.Context) {
+	host, _, err := net.SplitHostPort(c.Request.Host)
+	if err != nil {
+		host = c.Request.Host
+	}
+	ip := net.ParseIP(host)
+	if host != "localhost" && (ip == nil || !ip.IsLoopback()) || c.GetHeader("Sec-Fetch-Site") == "cross-site" {
+		fail(c, refersam.Errorf(refersam.CodeNotFound, "This address is for requests from this machine."))
+	}
+}
+
+func profile(c *gin.Context) {
+	switch name := c.Param("profile"); name {
+	case "/cmdline":
+		pprof.Cmdline(c.Writer, c.Request)
+	case "/profile":
+		pprof.Profile(c.Writer, c.Request)
+	case "/symbol":
+		pprof.Symbol(c.Writer, c.Request)
+	case "/trace":
+		pprof.Trace(c.Writer, c.Request)
+	default:
+		pprof.Index(c.Writer, c.Request)
+	}
+}
+
+// BatchingSettings is how the settings of batching are written: those that a
+// PATCH leaves out stay as they are.
+type BatchingSettings struct {
+	Mode       *schedule.Mode `json:"mode,omitempty"`
+	MaxRows    *int           `json:"max_rows,omitempty"`
+	MaxWaitMS  *float64       `json:"max_wait_ms,omitempty"`
+	Percentile *float64       `json:"percentile,omitempty"`
+	Admission  *bool          `json:"admission,omitempty"`
+	Hedge      *bool          `json:"hedge,omitempty"`
+}
+
+func newBatchingSettings(s schedule.Settings) *BatchingSettings {
+	wait := float64(s.MaxWait) / float64(time.Millisecond)
+	return &BatchingSettings{&s.Mode, &s.MaxRows, &wait, &s.Percentile, &s.Admission, &s.Hedge}
+}
+
+// apply changes s to what b says.
+func (b *BatchingSettings) apply(s *schedule.Settings) {
+	set(&s.Mode, b.Mode)
+	set(&s.MaxRows, b.MaxRows)
+	set(&s.Percentile, b.Percentile)
+	set(&s.Admission, b.Admission)
+	set(&s.Hedge, b.Hedge)
+	if b.MaxWaitMS != nil {
+		s.MaxWait = time.Duration(*b.MaxWaitMS * float64(time.Millisecond))
+	}
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// get answers GET /v1/admin/batching.
+func (a *Admin) get(c *gin.Context) error {
+	return writeJSON(c, newBatchingSettings(a.batching.Settings()))
+}
+
+// patch answers PATCH /v1/admin/batching with the settings then in force.
+func (a *Admin) patch(c *gin.Context) error {
+	var change BatchingSettings
+	body := http.MaxBytesReader(c.Writer, c.Request.Body, 4<<10)
+	if err := json.UnmarshalRead(body, &change, json.RejectUnknownMembers(true)); err != nil {
+		return bodyError(jsonError(err))
+	}
+	settings := a.batching.Settings()
+	change.apply(&settings)
+	if err := a.batching.Update(settings); err != nil {
+		return &refersam.Error{Code: refersam.CodeInvalidRequest, Message: err.Error()}
+	}
+	return writeJSON(c, newBatchingSettings(settings))
+}
+
+// AdminReplica is the state of a model server.
+type AdminReplica struct {
+	Name     string      `json:"name"`
+	Usable   bool        `json:"usable"`
+	InFlight int         `json:"in_flight_batches"`
+	Window   int         `json:"window_batches"`
+	Rows     uint64      `json:"rows"`
+	Failures uint64      `json:"failed_batches"`
+	Paces    []AdminPace `json:"paces"`
+}
+
+// AdminPace is how fast a model server is believed to run a model: n rows take
+// fixed + n·per_row alone, and behind others a batch is done every
+// spaced_fixed + n·spaced_per_row.
+type AdminPace struct {
+	Model        string  `json:"model"`
+	Fixed        float64 `json:"fixed_ms"`
+	PerRow       float64 `json:"per_row_ms"`
+	SpacedFixed  float64 `json:"spaced_fixed_ms"`
+	SpacedPerRow float64 `json:"spaced_per_row_ms"`
+	Late         float64 `json:"late_ratio"`
+}
+
+// replicas answers GET /v1/admin/replicas.
+func (a *Admin) replicas(c *gin.Context) error {
+	replicas := []AdminReplica{}
+	for _, r := range a.batching.Snapshot().Replicas {
+		one := AdminReplica{r.Name, r.Usable, r.InFlight, r.Window, r.Rows, r.Failures, []AdminPace{}}
+		for _, p := range r.Paces {
+			one.Paces = append(one.Paces, AdminPace{
+				p.Model, milliseconds(p.Fixed), milliseconds(p.PerRow),
+				milliseconds(p.SpacedFixed), milliseconds(p.SpacedPerRow), p.Late,
+			})
+		}
+		replicas = append(replicas, one)
+	}
+	return writeJSON(c, struct {
+		Replicas []AdminReplica `json:"replicas"`
+	}{replicas})
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
+}

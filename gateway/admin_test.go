@@ -1,0 +1,233 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/schedule"
+)
+
+// administration is a service's other side.
+func administration(s *service) func(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+	admin := gateway.NewAdmin(s.Gateway, s.segmenter.Scheduler(), slog.New(slog.DiscardHandler))
+	return func(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+		req := httptest.NewRequest(method, path, strings.NewReader(body))
+		req.Host = "127.0.0.1:8081"
+		for _, c := range change {
+			c(req)
+		}
+		w := httptest.NewRecorder()
+		admin.ServeHTTP(w, req)
+		return w
+	}
+}
+
+func TestAdmin_Batching(t *testing.T) {
+	s := start(t)
+	do := administration(s)
+	w := do("PATCH", "/v1/admin/batching", `{"mode":"fixed","max_wait_ms":2.5,"max_rows":4}`)
+	want := `{"mode":"fixed","max_rows":4,"max_wait_ms":2.5,"percentile":99,"admission":false,"hedge":false}`
+	if w.Code != http.StatusOK || w.Body.String() != want {
+		t.Errorf("status %d, %s, want %s", w.Code, w.Body, want)
+	}
+	if got := do("GET", "/v1/admin/batching", "").Body.String(); got != want {
+		t.Errorf("then %s, want %s", got, want)
+	}
+	if got := s.segmenter.Scheduler().Settings(); got.Mode != schedule.Fixed || got.MaxRows != 4 || got.MaxWait != 2500*time.Microsecond {
+		t.Errorf("settings %+v", got)
+	}
+	for _, bad := range []struct{ body, code string }{
+		{`{"mode":"wild"}`, "invalid_request"},
+		{`{"max_rows":-1}`, "invalid_request"},
+		{`{"max_wait_ms":1e9}`, "invalid_request"},
+		{`{"percentile":100}`, "invalid_request"},
+		{`{"modes":"off"}`, "invalid_request"},
+		{`{"mode":1}`, "invalid_request"},
+		{`{`, "malformed_request"},
+		{strings.Repeat(" ", 5000), "image_too_large"},
+	} {
+		w := do("PATCH", "/v1/admin/batching", bad.body)
+		if w.Code < 400 || w.Code >= 500 || !strings.Contains(w.Body.String(), `"code":"`+bad.code) {
+			t.Errorf("%.20s: status %d, %s", bad.body, w.Code, w.Body)
+		}
+	}
+	if got := do("GET", "/v1/admin/batching", "").Body.String(); got != want {
+		t.Errorf("bad changes left %s, want %s", got, want)
+	}
+}
+
+func TestAdmin_Replicas(t *testing.T) {
+	s := start(t)
+	do := administration(s)
+	if w := s.do(segmentForm(t, "red")); w.Code != http.StatusOK {
+		t.Fatal(w.Body)
+	}
+	var got struct {
+		Replicas []gateway.AdminReplica `json:"replicas"`
+	}
+	w := do("GET", "/v1/admin/replicas", "")
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Replicas) != 1 || !got.Replicas[0].Usable || got.Replicas[0].Rows != 1 || len(got.Replicas[0].Paces) != 2 {
+		t.Errorf("replicas %s", w.Body)
+	}
+}
+
+func TestAdmin_Metrics(t *testing.T) {
+	s := start(t)
+	do := administration(s)
+	for range 2 {
+		s.do(segmentForm(t, "red"))
+	}
+	s.get("/nowhere")
+	s.do(httptest.NewRequest("BREW", "/nowhere", nil))
+	text := do("GET", "/metrics", "").Body.String()
+	for _, line := range []string{
+		`refersam_answers_total{origin="model",variant="` + variantOf(text) + `"} 1`,
+		`refersam_answers_total{origin="cache",variant="` + variantOf(text) + `"} 1`,
+		`refersam_http_requests_total{method="POST",route="/v1/segment",status="200"} 2`,
+		`refersam_http_requests_total{method="any",route="none",status="404"} 2`,
+		`refersam_batches_total 1`,
+		`refersam_replica_usable{replica="colour"} 1`,
+		`refersam_batching_mode{mode="adaptive"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("metrics lack %s", line)
+		}
+	}
+}
+
+func variantOf(text string) string {
+	if strings.Contains(text, `refersam_answers_total{origin="model",variant="bert"}`) {
+		return "bert"
+	}
+	return "clip"
+}
+
+// A page of another site must not reach what listens on this machine.
+func TestAdmin_OtherSites(t *testing.T) {
+	do := administration(start(t))
+	for name, change := range map[string]func(*http.Request){
+		"name":    func(r *http.Request) { r.Host = "evil.example:8081" },
+		"no port": func(r *http.Request) { r.Host = "evil.example" },
+		"fetch":   func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+	} {
+		if w := do("PATCH", "/v1/admin/batching", `{"mode":"off"}`, change); w.Code != http.StatusNotFound {
+			t.Errorf("%s: status %d", name, w.Code)
+		}
+	}
+	if w := do("GET", "/v1/admin/batching", ""); !strings.Contains(w.Body.String(), "adaptive") {
+		t.Errorf("it was changed: %s", w.Body)
+	}
+	for path, want := range map[string]int{"/debug/pprof/": 200, "/debug/pprof/goroutine": 200, "/nowhere": 404} {
+		if w := do("GET", path, ""); w.Code != want {
+			t.Errorf("%s: status %d", path, w.Code)
+		}
+	}
+}
+
+// What would be late is refused at the door, with an honest Retry-After.
+func TestSegment_Refused(t *testing.T) {
+	s := start(t)
+	settings := s.segmenter.Scheduler().Settings()
+	settings.Admission, settings.MaxRows = true, 1
+	if err := s.segmenter.Scheduler().Update(settings); err != nil {
+		t.Fatal(err)
+	}
+	s.model.SetBefore(func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+		return nil
+	})
+	// It is learnt how long a row takes.
+	if w := s.do(segmentForm(t, "red")); w.Code != http.StatusOK {
+		t.Fatal(w.Body)
+	}
+	w := s.do(segmentForm(t, "blue", part{"deadline_ms", "20"}))
+	expectProblem(t, w, http.StatusGatewayTimeout, "deadline_exceeded", "")
+
+	answers := make(chan *httptest.ResponseRecorder, 40)
+	for i := range cap(answers) {
+		go func() { answers <- s.do(segmentForm(t, "red "+strconv.Itoa(i), part{"deadline_ms", "1000"})) }()
+	}
+	refused := 0
+	for range cap(answers) {
+		w := <-answers
+		if w.Code != http.StatusServiceUnavailable {
+			continue
+		}
+		refused++
+		expectProblem(t, w, http.StatusServiceUnavailable, "overloaded", "")
+		if after, err := strconv.Atoi(w.Header().Get("Retry-After")); err != nil || after < 1 || after > 5 {
+			t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+		}
+	}
+	if refused < 10 || refused > 38 {
+		t.Errorf("%d of 40 were refused", refused)
+	}
+}
+
+func TestSegment_DeadlineAndPriority(t *testing.T) {
+	s := start(t)
+	for _, tc := range []struct {
+		part  part
+		field string
+	}{
+		{part{"deadline_ms", "0"}, "deadline_ms"},
+		{part{"deadline_ms", "soon"}, "deadline_ms"},
+		{part{"deadline_ms", "86400001"}, "deadline_ms"},
+		{part{"priority", "shadow"}, "priority"},
+		{part{"priority", ""}, "priority"},
+	} {
+		expectProblem(t, s.do(segmentForm(t, "red", tc.part)), http.StatusUnprocessableEntity, "invalid_request", tc.field)
+	}
+	for _, ok := range []part{{"deadline_ms", "86400000"}, {"priority", "batch"}, {"priority", "interactive"}} {
+		if w := s.do(segmentForm(t, "red", ok)); w.Code != http.StatusOK {
+			t.Errorf("%v: %s", ok, w.Body)
+		}
+	}
+}
+
+// Equal requests at the same time cost one row, and so do equal phrases of one.
+func TestSegment_Origin(t *testing.T) {
+	s := start(t)
+	origins := func(w *httptest.ResponseRecorder) (origins []string) {
+		var a answer
+		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+			t.Fatal(err, w.Body)
+		}
+		for _, r := range a.Results {
+			origins = append(origins, r.Origin)
+		}
+		return origins
+	}
+	if got := origins(s.do(segmentForm(t, "red", part{"phrase", " red "}, part{"phrase", "blue"}))); strings.Join(got, " ") != "model shared model" {
+		t.Errorf("origins %v", got)
+	}
+	if got := origins(s.do(segmentForm(t, "blue", part{"phrase", "green"}))); strings.Join(got, " ") != "cache model" {
+		t.Errorf("then origins %v", got)
+	}
+	if batches := s.model.Batches(); len(batches) != 2 || batches[0] != 2 || batches[1] != 1 {
+		t.Errorf("batches %v, want one of 2 rows and one of 1", batches)
+	}
+}
+
+// segmentForm asks one phrase of the squares, always of the same variant.
+func segmentForm(t *testing.T, phrase string, more ...part) *http.Request {
+	t.Helper()
+	return form(append([]part{{"image", picture}, {"phrase", phrase}, {"variant", "bert"}}, more...)...)
+}
+
+var _ gateway.Batching = (*pipeline.Scheduler)(nil)

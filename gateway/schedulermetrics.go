@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/refersam/refersam/schedule"
+)
+
+// schedulerMetrics is a prometheus.Collector of a scheduler's state.
+type schedulerMetrics struct{ batching Batching }
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("refersam_"+name, help, labels, nil)
+}
+
+var (
+	descQueue     = describe("queue_rows", "Rows that wait, those included whose picture is being decoded.", "model", "class")
+	descBytes     = describe("queue_bytes", "Memory of the pictures of rows that are not answered.")
+	descAdmitted  = describe("rows_admitted_total", "Rows that were given a place.")
+	descRefused   = describe("requests_refused_total", "Requests that were given no place, by code.", "code")
+	descFailed    = describe("rows_failed_total", "Rows that were given a place and no answer, by code.", "code")
+	descDropped   = describe("rows_dropped_total", "Rows whose client left.")
+	descRetried   = describe("rows_retried_total", "Rows tried a second time.")
+	descBatches   = describe("batches_total", "Batches sent to model servers.")
+	descBatchRows = describe("batch_rows_total", "Rows of the batches sent to model servers.")
+	descHedged    = describe("batches_hedged_total", "Batches sent to a second model server because they were late.")
+	descEjections = describe("replica_ejections_total", "How often a model server was no longer used because it failed.")
+	descUsable    = describe("replica_usable", "1 if the model server is used.", "replica")
+	descInFlight  = describe("replica_in_flight_batches", "Batches that a model server has.", "replica")
+	descWindow    = describe("replica_window_batches", "Batches that a model server may have at once.", "replica")
+	descRows      = describe("replica_rows_total", "Rows that a model server has answered.", "replica")
+	descFailures  = describe("replica_failed_batches_total", "Batches that a model server has failed.", "replica")
+	descFixed     = describe("pace_fixed_seconds", "What a batch alone takes beside its rows, as believed.", "replica", "model")
+	descPerRow    = describe("pace_row_seconds", "What a row of a batch alone takes, as believed.", "replica", "model")
+	descSpaced    = describe("pace_spaced_fixed_seconds", "What lies between two batches of a busy model server beside their rows, as believed.", "replica", "model")
+	descSpacedRow = describe("pace_spaced_row_seconds", "What a row adds between two batches of a busy model server, as believed.", "replica", "model")
+	descLate      = describe("pace_late_ratio", "How much longer than predicted batches take at most, at the percentile set.", "replica", "model")
+	descMode      = describe("batching_mode", "1 for the mode in force.", "mode")
+	descMaxRows   = describe("batching_max_rows", "Most rows of a batch; 0 leaves it to the model.")
+	descMaxWait   = describe("batching_max_wait_seconds", "How long rows wait for company.")
+	descAdmission = describe("batching_admission", "1 if what would be late is refused.")
+)
+
+// Describe implements prometheus.Collector.
+func (s *schedulerMetrics) Describe(out chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(s, out)
+}
+
+// Collect implements prometheus.Collector.
+func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	counter := func(d *prometheus.Desc, value uint64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
+	}
+	snap := s.batching.Snapshot()
+	for _, q := range snap.Queues {
+		for class, rows := range q.Waiting {
+			gauge(descQueue, float64(rows), q.Model, schedule.Class(class).String())
+		}
+	}
+	for code, n := range snap.Refused {
+		counter(descRefused, n, string(code))
+	}
+	for code, n := range snap.Failed {
+		counter(descFailed, n, string(code))
+	}
+	gauge(descBytes, float64(snap.QueueBytes))
+	counter(descAdmitted, snap.Admitted)
+	counter(descDropped, snap.Dropped)
+	counter(descRetried, snap.Retried)
+	counter(descBatches, snap.Batches)
+	counter(descBatchRows, snap.BatchRows)
+	counter(descHedged, snap.Hedged)
+	counter(descEjections, snap.Ejections)
+	for _, r := range snap.Replicas {
+		gauge(descUsable, indicator(r.Usable), r.Name)
+		gauge(descInFlight, float64(r.InFlight), r.Name)
+		gauge(descWindow, float64(r.Window), r.Name)
+		counter(descRows, r.Rows, r.Name)
+		counter(descFailures, r.Failures, r.Name)
+		for _, p := range r.Paces {
+			gauge(descFixed, p.Fixed.Seconds(), r.Name, p.Model)
+			gauge(descPerRow, p.PerRow.Seconds(), r.Name, p.Model)
+			gauge(descSpaced, p.SpacedFixed.Seconds(), r.Name, p.Model)
+			gauge(descSpacedRow, p.SpacedPerRow.Seconds(), r.Name, p.Model)
+			gauge(descLate, p.Late, r.Name, p.Model)
+		}
+	}
+	for _, mode := range []schedule.Mode{schedule.Adaptive, schedule.Fixed, schedule.Off} {
+		gauge(descMode, indicator(mode == snap.Settings.Mode), string(mode))
+	}
+	gauge(descMaxRows, float64(snap.Settings.MaxRows))
+	gauge(descMaxWait, snap.Settings.MaxWait.Seconds())
+	gauge(descAdmission, indicator(snap.Settings.Admission))
+}
+
+func indicator(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
