@@ -151,6 +151,28 @@ func TestSharedMemory(t *testing.T) {
 		})
 	}
 	wait.Wait()
+
+	// All of the region is free again, in one piece.
+	const most = 1 << 20 / pictureBytes
+	for range 2 {
+		var held []*triton.Pixels
+		for i := range most + 1 {
+			p := fleet.NewPixels(pictureBytes)
+			if p.Shared() != (i < most) {
+				t.Fatalf("picture %d of the %d for which there is room is in shared memory: %v", i+1, most, p.Shared())
+			}
+			held = append(held, p)
+		}
+		for _, p := range held {
+			p.Release()
+		}
+	}
+	whole := fleet.NewPixels(1 << 20)
+	if !whole.Shared() {
+		t.Error("the region is in pieces")
+	}
+	whole.Release()
+
 	name := region(t, local.Address())
 	if !exists(name) {
 		t.Errorf("the server knows the region %q, which is not there", name)
