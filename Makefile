@@ -13,6 +13,7 @@ SEED ?= 1
 COUNT ?= 1000000
 VARIANT ?= bert
 PIXELS ?= 200000000
+FUZZTIME ?= 1m
 GOLANGCI_LINT_VERSION := v2.15.0
 
 # JPEG is decoded by libjpeg-turbo where a C compiler finds its header, else by image/jpeg.
@@ -92,6 +93,15 @@ tokenize-proof: .venv/.dev build ## Compare token ids with Hugging Face's on a m
 mask-proof: .venv/.dev build ## Compare masks with torch and pycocotools on 200 million pixels (PIXELS=…)
 	$(PY) postprocess/testdata/proof.py --binary bin/refersam --pixels $(PIXELS) --variant $(VARIANT)
 
+.PHONY: fuzz
+fuzz: ## Fuzz every parser in turn, FUZZTIME=1m each
+	@for package in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(f \*testing.F).*/\1/p' $$package/*_test.go); do \
+	    echo "$$package $$target"; \
+	    go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) ./$$package; \
+	  done; \
+	done
+
 .PHONY: lint
 lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style: golangci-lint and ruff
 	bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) run ./...
@@ -100,9 +110,7 @@ lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style
 
 .PHONY: bench
 bench: .venv/.dev ## Time pictures, phrases and masks against other ways to do the same (minutes)
-	$(PY) benchmarks/pictures.py
-	$(PY) benchmarks/phrases.py
-	$(PY) benchmarks/masks.py
+	$(PY) benchmarks
 
 ##@ Change
 

@@ -429,39 +429,6 @@ func TestResize_Panics(t *testing.T) {
 	preprocess.Resize(noise(2, 2, 0), 0, 3)
 }
 
-// FuzzDecode holds that whatever comes in gives a picture within the limits or
-// an error that a client can act on.
-func FuzzDecode(f *testing.F) {
-	for _, data := range encoded(f) {
-		f.Add(data)
-	}
-	cfg := preprocess.DefaultConfig()
-	cfg.MaxBytes, cfg.MaxPixels, cfg.MaxSide = 1<<16, 1<<16, 1<<10
-	d := newDecoder(f, cfg)
-	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := decode(context.Background(), d, data)
-		if err != nil {
-			var e *refersam.Error
-			if !errors.As(err, &e) || e.Field != "image" || e.Message == "" {
-				t.Fatalf("error %v", err)
-			}
-			if e.Err != nil && strings.HasPrefix(e.Err.Error(), "panic:") {
-				t.Fatalf("codec panics: %v", e.Err)
-			}
-			switch e.Code {
-			case refersam.CodeInvalidImage, refersam.CodeUnsupportedMedia, refersam.CodeImageTooLarge:
-			default:
-				t.Fatalf("code %s", e.Code)
-			}
-			return
-		}
-		if p.Width < 1 || p.Height < 1 || len(p.Pix) != 3*p.Width*p.Height ||
-			p.Width > cfg.MaxSide || p.Height > cfg.MaxSide || p.Width*p.Height > cfg.MaxPixels {
-			t.Fatalf("picture of %d×%d with %d bytes", p.Width, p.Height, len(p.Pix))
-		}
-	})
-}
-
 // MB/s are those of the RGB pixels read. Floor: reading them once runs at some
 // 15 GB/s.
 func BenchmarkResize(b *testing.B) {
