@@ -19,7 +19,9 @@ GOLANGCI_LINT_VERSION := v2.15.0
 # JPEG is decoded by libjpeg-turbo where a C compiler finds its header, else by image/jpeg.
 JPEG_HEADER := $(if $(filter 0,$(CGO_ENABLED)),,$(shell printf '\043include <stdio.h>\n\043include <jpeglib.h>\n' | $(CC) -E - >/dev/null 2>&1 && echo yes))
 # Without the tag nomsgpack gin pulls in a MessagePack codec that nothing here uses and that takes minutes to compile.
-GO_TAGS := nomsgpack$(if $(JPEG_HEADER),$(comma)libjpeg)
+# HEIC=1 adds libheif as WebAssembly; nodynamic keeps its package from loading a library that is installed here.
+HEIC_TAGS := heic,nodynamic
+GO_TAGS := nomsgpack$(if $(JPEG_HEADER),$(comma)libjpeg)$(if $(filter 1,$(HEIC)),$(comma)$(HEIC_TAGS))
 export GOFLAGS := $(strip $(filter-out -tags=%,$(GOFLAGS)) -tags=$(GO_TAGS))
 # Tests and binary share one build cache.
 export CGO_ENABLED := $(if $(JPEG_HEADER),1,0)
@@ -46,7 +48,7 @@ run: check-go .venv/.serve build ## Start Triton and the gateway on http://127.0
 	exec bin/refersam up --listen $(LISTEN)
 
 .PHONY: build
-build: check-go ## Build bin/refersam
+build: check-go ## Build bin/refersam (HEIC=1 reads HEIC pictures too)
 	@echo 'refersam: JPEG by $(if $(JPEG_HEADER),libjpeg-turbo,image/jpeg; with gcc and libjpeg62-turbo-dev installed it would be libjpeg-turbo$(comma) which gives the exact pixels and is 4 times as fast)'
 	go build -trimpath -buildvcs=$(BUILD_VCS) -ldflags '-s -w' -o bin/refersam ./cmd/refersam
 
@@ -63,6 +65,7 @@ test: check-go test-go test-python compile-check e2e ## Run every test (installs
 test-go: .venv/.dev ## Run the Go tests of the packages
 	go test $(UNIT_PACKAGES)
 	$(if $(JPEG_HEADER),CGO_ENABLED=0 GOFLAGS=-tags=nomsgpack go test ./preprocess)
+	GOFLAGS=-tags=$(GO_TAGS),$(HEIC_TAGS) go test -run HEIC ./preprocess
 	$(if $(JPEG_HEADER),$(SANITIZERS) go test -asan ./preprocess)
 
 # The C code meets broken pictures once under the address and undefined-behaviour sanitizers.
@@ -98,7 +101,7 @@ fuzz: ## Fuzz every parser in turn, FUZZTIME=1m each
 	@for package in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
 	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(f \*testing.F).*/\1/p' $$package/*_test.go); do \
 	    echo "$$package $$target"; \
-	    go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) ./$$package; \
+	    go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=1s ./$$package; \
 	  done; \
 	done
 

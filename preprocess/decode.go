@@ -83,6 +83,7 @@ var formats = []struct {
 	{"TIFF", func(b []byte) bool {
 		return bytes.HasPrefix(b, []byte(tiffLittleEndian)) || bytes.HasPrefix(b, []byte(tiffBigEndian))
 	}, openTIFF},
+	{"HEIC", isHEIC, openHEIC},
 }
 
 var (
@@ -269,6 +270,10 @@ func late(cause error) *refersam.Error {
 
 // broken tells a valid picture that no codec here can read from an invalid one.
 func broken(name string, cause error) *refersam.Error {
+	var known *refersam.Error
+	if errors.As(cause, &known) {
+		return known
+	}
 	var (
 		jpegUnsupported jpeg.UnsupportedError
 		pngUnsupported  png.UnsupportedError
