@@ -89,6 +89,9 @@ func FuzzOpenGIF(f *testing.F)  { fuzzHeader(f, ".gif", "GIF89a") }
 func FuzzOpenBMP(f *testing.F)  { fuzzHeader(f, ".bmp", "BM") }
 func FuzzOpenTIFF(f *testing.F) { fuzzHeader(f, ".tiff", "II*\x00") }
 
+// FuzzOpenAny chooses the format, too.
+func FuzzOpenAny(f *testing.F) { fuzzHeader(f, "", "") }
+
 // FuzzEXIF holds that no EXIF block costs the picture that it comes with: it is
 // turned or it is not.
 func FuzzEXIF(f *testing.F) {

@@ -14,7 +14,9 @@ func isHEIC(b []byte) bool {
 	if len(b) < 16 || string(b[4:8]) != "ftyp" {
 		return false
 	}
-	brands := b[8:min(uint64(len(b)), uint64(binary.BigEndian.Uint32(b)), 256)]
+	const header, most = 8, 256
+	size := min(uint64(binary.BigEndian.Uint32(b)), uint64(len(b)), most)
+	brands := b[header:max(size, header)]
 	for ; len(brands) >= 4; brands = brands[4:] {
 		if slices.Contains(heicBrands, string(brands[:4])) {
 			return true

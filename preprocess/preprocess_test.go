@@ -104,6 +104,7 @@ func TestDecode_Err(t *testing.T) {
 		{"SVG", []byte("<svg xmlns='http://www.w3.org/2000/svg'/>"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
 		{"ICO", []byte("\x00\x00\x01\x00\x01\x00"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
 		{"WAV", []byte("RIFF\x24\x00\x00\x00WAVEfmt "), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
+		{"HEIC whose first box is shorter than its header", []byte("\x00\x00\x00\x01ftypheicmif1heic"), refersam.CodeUnsupportedMedia, "JPEG, PNG, WebP, GIF, BMP or TIFF"},
 		{"20 MiB and a byte", make([]byte, 20<<20+1), refersam.CodeImageTooLarge, "20971521 bytes; at most 20971520"},
 
 		{"JPEG magic alone", jpg[:3], refersam.CodeInvalidImage, "JPEG"},
