@@ -297,20 +297,9 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 	r.inFlight = slices.Delete(r.inFlight, i, i+1)
 	b.stopTimers()
 	now := time.Now()
-	switch {
-	case err == nil:
-		s.learn(b, now)
-		b.queue.predicted(b.rows, now)
-		for i, row := range b.rows {
-			row.batches--
-			if row.state != rowSettled {
-				s.answer(row, answers[i], nil)
-				s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
-			}
-		}
-		r.done += uint64(len(b.rows))
-		s.cancelIdle()
-	default:
+	if err == nil {
+		s.succeeded(b, answers, now)
+	} else {
 		cancelled = cancelled || refersam.ErrorCode(err) == refersam.CodeDeadlineExceeded
 		if !cancelled {
 			s.log.Warn("batch failed", "replica", r.Name(), "model", b.queue.model, "rows", len(b.rows), "cause", err)
@@ -322,6 +311,21 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 	r.replan(now)
 	s.failLonely()
 	s.dispatch()
+}
+
+// succeeded answers the rows of a batch.
+func (s *Scheduler[R, A]) succeeded(b *batch[R, A], answers []A, now time.Time) {
+	s.learn(b, now)
+	b.queue.predicted(b.rows, now)
+	for i, row := range b.rows {
+		row.batches--
+		if row.state != rowSettled {
+			s.answer(row, answers[i], nil)
+			s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
+		}
+	}
+	b.replica.done += uint64(len(b.rows))
+	s.cancelIdle()
 }
 
 // unload says that a batch no longer uses its rows.

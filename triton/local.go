@@ -234,8 +234,7 @@ func (l *Local) kill() error {
 // start starts the process and the goroutines that look after it.
 //
 // The processes that run the Python models are children of the server and
-// share its process group and its end of the log's pipe. They notice within
-// seconds when it dies, and then remove their shared memory.
+// share its process group and its end of the log's pipe.
 func (l *Local) start() error {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -258,10 +257,18 @@ func (l *Local) start() error {
 		defer runtime.UnlockOSThread()
 		err := l.cmd.Start()
 		write.Close()
+		var release func()
+		if err == nil {
+			if release, err = l.guard(); err != nil {
+				_ = syscall.Kill(-l.cmd.Process.Pid, syscall.SIGKILL)
+				_ = l.cmd.Wait()
+			}
+		}
 		started <- err
 		if err != nil {
 			return
 		}
+		defer release()
 		logged := make(chan struct{})
 		go func() {
 			defer close(logged)
@@ -281,6 +288,30 @@ func (l *Local) start() error {
 		return fmt.Errorf("starting tritonserver: %w", err)
 	}
 	return nil
+}
+
+// guard starts a process that ends the server's group and removes its shared
+// memory when this process dies, be it by SIGKILL, and returns what ends the
+// guard. The kernel sees to the server itself, but one of its Python processes
+// that holds an answer just then would wait for ever for the server to take it.
+func (l *Local) guard() (release func(), err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer read.Close()
+	guard := exec.Command("/bin/sh", "-c", `cat; kill -s KILL -- "-$1"; rm -f -- "$2"*`, "sh",
+		strconv.Itoa(l.cmd.Process.Pid), filepath.Join(sharedMemory, l.prefix))
+	guard.Stdin = read // ends with this process, which has the only other end
+	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := guard.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("guard of tritonserver: %w", err), write.Close())
+	}
+	return func() {
+		_ = syscall.Kill(-guard.Process.Pid, syscall.SIGKILL)
+		_ = guard.Wait()
+		write.Close()
+	}, nil
 }
 
 // ending says why the server ended, given how its process exited.

@@ -25,8 +25,8 @@ func TestLocalLeavesNothing(t *testing.T) {
 	}
 	server := serverOf(t, os.Getpid())
 	// The server, a process and a region for each of the two stages.
-	if traces := server.traces(t); len(traces) != 5 {
-		t.Errorf("a running server shows %d traces, want 5: %q", len(traces), traces)
+	if traces := server.traces(t); len(traces) != 6 {
+		t.Errorf("a running server shows %d traces, want 6: %q", len(traces), traces)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -84,8 +84,8 @@ func TestParentKilled(t *testing.T) {
 		t.Fatal(line)
 	}
 	server := serverOf(t, parent.Process.Pid)
-	if traces := server.traces(t); len(traces) != 5 {
-		t.Errorf("a running server shows %d traces, want 5: %q", len(traces), traces)
+	if traces := server.traces(t); len(traces) != 6 {
+		t.Errorf("a running server shows %d traces, want 6: %q", len(traces), traces)
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
