@@ -28,7 +28,7 @@ export CGO_ENABLED := $(if $(JPEG_HEADER),1,0)
 
 PY := .venv/bin/python
 # What ruff looks at: the package, and the scripts that make test data of the Go packages.
-RUFF := --config export/pyproject.toml export triton tokenize preprocess postprocess benchmarks
+RUFF := --config export/pyproject.toml export triton tokenize preprocess postprocess benchmarks tests
 GO_VERSION = $(shell sed -n 's/^go //p' go.mod)
 # The commit is stamped into the binary wherever there is a checkout to ask.
 BUILD_VCS := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo true || echo false)

@@ -50,6 +50,14 @@ type part struct{ name, value string }
 // form makes a multipart body and its content type.
 func form(t *testing.T, parts ...part) (contentType string, body []byte) {
 	t.Helper()
+	contentType, body, err := encodeForm(parts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return contentType, body
+}
+
+func encodeForm(parts ...part) (contentType string, body []byte, err error) {
 	var buf bytes.Buffer
 	w := multipart.NewWriter(&buf)
 	for _, p := range parts {
@@ -59,16 +67,14 @@ func form(t *testing.T, parts ...part) (contentType string, body []byte) {
 		}
 		field, err := create(p.name)
 		if err != nil {
-			t.Fatal(err)
+			return "", nil, err
 		}
 		if _, err := io.WriteString(field, p.value); err != nil {
-			t.Fatal(err)
+			return "", nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return w.FormDataContentType(), buf.Bytes()
+	err = w.Close()
+	return w.FormDataContentType(), buf.Bytes(), err
 }
 
 // reply is an HTTP response that has been read.

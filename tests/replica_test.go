@@ -1,0 +1,121 @@
+package tests_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/tests/ensembles"
+	"github.com/refersam/refersam/triton"
+)
+
+// tritonServer is a tritonserver with a test ensemble, at an address that it
+// keeps when it is started again.
+type tritonServer struct {
+	address string
+	config  triton.LocalConfig
+	local   *triton.Local
+	server  process
+}
+
+// startNull starts a tritonserver with the null ensemble.
+func startNull(t *testing.T) *tritonServer {
+	t.Helper()
+	return startTriton(t, ensembles.WriteNull)
+}
+
+// startCalibrated starts a tritonserver with the calibrated ensemble.
+func startCalibrated(t *testing.T, cost ensembles.Cost) *tritonServer {
+	t.Helper()
+	return startTriton(t, func(dir string) error { return ensembles.WriteCalibrated(dir, cost) })
+}
+
+func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
+	t.Helper()
+	repository := t.TempDir()
+	if err := write(repository); err != nil {
+		t.Fatal(err)
+	}
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &tritonServer{address: address, config: triton.DefaultLocalConfig()}
+	_, port, _ := net.SplitHostPort(address)
+	s.config.Port, _ = strconv.Atoi(port)
+	s.config.Repository = repository
+	s.config.Python = filepath.Join(repositoryRoot, ".venv", "bin", "python")
+	s.config.WorkDir = filepath.Join(shared.dir, "triton")
+	s.config.Threads = 1
+	s.start(t)
+	t.Cleanup(func() { s.kill(t) })
+	return s
+}
+
+// start starts the server, again after kill.
+func (s *tritonServer) start(t *testing.T) {
+	t.Helper()
+	var err error
+	if s.local, err = triton.StartLocal(context.Background(), s.config); err != nil {
+		t.Fatal(err)
+	}
+	family := descendants(t, os.Getpid())
+	i := slices.IndexFunc(family, func(p process) bool { return p.command() == "tritonserver" && p.listensOn(s.config.Port) })
+	if i < 0 {
+		t.Fatal("no tritonserver among the descendants of the test")
+	}
+	s.server = family[i]
+}
+
+// listensOn reports whether the process was told to serve gRPC on the port.
+func (p process) listensOn(port int) bool {
+	line, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/cmdline")
+	return err == nil && strings.Contains(string(line), "--grpc-port="+strconv.Itoa(port)+"\x00")
+}
+
+// kill ends the server as kill -9 does and returns when nothing is left of it.
+func (s *tritonServer) kill(t *testing.T) {
+	t.Helper()
+	s.signal(t, syscall.SIGKILL)
+	select {
+	case <-s.local.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("tritonserver is still there 10 s after SIGKILL")
+	}
+}
+
+func (s *tritonServer) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if !s.server.alive() {
+		return
+	}
+	if err := syscall.Kill(s.server.pid, sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serveBefore starts a gateway before the servers and waits until it is ready.
+func serveBefore(t *testing.T, environment []string, servers ...*tritonServer) *service {
+	t.Helper()
+	var addresses []string
+	for _, s := range servers {
+		addresses = append(addresses, s.address)
+	}
+	environment = append(environment, "REFERSAM_TRITON="+strings.Join(addresses, ","), "REFERSAM_LOG_LEVEL=WARN")
+	s, err := launch(t.TempDir(), environment, "serve")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cleanUp(t, s)
+	if err := s.waitReady(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
