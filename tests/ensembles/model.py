@@ -6,8 +6,9 @@ A row's answer tells which picture and which phrase it is made from: mask_logits
     image_mark = R + 256 G + 65536 B of the first pixel
     text_mark  = sum over the real tokens of (place + 1) * id, modulo 2^24
 
-`function` says which part of that a model does. A batch of n rows takes `fixed_us` + n * `row_us` microseconds,
-asleep, and meanwhile holds the file `device` of the repository, as the kernels of all stages share one GPU.
+`function` says which part of that a model does. A batch of n rows takes `fixed_us` + n * `row_us`
+microseconds, asleep, and meanwhile holds the file `device` of the repository, as the kernels of all stages
+share one GPU.
 """
 
 from __future__ import annotations  # pb_utils gets its types after this module has been read

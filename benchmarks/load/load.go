@@ -1,0 +1,302 @@
+// Package load puts an HTTP service under a load that does not wait for it.
+//
+// Requests leave at the moments of a Poisson process, whatever became of those
+// before, and their latency counts from those moments: a service that falls
+// behind cannot slow the load down, and what waits to be sent is not left out.
+package load
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Shape is how many requests a second arrive, over time.
+type Shape struct {
+	Name string
+	// Rate is the rate at a time since the start; it is never above Peak.
+	Rate func(at time.Duration) float64
+	Peak float64
+}
+
+// Steady is one rate all the time.
+func Steady(rate float64) Shape {
+	return Shape{"steady", func(time.Duration) float64 { return rate }, rate}
+}
+
+// Bursts is a low rate with a fifth of every period at a high one.
+func Bursts(low, high float64, period time.Duration) Shape {
+	return Shape{"bursts", func(at time.Duration) float64 {
+		if at%period < period/5 {
+			return high
+		}
+		return low
+	}, max(low, high)}
+}
+
+// Ramp goes from one rate to another in the time given.
+func Ramp(from, to float64, over time.Duration) Shape {
+	return Shape{"ramp", func(at time.Duration) float64 {
+		return from + (to-from)*min(1, at.Seconds()/over.Seconds())
+	}, max(from, to)}
+}
+
+// Arrivals are the moments of a Poisson process of the shape's rate, in order.
+func Arrivals(random *rand.Rand, s Shape, duration time.Duration) []time.Duration {
+	var arrivals []time.Duration
+	if s.Peak <= 0 {
+		return nil
+	}
+	for at := 0.0; ; {
+		at += random.ExpFloat64() / s.Peak
+		moment := time.Duration(at * float64(time.Second))
+		if moment >= duration {
+			return arrivals
+		}
+		// Of a process of the peak rate each arrival stays with the
+		// probability that the rate has of the peak.
+		if random.Float64()*s.Peak < s.Rate(moment) {
+			arrivals = append(arrivals, moment)
+		}
+	}
+}
+
+// Request is one request for masks.
+type Request struct {
+	Picture []byte
+	Phrases []string
+	// Deadline is told to the service, and what comes later is no good answer.
+	// 0 means none.
+	Deadline time.Duration
+}
+
+// Outcome is what became of a request.
+type Outcome struct {
+	// At is when it was due, since the start.
+	At time.Duration
+	// Latency is from when it was due until its answer was read.
+	Latency time.Duration
+	// Status is the answer's, 0 if there was none.
+	Status int
+	// Rows is how many phrases it asked for.
+	Rows int
+	// Late tells that Latency is more than the deadline.
+	Late bool
+	Err  error
+}
+
+// OK reports whether the request was answered in time.
+func (o *Outcome) OK() bool { return o.Status == http.StatusOK && o.Err == nil && !o.Late }
+
+// Refused reports whether the service chose not to answer.
+func (o *Outcome) Refused() bool {
+	return o.Status == http.StatusServiceUnavailable || o.Status == http.StatusGatewayTimeout || o.Status == http.StatusTooManyRequests
+}
+
+// Target is a service under load.
+type Target struct {
+	url    string
+	client *http.Client
+}
+
+// patience is how long a request without a deadline is waited for.
+const patience = time.Minute
+
+// NewTarget returns the service at a base URL as http://127.0.0.1:8080.
+func NewTarget(url string) *Target {
+	dialer := &net.Dialer{Timeout: 10 * time.Second}
+	return &Target{url + "/v1/segment", &http.Client{
+		Timeout: patience,
+		Transport: &http.Transport{
+			DialContext:         dialer.DialContext,
+			MaxIdleConnsPerHost: 4096,
+			DisableCompression:  true,
+			WriteBufferSize:     64 << 10,
+		},
+	}}
+}
+
+// Close ends the idle connections.
+func (t *Target) Close() { t.client.CloseIdleConnections() }
+
+// Do sends one request and reads its answer. due is when it should have left,
+// begin when the load began.
+func (t *Target) Do(ctx context.Context, r Request, begin, due time.Time) Outcome {
+	status, err := t.send(ctx, r)
+	latency := time.Since(due)
+	return Outcome{
+		At: due.Sub(begin), Latency: latency, Status: status, Rows: len(r.Phrases), Err: err,
+		Late: r.Deadline > 0 && latency > r.Deadline,
+	}
+}
+
+func (t *Target) send(ctx context.Context, r Request) (status int, err error) {
+	body, size := formBody(r)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, body)
+	if err != nil {
+		return 0, err
+	}
+	req.ContentLength = size
+	req.Header.Set("Content-Type", "multipart/form-data; boundary="+boundary)
+	resp, err := t.client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+// Open sends the requests that next makes at the arrivals of a shape and
+// returns what became of them, in the order they were due. It ends when all
+// have.
+func (t *Target) Open(ctx context.Context, random *rand.Rand, s Shape, duration time.Duration, next func() Request) []Outcome {
+	arrivals := Arrivals(random, s, duration)
+	outcomes := make([]Outcome, len(arrivals))
+	var wait sync.WaitGroup
+	begin := time.Now()
+	for i, at := range arrivals {
+		request := next()
+		due := begin.Add(at)
+		time.Sleep(time.Until(due))
+		wait.Go(func() { outcomes[i] = t.Do(ctx, request, begin, due) })
+	}
+	wait.Wait()
+	return outcomes
+}
+
+// Closed keeps as many requests under way as there are clients, and so finds
+// the most that the service does. next is called by one client at a time.
+func (t *Target) Closed(ctx context.Context, clients int, duration time.Duration, next func() Request) []Outcome {
+	var (
+		mu       sync.Mutex
+		outcomes []Outcome
+		wait     sync.WaitGroup
+	)
+	begin := time.Now()
+	for range clients {
+		wait.Go(func() {
+			for time.Since(begin) < duration && ctx.Err() == nil {
+				mu.Lock()
+				request := next()
+				mu.Unlock()
+				outcome := t.Do(ctx, request, begin, time.Now())
+				mu.Lock()
+				outcomes = append(outcomes, outcome)
+				mu.Unlock()
+			}
+		})
+	}
+	wait.Wait()
+	return outcomes
+}
+
+// Summary is what became of many requests. Times are in milliseconds.
+type Summary struct {
+	Requests int     `json:"requests"`
+	OK       int     `json:"ok"`
+	Late     int     `json:"late"`
+	Refused  int     `json:"refused"`
+	Failed   int     `json:"failed"`
+	Offered  float64 `json:"offered_rows_per_second"`
+	// Goodput counts rows answered in time.
+	Goodput float64 `json:"goodput_rows_per_second"`
+	// Accepted is the latency of what was answered, late or not.
+	Accepted Latency `json:"accepted_ms"`
+	Refusal  Latency `json:"refusal_ms"`
+	// Failures tells the kinds of what neither was answered nor refused.
+	Failures map[string]int `json:"failures,omitempty"`
+}
+
+// Latency holds percentiles, in milliseconds.
+type Latency struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// Summarize sums up what became of the requests that were due from one time
+// to another after the start.
+func Summarize(outcomes []Outcome, from, to time.Duration) Summary {
+	s := Summary{Failures: map[string]int{}}
+	var accepted, refused []time.Duration
+	var rows, good int
+	for i := range outcomes {
+		o := &outcomes[i]
+		if o.At < from || o.At >= to {
+			continue
+		}
+		s.Requests++
+		rows += o.Rows
+		switch {
+		case o.OK():
+			s.OK++
+			good += o.Rows
+			accepted = append(accepted, o.Latency)
+		case o.Status == http.StatusOK && o.Err == nil:
+			s.Late++
+			accepted = append(accepted, o.Latency)
+		case o.Refused():
+			s.Refused++
+			refused = append(refused, o.Latency)
+		default:
+			s.Failed++
+			s.Failures[failure(o)]++
+		}
+	}
+	seconds := (to - from).Seconds()
+	s.Offered, s.Goodput = float64(rows)/seconds, float64(good)/seconds
+	s.Accepted, s.Refusal = percentiles(accepted), percentiles(refused)
+	return s
+}
+
+func failure(o *Outcome) string {
+	if o.Err != nil {
+		return o.Err.Error()
+	}
+	return "status " + strconv.Itoa(o.Status)
+}
+
+// Throughput is how many rows a second were answered from one time to another
+// after the start, counted when the answer came.
+func Throughput(outcomes []Outcome, from, to time.Duration) float64 {
+	rows := 0
+	for _, o := range outcomes {
+		if done := o.At + o.Latency; o.Status == http.StatusOK && done >= from && done < to {
+			rows += o.Rows
+		}
+	}
+	return float64(rows) / (to - from).Seconds()
+}
+
+func percentiles(latencies []time.Duration) Latency {
+	return Latency{
+		Percentile(latencies, 50), Percentile(latencies, 90), Percentile(latencies, 99), Percentile(latencies, 100),
+	}
+}
+
+// Percentile returns the latency that p percent do not exceed, in
+// milliseconds; 0 if there is none. It sorts the latencies.
+func Percentile(latencies []time.Duration, p float64) float64 {
+	if len(latencies) == 0 {
+		return 0
+	}
+	slices.Sort(latencies)
+	rank := int(math.Ceil(p/100*float64(len(latencies)))) - 1
+	return float64(latencies[max(0, rank)].Microseconds()) / 1000
+}
+
+// String is the summary in a line.
+func (s Summary) String() string {
+	return fmt.Sprintf("%d requests, %.1f rows/s offered, %.1f good; ok %d (p50 %.1f p99 %.1f ms), late %d, refused %d (p50 %.1f p99 %.1f ms), failed %d %v",
+		s.Requests, s.Offered, s.Goodput, s.OK, s.Accepted.P50, s.Accepted.P99, s.Late, s.Refused, s.Refusal.P50, s.Refusal.P99, s.Failed, s.Failures)
+}
