@@ -3,6 +3,7 @@ package load
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ type Usage struct {
 
 // UsageOf reads what a process and its descendants have used so far.
 func UsageOf(pid int) (Usage, error) {
-	pids, err := family(pid)
+	pids, err := Family(pid)
 	if err != nil {
 		return Usage{}, err
 	}
@@ -38,8 +39,8 @@ func UsageOf(pid int) (Usage, error) {
 	return sum, nil
 }
 
-// family is a process and its descendants.
-func family(pid int) ([]int, error) {
+// Family is a process and its descendants.
+func Family(pid int) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -60,6 +61,19 @@ func family(pid int) ([]int, error) {
 		all = append(all, children[all[i]]...)
 	}
 	return all, nil
+}
+
+// Descendant returns the process among another's descendants that was started
+// with an argument; 0 if there is none.
+func Descendant(pid int, argument string) int {
+	pids, _ := Family(pid)
+	for _, p := range pids {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p))
+		if slices.Contains(strings.Split(string(line), "\x00"), argument) {
+			return p
+		}
+	}
+	return 0
 }
 
 // stat returns the fields of /proc/PID/stat from the third, the state, on.

@@ -1,0 +1,53 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = [
+#   "bentoml==1.4.40", "opencv-python-headless==5.0.0.93", "tokenizers==0.23.3", "onnxruntime==1.32.0",
+#   "pycocotools==2.0.11", "numpy==2.4.6", "uvloop==0.23.0", "httptools==0.9.0",
+# ]
+# ///
+"""BentoML with its adaptive batching, up to 8 rows, in the service that holds the model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import bentoml
+import numpy as np
+import onnx_stages
+import phrases_and_masks as parts
+
+
+@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 256})
+class Model:
+    def __init__(self) -> None:
+        self.stages = onnx_stages.Stages(int(os.environ["PEER_THREADS"]))
+
+    @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=5000)
+    def infer(self, rows: list[onnx_stages.Row]) -> list[np.ndarray]:
+        return onnx_stages.infer(self.stages, rows)
+
+
+@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 256})
+class Segment:
+    model = bentoml.depends(Model)
+
+    def __init__(self) -> None:
+        self.tokens = parts.tokenizer()
+
+    @bentoml.api(route="/v1/segment")
+    async def segment(self, image: Path, phrase: str) -> dict:
+        row = onnx_stages.Row(self.tokens, image.read_bytes(), phrase)
+        (logits,) = await self.model.to_async.infer([row])
+        return onnx_stages.answer(row, logits)
+
+
+if __name__ == "__main__":
+    args = parts.arguments(__doc__)
+    os.environ["PEER_THREADS"] = str(args.threads)
+    os.execv(
+        sys.executable,
+        [sys.executable, "-m", "bentoml", "serve", "bentoml_onnx:Segment", "--host", "127.0.0.1",
+         "--port", str(args.port), "--working-dir", str(Path(__file__).parent), "--quiet"],
+    )  # fmt: skip

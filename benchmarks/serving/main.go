@@ -1,0 +1,113 @@
+// Command serving measures the gateway before real tritonservers whose models
+// cost nothing, a known time without CPU, or what the demo model costs, and
+// prints each figure beside its target:
+//
+//	go run ./benchmarks/serving [-only saturation,idle] [-scale 1] [-json FILE]
+//
+// It needs bin/refersam (make build) and the virtual environment (make setup).
+// Everything runs on loopback and ends with it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// row is one line of the table.
+type row struct {
+	What     string `json:"what"`
+	Measured string `json:"measured"`
+	Target   string `json:"target"`
+	// Met is empty where there is nothing to hold it against.
+	Met string `json:"met"`
+	// Details are the figures behind it.
+	Details any `json:"details,omitempty"`
+}
+
+// met tells whether a target is met.
+func met(ok bool) string {
+	if ok {
+		return "yes"
+	}
+	return "no"
+}
+
+// measurement is one part of the table.
+type measurement struct {
+	name string
+	run  func(*bench, context.Context) ([]row, error)
+}
+
+var measurements = []measurement{
+	{"saturation", (*bench).saturation},
+	{"demo", (*bench).demoSaturation},
+	{"idle", (*bench).idle},
+	{"overload", (*bench).overload},
+	{"cost", (*bench).cost},
+	{"replicas", (*bench).replicas},
+	{"shapes", (*bench).shapes},
+	{"memory", (*bench).sharedMemory},
+	{"stages", (*bench).stages},
+}
+
+func main() {
+	var names []string
+	for _, m := range measurements {
+		names = append(names, m.name)
+	}
+	only := flag.String("only", strings.Join(names, ","), "what to measure")
+	scale := flag.Float64("scale", 1, "how long to measure, 1 for figures that last")
+	out := flag.String("json", "", "file for the figures behind the table")
+	root := flag.String("root", ".", "the repository's root")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *root, strings.Split(*only, ","), *scale, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "serving:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, root string, only []string, scale float64, out string) error {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return err
+	}
+	b, err := newBench(ctx, root, scale)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	fmt.Printf("%d CPUs, %s\n\n| what | measured | target | met |\n|---|---|---|---|\n", runtime.NumCPU(), runtime.Version())
+	var all []row
+	var errs []error
+	for _, m := range measurements {
+		if !slices.Contains(only, m.name) || ctx.Err() != nil {
+			continue
+		}
+		rows, err := m.run(b, ctx)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.name, err))
+			rows = append(rows, row{What: m.name, Measured: err.Error()})
+		}
+		for _, r := range rows {
+			fmt.Printf("| %s | %s | %s | %s |\n", r.What, r.Measured, r.Target, r.Met)
+		}
+		all = append(all, rows...)
+	}
+	if out != "" {
+		text, err := json.MarshalIndent(all, "", "  ")
+		errs = append(errs, err, os.WriteFile(out, text, 0o644))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/refersam/refersam/benchmarks/load"
+	"github.com/refersam/refersam/triton"
+)
+
+const (
+	startTimeout = 3 * time.Minute
+	stopTimeout  = 30 * time.Second
+)
+
+// bench is what all measurements share.
+type bench struct {
+	root    string
+	work    string // folder that goes when all is done
+	scale   float64
+	known   map[string]bool // the settings of the gateway
+	started int
+}
+
+func newBench(ctx context.Context, root string, scale float64) (*bench, error) {
+	work, err := os.MkdirTemp("", "refersam-serving")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{root: root, work: work, scale: scale, known: map[string]bool{}}
+	out, err := exec.CommandContext(ctx, b.binary(), "config").Output()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("bin/refersam config: %w", err), b.close())
+	}
+	for line := range strings.Lines(string(out)) {
+		b.known[strings.Fields(line)[0]] = true
+	}
+	return b, nil
+}
+
+func (b *bench) close() error { return os.RemoveAll(b.work) }
+
+func (b *bench) binary() string { return filepath.Join(b.root, "bin", "refersam") }
+
+// lasting scales a duration by what was asked for on the command line.
+func (b *bench) lasting(seconds float64) time.Duration {
+	return time.Duration(seconds * b.scale * float64(time.Second))
+}
+
+// source makes requests of one picture size; the same ones each time.
+func source(width, height, phrases int) *load.Source {
+	return load.NewSource(newRandom(), 24, width, height, phrases)
+}
+
+func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
+
+// startTritons starts as many tritonservers, each with a repository of its own
+// that write has written.
+func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) error) ([]*triton.Local, error) {
+	var servers []*triton.Local
+	for range n {
+		b.started++
+		repository := filepath.Join(b.work, fmt.Sprintf("repository-%d", b.started))
+		if err := write(repository); err != nil {
+			return servers, err
+		}
+		server, err := b.startTriton(ctx, repository, 1)
+		if err != nil {
+			return servers, errors.Join(err, closeTritons(servers))
+		}
+		servers = append(servers, server)
+	}
+	return servers, nil
+}
+
+func (b *bench) startTriton(ctx context.Context, repository string, threads int) (*triton.Local, error) {
+	config := triton.DefaultLocalConfig()
+	config.Repository = repository
+	config.Python = filepath.Join(b.root, ".venv", "bin", "python")
+	config.WorkDir = filepath.Join(b.work, "triton")
+	config.Threads = threads
+	config.StartTimeout = startTimeout
+	return triton.StartLocal(ctx, config)
+}
+
+func closeTritons(servers []*triton.Local) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var errs []error
+	for _, server := range servers {
+		errs = append(errs, server.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func addresses(servers []*triton.Local) []string {
+	var all []string
+	for _, server := range servers {
+		all = append(all, server.Address())
+	}
+	return all
+}
+
+// service is a process that answers HTTP.
+type service struct {
+	*load.Target
+	cmd *exec.Cmd
+	// ended is closed when the process has.
+	ended chan struct{}
+	// counted are further processes of which usage is the service's.
+	counted []int
+}
+
+// with returns the service with what a Triton server uses counted as its own.
+func (s *service) with(server *triton.Local) *service {
+	_, port, _ := net.SplitHostPort(server.Address())
+	return &service{s.Target, s.cmd, s.ended, []int{load.Descendant(os.Getpid(), "--grpc-port="+port)}}
+}
+
+// errUnknownSetting is what measurements end with that need a setting which
+// this build of the gateway does not have.
+var errUnknownSetting = errors.New("not in this build")
+
+// startGateway starts bin/refersam before Triton servers.
+func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...string) (*service, error) {
+	for _, setting := range settings {
+		if name, _, _ := strings.Cut(setting, "="); !b.known[name] {
+			return nil, fmt.Errorf("%s: %w", name, errUnknownSetting)
+		}
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, b.binary(), "serve", "--listen", address)
+	cmd.Env = append(os.Environ(),
+		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=WARN", "REFERSAM_MAX_IN_FLIGHT=4096")
+	cmd.Env = append(cmd.Env, settings...)
+	return start(cmd, address, "/readyz")
+}
+
+// start starts a service and waits until it is ready.
+func start(cmd *exec.Cmd, address, ready string) (*service, error) {
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	s := &service{load.NewTarget("http://" + address), cmd, make(chan struct{}), nil}
+	go func() {
+		defer close(s.ended)
+		_ = cmd.Wait() // it is ended by a signal
+	}()
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+		if answers("http://" + address + ready) {
+			return s, nil
+		}
+		select {
+		case <-s.ended:
+			return nil, fmt.Errorf("%s ended before it was ready", strings.Join(cmd.Args, " "))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	s.stop()
+	return nil, fmt.Errorf("%s was not ready after %v", strings.Join(cmd.Args, " "), startTimeout)
+}
+
+func answers(url string) bool {
+	resp, err := http.Get(url)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err == nil && resp.StatusCode == http.StatusOK
+}
+
+// stop ends the service and all that it has started.
+func (s *service) stop() {
+	s.Close()
+	pids, _ := load.Family(s.cmd.Process.Pid)
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && alive(pids); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	<-s.ended
+}
+
+// alive reports whether any of the processes still runs.
+func alive(pids []int) bool {
+	for _, pid := range pids {
+		if syscall.Kill(pid, 0) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// usage is what the service has used so far.
+func (s *service) usage() load.Usage {
+	var sum load.Usage
+	for _, pid := range append([]int{s.cmd.Process.Pid}, s.counted...) {
+		usage, err := load.UsageOf(pid)
+		if err != nil {
+			panic(err) // there is no /proc
+		}
+		sum.CPU += usage.CPU
+		sum.Memory += usage.Memory
+		sum.Peak += usage.Peak
+	}
+	return sum
+}
+
+// freeAddress is a loopback address whose port was free a moment ago.
+func freeAddress() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
