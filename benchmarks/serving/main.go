@@ -71,8 +71,9 @@ func main() {
 	root := flag.String("root", ".", "the repository's root")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *root, strings.Split(*only, ","), *scale, *out); err != nil {
+	err := run(ctx, *root, strings.Split(*only, ","), *scale, *out)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "serving:", err)
 		os.Exit(1)
 	}

@@ -73,11 +73,13 @@ func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) 
 		b.started++
 		repository := filepath.Join(b.work, fmt.Sprintf("repository-%d", b.started))
 		if err := write(repository); err != nil {
-			return servers, err
+			closeTritons(servers)
+			return nil, err
 		}
 		server, err := b.startTriton(ctx, repository, 1)
 		if err != nil {
-			return servers, errors.Join(err, closeTritons(servers))
+			closeTritons(servers)
+			return nil, err
 		}
 		servers = append(servers, server)
 	}
@@ -94,14 +96,16 @@ func (b *bench) startTriton(ctx context.Context, repository string, threads int)
 	return triton.StartLocal(ctx, config)
 }
 
-func closeTritons(servers []*triton.Local) error {
+// closeTritons stops servers, and says on standard error what went wrong: their
+// figures have been taken.
+func closeTritons(servers []*triton.Local) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	var errs []error
 	for _, server := range servers {
-		errs = append(errs, server.Close(ctx))
+		if err := server.Close(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "serving:", err)
+		}
 	}
-	return errors.Join(errs...)
 }
 
 func addresses(servers []*triton.Local) []string {
@@ -152,7 +156,7 @@ func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...
 
 // start starts a service and waits until it is ready.
 func start(cmd *exec.Cmd, address, ready string) (*service, error) {
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, err
