@@ -115,6 +115,10 @@ lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style
 bench: .venv/.dev ## Time pictures, phrases and masks against other ways to do the same (minutes)
 	$(PY) benchmarks
 
+.PHONY: bench-serving
+bench-serving: .venv/.dev build ## Measure the service under load beside others (20 minutes; ONLY=idle,cost SCALE=0.3)
+	go run ./benchmarks/serving $(if $(ONLY),-only $(ONLY)) $(if $(SCALE),-scale $(SCALE)) $(if $(JSON),-json $(JSON))
+
 ##@ Change
 
 .PHONY: setup

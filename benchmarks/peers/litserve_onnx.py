@@ -13,15 +13,18 @@ import litserve
 import numpy as np
 import onnx_stages
 import phrases_and_masks as parts
-from starlette.datastructures import FormData
+from fastapi import Request
 
 
 class Segment(litserve.LitAPI):
+    threads: int
+
     def setup(self, device: str) -> None:
         cv2.setNumThreads(1)
-        self.stages, self.tokens = onnx_stages.Stages(THREADS), parts.tokenizer()
+        self.stages, self.tokens = onnx_stages.Stages(self.threads), parts.tokenizer()
 
-    def decode_request(self, request: FormData) -> onnx_stages.Row:
+    def decode_request(self, request: Request) -> onnx_stages.Row:
+        """The annotation makes LitServe read a form, and hand that over."""
         return onnx_stages.Row(self.tokens, request["image"].file.read(), request["phrase"])
 
     def batch(self, inputs: list[onnx_stages.Row]) -> list[onnx_stages.Row]:
@@ -39,8 +42,8 @@ class Segment(litserve.LitAPI):
 
 if __name__ == "__main__":
     args = parts.arguments(__doc__)
-    THREADS = args.threads
     api = Segment(max_batch_size=8, batch_timeout=0.01, api_path="/v1/segment")
+    api.threads = args.threads
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=1, healthcheck_path="/readyz", timeout=60
     )

@@ -104,7 +104,7 @@ func (r *overloadResult) rows(name string, capacity, least float64) []row {
 		return []row{head, p99}
 	}
 	head.Target, head.Met = fmt.Sprintf("≥ %.0f %%", 100*least), met(goodput >= least)
-	p99.Target, p99.Met = "≤ 500 ms", met(s.Accepted.P99 <= float64(overloadDeadline.Milliseconds()))
+	p99.Target, p99.Met = "≤ 500 ms", met(s.OK > 0 && s.Accepted.P99 <= float64(overloadDeadline.Milliseconds()))
 	return []row{
 		head, p99,
 		{

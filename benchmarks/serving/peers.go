@@ -25,7 +25,9 @@ func (b *bench) startPeer(ctx context.Context, script, ready string, args ...str
 	cmd := exec.CommandContext(ctx, filepath.Join(b.root, ".venv", "bin", "uv"), append([]string{
 		"run", "--quiet", "--no-project", "--script", filepath.Join(b.root, "benchmarks", "peers", script), "--port", port,
 	}, args...)...)
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "BENTOML_DO_NOT_TRACK=True", "RAY_USAGE_STATS_ENABLED=0")
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "BENTOML_DO_NOT_TRACK=True",
+		"RAY_USAGE_STATS_ENABLED=0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0", "RAY_AUTH_MODE=disabled",
+		"PYTHONPATH="+filepath.Join(b.root, "benchmarks", "peers"))
 	return start(cmd, address, ready)
 }
 

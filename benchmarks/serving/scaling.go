@@ -56,7 +56,7 @@ func (b *bench) replicaRate(ctx context.Context, tritons []string, requests *loa
 		return 0, err
 	}
 	defer gateway.stop()
-	duration := b.lasting(25)
+	duration := b.lasting(40)
 	clients := len(tritons) * saturationClients / phrasesOfMany
 	outcomes := gateway.Closed(ctx, clients, duration, requests.Next)
 	return load.Throughput(outcomes, warmUp(duration), duration), nil

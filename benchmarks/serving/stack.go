@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -101,11 +102,15 @@ func (b *bench) startTriton(ctx context.Context, repository string, threads int)
 func closeTritons(servers []*triton.Local) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	var wait sync.WaitGroup
 	for _, server := range servers {
-		if err := server.Close(ctx); err != nil {
-			fmt.Fprintln(os.Stderr, "serving:", err)
-		}
+		wait.Go(func() {
+			if err := server.Close(ctx); err != nil {
+				fmt.Fprintln(os.Stderr, "serving:", err)
+			}
+		})
 	}
+	wait.Wait()
 }
 
 func addresses(servers []*triton.Local) []string {
@@ -149,7 +154,7 @@ func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...
 	}
 	cmd := exec.CommandContext(ctx, b.binary(), "serve", "--listen", address)
 	cmd.Env = append(os.Environ(),
-		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=WARN", "REFERSAM_MAX_IN_FLIGHT=4096")
+		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=ERROR", "REFERSAM_MAX_IN_FLIGHT=4096")
 	cmd.Env = append(cmd.Env, settings...)
 	return start(cmd, address, "/readyz")
 }
