@@ -31,12 +31,6 @@ func startNull(t *testing.T) *tritonServer {
 	return startTriton(t, ensembles.WriteNull)
 }
 
-// startCalibrated starts a tritonserver with the calibrated ensemble.
-func startCalibrated(t *testing.T, cost ensembles.Cost) *tritonServer {
-	t.Helper()
-	return startTriton(t, func(dir string) error { return ensembles.WriteCalibrated(dir, cost) })
-}
-
 func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 	t.Helper()
 	repository := t.TempDir()
