@@ -4,7 +4,7 @@ import "github.com/refersam/refersam"
 
 // canvas takes the rows of a picture as they are stored and puts each pixel
 // where it belongs in the upright picture, so that turning needs no second
-// buffer. It starts black.
+// buffer.
 type canvas struct {
 	pix []uint8
 	// width and height are those of the upright picture.
@@ -13,9 +13,10 @@ type canvas struct {
 	origin, dx, dy int
 }
 
-// newCanvas makes a canvas for a stored picture of width × height pixels.
-func newCanvas(width, height int, o orientation) *canvas {
-	c := &canvas{width: width, height: height}
+// newCanvas makes a canvas of 3·width·height bytes for a stored picture of
+// width × height pixels.
+func newCanvas(pix []uint8, width, height int, o orientation) *canvas {
+	c := &canvas{pix: pix, width: width, height: height}
 	if o.transposed() {
 		c.width, c.height = height, width
 	}
@@ -39,7 +40,6 @@ func newCanvas(width, height int, o orientation) *canvas {
 	default:
 		c.origin, c.dx, c.dy = 0, right, down
 	}
-	c.pix = make([]uint8, 3*width*height)
 	return c
 }
 

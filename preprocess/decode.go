@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"image/jpeg"
 	"image/png"
 	"io"
 
@@ -43,9 +42,12 @@ type source struct {
 	// after ctx ends, except in a lossy WebP: its codec reads all data before
 	// it decodes any.
 	decode func(ctx context.Context, dst *canvas) error
-	// decodeReduced does so at 1/denominator of the size, sides rounded up, for
-	// a denominator of 2, 4 or 8. It is nil for what cannot be had smaller.
-	decodeReduced func(ctx context.Context, dst *canvas, denominator int) error
+	// rows gives the rows as stored, from the top, at 1/denominator of the size,
+	// sides rounded up, without holding them all. It may begin again from row 0.
+	// It is nil for what only decode can do. A denominator other than 1 is 2, 4
+	// or 8 and needs reducible.
+	rows      func(ctx context.Context, denominator int, row func(y int, rgb []uint8)) error
+	reducible bool
 }
 
 // maxBytesPerPixel is the largest source.bytesPerPixel: a progressive CMYK
@@ -176,26 +178,46 @@ func (e *Encoded) Size() (width, height int) {
 // Decode returns the pixels: upright, RGB, alpha dropped; of an animation the
 // first frame on its canvas. They fit in the reserved memory.
 func (e *Encoded) Decode(ctx context.Context) (*refersam.Picture, error) {
-	return e.decode(ctx, 1)
-}
-
-// Stretch returns the picture as Decode does, resized to width × height pixels:
-// RGB, row by row.
-func (e *Encoded) Stretch(ctx context.Context, width, height int) ([]uint8, error) {
-	picture, err := e.decode(ctx, e.denominator(width, height))
+	dst := newCanvas(make([]uint8, 3*e.src.width*e.src.height), e.src.width, e.src.height, e.src.orientation)
+	err := e.guard(ctx, func() error {
+		if e.src.rows != nil {
+			return e.src.rows(ctx, 1, func(y int, rgb []uint8) { dst.setRow(0, y, rgb) })
+		}
+		return e.src.decode(ctx, dst)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return Resize(picture, width, height), nil
+	return dst.picture(), nil
+}
+
+// Stretch returns the picture as Decode does, resized to width × height pixels:
+// RGB, row by row. Of a JPEG in one scan it holds a few rows at a time.
+func (e *Encoded) Stretch(ctx context.Context, width, height int) ([]uint8, error) {
+	out := make([]uint8, 3*width*height)
+	if err := e.stretchInto(ctx, out, width, height); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // stretchInto is Stretch for the 3·width·height bytes of out.
 func (e *Encoded) stretchInto(ctx context.Context, out []uint8, width, height int) error {
-	picture, err := e.decode(ctx, e.denominator(width, height))
-	if err != nil {
+	if e.src.rows == nil {
+		picture, err := e.Decode(ctx)
+		if err != nil {
+			return err
+		}
+		resizeInto(fastKernels, out, picture, width, height)
+		return nil
+	}
+	denominator := e.denominator(width, height)
+	reduced := func(side int) int { return (side + denominator - 1) / denominator }
+	dst := newStretcher(fastKernels, out, reduced(e.src.width), reduced(e.src.height), e.src.orientation, width, height)
+	if err := e.guard(ctx, func() error { return e.src.rows(ctx, denominator, dst.setRow) }); err != nil {
 		return err
 	}
-	resizeInto(fastKernels, out, picture, width, height)
+	dst.finish()
 	return nil
 }
 
@@ -204,7 +226,7 @@ func (e *Encoded) stretchInto(ctx context.Context, out []uint8, width, height in
 func (e *Encoded) denominator(width, height int) int {
 	const enough = 2 // what is resized then has four pixels or more for one
 	d := 1
-	if e.src.decodeReduced != nil {
+	if e.src.reducible {
 		w, h := e.Size()
 		for d < 8 && w/(2*d) >= enough*width && h/(2*d) >= enough*height {
 			d *= 2
@@ -213,22 +235,16 @@ func (e *Encoded) denominator(width, height int) int {
 	return d
 }
 
-func (e *Encoded) decode(ctx context.Context, denominator int) (*refersam.Picture, error) {
-	reduced := func(side int) int { return (side + denominator - 1) / denominator }
-	dst := newCanvas(reduced(e.src.width), reduced(e.src.height), e.src.orientation)
-	err := guard(func() error {
-		if denominator > 1 {
-			return e.src.decodeReduced(ctx, dst, denominator)
-		}
-		return e.src.decode(ctx, dst)
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, late(ctx.Err())
-		}
-		return nil, broken(e.format, err)
+// guard calls a function that decodes and gives its error as Open does.
+func (e *Encoded) guard(ctx context.Context, decode func() error) error {
+	err := guard(decode)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return late(ctx.Err())
 	}
-	return dst.picture(), nil
+	return broken(e.format, err)
 }
 
 // Close gives the memory back. Call it once, when the decoded picture is of no
@@ -274,11 +290,8 @@ func broken(name string, cause error) *refersam.Error {
 	if errors.As(cause, &known) {
 		return known
 	}
-	var (
-		jpegUnsupported jpeg.UnsupportedError
-		pngUnsupported  png.UnsupportedError
-	)
-	if errors.As(cause, &jpegUnsupported) || errors.As(cause, &pngUnsupported) || errors.Is(cause, errUnsupported) {
+	var pngUnsupported png.UnsupportedError
+	if errors.As(cause, &pngUnsupported) || errors.Is(cause, errUnsupported) {
 		return fail(refersam.CodeUnsupportedMedia, cause,
 			"This %s uses a feature that is not supported; save it as a plain PNG or JPEG.", name)
 	}

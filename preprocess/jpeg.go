@@ -20,21 +20,14 @@ func openJPEG(data []byte, cfg *Config) (*source, error) {
 	src := &source{orientation: upright, frames: 1}
 	exif := false
 	for marker, segment := range jpegSegments(data) {
-		const (
-			startOfFrame0, startOfFrame15 = 0xc0, 0xcf
-			huffmanTables                 = 0xc4
-			extensions                    = 0xc8
-			arithmeticTables              = 0xcc
-			app1                          = 0xe1
-		)
 		switch {
-		case marker == huffmanTables || marker == extensions || marker == arithmeticTables:
-		case marker >= startOfFrame0 && marker <= startOfFrame15 && frame == nil:
+		case marker == markerHuffman || marker == markerExtensions || marker == markerArithmetic:
+		case marker >= markerFrame0 && marker <= markerFrame15 && frame == nil:
 			var err error
-			if frame, err = readJPEGFrame(marker-startOfFrame0, segment); err != nil {
+			if frame, err = readJPEGFrame(marker-markerFrame0, segment); err != nil {
 				return nil, err
 			}
-		case marker == app1 && !exif && bytes.HasPrefix(segment, []byte(exifPrefix)):
+		case marker == markerApp1 && !exif && bytes.HasPrefix(segment, []byte(exifPrefix)):
 			src.orientation, exif = exifOrientation(segment), true
 		}
 	}
@@ -44,13 +37,10 @@ func openJPEG(data []byte, cfg *Config) (*source, error) {
 	src.width, src.height = frame.width, frame.height
 	src.bytesPerPixel = jpegBytesPerPixel(frame)
 	src.pixelCost = jpegCost(frame)
-	decode := func(ctx context.Context, dst *canvas, denominator int) error {
-		return decodeJPEG(ctx, data, frame, dst, denominator, cfg.LenientJPEG)
+	src.rows = func(ctx context.Context, denominator int, row func(y int, rgb []uint8)) error {
+		return decodeJPEG(ctx, data, frame, denominator, cfg.LenientJPEG, row)
 	}
-	src.decode = func(ctx context.Context, dst *canvas) error { return decode(ctx, dst, 1) }
-	if cfg.ReduceJPEG {
-		src.decodeReduced = decode
-	}
+	src.reducible = cfg.ReduceJPEG
 	return src, nil
 }
 
@@ -81,22 +71,15 @@ func readJPEGFrame(process uint8, segment []byte) (*jpegFrame, error) {
 // jpegSegments yields the marker segments ahead of the first scan (ITU-T T.81,
 // B.1.1). Like the codec it skips what is no marker.
 func jpegSegments(data []byte) func(yield func(marker uint8, segment []byte) bool) {
-	const (
-		temporary    = 0x01
-		restart0     = 0xd0
-		startOfImage = 0xd8
-		endOfImage   = 0xd9
-		startOfScan  = 0xda
-	)
 	return func(yield func(uint8, []byte) bool) {
 		for i := 0; i+4 <= len(data); {
 			marker := data[i+1]
 			switch {
 			case data[i] != 0xff || marker == 0xff:
 				i++
-			case marker == 0 || marker == temporary || restart0 <= marker && marker <= startOfImage:
+			case marker == 0 || marker == markerTemporary || markerRestart0 <= marker && marker <= markerStartOfImage:
 				i += 2
-			case marker == endOfImage || marker == startOfScan:
+			case marker == markerEndOfImage || marker == markerScan:
 				return
 			default:
 				end := i + 2 + int(binary.BigEndian.Uint16(data[i+2:]))
