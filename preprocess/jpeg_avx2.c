@@ -44,20 +44,14 @@ AVX2 static inline int32_t value(reader *r, unsigned size) {
 	return bits < 1 << size >> 1 ? bits - (1 << size) + 1 : bits;
 }
 
-// A code that the table of lookup has whole or not at all: its symbol, or -1.
-AVX2 static int symbol(reader *r, const refersam_jpeg_huffman *h, uint32_t entry) {
-	if ((entry & 0xff) != 0) {
-		drop(r, entry & 0xff);
-		return entry >> 8 & 0xff;
-	}
-	int32_t code = (int32_t)(r->bits >> 48);
-	for (unsigned length = LOOKUP_BITS + 1; length <= 16; length++) {
-		if (code < h->codes[length]) {
-			drop(r, length);
-			return h->symbols[((code >> (16 - length)) - h->first[length]) & 0xff];
-		}
-	}
-	return -1;
+// A code that lookup does not hold: the symbol, and from bit 8 on its length,
+// or 0. It gets no reader, which stays in registers so.
+static unsigned long_code(uint64_t bits, const refersam_jpeg_huffman *h) {
+	int32_t code = (int32_t)(bits >> 48);
+	for (unsigned length = LOOKUP_BITS + 1; length <= 16; length++)
+		if (code < h->codes[length])
+			return length << 8 | h->symbols[((code >> (16 - length)) - h->first[length]) & 0xff];
+	return 0;
 }
 
 // Returns the number of the last coefficient, or -1.
@@ -69,10 +63,15 @@ AVX2 static inline int read_block(reader *r, const refersam_jpeg_state *s, refer
 	if (v != 0)
 		drop(r, e & 0xff);
 	else {
-		int size = symbol(r, dc, e);
-		if (size < 0)
-			return -1;
-		v = value(r, (unsigned)size & 15);
+		unsigned length = e & 0xff, size = e >> 8 & 15;
+		if (length == 0) {
+			unsigned code = long_code(r->bits, dc);
+			if (code == 0)
+				return -1;
+			length = code >> 8, size = code & 15;
+		}
+		drop(r, length);
+		v = value(r, size);
 	}
 	c->last += v;
 	block[0] = (int16_t)((int16_t)c->last * c->quantization[0]);
@@ -86,16 +85,21 @@ AVX2 static inline int read_block(reader *r, const refersam_jpeg_state *s, refer
 			drop(r, e & 0xff);
 			k += e >> 8 & 15;
 		} else {
-			int rs = symbol(r, ac, e);
-			if (rs < 0)
-				return -1;
-			k += rs >> 4;
-			if ((rs & 15) == 0) {
-				if (rs < 0xf0)
+			unsigned length = e & 0xff, symbol = e >> 8 & 0xff;
+			if (length == 0) {
+				unsigned code = long_code(r->bits, ac);
+				if (code == 0)
+					return -1;
+				length = code >> 8, symbol = code & 0xff;
+			}
+			drop(r, length);
+			k += (int)(symbol >> 4);
+			if ((symbol & 15) == 0) {
+				if (symbol < 0xf0)
 					break;
 				continue;
 			}
-			v = (int16_t)value(r, (unsigned)rs & 15);
+			v = (int16_t)value(r, symbol & 15);
 		}
 		unsigned at = zigzag[k];
 		block[at] = (int16_t)(v * c->quantization[at]);

@@ -62,45 +62,36 @@ static void down_plain(uint8_t *dst, size_t from, size_t width, const uint8_t *r
 // 12 bits above and 11 below, and vpmaddwd multiplies and adds two samples with
 // each half at once. The sum of the two parts is exact modulo 2^32, and so is
 // the result, which is less than 2^31.
-#define LOW 11
+#define LOW 11 // lowHalf in resize.go
 #define LOW_MASK ((1 << LOW) - 1)
 
 __attribute__((target("avx2"))) static __m256i total(__m256i high, __m256i low) {
 	return _mm256_add_epi32(_mm256_slli_epi32(high, LOW), low);
 }
 
-// Pairs of weights as 16-bit numbers: [w0 w1] of one half each.
-__attribute__((target("avx2"))) static inline __m128i packed_pairs(__m128i w) {
-	return _mm_packs_epi32(w, w);
-}
-
 __attribute__((target("avx2"))) static void across_avx2(uint8_t *dst, const uint8_t *src, size_t src_size,
-                                                        const int32_t *firsts, const int32_t *weights, size_t size,
-                                                        size_t count) {
+                                                        const int32_t *firsts, const int32_t *weights,
+                                                        const int16_t *halves, size_t size, size_t count) {
 	// Four pixels of three bytes: in each half of the register two of them, as
 	// 16-bit numbers [r0 r1 g0 g1 b0 b1 0 0].
 	const __m256i spread = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, //
 	                                        6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
-	const __m256i halves = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
-	const __m128i mask = _mm_set1_epi32(LOW_MASK);
+	const __m256i above = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2), below = _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3);
 	for (size_t i = 0; i < count; i++) {
 		const uint8_t *s = src + 3 * (size_t)firsts[i];
-		const int32_t *w = weights + i * size;
+		const int16_t *w = halves + 2 * i * size;
 		// A load takes 16 bytes for 12; near the end of the row there are none.
 		if (3 * ((size_t)firsts[i] + size) + 4 > src_size) {
-			pixel_across(dst + 3 * i, s, src_size / 3 - (size_t)firsts[i], w, size);
+			pixel_across(dst + 3 * i, s, src_size / 3 - (size_t)firsts[i], weights + i * size, size);
 			continue;
 		}
 		__m256i high = _mm256_setzero_si256(), low = _mm256_setzero_si256();
 		for (size_t j = 0; j < size; j += 4) {
 			__m256i samples = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(s + 3 * j)));
+			__m256i four = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(w + 2 * j)));
 			samples = _mm256_shuffle_epi8(samples, spread);
-			__m128i four = _mm_loadu_si128((const __m128i *)(w + j));
-			__m128i above = packed_pairs(_mm_srli_epi32(four, LOW)), below = packed_pairs(_mm_and_si128(four, mask));
-			__m256i above2 = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(above), halves);
-			__m256i below2 = _mm256_permutevar8x32_epi32(_mm256_castsi128_si256(below), halves);
-			high = _mm256_add_epi32(high, _mm256_madd_epi16(samples, above2));
-			low = _mm256_add_epi32(low, _mm256_madd_epi16(samples, below2));
+			high = _mm256_add_epi32(high, _mm256_madd_epi16(samples, _mm256_permutevar8x32_epi32(four, above)));
+			low = _mm256_add_epi32(low, _mm256_madd_epi16(samples, _mm256_permutevar8x32_epi32(four, below)));
 		}
 		__m256i both = total(high, low);
 		__m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
@@ -148,15 +139,15 @@ __attribute__((target("avx2"))) static void down_avx2(uint8_t *dst, size_t width
 
 static int avx2(void) { return __builtin_cpu_supports("avx2"); }
 #else
-#define across_avx2 across_plain
+#define across_avx2(dst, src, src_size, firsts, weights, halves, ...) across_plain(dst, src, src_size, firsts, weights, __VA_ARGS__)
 #define down_avx2(dst, width, ...) down_plain(dst, 0, width, __VA_ARGS__)
 static int avx2(void) { return 0; }
 #endif
 
 void refersam_resize_across(uint8_t *dst, const uint8_t *src, size_t src_size, const int32_t *firsts,
-                            const int32_t *weights, size_t size, size_t count) {
+                            const int32_t *weights, const int16_t *halves, size_t size, size_t count) {
 	if (avx2())
-		across_avx2(dst, src, src_size, firsts, weights, size, count);
+		across_avx2(dst, src, src_size, firsts, weights, halves, size, count);
 	else
 		across_plain(dst, src, src_size, firsts, weights, size, count);
 }

@@ -152,7 +152,13 @@ type filter struct {
 	firsts  []int32
 	counts  []int32
 	weights []int32 // size for each output; those beyond its count are 0
+	// halves are the weights again as C multiplies them, the bits from lowHalf
+	// on (h) and those below (l) apart: of every four [h0 h1 l0 l1 h2 h3 l2 l3].
+	halves []int16
 }
+
+// lowHalf is LOW in resize.c.
+const lowHalf = 11
 
 // tapGroup is how many inputs the fast kernels take at once.
 const tapGroup = 4
@@ -190,6 +196,11 @@ func bilinear(in, out int, mirrored bool) *filter {
 	f = makeFilter(in, out)
 	if mirrored {
 		f = f.mirrored(in)
+	}
+	f.halves = make([]int16, 2*len(f.weights))
+	for i, w := range f.weights {
+		at := i/2*4 + i%2
+		f.halves[at], f.halves[at+2] = int16(w>>lowHalf), int16(w&(1<<lowHalf-1))
 	}
 	filters.Lock()
 	defer filters.Unlock()

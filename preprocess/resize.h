@@ -8,10 +8,10 @@
 
 // refersam_resize_across makes `count` RGB pixels, each of the `size` weights
 // that are its own (a multiple of 4, zeros at the end) and the pixels of src
-// from firsts[i] on. src has src_size bytes; weights of 0 may stand for pixels
+// from firsts[i] on. halves are filter.halves of resize.go. src has src_size bytes; weights of 0 may stand for pixels
 // beyond.
 void refersam_resize_across(uint8_t *dst, const uint8_t *src, size_t src_size, const int32_t *firsts,
-                            const int32_t *weights, size_t size, size_t count);
+                            const int32_t *weights, const int16_t *halves, size_t size, size_t count);
 
 // refersam_resize_down mixes `count` rows of `width` bytes from row `first` on;
 // row i is at rows + i % capacity * width.

@@ -15,6 +15,7 @@ func acrossC(dst, src []uint8, f *filter) {
 		(*C.uint8_t)(unsafe.SliceData(src)), C.size_t(len(src)),
 		(*C.int32_t)(unsafe.SliceData(f.firsts)),
 		(*C.int32_t)(unsafe.SliceData(f.weights)),
+		(*C.int16_t)(unsafe.SliceData(f.halves)),
 		C.size_t(f.size), C.size_t(len(f.firsts)))
 }
 
