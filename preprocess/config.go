@@ -31,7 +31,7 @@ type Config struct {
 	// DecodeMemory is how much memory, in bytes, the pictures being decoded and
 	// resized at one time may take together; further ones wait. Live memory is counted:
 	// the collector may let the process hold up to twice as much. It must
-	// suffice for one picture of MaxPixels in the costliest encoding: 27 bytes
+	// suffice for one picture of MaxPixels in the costliest encoding: 24 bytes
 	// a pixel and 137 MiB. Default 1610612736 (1.5 GiB).
 	DecodeMemory int64 `env:"REFERSAM_DECODE_MEMORY_BYTES"`
 

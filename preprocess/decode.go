@@ -50,9 +50,8 @@ type source struct {
 	reducible bool
 }
 
-// maxBytesPerPixel is the largest source.bytesPerPixel: a progressive CMYK
-// JPEG keeps 4 coefficients of 4 bytes, 4 planes, the CMYK result and RGB.
-const maxBytesPerPixel = 4*4 + 4 + 4 + 3
+// maxBytesPerPixel is the largest source.bytesPerPixel, that of HEIC.
+const maxBytesPerPixel = 24
 
 // maxOverhead is the largest source.overhead: that of a lossless WebP with as
 // many and as large Huffman trees as its codec allows (2600 groups of 52 kB).

@@ -11,37 +11,52 @@ import (
 type jpegFrame struct {
 	width, height, components int
 	progressive               bool
+	// kept tells that there is more than one scan, so that the coefficients of
+	// all blocks are kept until the last.
+	kept bool
 }
 
-// openJPEG reads the size and kind of picture from the frame header and the
-// orientation from the first EXIF segment.
+// openJPEG opens a JPEG that readJPEGHeader takes.
 func openJPEG(data []byte, cfg *Config) (*source, error) {
-	var frame *jpegFrame
-	src := &source{orientation: upright, frames: 1}
-	exif := false
-	for marker, segment := range jpegSegments(data) {
-		switch {
-		case marker == markerHuffman || marker == markerExtensions || marker == markerArithmetic:
-		case marker >= markerFrame0 && marker <= markerFrame15 && frame == nil:
-			var err error
-			if frame, err = readJPEGFrame(marker-markerFrame0, segment); err != nil {
-				return nil, err
-			}
-		case marker == markerApp1 && !exif && bytes.HasPrefix(segment, []byte(exifPrefix)):
-			src.orientation, exif = exifOrientation(segment), true
-		}
+	src, frame, err := readJPEGHeader(data)
+	if err != nil {
+		return nil, err
 	}
-	if frame == nil {
-		return nil, fmt.Errorf("no frame header ahead of the first scan: %w", errTruncated)
-	}
-	src.width, src.height = frame.width, frame.height
-	src.bytesPerPixel = jpegBytesPerPixel(frame)
-	src.pixelCost = jpegCost(frame)
 	src.rows = func(ctx context.Context, denominator int, row func(y int, rgb []uint8)) error {
 		return decodeJPEG(ctx, data, frame, denominator, cfg.LenientJPEG, row)
 	}
 	src.reducible = cfg.ReduceJPEG
 	return src, nil
+}
+
+// readJPEGHeader reads the size and kind of picture from the frame header and
+// the orientation from the first EXIF segment.
+func readJPEGHeader(data []byte) (src *source, frame *jpegFrame, err error) {
+	src = &source{orientation: upright, frames: 1}
+	exif := false
+	for marker, segment := range jpegSegments(data) {
+		switch {
+		case marker == markerHuffman || marker == markerExtensions || marker == markerArithmetic:
+		case marker >= markerFrame0 && marker <= markerFrame15 && frame == nil:
+			if frame, err = readJPEGFrame(marker-markerFrame0, segment); err != nil {
+				return nil, nil, err
+			}
+		case marker == markerApp1 && !exif && bytes.HasPrefix(segment, []byte(exifPrefix)):
+			src.orientation, exif = exifOrientation(segment), true
+		case marker == markerScan && frame != nil && len(segment) > 0:
+			frame.kept = frame.progressive || int(segment[0]) < frame.components
+		}
+	}
+	if frame == nil {
+		return nil, nil, fmt.Errorf("no frame header ahead of the first scan: %w", errTruncated)
+	}
+	src.width, src.height = frame.width, frame.height
+	src.bytesPerPixel = 3
+	if frame.kept {
+		src.bytesPerPixel += 2 * frame.components // coefficients of 2 bytes
+	}
+	src.pixelCost = jpegCost(frame)
+	return src, frame, nil
 }
 
 // readJPEGFrame reads a frame header. The process is the number in its marker:
@@ -68,8 +83,8 @@ func readJPEGFrame(process uint8, segment []byte) (*jpegFrame, error) {
 	return frame, nil
 }
 
-// jpegSegments yields the marker segments ahead of the first scan (ITU-T T.81,
-// B.1.1). Like the codec it skips what is no marker.
+// jpegSegments yields the marker segments up to the first scan, with its header
+// (ITU-T T.81, B.1.1). Like the codec it skips what is no marker.
 func jpegSegments(data []byte) func(yield func(marker uint8, segment []byte) bool) {
 	return func(yield func(uint8, []byte) bool) {
 		for i := 0; i+4 <= len(data); {
@@ -79,11 +94,11 @@ func jpegSegments(data []byte) func(yield func(marker uint8, segment []byte) boo
 				i++
 			case marker == 0 || marker == markerTemporary || markerRestart0 <= marker && marker <= markerStartOfImage:
 				i += 2
-			case marker == markerEndOfImage || marker == markerScan:
+			case marker == markerEndOfImage:
 				return
 			default:
 				end := i + 2 + int(binary.BigEndian.Uint16(data[i+2:]))
-				if end < i+4 || end > len(data) || !yield(marker, data[i+4:end]) {
+				if end < i+4 || end > len(data) || !yield(marker, data[i+4:end]) || marker == markerScan {
 					return
 				}
 				i = end

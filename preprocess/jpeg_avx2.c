@@ -122,7 +122,7 @@ AVX2 static inline __m256i times(__m256i pair, int a, int b) {
 // inverseDCT8 on eight columns, then rows and columns change places. t holds
 // the rows 0 and 4, 1 and 5, 2 and 6, 3 and 7. Each odd term is the sum that
 // the steps of inverseDCT8 come to.
-AVX2 static inline void transform(__m256i t[4], int bias, int shift) {
+AVX2 static inline __attribute__((always_inline)) void transform(__m256i t[4], int bias, int shift) {
 	__m256i p04 = pairs(t[0]), p15 = pairs(t[1]), p26 = pairs(t[2]), p37 = pairs(t[3]);
 	__m256i round = _mm256_set1_epi32(bias);
 	__m256i sum = _mm256_add_epi32(times(p04, 8192, 8192), round);
@@ -180,28 +180,40 @@ AVX2 static inline void fill(uint8_t *dst, int64_t stride, int16_t dc) {
 		memcpy(dst + y * stride, &row, sizeof row);
 }
 
+// Makes samples of a block and zeros the coefficients.
+AVX2 static inline void draw(uint8_t *dst, int64_t stride, int16_t block[64], int last) {
+	if (last == 0) {
+		fill(dst, stride, block[0]);
+		return;
+	}
+	inverse_dct(dst, stride, block);
+	memset(block, 0, 64 * sizeof block[0]);
+}
+
+// The blocks of an MCU are all read before the first is drawn: a load of many
+// coefficients has to wait until the last of them has left the store buffer.
 AVX2 int64_t refersam_jpeg_mcus(refersam_jpeg_state *s, const uint8_t *buffer, uint8_t *planes, int64_t x,
                                 int64_t count) {
-	_Alignas(32) int16_t block[64] = {0};
+	_Alignas(32) int16_t blocks[10][64] = {{0}};
+	int last[10];
 	reader r = {s->bits, s->valid, buffer + s->position};
 	const uint8_t *limit = buffer + s->limit;
 	int64_t done = 0;
 	for (; done < count && r.next <= limit; done++) {
+		int n = 0;
+		for (int64_t i = 0; i < s->count; i++) {
+			refersam_jpeg_plan *c = &s->components[i];
+			for (int64_t b = 0; b < c->h * c->v; b++, n++)
+				if ((last[n] = read_block(&r, s, c, blocks[n])) < 0)
+					return -1;
+		}
+		n = 0;
 		for (int64_t i = 0; i < s->count; i++) {
 			refersam_jpeg_plan *c = &s->components[i];
 			for (int64_t by = 0; by < c->v; by++) {
 				uint8_t *dst = planes + c->offset + ((s->half * c->v + by) * c->stride + (x + done) * c->h) * 8;
-				for (int64_t bx = 0; bx < c->h; bx++, dst += 8) {
-					int last = read_block(&r, s, c, block);
-					if (last < 0)
-						return -1;
-					if (last == 0) {
-						fill(dst, c->stride, block[0]);
-						continue;
-					}
-					inverse_dct(dst, c->stride, block);
-					memset(block, 0, sizeof block);
-				}
+				for (int64_t bx = 0; bx < c->h; bx++, n++)
+					draw(dst + 8 * bx, c->stride, blocks[n], last[n]);
 			}
 		}
 	}

@@ -123,7 +123,7 @@ func (d *jpegDecoder) decode(ctx context.Context, row func(y int, rgb []uint8)) 
 				d.adobe = int(segment[11])
 			}
 		case markerFrame0, markerFrame0 + 1, markerFrame0 + 2:
-			err = d.readFrame(segment)
+			err = d.readFrame(marker, segment)
 		case markerScan:
 			if scans++; scans > maxScans {
 				return errScans
@@ -221,9 +221,14 @@ func (d *jpegDecoder) readHuffman(segment []byte) error {
 	return nil
 }
 
-func (d *jpegDecoder) readFrame(segment []byte) error {
-	count := d.frame.components
-	if len(d.components) > 0 {
+// readFrame reads of a frame header what openJPEG has not, if it is the same.
+func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
+	frame, err := readJPEGFrame(marker-markerFrame0, segment)
+	if err != nil {
+		return err
+	}
+	count := frame.components
+	if frame.kept = d.frame.kept; *frame != *d.frame || len(d.components) > 0 {
 		return errors.New("a second frame")
 	}
 	if len(segment) != 6+3*count {
@@ -291,7 +296,10 @@ func (d *jpegDecoder) readScan(ctx context.Context, segment []byte, row func(y i
 		return true, err
 	}
 	d.bits.start(&d.state, d.data)
-	if !d.frame.progressive && len(scan.components) == len(d.components) {
+	if !d.frame.kept {
+		if len(scan.components) < len(d.components) {
+			return true, errors.New("bad scan header")
+		}
 		return true, d.stream(ctx, row)
 	}
 	if err := d.keep(ctx, scan); err != nil {

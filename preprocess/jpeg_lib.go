@@ -19,15 +19,6 @@ import (
 // JPEGDecoder names what decodes JPEG in this build.
 const JPEGDecoder = libJPEG
 
-// jpegBytesPerPixel is source.bytesPerPixel: the result, and the 2-byte
-// coefficients of a progressive picture.
-func jpegBytesPerPixel(frame *jpegFrame) int {
-	if frame.progressive {
-		return 3 + 2*frame.components
-	}
-	return 3
-}
-
 // jpegRows is how many rows are decoded between two looks at the context. A
 // call into C costs 65 ns, a row of a thousand pixels some 5 µs.
 const jpegRows = 16
@@ -39,7 +30,7 @@ var errOutOfMemory = errors.New("out of memory")
 // libjpeg-turbo. All else, and what to make of a fault, is left to libjpeg,
 // which begins again.
 func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, denominator int, lenient bool, row func(y int, rgb []uint8)) error {
-	if !frame.progressive && denominator == 1 && fastJPEGKernels != nil {
+	if !frame.kept && denominator == 1 && fastJPEGKernels != nil {
 		if err := decodeJPEGRows(ctx, fastJPEGKernels, data, frame, row); err == nil || ctx.Err() != nil {
 			return err
 		}

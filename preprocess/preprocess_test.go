@@ -343,7 +343,7 @@ func TestConfig_Validate(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Errorf("defaults: %v", err)
 	}
-	bad := preprocess.Config{MaxPixels: 50_000_000, DecodeMemory: 27 * 50_000_000}
+	bad := preprocess.Config{MaxPixels: 50_000_000, DecodeMemory: 24 * 50_000_000}
 	err := bad.Validate()
 	for _, name := range []string{"MAX_IMAGE_BYTES", "MAX_IMAGE_SIDE", "MAX_IMAGE_FRAMES", "DECODE_MEMORY_BYTES"} {
 		if err == nil || !strings.Contains(err.Error(), "REFERSAM_"+name) {

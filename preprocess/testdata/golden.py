@@ -75,6 +75,24 @@ def resampled(jpeg: bytes, factors: int, size: tuple[int, int]) -> bytes:
     return jpeg[: frame + 5] + header + jpeg[frame + 12 :]
 
 
+def scans(image: Image.Image) -> bytes:
+    """A sequential JPEG with a scan for each component, made of grey ones; Pillow writes no such thing."""
+    parts = [encode(plane, "JPEG", quality=90) for plane in image.convert("YCbCr").split()]
+    frame, scan = parts[0].index(b"\xff\xc0"), parts[0].index(b"\xff\xda")
+    components = b"".join(bytes([i, 0x11, 0]) for i in (1, 2, 3))
+    data = parts[0][:frame] + b"\xff\xc0" + struct.pack(">H", 17) + parts[0][frame + 4 : frame + 9]
+    data += b"\x03" + components + parts[0][frame + 13 : scan]
+    for i, part in enumerate(parts, 1):
+        data += b"\xff\xda\0\x08\x01" + bytes([i, 0, 0, 63, 0]) + part[scan + 10 : -2]
+    return data + b"\xff\xd9"
+
+
+def ycck(cmyk: bytes) -> bytes:
+    """The JPEG with the word that its inks are stored as YCbCr and black."""
+    transform = cmyk.index(b"Adobe") + 11
+    return cmyk[:transform] + b"\2" + cmyk[transform + 1 :]
+
+
 def png(header: bytes, rows: bytes) -> bytes:
     """A PNG of an IHDR chunk's data and filtered rows."""
 
@@ -202,6 +220,11 @@ def pictures() -> Iterator[tuple[str, bytes]]:
     yield "progressive-gray.jpg", encode(small.convert("L"), "JPEG", quality=90, progressive=True)
     yield "progressive-cmyk.jpg", encode(small.convert("CMYK"), "JPEG", quality=95, progressive=True)
     yield "interlaced.png", adam7(small)
+    wide = scene(133, 21)  # long enough for kernels that take 32 pixels at once
+    for name in ("4:4:4", "4:2:2", "4:2:0"):
+        yield f"wide{name.replace(':', '')}.jpg", encode(wide, "JPEG", quality=95, subsampling=name)
+    yield "scans.jpg", scans(image)
+    yield "ycck.jpg", ycck(encode(small.convert("CMYK"), "JPEG", quality=95))
 
     yield "rgb.bmp", encode(small, "BMP")
     yield "rgba.bmp", encode(with_alpha(small), "BMP")
