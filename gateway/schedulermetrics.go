@@ -14,6 +14,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descQueue     = describe("queue_rows", "Rows that wait, those included whose picture is being decoded.", "model", "class")
+	descQueueLate = describe("queue_late_ratio", "How much longer than predicted at the door rows take at most, at the percentile set.", "model")
 	descBytes     = describe("queue_bytes", "Memory of the pictures of rows that are not answered.")
 	descAdmitted  = describe("rows_admitted_total", "Rows that were given a place.")
 	descRefused   = describe("requests_refused_total", "Requests that were given no place, by code.", "code")
@@ -55,6 +56,7 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 	}
 	snap := s.batching.Snapshot()
 	for _, q := range snap.Queues {
+		gauge(descQueueLate, q.Late, q.Model)
 		for class, rows := range q.Waiting {
 			gauge(descQueue, float64(rows), q.Model, schedule.Class(class).String())
 		}

@@ -180,6 +180,8 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 		most  = s.maxRows(q)
 		rows  []*row[R, A]
 		due   time.Time // the earliest
+
+		hopeless *row[R, A] // the first that failed
 	)
 	for len(rows) < most {
 		first := q.next(r, alone)
@@ -187,7 +189,10 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 			break
 		}
 		if done := p.finish(now, free, 1); s.settings.Admission && done.After(first.ticket.due) {
-			q.predicted([]*row[R, A]{first}, done)
+			if hopeless == nil {
+				hopeless = first
+				q.predicted([]*row[R, A]{first}, done, s.settings.Percentile)
+			}
 			s.fail(first, refersam.Errorf(refersam.CodeDeadlineExceeded, messageLate))
 			continue
 		}
@@ -316,7 +321,7 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 // succeeded answers the rows of a batch.
 func (s *Scheduler[R, A]) succeeded(b *batch[R, A], answers []A, now time.Time) {
 	s.learn(b, now)
-	b.queue.predicted(b.rows, now)
+	b.queue.predicted(b.rows, now, s.settings.Percentile)
 	for i, row := range b.rows {
 		row.batches--
 		if row.state != rowSettled {

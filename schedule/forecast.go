@@ -12,6 +12,11 @@ type forecast struct {
 	batch int // rows of a full batch
 	lanes []lane
 	late  float64 // how much later than predicted to expect
+	open  bool    // a replica has room
+	// slack is how much later than predicted a row may be without anything
+	// having gone wrong: it may miss a batch, and the batches before it may not
+	// be full.
+	slack time.Duration
 }
 
 // lane is a replica in a forecast.
@@ -22,10 +27,13 @@ type lane struct {
 
 // forecast looks at every replica as it is now.
 func (s *Scheduler[R, A]) forecast(q *queue[R, A], now time.Time) *forecast {
-	f := &forecast{now: now, batch: s.maxRows(q), late: q.late.percentile(s.settings.Percentile)}
+	f := &forecast{now: now, batch: s.maxRows(q), late: q.late.percentile(s.settings.Percentile) * (1 + float64(q.caution))}
 	for _, r := range s.replicas {
 		if r.healthy() {
-			f.lanes = append(f.lanes, lane{r.pace(q.model), r.free(now)})
+			p := r.pace(q.model)
+			f.lanes = append(f.lanes, lane{p, r.free(now)})
+			f.open = f.open || r.room()
+			f.slack = max(f.slack, 2*p.spacedFor(f.batch))
 		}
 	}
 	return f
@@ -44,7 +52,7 @@ func (f *forecast) idle(rows int) time.Duration {
 // under way done before, and what to expect at worst.
 func (f *forecast) done(rows int) (expected, worst time.Time) {
 	expected = f.finish(slices.Clone(f.lanes), rows)
-	return expected, f.now.Add(time.Duration(float64(expected.Sub(f.now)) * f.late))
+	return expected, f.now.Add(time.Duration(float64(expected.Add(f.slack).Sub(f.now)) * f.late))
 }
 
 // finish places batches one after the other, each where it is done first. It
@@ -90,17 +98,6 @@ func (f *forecast) best(lanes []lane, n int) (*lane, time.Time) {
 		}
 	}
 	return best, done
-}
-
-// slack is how much later than in a forecast a row may be without anything
-// having gone wrong: it may miss a batch, and the batches before it may not be
-// full.
-func (f *forecast) slack() time.Duration {
-	var longest time.Duration
-	for _, l := range f.lanes {
-		longest = max(longest, l.pace.spacedFor(f.batch))
-	}
-	return 2 * longest
 }
 
 func later(a, b time.Time) time.Time {

@@ -7,7 +7,9 @@ import (
 
 const (
 	// recent is how many durations of one batch size count.
-	recent = 15
+	recent = 31
+	// outlier is how many times the median a duration may be to count.
+	outlier = 3
 	// fade is what a batch size's weight is multiplied with whenever another
 	// size is seen, so that what was learnt long ago counts little against
 	// what is seen now, and is not forgotten while nothing else is.
@@ -15,8 +17,8 @@ const (
 )
 
 // line is a duration that grows with the number of rows n: a + b·n, with a and
-// b not negative. It is learnt from the medians of the last durations of each
-// n, so that a few outliers move nothing. The zero line is unknown.
+// b not negative. It is learnt from the last durations of each n but for
+// outliers. The zero line is unknown.
 type line struct {
 	sizes map[int]*samples
 	a, b  float64 // seconds
@@ -39,9 +41,21 @@ func (s *samples) add(seconds float64) {
 	s.weight = min(s.weight+1, recent)
 }
 
-func (s *samples) median() float64 {
+// typical returns the mean of the values that are at most outlier times the
+// median: the time of many batches is the sum of their means, and a few that
+// went wrong must not count.
+func (s *samples) typical() float64 {
 	sorted := slices.Sorted(slices.Values(s.values))
-	return sorted[len(sorted)/2]
+	most := outlier * sorted[len(sorted)/2]
+	var sum float64
+	n := 0
+	for _, v := range sorted {
+		if v <= most {
+			sum += v
+			n++
+		}
+	}
+	return sum / float64(n)
 }
 
 // known reports whether anything was observed.
@@ -69,11 +83,11 @@ func (l *line) observe(n int, d time.Duration) {
 	l.fit()
 }
 
-// fit sets a and b by weighted least squares over the sizes' medians.
+// fit sets a and b by weighted least squares over the sizes.
 func (l *line) fit() {
 	var w, wn, wd, wnn, wnd float64
 	for n, s := range l.sizes {
-		n, d := float64(n), s.median()
+		n, d := float64(n), s.typical()
 		w += s.weight
 		wn += s.weight * n
 		wd += s.weight * d
@@ -182,4 +196,27 @@ func (r *ratios) percentile(percent float64) float64 {
 	}
 	i := min(int(percent/100*float64(len(r.sorted))), len(r.sorted)-2)
 	return min(max(r.sorted[i], 1), maxLateness)
+}
+
+const (
+	cautionStep = 0.02
+	maxCaution  = 1
+)
+
+// caution is by what part predictions at the door are stretched further than
+// past lateness tells. That alone does not learn how late rows would have
+// been that were given up. It grows when admitted rows miss their deadline and
+// shrinks so much more slowly that it stands still when as many do as the
+// percentile allows.
+type caution float64
+
+// learn takes in a batch: whether a row missed its deadline, and whether one
+// was admitted only just.
+func (c *caution) learn(missed, tight bool, percentile float64) {
+	switch {
+	case missed:
+		*c = min(*c+cautionStep, maxCaution)
+	case tight:
+		*c = max(*c-caution(cautionStep*(100-percentile)/percentile), 0)
+	}
 }

@@ -36,6 +36,7 @@ type queue[R, A any] struct {
 	// waiting counts the rows of all classes, those of again included.
 	waiting int
 	late    ratios // of admitted rows, against what was predicted at the door
+	caution caution
 }
 
 // class shares out a model's rows among keys by start-time fair queueing
@@ -283,15 +284,20 @@ func (h *flowHeap[R, A]) Pop() any {
 
 // predicted learns how good the predictions at the door were for rows that are
 // done at a moment: those of one batch are late together, so the worst counts.
-func (q *queue[R, A]) predicted(rows []*row[R, A], done time.Time) {
-	worst := 0.0
+// percentile is how many percent are not to be late.
+func (q *queue[R, A]) predicted(rows []*row[R, A], done time.Time, percentile float64) {
+	worst, missed, tight := 0.0, false, false
 	for _, row := range rows {
 		t := row.ticket
 		if expected := t.expected.Sub(t.admitted); expected > 0 {
-			worst = max(worst, float64(done.Sub(t.admitted))/float64(expected))
+			ratio := float64(done.Sub(t.admitted)) / float64(expected)
+			worst = max(worst, ratio)
+			missed = missed || done.After(t.due)
+			tight = tight || t.tight
 		}
 	}
 	if worst > 0 {
 		q.late.add(worst)
+		q.caution.learn(missed, tight, percentile)
 	}
 }

@@ -199,7 +199,8 @@ type Ticket[R, A any] struct {
 	due  time.Time // when the model's answer must be there
 	sent time.Time // when the rows came
 
-	admitted, expected time.Time // expected is when it was predicted to be done, zero if it was not
+	tight              bool      // it was admitted only just
+	admitted, expected time.Time // expected is the latest that it was predicted to be done without surprises, zero if it was not
 	queue              *queue[R, A]
 	flow               *flow[R, A]
 	rows               []row[R, A] // empty until they are sent
@@ -255,11 +256,13 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	}
 	ahead := s.ahead(q, job, due)
 	expected, worst := f.done(ahead + job.Rows)
-	if ahead > 0 {
-		worst = worst.Add(f.slack())
+	if !full && ahead == 0 && f.open {
+		// It is sent at once, and to refuse it would teach us nothing.
+		worst = expected
 	}
-	t.expected = later(expected, now.Add(idle))
-	if !full && !later(worst, t.expected).After(due) && !s.harms(q, job, due, f, ahead) {
+	t.expected = later(expected, now.Add(idle)).Add(f.slack)
+	t.tight = worst.Sub(now) > due.Sub(now)*3/4
+	if !full && !later(worst, now.Add(idle)).After(due) && !s.harms(q, job, due, f, ahead) {
 		return nil
 	}
 	drain := max(worst.Sub(now), time.Millisecond)

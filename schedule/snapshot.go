@@ -45,6 +45,9 @@ type QueueSnapshot struct {
 	Model string
 	// Waiting counts rows by class, those included that are still to come.
 	Waiting [numClasses]int
+	// Late is the factor by which the settings' percentile of the admitted rows
+	// is later than predicted at the door, at most.
+	Late float64
 }
 
 // ReplicaSnapshot is the state of a replica.
@@ -86,7 +89,7 @@ func (s *Scheduler[R, A]) Snapshot() Snapshot {
 		QueueBytes: s.bytes,
 	}
 	for _, q := range s.queues {
-		one := QueueSnapshot{Model: q.model}
+		one := QueueSnapshot{Model: q.model, Late: q.late.percentile(s.settings.Percentile) * (1 + float64(q.caution))}
 		for i := range q.classes {
 			one.Waiting[i] = q.classes[i].rows
 		}
