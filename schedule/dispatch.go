@@ -352,7 +352,7 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 	if b.idle {
 		p.alone.observe(n, took)
 	} else if r.lastDone.After(b.sent) {
-		p.observeGap(n, b.sent, r.lastDone, now)
+		p.spaced.observe(n, now.Sub(r.lastDone))
 	}
 	r.faults = 0
 	r.slow = min(r.slow+1, s.cfg.MaxWindow)

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -8,7 +9,7 @@ import (
 const (
 	// recent is how many durations of one batch size count.
 	recent = 31
-	// outlier is how many times the median a duration may be to count.
+	// outlier is how many times the mean a duration may be to count.
 	outlier = 3
 	// fade is what a batch size's weight is multiplied with whenever another
 	// size is seen, so that what was learnt long ago counts little against
@@ -41,15 +42,20 @@ func (s *samples) add(seconds float64) {
 	s.weight = min(s.weight+1, recent)
 }
 
-// typical returns the mean of the values that are at most outlier times the
-// median: the time of many batches is the sum of their means, and a few that
-// went wrong must not count.
+// typical returns the mean of the values but for those that are more than
+// outlier times the mean. It is not the median: what many batches take is the
+// sum of their means, and where Triton makes one batch of two of ours, every
+// other gap between batches is 0.
 func (s *samples) typical() float64 {
-	sorted := slices.Sorted(slices.Values(s.values))
-	most := outlier * sorted[len(sorted)/2]
+	most := outlier * mean(s.values, math.Inf(1))
+	return mean(s.values, most)
+}
+
+// mean returns the mean of the values that are at most most.
+func mean(values []float64, most float64) float64 {
 	var sum float64
 	n := 0
-	for _, v := range sorted {
+	for _, v := range values {
 		if v <= most {
 			sum += v
 			n++
@@ -117,7 +123,9 @@ func (l *line) fit() {
 // A replica is a pipeline of stages. A batch sent at s to an idle replica is
 // finished at s + alone(n); behind another batch that is finished at f, it is
 // finished at max(s + alone(n), f + spaced(n)), where spaced is how long the
-// slowest stage takes.
+// slowest stage takes. Gaps between batches that were sent too late to keep the
+// slowest stage busy count as well, so without much to do spaced is believed to
+// be longer than it is, but no longer than alone.
 type pace struct {
 	alone, spaced line
 	late          ratios
@@ -146,16 +154,6 @@ func (p *pace) finish(now, last time.Time, n int) time.Time {
 		return behind
 	}
 	return alone
-}
-
-// observeGap learns from n rows sent at a moment, behind a batch that was done
-// at last, and done now. Unless they had to wait for that one, the gap between
-// the two says only that spaced is no longer.
-func (p *pace) observeGap(n int, sent, last, now time.Time) {
-	gap, spaced := now.Sub(last), p.spacedFor(n)
-	if waited := !last.Add(spaced).Before(sent.Add(p.aloneFor(n))); waited || gap < spaced {
-		p.spaced.observe(n, gap)
-	}
 }
 
 const (
