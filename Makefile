@@ -83,6 +83,10 @@ compile-check: .venv/.dev ## Compile every shipped stage with TensorRT-RTX, with
 e2e: .venv/.dev ## Run the end-to-end tests: real tritonserver, shipped models, real browser
 	go test -count=1 ./tests
 
+.PHONY: soak
+soak: .venv/.dev ## Ask the service a million times and look at what it keeps (COUNT=…)
+	REFERSAM_TEST_SOAK_REQUESTS=$(COUNT) go test -count=1 -timeout 4h -v -run '^TestSoak$$' ./tests
+
 .PHONY: parity
 parity: .venv/.dev ## Compare the model with recorded outputs of the reference (DIR=… SEED=1)
 	@test -n "$(DIR)" || { echo 'usage: make parity DIR=folder [SEED=1]' >&2; exit 2; }

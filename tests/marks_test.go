@@ -19,7 +19,7 @@ import (
 // Every answer belongs to its own picture and phrase, whatever else shared its
 // batch, and comes once.
 func TestAnswersBelongToTheirRows(t *testing.T) {
-	s := serveBefore(t, []string{"REFERSAM_MAX_IN_FLIGHT=256"}, startNull(t), startNull(t))
+	s := serveBefore(t, []string{"REFERSAM_MAX_IN_FLIGHT=256"}, startNull(t).address, startNull(t).address).service
 	tokens, err := tokenize.New(ensembles.Tokenizer, ensembles.MaxTokens)
 	if err != nil {
 		t.Fatal(err)

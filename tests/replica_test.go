@@ -1,6 +1,7 @@
 package tests_test
 
 import (
+	"bufio"
 	"context"
 	"net"
 	"os"
@@ -29,6 +30,12 @@ type tritonServer struct {
 func startNull(t *testing.T) *tritonServer {
 	t.Helper()
 	return startTriton(t, ensembles.WriteNull)
+}
+
+// startCalibrated starts a tritonserver with the calibrated ensemble.
+func startCalibrated(t *testing.T, cost ensembles.Cost) *tritonServer {
+	t.Helper()
+	return startTriton(t, func(dir string) error { return ensembles.WriteCalibrated(dir, cost) })
 }
 
 func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
@@ -95,15 +102,28 @@ func (s *tritonServer) signal(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// serveBefore starts a gateway before the servers and waits until it is ready.
-func serveBefore(t *testing.T, environment []string, servers ...*tritonServer) *service {
+// guarded is a gateway whose metrics can be read.
+type guarded struct {
+	*service
+	admin string
+}
+
+// serveBefore starts a gateway before servers and waits until it is ready.
+func serveBefore(t *testing.T, environment []string, addresses ...string) *guarded {
 	t.Helper()
-	var addresses []string
-	for _, s := range servers {
-		addresses = append(addresses, s.address)
+	return serveBy(t, nil, environment, addresses...)
+}
+
+// serveBy is serveBefore by a command that executes the one it is given.
+func serveBy(t *testing.T, by, environment []string, addresses ...string) *guarded {
+	t.Helper()
+	admin, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
 	}
-	environment = append(environment, "REFERSAM_TRITON="+strings.Join(addresses, ","), "REFERSAM_LOG_LEVEL=WARN")
-	s, err := launch(t.TempDir(), environment, "serve")
+	environment = append(environment, "REFERSAM_TRITON="+strings.Join(addresses, ","), "REFERSAM_LOG_LEVEL=WARN",
+		"REFERSAM_ADMIN_LISTEN="+admin)
+	s, err := launchBy(by, t.TempDir(), environment, "serve")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,5 +131,47 @@ func serveBefore(t *testing.T, environment []string, servers ...*tritonServer) *
 	if err := s.waitReady(); err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return &guarded{s, "http://" + admin}
+}
+
+// metric returns the sum of a metric over the label sets that contain labels.
+func (g *guarded) metric(t *testing.T, name, labels string) float64 {
+	t.Helper()
+	resp, err := client.Get(g.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var sum float64
+	found := false
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		series, value, _ := strings.Cut(lines.Text(), " ")
+		if series != name && !strings.HasPrefix(series, name+"{") || !strings.Contains(series, labels) {
+			continue
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		t.Fatalf("no metric %s with %s", name, labels)
+	}
+	return sum
+}
+
+// waitUsable waits until the gateway uses a replica, or no longer does, and
+// returns how long that took.
+func (g *guarded) waitUsable(t *testing.T, address string, usable bool, limit time.Duration) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	for time.Since(begin) < limit {
+		if (g.metric(t, "refersam_replica_usable", address) == 1) == usable {
+			return time.Since(begin)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("after %v the replica is not what it should be, usable: %v", limit, usable)
+	return limit
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,12 +90,19 @@ type service struct {
 
 // launch starts the binary with a free port and does not wait until it is ready.
 func launch(dir string, environment []string, command string, args ...string) (*service, error) {
+	return launchBy(nil, dir, environment, command, args...)
+}
+
+// launchBy is launch by a command that executes the one it is given.
+func launchBy(by []string, dir string, environment []string, command string, args ...string) (*service, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	s := &service{url: "http://" + address, logs: &buffer{}, done: make(chan struct{})}
-	s.cmd = exec.Command(executable, append([]string{command, "--listen", address}, args...)...)
+	line := append(slices.Clone(by), executable, command, "--listen", address)
+	line = append(line, args...)
+	s.cmd = exec.Command(line[0], line[1:]...)
 	s.cmd.Dir = repositoryRoot
 	s.cmd.Env = append(os.Environ(), "TMPDIR="+dir, "REFERSAM_ADMIN_LISTEN=127.0.0.1:0")
 	s.cmd.Env = append(s.cmd.Env, environment...)

@@ -176,6 +176,12 @@ func (t *Target) Open(ctx context.Context, random *rand.Rand, s Shape, duration 
 // Closed keeps as many requests under way as there are clients, and so finds
 // the most that the service does. next is called by one client at a time.
 func (t *Target) Closed(ctx context.Context, clients int, duration time.Duration, next func() Request) []Outcome {
+	begin := time.Now()
+	return t.ClosedWhile(ctx, clients, func() bool { return time.Since(begin) < duration }, next)
+}
+
+// ClosedWhile is Closed as long as more says so. It is called like next.
+func (t *Target) ClosedWhile(ctx context.Context, clients int, more func() bool, next func() Request) []Outcome {
 	var (
 		mu       sync.Mutex
 		outcomes []Outcome
@@ -184,14 +190,14 @@ func (t *Target) Closed(ctx context.Context, clients int, duration time.Duration
 	begin := time.Now()
 	for range clients {
 		wait.Go(func() {
-			for time.Since(begin) < duration && ctx.Err() == nil {
-				mu.Lock()
+			mu.Lock()
+			defer mu.Unlock()
+			for ctx.Err() == nil && more() {
 				request := next()
 				mu.Unlock()
 				outcome := t.Do(ctx, request, begin, time.Now())
 				mu.Lock()
 				outcomes = append(outcomes, outcome)
-				mu.Unlock()
 			}
 		})
 	}

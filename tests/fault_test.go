@@ -1,0 +1,274 @@
+package tests_test
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/benchmarks/load"
+	"github.com/refersam/refersam/tests/ensembles"
+)
+
+// quick is a model that two replicas run three times as often as the tests ask.
+var quick = ensembles.Cost{Fixed: 5 * time.Millisecond, Row: 5 * time.Millisecond}
+
+// faultDeadline is what requests of these tests are given, and faultGrace how
+// much later their answers may be read on busy cores.
+const (
+	faultDeadline = time.Second
+	faultGrace    = 150 * time.Millisecond
+	faultRate     = 60 // requests a second
+)
+
+// underLoad runs events while requests arrive and returns what became of the
+// requests. It lets the gateway get to know its replicas first.
+func underLoad(t *testing.T, s *service, duration time.Duration, events func()) []load.Outcome {
+	t.Helper()
+	target := load.NewTarget(s.url)
+	defer target.Close()
+	random := rand.New(rand.NewPCG(1, 1))
+	source := load.NewSource(random, 8, 320, 240, 1).With(load.Request{Deadline: faultDeadline})
+	target.Open(t.Context(), random, load.Steady(faultRate/2), 2*time.Second, source.Next)
+	happened := make(chan struct{})
+	go func() {
+		defer close(happened)
+		events()
+	}()
+	outcomes := target.Open(t.Context(), random, load.Steady(faultRate), duration, source.Next)
+	<-happened
+	return outcomes
+}
+
+// A replica that dies under load costs nobody an answer. It is left out within
+// a second and used again within five of its return.
+func TestReplicaKilled(t *testing.T) {
+	one, other := startCalibrated(t, quick), startCalibrated(t, quick)
+	g := serveBefore(t, nil, one.address, other.address)
+	const duration = 12 * time.Second
+	outcomes := underLoad(t, g.service, duration, func() {
+		time.Sleep(2 * time.Second)
+		other.signal(t, syscall.SIGKILL)
+		t.Logf("left out after %v", g.waitUsable(t, other.address, false, time.Second))
+		other.kill(t) // until nothing is left of it
+		other.start(t)
+		t.Logf("back after %v", g.waitUsable(t, other.address, true, 5*time.Second))
+	})
+	if s := load.Summarize(outcomes, 0, duration); s.OK != s.Requests {
+		t.Errorf("want all answered: %v", s)
+	}
+}
+
+// A replica that hangs, its connections open, holds no request beyond its
+// deadline.
+func TestReplicaHangs(t *testing.T) {
+	one, other := startCalibrated(t, quick), startCalibrated(t, quick)
+	g := serveBefore(t, nil, one.address, other.address)
+	const duration = 10 * time.Second
+	outcomes := underLoad(t, g.service, duration, func() {
+		time.Sleep(2 * time.Second)
+		other.signal(t, syscall.SIGSTOP)
+		t.Logf("left out after %v", g.waitUsable(t, other.address, false, 3*time.Second))
+		time.Sleep(3 * time.Second)
+		other.signal(t, syscall.SIGCONT)
+	})
+	g.waitUsable(t, other.address, true, 10*time.Second)
+	s := load.Summarize(outcomes, 0, duration)
+	for _, o := range outcomes {
+		if o.Err != nil || o.Latency > faultDeadline+faultGrace {
+			t.Errorf("a request took %v, with a deadline of %v: status %d, %v", o.Latency, faultDeadline, o.Status, o.Err)
+		}
+	}
+	// What was sent to it before anybody could know may fail, the rest not.
+	if failed := s.Requests - s.OK; failed > faultRate/2 {
+		t.Errorf("%d of %d requests were not answered", failed, s.Requests)
+	}
+}
+
+// Without any replica requests are refused at once, and answered again when
+// one is back, by the same gateway.
+func TestAllReplicasDown(t *testing.T) {
+	one, other := startNull(t), startNull(t)
+	g := serveBefore(t, nil, one.address, other.address)
+	one.kill(t)
+	other.kill(t)
+	contentType, body := form(t, part{"image", string(load.Picture(rand.New(rand.NewPCG(1, 1)), 64, 64))}, part{"phrase", "a dog"})
+	g.post(t, contentType, body) // whose failure tells what happened
+	g.waitUsable(t, one.address, false, 2*time.Second)
+	g.waitUsable(t, other.address, false, 2*time.Second)
+	for range 20 {
+		begin := time.Now()
+		reply := g.post(t, contentType, body)
+		took := time.Since(begin)
+		if reply.status != http.StatusServiceUnavailable || reply.header.Get("Retry-After") == "" {
+			t.Errorf("status %d, Retry-After %q, want 503 and when to retry", reply.status, reply.header.Get("Retry-After"))
+		}
+		if took > 50*time.Millisecond {
+			t.Errorf("refused after %v, want at most 50ms", took)
+		}
+	}
+	one.start(t)
+	g.waitUsable(t, one.address, true, 10*time.Second)
+	if err := g.waitReady(); err != nil {
+		t.Fatal(err)
+	}
+	g.post(t, contentType, body).answer(t)
+}
+
+// badAnswers are what a broken replica does with an inference.
+var badAnswers = map[string]behaviour{
+	"slow":    slow,
+	"shapes":  wrongShape,
+	"NaNs":    notNumbers,
+	"garbage": garbage,
+	"huge":    huge,
+	"fails":   failure,
+}
+
+// From a replica that answers nonsense clients get a clear error in time, and
+// masks again as soon as it is well. It is asked no more meanwhile, unless it
+// is only slow: a slow replica is better than none.
+func TestReplicaTalksNonsense(t *testing.T) {
+	for name, bad := range badAnswers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake := startFake(t)
+			g := serveBefore(t, nil, fake.address)
+			target := load.NewTarget(g.url)
+			defer target.Close()
+			source := load.NewSource(rand.New(rand.NewPCG(1, 1)), 1, 64, 48, 1).With(load.Request{Deadline: faultDeadline})
+			ask := func() load.Outcome {
+				now := time.Now()
+				return target.Do(t.Context(), source.Next(), now, now)
+			}
+			if o := ask(); !o.OK() {
+				t.Fatalf("before: status %d, %v", o.Status, o.Err)
+			}
+			fake.behave(bad)
+			for range 5 {
+				if o := ask(); o.Status < http.StatusBadGateway || o.Err != nil || o.Latency > faultDeadline+faultGrace {
+					t.Fatalf("status %d after %v, %v", o.Status, o.Latency, o.Err)
+				}
+			}
+			if name != "slow" {
+				g.waitUsable(t, fake.address, false, time.Second)
+			}
+			fake.behave(well)
+			g.waitUsable(t, fake.address, true, 10*time.Second)
+			if o := ask(); !o.OK() {
+				t.Errorf("afterwards: status %d, %v", o.Status, o.Err)
+			}
+		})
+	}
+}
+
+// Beside a replica that is well, one that talks nonsense or does not answer
+// costs nobody an answer.
+func TestNonsenseIsAskedElsewhere(t *testing.T) {
+	healthy := startNull(t)
+	for _, name := range []string{"slow", "NaNs"} {
+		t.Run(name, func(t *testing.T) {
+			fake := startFake(t)
+			g := serveBefore(t, nil, fake.address, healthy.address)
+			const duration = 6 * time.Second
+			outcomes := underLoad(t, g.service, duration, func() {
+				time.Sleep(time.Second)
+				fake.behave(badAnswers[name])
+				g.waitUsable(t, fake.address, false, 3*time.Second)
+			})
+			if s := load.Summarize(outcomes, 0, duration); s.OK != s.Requests {
+				t.Errorf("want all answered: %v", s)
+			}
+		})
+	}
+}
+
+// With a full /dev/shm pictures travel as bytes.
+func TestSharedMemoryIsFull(t *testing.T) {
+	server := startNull(t)
+	by := []string{"unshare", "--mount"}
+	if os.Geteuid() != 0 {
+		by = append(by, "--map-root-user")
+	}
+	by = append(by, "sh", "-c", `mount -t tmpfs -o size=64k tmpfs /dev/shm && head -c 60000 /dev/zero > /dev/shm/full && exec "$0" "$@"`)
+	g := serveBy(t, by, nil, server.address)
+	const duration = 3 * time.Second
+	outcomes := underLoad(t, g.service, duration, func() {})
+	if s := load.Summarize(outcomes, 0, duration); s.OK != s.Requests {
+		t.Errorf("want all answered: %v", s)
+	}
+	if !strings.Contains(g.logs.String(), "as bytes") {
+		t.Error("the log does not say that pictures go as bytes")
+	}
+}
+
+// soakRequests is how many requests TestSoak makes; make soak sets more.
+const soakRequests = "REFERSAM_TEST_SOAK_REQUESTS"
+
+// Many requests leave neither memory nor goroutines behind.
+func TestSoak(t *testing.T) {
+	total := 4000
+	if text := os.Getenv(soakRequests); text != "" {
+		var err error
+		if total, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := serveBefore(t, []string{"REFERSAM_CACHE_BYTES=0"}, startNull(t).address)
+	target := load.NewTarget(g.url)
+	source := load.NewSource(rand.New(rand.NewPCG(1, 1)), 16, 64, 48, 1)
+	ask := func(n int) {
+		outcomes := askTimes(t.Context(), target, source, n)
+		if s := load.Summarize(outcomes, 0, time.Hour); s.OK != n {
+			t.Fatalf("want all answered: %v", s)
+		}
+	}
+	ask(total / 4) // until everything has its size
+	memory, goroutines := g.settled(t, target)
+	ask(total)
+	memoryAfter, goroutinesAfter := g.settled(t, target)
+	t.Logf("%d requests: heap %.1f MB, then %.1f MB; goroutines %.0f, then %.0f", total, memory/1e6, memoryAfter/1e6, goroutines, goroutinesAfter)
+	if memoryAfter > memory+4e6 {
+		t.Errorf("the heap grew from %.1f to %.1f MB", memory/1e6, memoryAfter/1e6)
+	}
+	if goroutinesAfter > goroutines+10 {
+		t.Errorf("%.0f goroutines became %.0f", goroutines, goroutinesAfter)
+	}
+}
+
+// settled returns the heap that the last collection left, and the least
+// goroutines of a gateway that nobody asks anything.
+func (g *guarded) settled(t *testing.T, target *load.Target) (memory, goroutines float64) {
+	t.Helper()
+	target.Close()
+	goroutines = math.Inf(1)
+	for range 20 {
+		time.Sleep(100 * time.Millisecond)
+		goroutines = min(goroutines, g.metric(t, "go_goroutines", ""))
+	}
+	// The next collection comes when the heap has doubled.
+	return g.metric(t, "go_memstats_next_gc_bytes", "") / 2, goroutines
+}
+
+// askTimes makes n requests, a few at a time.
+func askTimes(ctx context.Context, target *load.Target, source *load.Source, n int) []load.Outcome {
+	const clients = 8
+	left := n
+	return target.ClosedWhile(ctx, clients, func() bool { left--; return left >= 0 }, source.Next)
+}
+
+// fill writes a float32 as often as it fits.
+func fill(n int, bits uint32) []byte {
+	raw := make([]byte, 0, 4*n)
+	for range n {
+		raw = binary.LittleEndian.AppendUint32(raw, bits)
+	}
+	return raw
+}
