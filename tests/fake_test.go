@@ -82,18 +82,18 @@ func (f *fakeTriton) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*
 const cells = ensembles.ImageSize / 4
 
 // answerOf is an answer whose tensor has a shape and raw contents.
-func answerOf(dtype string, raw []byte, shape ...int64) *pb.ModelInferResponse {
+func answerOf(raw []byte, shape ...int64) *pb.ModelInferResponse {
 	return &pb.ModelInferResponse{
 		ModelName: "refersam_" + ensembles.NullVariant, ModelVersion: "1",
 		Outputs: []*pb.ModelInferResponse_InferOutputTensor{
-			{Name: "mask_logits", Datatype: dtype, Shape: shape},
+			{Name: "mask_logits", Datatype: "FP32", Shape: shape},
 		},
 		RawOutputContents: [][]byte{raw},
 	}
 }
 
 func well(_ context.Context, n int) (*pb.ModelInferResponse, error) {
-	return answerOf("FP32", fill(n*cells*cells, math.Float32bits(1)), int64(n), cells, cells), nil
+	return answerOf(fill(n*cells*cells, math.Float32bits(1)), int64(n), cells, cells), nil
 }
 
 func slow(ctx context.Context, n int) (*pb.ModelInferResponse, error) {
@@ -106,20 +106,20 @@ func slow(ctx context.Context, n int) (*pb.ModelInferResponse, error) {
 }
 
 func wrongShape(_ context.Context, n int) (*pb.ModelInferResponse, error) {
-	return answerOf("FP32", fill(n*100, math.Float32bits(1)), int64(n), 10, 10), nil
+	return answerOf(fill(n*100, math.Float32bits(1)), int64(n), 10, 10), nil
 }
 
 func notNumbers(_ context.Context, n int) (*pb.ModelInferResponse, error) {
 	nan := math.Float32bits(float32(math.NaN()))
-	return answerOf("FP32", fill(n*cells*cells, nan), int64(n), cells, cells), nil
+	return answerOf(fill(n*cells*cells, nan), int64(n), cells, cells), nil
 }
 
 func garbage(_ context.Context, n int) (*pb.ModelInferResponse, error) {
-	return answerOf("FP32", []byte(strings.Repeat("garbage", n)), int64(n), cells, cells), nil
+	return answerOf([]byte(strings.Repeat("garbage", n)), int64(n), cells, cells), nil
 }
 
 func huge(_ context.Context, n int) (*pb.ModelInferResponse, error) {
-	return answerOf("FP32", make([]byte, 64<<20), int64(n), cells, cells), nil
+	return answerOf(make([]byte, 64<<20), int64(n), cells, cells), nil
 }
 
 func failure(context.Context, int) (*pb.ModelInferResponse, error) {

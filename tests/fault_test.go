@@ -24,7 +24,7 @@ var quick = ensembles.Cost{Fixed: 5 * time.Millisecond, Row: 5 * time.Millisecon
 // much later their answers may be read on busy cores.
 const (
 	faultDeadline = time.Second
-	faultGrace    = 150 * time.Millisecond
+	faultGrace    = 300 * time.Millisecond
 	faultRate     = 60 // requests a second
 )
 
