@@ -96,10 +96,14 @@ type Outcome struct {
 // OK reports whether the request was answered in time.
 func (o *Outcome) OK() bool { return o.Status == http.StatusOK && o.Err == nil && !o.Late }
 
-// Refused reports whether the service chose not to answer.
+// Refused reports whether the service said that it would not answer.
 func (o *Outcome) Refused() bool {
-	return o.Status == http.StatusServiceUnavailable || o.Status == http.StatusGatewayTimeout || o.Status == http.StatusTooManyRequests
+	return o.Status == http.StatusServiceUnavailable || o.Status == http.StatusTooManyRequests
 }
+
+// Expired reports whether the service took the request and gave up: that is
+// no refusal, for the client has waited.
+func (o *Outcome) Expired() bool { return o.Status == http.StatusGatewayTimeout }
 
 // Target is a service under load.
 type Target struct {
@@ -210,12 +214,14 @@ type Summary struct {
 	Requests int     `json:"requests"`
 	OK       int     `json:"ok"`
 	Late     int     `json:"late"`
+	Expired  int     `json:"expired"`
 	Refused  int     `json:"refused"`
 	Failed   int     `json:"failed"`
 	Offered  float64 `json:"offered_rows_per_second"`
 	// Goodput counts rows answered in time.
 	Goodput float64 `json:"goodput_rows_per_second"`
-	// Accepted is the latency of what was answered, late or not.
+	// Accepted is the latency of what was not refused: answered in time, late
+	// or given up.
 	Accepted Latency `json:"accepted_ms"`
 	Refusal  Latency `json:"refusal_ms"`
 	// Failures tells the kinds of what neither was answered nor refused.
@@ -250,6 +256,9 @@ func Summarize(outcomes []Outcome, from, to time.Duration) Summary {
 			accepted = append(accepted, o.Latency)
 		case o.Status == http.StatusOK && o.Err == nil:
 			s.Late++
+			accepted = append(accepted, o.Latency)
+		case o.Expired():
+			s.Expired++
 			accepted = append(accepted, o.Latency)
 		case o.Refused():
 			s.Refused++
@@ -303,6 +312,6 @@ func Percentile(latencies []time.Duration, p float64) float64 {
 
 // String is the summary in a line.
 func (s Summary) String() string {
-	return fmt.Sprintf("%d requests, %.1f rows/s offered, %.1f good; ok %d (p50 %.1f p99 %.1f ms), late %d, refused %d (p50 %.1f p99 %.1f ms), failed %d %v",
-		s.Requests, s.Offered, s.Goodput, s.OK, s.Accepted.P50, s.Accepted.P99, s.Late, s.Refused, s.Refusal.P50, s.Refusal.P99, s.Failed, s.Failures)
+	return fmt.Sprintf("%d requests, %.1f rows/s offered, %.1f good; ok %d, accepted p50 %.1f p99 %.1f ms, late %d, expired %d, refused %d (p50 %.1f p99 %.1f ms), failed %d %v",
+		s.Requests, s.Offered, s.Goodput, s.OK, s.Accepted.P50, s.Accepted.P99, s.Late, s.Expired, s.Refused, s.Refusal.P50, s.Refusal.P99, s.Failed, s.Failures)
 }
