@@ -95,10 +95,10 @@ func (r *overloadResult) rows(name string, capacity, least float64) []row {
 	goodput := s.Goodput / capacity
 	first, last := r.Memory[1], r.Memory[len(r.Memory)-1]
 	head := row{
-		What:     name + ", deadlines of 500 ms: goodput of the capacity",
+		What: name + ", deadlines of 500 ms: goodput of the capacity",
 		Measured: fmt.Sprintf("%.1f of %.1f rows/s, %.0f %%; of what was taken %d late or given up; %d failed",
 			s.Goodput, capacity, 100*goodput, s.Late+s.Expired, s.Failed),
-		Details:  r,
+		Details: r,
 	}
 	p99 := row{What: name + ": p99 of what was not refused", Measured: fmt.Sprintf("%.0f ms", s.Accepted.P99)}
 	if least == 0 {

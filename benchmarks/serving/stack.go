@@ -154,7 +154,8 @@ func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...
 	}
 	cmd := exec.CommandContext(ctx, b.binary(), "serve", "--listen", address)
 	cmd.Env = append(os.Environ(),
-		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=ERROR", "REFERSAM_MAX_IN_FLIGHT=4096")
+		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=ERROR",
+		"REFERSAM_MAX_IN_FLIGHT=4096", "REFERSAM_ADMIN_LISTEN=")
 	cmd.Env = append(cmd.Env, settings...)
 	return start(cmd, address, "/readyz")
 }
