@@ -157,11 +157,11 @@ func (p *pace) finish(now, last time.Time, n int) time.Time {
 }
 
 const (
-	ratioWindow = 512
+	ratioWindow = 128
 	// ratioPeriod is after how many ratios the percentiles are taken anew.
 	ratioPeriod = 16
 	// maxLateness bounds by how much predictions are stretched. A replica that
-	// hung once must not keep everything out for the next 512 batches.
+	// hung once must not keep everything out for the next 128 batches.
 	maxLateness = 4
 )
 
@@ -197,24 +197,24 @@ func (r *ratios) percentile(percent float64) float64 {
 }
 
 const (
-	cautionStep = 0.02
-	maxCaution  = 1
+	cautionStep  = 0.02
+	cautionDecay = 0.1 // of what percentile allows to miss their deadline
+	maxCaution   = 1
 )
 
 // caution is by what part predictions at the door are stretched further than
 // past lateness tells. That alone does not learn how late rows would have
-// been that were given up. It grows when admitted rows miss their deadline and
-// shrinks so much more slowly that it stands still when as many do as the
-// percentile allows.
+// been that were given up. It grows by a step with each batch of which an
+// admitted row misses its deadline, and shrinks in proportion with each that is
+// in time: so it stands still where as many miss theirs as the percentile
+// allows if it is cautionStep/cautionDecay, and forgets a bad moment.
 type caution float64
 
-// learn takes in a batch: whether a row missed its deadline, and whether one
-// was admitted only just.
-func (c *caution) learn(missed, tight bool, percentile float64) {
-	switch {
-	case missed:
+// learn takes in a batch.
+func (c *caution) learn(missed bool, percentile float64) {
+	if missed {
 		*c = min(*c+cautionStep, maxCaution)
-	case tight:
-		*c = max(*c-caution(cautionStep*(100-percentile)/percentile), 0)
+		return
 	}
+	*c -= *c * caution(cautionDecay*(1-percentile/100))
 }

@@ -286,18 +286,17 @@ func (h *flowHeap[R, A]) Pop() any {
 // done at a moment: those of one batch are late together, so the worst counts.
 // percentile is how many percent are not to be late.
 func (q *queue[R, A]) predicted(rows []*row[R, A], done time.Time, percentile float64) {
-	worst, missed, tight := 0.0, false, false
+	worst, missed := 0.0, false
 	for _, row := range rows {
 		t := row.ticket
 		if expected := t.expected.Sub(t.admitted); expected > 0 {
 			ratio := float64(done.Sub(t.admitted)) / float64(expected)
 			worst = max(worst, ratio)
 			missed = missed || done.After(t.due)
-			tight = tight || t.tight
 		}
 	}
 	if worst > 0 {
 		q.late.add(worst)
-		q.caution.learn(missed, tight, percentile)
+		q.caution.learn(missed, percentile)
 	}
 }

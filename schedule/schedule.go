@@ -199,7 +199,6 @@ type Ticket[R, A any] struct {
 	due  time.Time // when the model's answer must be there
 	sent time.Time // when the rows came
 
-	tight              bool      // it was admitted only just
 	admitted, expected time.Time // expected is the latest that it was predicted to be done without surprises, zero if it was not
 	queue              *queue[R, A]
 	flow               *flow[R, A]
@@ -256,12 +255,12 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	}
 	ahead := s.ahead(q, job, due)
 	expected, worst := f.done(ahead + job.Rows)
-	if !full && ahead == 0 && f.open {
-		// It is sent at once, and to refuse it would teach us nothing.
+	if ahead+job.Rows <= f.batch && f.open {
+		// It goes with the next batch. Were that refused for what went wrong
+		// before, nothing would be learnt any more.
 		worst = expected
 	}
 	t.expected = later(expected, now.Add(idle)).Add(f.slack)
-	t.tight = worst.Sub(now) > due.Sub(now)*3/4
 	if !full && !later(worst, now.Add(idle)).After(due) && !s.harms(q, job, due, f, ahead) {
 		return nil
 	}
