@@ -119,28 +119,36 @@ AVX2 static inline __m256i times(__m256i pair, int a, int b) {
 	return _mm256_madd_epi16(pair, _mm256_set1_epi32((int)((unsigned)b << 16 | ((unsigned)a & 0xffff))));
 }
 
+// Pairs of factors, in memory, from where vpmaddwd takes them; gcc would build
+// them in registers each time.
+#define PAIR(a, b) {a, b, a, b, a, b, a, b, a, b, a, b, a, b, a, b}
+_Alignas(32) static const int16_t factors[12][16] = {
+	PAIR(8192, 8192),   PAIR(8192, -8192),   PAIR(10703, 4433),  PAIR(4433, -10704), // even
+	PAIR(11363, 6437),  PAIR(9633, -11362),  PAIR(6437, 2261),   PAIR(2260, 9633),   // of 1 and 5
+	PAIR(9633, 2260),   PAIR(-2259, -6436),  PAIR(-11362, 9633), PAIR(-6436, -11363), // of 3 and 7
+};
+
+#define TIMES(pair, i) _mm256_madd_epi16(pair, _mm256_load_si256((const __m256i *)factors[i]))
+
+// Two rows of the result, i and 7 - i, of an even and an odd sum.
+#define ROWS(low, high, even, odd) \
+	__m256i low = _mm256_srai_epi32(_mm256_add_epi32(even, odd), shift); \
+	__m256i high = _mm256_srai_epi32(_mm256_sub_epi32(even, odd), shift)
+
 // inverseDCT8 on eight columns, then rows and columns change places. t holds
 // the rows 0 and 4, 1 and 5, 2 and 6, 3 and 7. Each odd term is the sum that
 // the steps of inverseDCT8 come to.
 AVX2 static inline __attribute__((always_inline)) void transform(__m256i t[4], int bias, int shift) {
 	__m256i p04 = pairs(t[0]), p15 = pairs(t[1]), p26 = pairs(t[2]), p37 = pairs(t[3]);
 	__m256i round = _mm256_set1_epi32(bias);
-	__m256i sum = _mm256_add_epi32(times(p04, 8192, 8192), round);
-	__m256i difference = _mm256_add_epi32(times(p04, 8192, -8192), round);
-	__m256i even2 = times(p26, 4433, -10704), even3 = times(p26, 10703, 4433);
-	__m256i even[4] = {_mm256_add_epi32(sum, even3), _mm256_add_epi32(difference, even2),
-	                   _mm256_sub_epi32(difference, even2), _mm256_sub_epi32(sum, even3)};
-	__m256i odd[4] = {_mm256_add_epi32(times(p15, 11363, 6437), times(p37, 9633, 2260)),
-	                  _mm256_add_epi32(times(p15, 9633, -11362), times(p37, -2259, -6436)),
-	                  _mm256_add_epi32(times(p15, 6437, 2261), times(p37, -11362, 9633)),
-	                  _mm256_add_epi32(times(p15, 2260, 9633), times(p37, -6436, -11363))};
-	__m256i row[8];
-	for (int i = 0; i < 4; i++) {
-		row[i] = _mm256_srai_epi32(_mm256_add_epi32(even[i], odd[i]), shift);
-		row[7 - i] = _mm256_srai_epi32(_mm256_sub_epi32(even[i], odd[i]), shift);
-	}
-	__m256i r01 = _mm256_packs_epi32(row[0], row[1]), r23 = _mm256_packs_epi32(row[2], row[3]);
-	__m256i r45 = _mm256_packs_epi32(row[4], row[5]), r67 = _mm256_packs_epi32(row[6], row[7]);
+	__m256i sum = _mm256_add_epi32(TIMES(p04, 0), round), difference = _mm256_add_epi32(TIMES(p04, 1), round);
+	__m256i even3 = TIMES(p26, 2), even2 = TIMES(p26, 3);
+	ROWS(r0, r7, _mm256_add_epi32(sum, even3), _mm256_add_epi32(TIMES(p15, 4), TIMES(p37, 8)));
+	ROWS(r1, r6, _mm256_add_epi32(difference, even2), _mm256_add_epi32(TIMES(p15, 5), TIMES(p37, 9)));
+	ROWS(r2, r5, _mm256_sub_epi32(difference, even2), _mm256_add_epi32(TIMES(p15, 6), TIMES(p37, 10)));
+	ROWS(r3, r4, _mm256_sub_epi32(sum, even3), _mm256_add_epi32(TIMES(p15, 7), TIMES(p37, 11)));
+	__m256i r01 = _mm256_packs_epi32(r0, r1), r23 = _mm256_packs_epi32(r2, r3);
+	__m256i r45 = _mm256_packs_epi32(r4, r5), r67 = _mm256_packs_epi32(r6, r7);
 	__m256i r02 = _mm256_unpacklo_epi16(r01, r23), r13 = _mm256_unpackhi_epi16(r01, r23);
 	__m256i r46 = _mm256_unpacklo_epi16(r45, r67), r57 = _mm256_unpackhi_epi16(r45, r67);
 	__m256i a = _mm256_unpacklo_epi16(r02, r13), b = _mm256_unpackhi_epi16(r02, r13);
@@ -151,22 +159,28 @@ AVX2 static inline __attribute__((always_inline)) void transform(__m256i t[4], i
 	t[3] = _mm256_unpackhi_epi64(b, d);
 }
 
-AVX2 static inline void inverse_dct(uint8_t *dst, int64_t stride, const int16_t block[64]) {
-	__m256i t[4];
-	for (int i = 0; i < 4; i++)
-		t[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128((const __m128i *)(block + 8 * i))),
-		                               _mm_load_si128((const __m128i *)(block + 8 * i + 32)), 1);
+// Eight samples each of rows i and i + 1, and of i + 4 and i + 5.
+AVX2 static inline void store_rows(uint8_t *dst, int64_t stride, __m256i first, __m256i second) {
+	__m256i rows = _mm256_add_epi8(_mm256_packs_epi16(first, second), _mm256_set1_epi8((char)128));
+	__m128i upper = _mm256_castsi256_si128(rows), lower = _mm256_extracti128_si256(rows, 1);
+	_mm_storel_epi64((__m128i *)dst, upper);
+	_mm_storeh_pd((double *)(dst + stride), _mm_castsi128_pd(upper));
+	_mm_storel_epi64((__m128i *)(dst + 4 * stride), lower);
+	_mm_storeh_pd((double *)(dst + 5 * stride), _mm_castsi128_pd(lower));
+}
+
+// Rows i and i + 4 of a block.
+AVX2 static inline __m256i rows(const int16_t *block, int i) {
+	__m128i upper = _mm_load_si128((const __m128i *)(block + 8 * i));
+	return _mm256_inserti128_si256(_mm256_castsi128_si256(upper), _mm_load_si128((const __m128i *)(block + 8 * i + 32)), 1);
+}
+
+AVX2 static inline void inverse_dct(uint8_t *dst, int64_t stride, const int16_t *block) {
+	__m256i t[4] = {rows(block, 0), rows(block, 1), rows(block, 2), rows(block, 3)};
 	transform(t, 1 << 10, 11);
 	transform(t, 1 << 17, 18);
-	const __m256i center = _mm256_set1_epi8((char)128);
-	for (int i = 0; i < 4; i += 2) {
-		__m256i rows = _mm256_add_epi8(_mm256_packs_epi16(t[i], t[i + 1]), center);
-		__m128i upper = _mm256_castsi256_si128(rows), lower = _mm256_extracti128_si256(rows, 1);
-		_mm_storel_epi64((__m128i *)(dst + i * stride), upper);
-		_mm_storel_epi64((__m128i *)(dst + (i + 1) * stride), _mm_srli_si128(upper, 8));
-		_mm_storel_epi64((__m128i *)(dst + (i + 4) * stride), lower);
-		_mm_storel_epi64((__m128i *)(dst + (i + 5) * stride), _mm_srli_si128(lower, 8));
-	}
+	store_rows(dst, stride, t[0], t[1]);
+	store_rows(dst + 2 * stride, stride, t[2], t[3]);
 }
 
 // A block of one colour.
