@@ -55,7 +55,13 @@ func inverseDCT8(bias, c0, c1, c2, c3, c4, c5, c6, c7 int32) (v0, v1, v2, v3, v4
 	return e0 + o3, e1 + o2, e2 + o1, e3 + o0, e3 - o0, e2 - o1, e1 - o2, e0 - o3
 }
 
-func clip16(v int32) int32 { return min(max(v, -1<<15), 1<<15-1) }
+// clip16 takes two instructions where nothing is to be clipped.
+func clip16(v int32) int32 {
+	if v == int32(int16(v)) {
+		return v
+	}
+	return min(max(v, -1<<15), 1<<15-1)
+}
 
 // jpegOutput makes rows of pixels of the planes.
 type jpegOutput struct {

@@ -283,7 +283,7 @@ const roundingHalf = 1 << (precision - 1)
 func acrossGo(dst, src []uint8, f *filter) {
 	for x, first := range f.firsts {
 		var r, g, b int32 = roundingHalf, roundingHalf, roundingHalf
-		s, weights := src[3*first:], f.weights[x*f.size:][:f.size]
+		s, weights := src[3*first:], f.weights[x*f.size:][:(f.counts[x]+tapGroup-1)/tapGroup*tapGroup]
 		for len(weights) >= tapGroup && len(s) >= 3*tapGroup {
 			p, w := (*[3 * tapGroup]uint8)(s), (*[tapGroup]int32)(weights)
 			r += int32(p[0])*w[0] + int32(p[3])*w[1] + int32(p[6])*w[2] + int32(p[9])*w[3]
