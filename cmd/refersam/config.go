@@ -14,6 +14,7 @@ import (
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/triton"
 )
 
@@ -27,6 +28,7 @@ var foreign = []string{"REFERSAM_EMOJI_FONT"}
 type Config struct {
 	Log        LogConfig
 	Gateway    gateway.Config
+	Store      store.Config
 	Pipeline   pipeline.Config
 	Preprocess preprocess.Config
 	Triton     triton.Config
@@ -50,6 +52,7 @@ func loadConfig(environ []string) (*Config, error) {
 	cfg := &Config{
 		Log:        LogConfig{Level: slog.LevelInfo, Format: "text"},
 		Gateway:    gateway.DefaultConfig(),
+		Store:      store.DefaultConfig(),
 		Pipeline:   pipeline.DefaultConfig(),
 		Preprocess: preprocess.DefaultConfig(),
 		Triton:     triton.DefaultConfig(),
@@ -70,7 +73,7 @@ func loadConfig(environ []string) (*Config, error) {
 
 // validate reports everything that is wrong with what every command needs.
 func (c *Config) validate() error {
-	return errors.Join(c.Gateway.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
 // validateTriton reports everything that is wrong with the connection to

@@ -34,6 +34,9 @@ type commands struct {
 	Preprocess preprocessCommand `cmd:"" help:"Write the square of pixels that a model gets of a picture."`
 	Mask       maskCommand       `cmd:"" help:"Turn the model's logits into a mask of the picture's size."`
 	Batching   batchingCommand   `cmd:"" help:"Show or change how a running service forms batches."`
+	Keys       keysCommand       `cmd:"" help:"Make, list, rotate and revoke API keys."`
+	Backup     backupCommand     `cmd:"" help:"Copy the SQLite database, while a gateway uses it."`
+	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of the SQLite database, while no gateway uses it."`
 	Config     configCommand     `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
 	Version    versionCommand    `cmd:"" help:"Print what this program was built from."`
 }

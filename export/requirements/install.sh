@@ -77,6 +77,9 @@ check_test_tools() {
   if ! printf '#include <stdio.h>\n#include <jpeglib.h>\n' | cc -E - >/dev/null 2>&1; then
     apt_install "the gateway image is built with libjpeg-turbo" gcc libc6-dev libjpeg62-turbo-dev
   fi
+  if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    apt_install "the tests of the store need PostgreSQL" postgresql
+  fi
 }
 
 # uv does not read pip's settings; a machine whose package index is set for pip must work all the same.

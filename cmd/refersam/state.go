@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/refersam/refersam/store"
+)
+
+// dataFlag names the folder of the state, for commands that use it.
+type dataFlag struct {
+	Data string `placeholder:"DIR" help:"Folder where state is kept. Default: REFERSAM_DATA, else var."`
+}
+
+func (f *dataFlag) apply(cfg *Config) {
+	if f.Data != "" {
+		cfg.Store.Data = f.Data
+	}
+}
+
+// withStore lets use have the database.
+func (f *dataFlag) withStore(ctx context.Context, cfg *Config, use func(*store.Store) error) error {
+	f.apply(cfg)
+	s, err := store.Open(ctx, cfg.Store)
+	if err != nil {
+		return err
+	}
+	return errors.Join(use(s), s.Close())
+}
+
+type backupCommand struct {
+	dataFlag
+	File string `arg:"" help:"The copy to be made. There must be no such file."`
+}
+
+// Run makes a copy and checks it.
+func (c *backupCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
+	return c.withStore(ctx, cfg, func(s *store.Store) error {
+		if err := s.Backup(ctx, c.File); err != nil {
+			return err
+		}
+		fmt.Fprintf(m.Stdout, "%s is a whole copy of the database\n", c.File)
+		return nil
+	})
+}
+
+type restoreCommand struct {
+	dataFlag
+	File string `arg:"" help:"What refersam backup made."`
+}
+
+// Run replaces the database.
+func (c *restoreCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
+	if cfg.Store.DatabaseURL != "" {
+		return errors.New("REFERSAM_DATABASE_URL is set, so the state is in PostgreSQL: use pg_restore")
+	}
+	c.apply(cfg)
+	if err := cfg.Store.Validate(); err != nil {
+		return err
+	}
+	if err := store.Restore(ctx, cfg.Store.Data, c.File); err != nil {
+		return err
+	}
+	fmt.Fprintf(m.Stdout, "%s is what was in %s; what was there before is refersam.db.old. "+
+		"Keys that have been revoked since the backup work again: look at refersam keys list\n", cfg.Store.Data, c.File)
+	return nil
+}

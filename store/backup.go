@@ -1,0 +1,157 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pressly/goose/v3"
+)
+
+// Backup writes a copy of the database as it is at one moment, while others go
+// on using it, checks the copy, and puts it where path says once it is whole. A
+// file that is there already is an error.
+func (s *Store) Backup(ctx context.Context, path string) (err error) {
+	if s.Shared() {
+		return errors.New("the state is in PostgreSQL: use pg_dump")
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return &fs.PathError{Op: "backup", Path: path, Err: fs.ErrExist}
+	}
+	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // for its owner alone: it has hashes of secrets in it
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(part.Name()))
+		}
+	}()
+	if err := part.Close(); err != nil {
+		return err
+	}
+	if _, err := s.write.ExecContext(ctx, `VACUUM INTO $1`, part.Name()); err != nil {
+		return fmt.Errorf("copy the database: %w", err)
+	}
+	if err := check(ctx, part.Name()); err != nil {
+		return err
+	}
+	return publish(part.Name(), path)
+}
+
+// Restore puts a backup in the place of the database of a folder. The one that
+// was there stays beside it, with .old behind its name. Nobody may be using the
+// folder.
+func Restore(ctx context.Context, folder, path string) (err error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return noFolder(err)
+	}
+	lock, err := lockIn(folder, lockFile, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("%s is in use: stop the gateways that keep their state there, then restore", folder)
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	part := filepath.Join(folder, databaseFile+".part")
+	if err := copyFile(path, part); err != nil {
+		return errors.Join(err, removeIfThere(part))
+	}
+	if err := check(ctx, part); err != nil {
+		return errors.Join(fmt.Errorf("%s cannot be restored: %w", path, err), removeIfThere(part))
+	}
+	name := filepath.Join(folder, databaseFile)
+	// The log goes with its database, first: without it the database is
+	// what it was at the last checkpoint, and with another's it is broken.
+	for _, suffix := range []string{"-wal", "-shm", ""} {
+		if err := setAside(name+suffix, name+".old"+suffix); err != nil {
+			return err
+		}
+	}
+	return publish(part, name)
+}
+
+// check returns nil when a file is a whole database with a schema that this
+// program knows.
+func check(ctx context.Context, path string) (err error) {
+	db, err := openFile(path, "")
+	if err != nil {
+		return err
+	}
+	// The last to close removes the log.
+	defer func() { err = errors.Join(err, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	var verdict string
+	if err := db.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&verdict); err != nil {
+		return fmt.Errorf("it is not a database of refersam, or it is damaged: %w", err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("it is damaged: %s", verdict)
+	}
+	var one int
+	err = db.QueryRowContext(ctx, `SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'api_keys'`).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return errors.New("it is not a database of refersam")
+	}
+	if err != nil {
+		return err
+	}
+	provider, err := newProvider(goose.DialectSQLite3, db)
+	if err != nil {
+		return err
+	}
+	return notNewer(ctx, provider)
+}
+
+// publish gives a file that has been written its name, durably.
+func publish(from, to string) error {
+	file, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(file.Sync(), file.Close(), os.Rename(from, to)); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(to))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// setAside gives a file another name, whose file it replaces; without a file
+// there is none of the other name either.
+func setAside(from, to string) error {
+	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+		return removeIfThere(to)
+	}
+	return os.Rename(from, to)
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

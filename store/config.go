@@ -1,0 +1,55 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Config says where state is kept.
+type Config struct {
+	// Data is the folder of the SQLite database. Default "var".
+	Data string `env:"REFERSAM_DATA"`
+	// DatabaseURL, as postgres://user:password@host/name, keeps state in
+	// PostgreSQL instead, which several gateways may share. Default none.
+	DatabaseURL URL `env:"REFERSAM_DATABASE_URL"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config { return Config{Data: "var"} }
+
+// Validate reports everything that is wrong with c.
+func (c *Config) Validate() error {
+	if c.DatabaseURL == "" {
+		if c.Data == "" {
+			return errors.New("REFERSAM_DATA must name a folder")
+		}
+		return nil
+	}
+	u, err := url.Parse(string(c.DatabaseURL))
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return errors.New("REFERSAM_DATABASE_URL is not of the form postgres://user:password@host/name")
+	}
+	if _, err := pgx.ParseConfig(string(c.DatabaseURL)); err != nil {
+		return fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
+	}
+	return nil
+}
+
+// URL is the address of a database. Only string(u) has the password in it.
+type URL string
+
+// String returns the address as it may be shown.
+func (u URL) String() string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return "(not a URL)"
+	}
+	if query := parsed.Query(); query.Has("password") {
+		query.Set("password", "xxxxx")
+		parsed.RawQuery = query.Encode()
+	}
+	return parsed.Redacted()
+}

@@ -1,0 +1,74 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+)
+
+// Tokens is what a gateway has been lent of a key's rate.
+type Tokens struct {
+	// Granted is how many requests it may let in.
+	Granted int64
+	// Left is how many more the key has at this moment, for all gateways.
+	Left float64
+}
+
+// TakeTokens takes up to want requests out of a key's rate. The rate is a bucket
+// that is full at first and fills evenly, rate.Requests in rate.Window.
+func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int64, now time.Time) (t Tokens, err error) {
+	perMicro := float64(rate.Requests) / float64(rate.Window.Microseconds())
+	// Gateways' clocks differ a little: the bucket's never goes back, so that
+	// no time counts twice.
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO rate_buckets (api_key, tokens, updated_us) VALUES ($1, $2, $3) ON CONFLICT (api_key) DO NOTHING`,
+			key, float64(rate.Requests), micros(now))
+		if err != nil {
+			return err
+		}
+		var (
+			tokens  float64
+			updated int64
+		)
+		// The update that changes nothing locks the row.
+		err = tx.QueryRowContext(ctx, `UPDATE rate_buckets SET tokens = tokens WHERE api_key = $1 RETURNING tokens, updated_us`, key).Scan(&tokens, &updated)
+		if err != nil {
+			return err
+		}
+		tokens += perMicro * float64(max(0, micros(now)-updated))
+		tokens = min(tokens, float64(rate.Requests))
+		t.Granted = min(want, int64(tokens))
+		t.Left = tokens - float64(t.Granted)
+		_, err = tx.ExecContext(ctx, `UPDATE rate_buckets SET tokens = $1, updated_us = $2 WHERE api_key = $3`, t.Left, max(updated, micros(now)), key)
+		return err
+	})
+	return t, err
+}
+
+// LeaseSlots lets a gateway have up to want requests of a key under way until a
+// time, and returns how many: so many that all gateways together have limit at
+// most. It replaces what the gateway had leased of the key; 0 gives that back.
+func (s *Store) LeaseSlots(ctx context.Context, key, gateway string, limit, want int64, until, now time.Time) (granted int64, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		// Leases of one key are made one after the other: this locks the key's row.
+		n, err := changed(tx.ExecContext(ctx, `UPDATE api_keys SET id = id WHERE id = $1`, key))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrNotFound
+		}
+		var others int64
+		err = tx.QueryRowContext(ctx, `SELECT COALESCE(SUM(slots), 0) FROM slot_leases WHERE api_key = $1 AND gateway <> $2 AND expires_us > $3`,
+			key, gateway, micros(now)).Scan(&others)
+		if err != nil {
+			return err
+		}
+		granted = max(0, min(want, limit-others))
+		_, err = tx.ExecContext(ctx, `INSERT INTO slot_leases (api_key, gateway, slots, expires_us) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (api_key, gateway) DO UPDATE SET slots = excluded.slots, expires_us = excluded.expires_us`,
+			key, gateway, granted, micros(until))
+		return err
+	})
+	return granted, err
+}

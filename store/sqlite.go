@@ -1,0 +1,103 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver called sqlite
+)
+
+// The files in the folder.
+const (
+	databaseFile = "refersam.db"
+	// lockFile is locked as long as the database is open: shared by those who
+	// use it, alone by who replaces it.
+	lockFile = "refersam.lock"
+	// migrateFile is locked by who changes the schema.
+	migrateFile = "refersam.migrate.lock"
+)
+
+// readers is how many queries run at once beside the one that writes.
+const readers = 4
+
+func openSQLite(ctx context.Context, folder string) (s *Store, err error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, noFolder(err)
+	}
+	s = &Store{}
+	if s.lock, err = lockIn(folder, lockFile, syscall.LOCK_SH); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(folder, databaseFile)
+	// SQLite gives its other files the permissions of this one.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = file.Close()
+	}
+	if err != nil {
+		return nil, errors.Join(noFolder(err), s.lock.Close())
+	}
+	if s.write, err = openFile(path, ""); err != nil {
+		return nil, errors.Join(err, s.lock.Close())
+	}
+	s.write.SetMaxOpenConns(1)
+	if s.read, err = openFile(path, "&_pragma=query_only(1)"); err != nil {
+		return nil, errors.Join(err, s.write.Close(), s.lock.Close())
+	}
+	s.read.SetMaxOpenConns(readers)
+	if err := s.migrateSQLite(ctx, folder); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+// noFolder says what to do when the folder cannot be used.
+func noFolder(err error) error {
+	return fmt.Errorf("REFERSAM_DATA, the folder where state is kept: %w; name one that can be written to, or a PostgreSQL in REFERSAM_DATABASE_URL", err)
+}
+
+// openFile opens a database of SQLite. A transaction takes the right to write
+// when it begins, so that two never wait for each other; synchronous=FULL puts
+// every commit on the disk before it is acknowledged.
+func openFile(path, more string) (*sql.DB, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	name := url.URL{Scheme: "file", Path: absolute}
+	return sql.Open("sqlite", name.String()+"?_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&"+
+		"_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"+more)
+}
+
+func (s *Store) migrateSQLite(ctx context.Context, folder string) error {
+	alone, err := lockIn(folder, migrateFile, syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	provider, err := newProvider(goose.DialectSQLite3, s.write)
+	if err != nil {
+		return err
+	}
+	return migrate(ctx, provider)
+}
+
+// lockIn locks a file in the folder until it is closed or the process ends.
+func lockIn(folder, name string, how int) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(folder, name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, noFolder(err)
+	}
+	if err := syscall.Flock(int(file.Fd()), how); err != nil {
+		return nil, errors.Join(&fs.PathError{Op: "lock", Path: file.Name(), Err: err}, file.Close())
+	}
+	return file, nil
+}

@@ -1,0 +1,127 @@
+// Package store keeps what must outlive the process: keys, usage, answers that
+// may be asked for again. It is SQLite in a folder, or PostgreSQL, which several
+// gateways may share; both have one schema and pass one suite of tests.
+//
+// Whatever a method has returned without an error is durable. Every method may
+// be called again after an error, and is safe for concurrent use.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/pressly/goose/v3"
+)
+
+// ErrNotFound says that there is no such row.
+var ErrNotFound = errors.New("not found")
+
+// Store is an open database. Make one with Open, end it with Close.
+type Store struct {
+	write, read *sql.DB  // one and the same with PostgreSQL
+	lock        *os.File // shared by all who use a folder; nil with PostgreSQL
+}
+
+// Open opens the database, which it makes if there is none, and brings its
+// schema up to date. Only one process at a time does the latter.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.DatabaseURL != "" {
+		return openPostgres(ctx, cfg.DatabaseURL)
+	}
+	return openSQLite(ctx, cfg.Data)
+}
+
+// Shared reports whether other gateways may use the same database at the same
+// time.
+func (s *Store) Shared() bool { return s.lock == nil }
+
+// Close closes the database.
+func (s *Store) Close() error {
+	err := s.write.Close()
+	if s.read != s.write {
+		err = errors.Join(err, s.read.Close())
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// newProvider knows the migrations of this program.
+func newProvider(dialect goose.Dialect, db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(dialect, db, files, options...)
+}
+
+// migrate brings the schema up to date. One that a newer program has made is an
+// error: this one would not know what the columns mean.
+func migrate(ctx context.Context, provider *goose.Provider) error {
+	if err := notNewer(ctx, provider); err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("bring the schema of the database up to date: %w", err)
+	}
+	return nil
+}
+
+func notNewer(ctx context.Context, provider *goose.Provider) error {
+	current, known, err := provider.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read the version of the database's schema: %w", err)
+	}
+	if current > known {
+		return fmt.Errorf("the database has schema %d and this refersam knows up to %d: start the version that made it or a later one", current, known)
+	}
+	return nil
+}
+
+// inTx runs f in a transaction that may write.
+func (s *Store) inTx(ctx context.Context, f func(tx *sql.Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// changed returns how many rows a statement has changed.
+func changed(result sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+// micros writes a time for the database; the zero time is 0.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
