@@ -569,6 +569,44 @@ func TestServe_Graceful(t *testing.T) {
 	}
 }
 
+// After it was told to stop the service goes on for a while, and says that it
+// will stop.
+func TestServe_Drains(t *testing.T) {
+	const delay = 500 * time.Millisecond
+	s := start(t, func(c *gateway.Config) { c.DrainDelay = delay })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, ln) }()
+	stop()
+	begun := time.Now()
+	for s.get("/readyz").Code != http.StatusServiceUnavailable {
+		if time.Since(begun) > delay/2 {
+			t.Fatal("it does not say that it stops")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	req := form(part{"image", picture}, part{"phrase", "red"})
+	resp, err := client.Post("http://"+ln.Addr().String()+"/v1/segment", req.Header.Get("Content-Type"), req.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("a request that came then got %d", resp.StatusCode)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if took := time.Since(begun); took < delay {
+		t.Errorf("it stopped after %v, want %v", took, delay)
+	}
+}
+
 func TestServe_GraceEnds(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.ShutdownGrace = 50 * time.Millisecond })
 	entered := make(chan struct{})

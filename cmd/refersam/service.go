@@ -45,6 +45,9 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	// Metrics are there to the end.
+	administration, done := context.WithCancel(context.WithoutCancel(ctx))
+	defer done()
 	if address := cfg.Gateway.AdminListen; address != "" {
 		adminLn, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
@@ -52,14 +55,17 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		}
 		log.Info("listening for administration", "address", adminLn.Addr().String())
 		admin := gateway.NewAdmin(gw, segmenter.Scheduler(), log)
-		g.Go(func() error { return admin.Serve(ctx, adminLn) })
+		g.Go(func() error { return admin.Serve(administration, adminLn) })
 	}
 	log.Info("listening", "address", ln.Addr().String())
 	g.Go(func() error {
 		return fleet.Run(ctx, func(servers []*triton.Replica) { segmenter.SetReplicas(replicas(servers)) })
 	})
 	g.Go(func() error { return segmenter.Run(ctx) })
-	g.Go(func() error { return gw.Serve(ctx, ln) })
+	g.Go(func() error {
+		defer done()
+		return gw.Serve(ctx, ln)
+	})
 	g.Go(func() error {
 		if segmenter.WaitReady(ctx) == nil {
 			fmt.Fprintf(out, "refersam is ready on %s\n", url(ln.Addr()))
