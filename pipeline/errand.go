@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -116,27 +117,34 @@ func (e *errand) leave(i int) {
 	}
 }
 
-// duration is the mean of the last durations of something.
+// duration is the mean of the last durations of something. It fades while
+// nothing is added: a bad moment that has every request refused must not be
+// believed for longer than it lasts.
 type duration struct {
 	mu   sync.Mutex
 	last time.Duration
+	at   time.Time // when something was added last
 }
 
-// durationMemory is how much of the mean each new duration makes up.
-const durationMemory = 1.0 / 16
+const (
+	// durationMemory is how much of the mean each new duration makes up.
+	durationMemory = 1.0 / 16
+	// durationHalfLife is after what time without a new one half is believed.
+	durationHalfLife = time.Second
+)
 
 func (d *duration) add(took time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.last == 0 {
-		d.last = took
-		return
-	}
 	d.last += time.Duration(durationMemory * float64(took-d.last))
+	if d.at.IsZero() {
+		d.last = took
+	}
+	d.at = time.Now()
 }
 
 func (d *duration) mean() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.last
+	return time.Duration(float64(d.last) * math.Exp2(-float64(time.Since(d.at))/float64(durationHalfLife)))
 }

@@ -21,3 +21,9 @@ type Pace struct{ pace }
 
 func (p *Pace) Learn(cost int64, took time.Duration)       { p.learn(cost, took) }
 func (p *Pace) Check(cost int64, deadline time.Time) error { return p.check(cost, deadline) }
+
+// Duration is duration.
+type Duration struct{ duration }
+
+func (d *Duration) Add(took time.Duration) { d.add(took) }
+func (d *Duration) Mean() time.Duration    { return d.mean() }
