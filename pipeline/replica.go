@@ -59,6 +59,15 @@ func (s *served) get(queue string) (*triton.Contract, error) {
 	return nil, refersam.Errorf(refersam.CodeNotReady, "The model %s is no longer served.", queue)
 }
 
+// scheduled are replicas as the scheduler needs them.
+func (s *served) scheduled(replicas []Replica) []schedule.Replica[Task, refersam.Logits] {
+	set := make([]schedule.Replica[Task, refersam.Logits], len(replicas))
+	for i, r := range replicas {
+		set[i] = scheduled{r, s}
+	}
+	return set
+}
+
 // scheduled is a Replica as the scheduler needs it.
 type scheduled struct {
 	Replica
@@ -119,11 +128,7 @@ func (r scheduled) Load(ctx context.Context, queue string) (schedule.Load, error
 // SetReplicas says which model servers there are. One is used once it has
 // passed a probe.
 func (s *Segmenter) SetReplicas(replicas []Replica) {
-	set := make([]schedule.Replica[Task, refersam.Logits], len(replicas))
-	for i, r := range replicas {
-		set[i] = scheduled{r, &s.served}
-	}
-	s.scheduler.SetReplicas(set)
+	s.scheduler.SetReplicas(s.served.scheduled(replicas))
 }
 
 // Scheduler returns what schedules the work of s, to be looked at and tuned.

@@ -18,9 +18,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	pb "github.com/refersam/refersam/triton/inferencepb"
-	"google.golang.org/protobuf/encoding/prototext"
 )
 
 const (
@@ -32,6 +29,11 @@ const (
 	// minSharedMemory is what must be free there: what Docker gives a
 	// container, of which each model takes at least 1 MiB.
 	minSharedMemory = 64 << 20
+
+	// Where Python and WorkDir are unless the configuration names them, in the
+	// folder that holds the repository.
+	pythonBeside  = ".venv/bin/python"
+	workDirBeside = "var/triton"
 
 	// drainTime is how long a server that was told to stop waits for
 	// inferences under way.
@@ -131,18 +133,18 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	ensembles, err := findEnsembles(repository, cfg.ConfigName)
+	ensembles, err := Ensembles(repository, cfg.ConfigName)
 	if err != nil {
 		return nil, err
 	}
-	py, err := findPython(ctx, beside(repository, cfg.Python, ".venv/bin/python"))
+	py, err := findPython(ctx, beside(repository, cfg.Python, pythonBeside))
 	if err != nil {
 		return nil, err
 	}
 	if err := checkSharedMemory(); err != nil {
 		return nil, err
 	}
-	backendDir, err := py.installBackends(beside(repository, cfg.WorkDir, "var/triton"))
+	backendDir, err := py.installBackends(beside(repository, cfg.WorkDir, workDirBeside))
 	if err != nil {
 		return nil, err
 	}
@@ -409,36 +411,17 @@ func (l *Local) startError(ctx context.Context, err error) error {
 	return fmt.Errorf("tritonserver runs but its models do not answer: %w", err)
 }
 
-// findEnsembles returns the names of the ensembles in a repository, sorted.
-func findEnsembles(repository, configName string) ([]string, error) {
-	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
+// At returns c for a copy of its repository elsewhere, with the Python and the
+// WorkDir that c means.
+func (c LocalConfig) At(repository string) (LocalConfig, error) {
+	original, err := filepath.Abs(c.Repository)
 	if err != nil {
-		return nil, err
+		return LocalConfig{}, err
 	}
-	var names []string
-	for _, folder := range folders {
-		path := filepath.Join(folder, "configs", configName+".pbtxt")
-		text, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			path = filepath.Join(folder, "config.pbtxt")
-			text, err = os.ReadFile(path)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("model repository: %w", err)
-		}
-		var config pb.ModelConfig
-		if err := (prototext.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(text, &config); err != nil {
-			return nil, fmt.Errorf("model repository: %s: %w", path, err)
-		}
-		if config.GetEnsembleScheduling() != nil {
-			names = append(names, filepath.Base(folder))
-		}
-	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("model repository %s has no ensemble named %s*: "+
-			"export one into it, or name another folder in REFERSAM_MODEL_REPOSITORY", repository, ModelPrefix)
-	}
-	return names, nil
+	c.Python = beside(original, c.Python, pythonBeside)
+	c.WorkDir = beside(original, c.WorkDir, workDirBeside)
+	c.Repository = repository
+	return c, nil
 }
 
 // beside returns path, or if that is empty name in the folder that holds
