@@ -34,6 +34,7 @@ type commands struct {
 	Preprocess preprocessCommand `cmd:"" help:"Write the square of pixels that a model gets of a picture."`
 	Mask       maskCommand       `cmd:"" help:"Turn the model's logits into a mask of the picture's size."`
 	Batching   batchingCommand   `cmd:"" help:"Show or change how a running service forms batches."`
+	Tune       tuneCommand       `cmd:"" help:"Find out how many instances of each stage and which batches serve best, by measuring."`
 	Keys       keysCommand       `cmd:"" help:"Make, list, rotate and revoke API keys."`
 	Backup     backupCommand     `cmd:"" help:"Copy the SQLite database, while a gateway uses it."`
 	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of the SQLite database, while no gateway uses it."`
