@@ -18,12 +18,14 @@ import (
 )
 
 const (
-	// A measurement is, in parts of its time: warming up, while the scheduler
-	// learns and its window opens; saturation; and latency.
-	warmShare      = 0.25
-	saturatedShare = 0.35
-	// firstWarm is how long the first one warms up at least.
-	firstWarm = 3 * time.Second
+	// A measurement is, in parts of its time: warming up; saturation; latency.
+	warmShare      = 0.15
+	saturatedShare = 0.45
+	// How many batches a server gets at once a new scheduler finds out by
+	// changing it by one every second or two: it has found it when it has left
+	// it alone for settled.
+	settled   = 2500 * time.Millisecond
+	maxSettle = 10 * time.Second
 	// patience is how long a row may take before it counts as failed.
 	patience = 30 * time.Second
 	// pictures is how many different ones there are.
@@ -39,9 +41,9 @@ var phrases = []string{
 	"second car from the right that has its lights on",
 }
 
-// bench measures settings, one after the other. One scheduler runs all of them,
-// as that of a gateway does when its servers change: how many batches a server
-// gets at once takes seconds to find out, and stays right or nearly so.
+// bench measures settings, one after the other. The scheduler is made anew for
+// each set of instances: what it has learnt of others, above all how many
+// batches at once are worthwhile, would keep it from trying for a minute.
 type bench struct {
 	cfg      Config
 	servers  *Servers
@@ -51,7 +53,7 @@ type bench struct {
 	rows  []triton.Row // without pixels
 	bytes [][]uint8    // pictures
 	alone *pipeline.Alone
-	warm  bool // one has been measured
+	fresh bool // alone has run nothing yet
 }
 
 func (b *bench) close() {
@@ -72,6 +74,9 @@ func (b *bench) measure(ctx context.Context, s Setting) (Result, error) {
 		err = b.run(ctx, &r)
 		stop()
 	}
+	if ended := b.servers.ended(); ended != nil {
+		err = ended
+	}
 	var broken *brokenError
 	switch {
 	case ctx.Err() != nil:
@@ -90,7 +95,8 @@ func (b *bench) prepare(ctx context.Context, s Setting) error {
 			return err
 		}
 	}
-	if !slices.Equal(s.Instances, b.servers.counts) {
+	if !slices.Equal(s.Instances, b.servers.counts) || b.servers.ended() != nil {
+		b.close()
 		if err := b.servers.apply(ctx, s.Instances); err != nil {
 			return err
 		}
@@ -101,6 +107,7 @@ func (b *bench) prepare(ctx context.Context, s Setting) error {
 	if b.alone != nil {
 		return b.alone.Update(settings)
 	}
+	b.fresh = true
 	cfg := b.cfg.Schedule
 	cfg.Settings = settings
 	var err error
@@ -145,12 +152,7 @@ func (b *bench) row(i int) triton.Row {
 // run fills r in.
 func (b *bench) run(ctx context.Context, r *Result) error {
 	part := func(share float64) time.Duration { return time.Duration(share * float64(b.duration)) }
-	warm := part(warmShare)
-	if !b.warm {
-		warm = max(warm, firstWarm)
-		b.warm = true
-	}
-	if err := b.saturate(ctx, r, warm, part(saturatedShare)); err != nil {
+	if err := b.saturate(ctx, r, part(warmShare), part(saturatedShare)); err != nil {
 		return err
 	}
 	rate := b.cfg.Load * r.Throughput
@@ -170,13 +172,7 @@ func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Dur
 		rows = 1
 	}
 	// Two batches for each server wait, so that there is always a full one.
-	load := newGate(func() int {
-		batches := 0
-		for _, replica := range b.alone.Snapshot().Replicas {
-			batches += replica.Window + 2
-		}
-		return batches * rows
-	})
+	load := newGate(func() int { return (b.windows() + 2*len(b.servers.configs)) * rows })
 	defer load.wait()
 	var answers tally
 	sent := 0
@@ -192,6 +188,10 @@ func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Dur
 		}
 	}
 	feed(warm)
+	if b.fresh {
+		b.settle(ctx, feed)
+		b.fresh = false
+	}
 	before, err := b.statistics(ctx)
 	if err != nil {
 		return err
@@ -211,6 +211,27 @@ func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Dur
 	}
 	r.Busy = busy(after.Since(before), r.Instances, end.Sub(begin))
 	return nil
+}
+
+// windows is how many batches all servers may have at once.
+func (b *bench) windows() int {
+	batches := 0
+	for _, replica := range b.alone.Snapshot().Replicas {
+		batches += replica.Window
+	}
+	return batches
+}
+
+// settle feeds until the scheduler has found how many batches to have at once.
+func (b *bench) settle(ctx context.Context, feed func(time.Duration)) {
+	begin := time.Now()
+	changed, windows := begin, b.windows()
+	for ctx.Err() == nil && time.Since(changed) < settled && time.Since(begin) < maxSettle {
+		feed(settled / 10)
+		if now := b.windows(); now != windows {
+			changed, windows = time.Now(), now
+		}
+	}
 }
 
 // send schedules the i-th row, which is due at a moment. done is called once.

@@ -1,8 +1,10 @@
 package tune
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -32,8 +34,7 @@ type Objective string
 
 // The objectives.
 const (
-	// Throughput wants the most rows a second; settings within 3 % of the best
-	// are equal, and then the lower p99 counts.
+	// Throughput wants the most rows a second.
 	Throughput Objective = "throughput"
 	// Latency wants the lowest p99.
 	Latency Objective = "latency"
@@ -41,55 +42,68 @@ const (
 	Balanced Objective = "balanced"
 )
 
-// ErrObjective is the error of an objective that is none.
-var ErrObjective = fmt.Errorf("the objective must be %s, %s or %s", Throughput, Latency, Balanced)
+// worth is what an objective wants much of.
+func (o Objective) worth(r *Result) float64 {
+	switch o {
+	case Throughput:
+		return r.Throughput
+	case Latency:
+		return 1 / r.P99.Seconds()
+	default:
+		return r.Throughput / r.P99.Seconds()
+	}
+}
 
-// equalThroughput is how close to the best a throughput counts as equal.
-const equalThroughput = 0.97
+// Validate reports an objective that is none.
+func (o Objective) Validate() error {
+	switch o {
+	case Throughput, Latency, Balanced:
+		return nil
+	}
+	return fmt.Errorf("the objective must be %s, %s or %s, not %q", Throughput, Latency, Balanced, o)
+}
+
+// noise is how close to the best is as good, because measuring again would
+// give another order.
+const noise = 0.95
 
 // Choose returns the index of the result that serves the objective best, among
-// those with a p99 of at most maxP99, if that is not 0.
+// those with a p99 of at most maxP99, if that is not 0. Of those that are
+// nearly as good as the best it takes the one with the fewest instances, which
+// cost memory, and then the one with the lowest p99.
 func Choose(results []Result, objective Objective, maxP99 time.Duration) (int, error) {
-	var fastest float64
-	lowest := time.Duration(-1)
-	allowed := func(r *Result) bool { return r.Err == nil && (maxP99 == 0 || r.P99 <= maxP99) }
+	var candidates []int
+	lowest, most := time.Duration(-1), 0.0
 	for i := range results {
 		r := &results[i]
-		if r.Err == nil && (lowest < 0 || r.P99 < lowest) {
+		if r.Err != nil {
+			continue
+		}
+		if lowest < 0 || r.P99 < lowest {
 			lowest = r.P99
 		}
-		if allowed(r) {
-			fastest = max(fastest, r.Throughput)
-		}
-	}
-	var worth func(r *Result) float64
-	switch objective {
-	case Throughput:
-		worth = func(r *Result) float64 {
-			if r.Throughput < equalThroughput*fastest {
-				return 0
-			}
-			return 1 / r.P99.Seconds()
-		}
-	case Latency:
-		worth = func(r *Result) float64 { return 1 / r.P99.Seconds() }
-	case Balanced:
-		worth = func(r *Result) float64 { return r.Throughput / r.P99.Seconds() }
-	default:
-		return 0, fmt.Errorf("%w, not %q", ErrObjective, objective)
-	}
-	best, most := -1, 0.0
-	for i := range results {
-		if r := &results[i]; allowed(r) && worth(r) > most {
-			best, most = i, worth(r)
+		if maxP99 == 0 || r.P99 <= maxP99 {
+			candidates = append(candidates, i)
+			most = max(most, objective.worth(r))
 		}
 	}
 	switch {
-	case best >= 0:
-		return best, nil
-	case lowest >= 0:
-		return 0, fmt.Errorf("no setting has a p99 of at most %v; the lowest is %v", maxP99, lowest.Round(time.Microsecond))
-	default:
+	case lowest < 0:
 		return 0, errors.New("no setting was measured")
+	case len(candidates) == 0:
+		return 0, fmt.Errorf("no setting has a p99 of at most %v; the lowest is %v", maxP99, lowest.Round(time.Microsecond))
 	}
+	candidates = slices.DeleteFunc(candidates, func(i int) bool { return objective.worth(&results[i]) < noise*most })
+	return slices.MinFunc(candidates, func(i, j int) int {
+		a, b := &results[i], &results[j]
+		return cmp.Or(cmp.Compare(total(a.Instances), total(b.Instances)), cmp.Compare(a.P99, b.P99))
+	}), nil
+}
+
+func total(counts []int) int {
+	sum := 0
+	for _, n := range counts {
+		sum += n
+	}
+	return sum
 }

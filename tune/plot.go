@@ -128,7 +128,7 @@ func SVG(w io.Writer, title string, results []Result, chosen int) error {
 			}
 			px, py := a.place(r)
 			fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="5" fill="%s"><title>%s: %.1f rows/s, p99 %v</title></circle>`+"\n",
-				x(px), y(py), colours[mark], html.EscapeString(r.Setting.String()), r.Throughput, r.P99.Round(time.Microsecond))
+				x(px), y(py), colours[mark], html.EscapeString(r.String()), r.Throughput, r.P99.Round(time.Microsecond))
 		}
 	}
 	b.WriteString("</svg>\n")

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/refersam/refersam/pipeline"
@@ -23,17 +21,17 @@ const restoreTimeout = time.Minute
 // Servers are the Triton servers that are tuned, with one ensemble of theirs.
 // Close them. They are not safe for concurrent use.
 //
-// The numbers of instances are changed through the repository API, on one
-// server after the other: a server that others use too is the only one that
-// changes at that moment, and nothing of ours is under way on it.
+// Servers of others change their instances through the repository API, one
+// server after the other: one that is used meanwhile is the only one that
+// changes at that moment, and nothing of ours is under way on it. A server of
+// its own is started anew, which cannot be worse than what it is to find out.
 type Servers struct {
 	fleet    *triton.Fleet
 	contract triton.Contract
 	configs  [][]*pb.ModelConfig // of each replica, of each step: as they were found
 	counts   []int               // in force
 	kept     []int               // to be in force after Close
-	local    *triton.Local       // nil: servers of others
-	dir      string              // of the copy, if there is one
+	own      *own                // nil: servers of others
 }
 
 // Connect finds a variant on servers that run already; "" is the only one.
@@ -60,128 +58,26 @@ func StartCopy(ctx context.Context, cfg triton.Config, local triton.LocalConfig,
 	if err != nil {
 		return nil, err
 	}
-	s := &Servers{}
+	dir, err := os.MkdirTemp("", "refersam-tune-")
+	if err != nil {
+		return nil, err
+	}
+	s := &Servers{own: &own{dir: dir, fleet: cfg, log: log}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.dir, err = os.MkdirTemp("", "refersam-tune-"); err != nil {
+	if err := copyEnsemble(dir, &local, ensemble); err != nil {
 		return nil, err
 	}
-	if err := copyEnsemble(s.dir, &local, ensemble); err != nil {
+	if s.own.config, err = local.At(dir); err != nil {
 		return nil, err
 	}
-	copied, err := local.At(s.dir)
-	if err != nil {
-		return nil, err
-	}
-	if s.local, err = triton.StartLocal(ctx, copied); err != nil {
-		return nil, err
-	}
-	if s.fleet, err = triton.NewFleet(cfg, log); err != nil {
-		return nil, err
-	}
-	if err := s.fleet.Add(s.local.Address()); err != nil {
+	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	return s, s.learn(ctx, "")
-}
-
-// findEnsemble returns the name of the ensemble of a variant.
-func findEnsemble(local *triton.LocalConfig, variant string) (string, error) {
-	ensembles, err := triton.Ensembles(local.Repository, local.ConfigName)
-	if err != nil {
-		return "", err
-	}
-	variants := make([]string, len(ensembles))
-	for i, name := range ensembles {
-		variants[i] = strings.TrimPrefix(name, triton.ModelPrefix)
-	}
-	i, err := pick(variants, variant)
-	if err != nil {
-		return "", err
-	}
-	return ensembles[i], nil
-}
-
-// pick returns which of the variants is meant; "" means the only one.
-func pick(variants []string, variant string) (int, error) {
-	if variant == "" && len(variants) == 1 {
-		return 0, nil
-	}
-	if i := slices.Index(variants, variant); i >= 0 {
-		return i, nil
-	}
-	if variant == "" {
-		return 0, fmt.Errorf("there are several variants, name one with --variant: %s", strings.Join(variants, ", "))
-	}
-	return 0, fmt.Errorf("there is no variant %q, only %s", variant, strings.Join(variants, ", "))
-}
-
-// copyEnsemble copies an ensemble and its steps.
-func copyEnsemble(dir string, local *triton.LocalConfig, ensemble string) error {
-	_, config, err := triton.ConfigFile(local.Repository, local.ConfigName, ensemble)
-	if err != nil {
-		return err
-	}
-	models := []string{ensemble}
-	for _, step := range config.GetEnsembleScheduling().GetStep() {
-		models = append(models, step.GetModelName())
-	}
-	slices.Sort(models)
-	for _, model := range slices.Compact(models) {
-		from, err := filepath.EvalSymlinks(filepath.Join(local.Repository, model))
-		if err != nil {
-			return fmt.Errorf("model repository: %w", err)
-		}
-		if err := copyFolder(filepath.Join(dir, model), from); err != nil {
-			return fmt.Errorf("copying the model %s to tune it: %w", model, err)
-		}
-	}
-	return nil
-}
-
-// copyFolder copies a folder with everything in it; links become what they
-// point to.
-func copyFolder(to, from string) error {
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		source, target := filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())
-		info, err := os.Stat(source)
-		if err != nil {
-			return err
-		}
-		if info.IsDir() {
-			err = copyFolder(target, source)
-		} else {
-			err = copyFile(target, source)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func copyFile(to, from string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	_, err = out.ReadFrom(in)
-	return errors.Join(err, out.Close())
 }
 
 // learn reads the contract of a variant, and how its steps are configured.
@@ -245,15 +141,21 @@ func (s *Servers) replicas() []pipeline.Replica {
 // apply gives each step so many instances. If a server refuses, all have those
 // that they had before, and the error says why.
 func (s *Servers) apply(ctx context.Context, counts []int) error {
-	before := s.counts
-	err := s.change(ctx, before, counts)
+	change := s.change
+	if s.own != nil {
+		change = s.restart
+	}
+	err := change(ctx, s.counts, counts)
 	if err == nil {
 		s.counts = slices.Clone(counts)
 		return nil
 	}
+	if ctx.Err() != nil && s.own != nil {
+		return err // it is closed next
+	}
 	background, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 	defer cancel()
-	if back := s.change(background, nil, before); back != nil {
+	if back := change(background, nil, s.counts); back != nil {
 		return &brokenError{errors.Join(err, fmt.Errorf("and what was cannot be put back: %w", back))}
 	}
 	return err
@@ -290,20 +192,14 @@ func (s *Servers) Keep(counts []int) { s.kept = slices.Clone(counts) }
 // Close puts back what was found, or what is to be kept, on servers of others;
 // a server of its own it ends, and removes the copy.
 func (s *Servers) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), restoreTimeout)
-	defer cancel()
+	if s.own != nil {
+		return errors.Join(s.stop(), os.RemoveAll(s.own.dir))
+	}
 	var errs []error
-	if s.local == nil && s.fleet != nil && !slices.Equal(s.counts, s.kept) {
+	if !slices.Equal(s.counts, s.kept) {
+		ctx, cancel := context.WithTimeout(context.Background(), restoreTimeout)
+		defer cancel()
 		errs = append(errs, s.change(ctx, s.counts, s.kept))
 	}
-	if s.fleet != nil {
-		errs = append(errs, s.fleet.Close())
-	}
-	if s.local != nil {
-		errs = append(errs, s.local.Close(ctx))
-	}
-	if s.dir != "" {
-		errs = append(errs, os.RemoveAll(s.dir))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.fleet.Close())...)
 }

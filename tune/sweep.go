@@ -114,14 +114,9 @@ func raiseAll(r Result) []int {
 // promising are the instances that batching is tried with.
 func (s *sweep) promising() [][]int {
 	sets := [][]int{s.space.Start}
-	var best *Result
-	for i := range s.results {
-		if r := &s.results[i]; r.Err == nil && (best == nil || r.Throughput > best.Throughput) {
-			best = r
-		}
-	}
-	if best != nil && !slices.Equal(best.Instances, s.space.Start) {
-		sets = append([][]int{best.Instances}, sets...)
+	best, err := Choose(s.results, Throughput, 0)
+	if err == nil && !slices.Equal(s.results[best].Instances, s.space.Start) {
+		sets = append([][]int{s.results[best].Instances}, sets...)
 	}
 	return sets
 }

@@ -72,8 +72,8 @@ type Config struct {
 	// Load is at which part of the throughput latency is measured, in (0, 1).
 	// Default 0.7.
 	Load float64
-	// Budget is how long all of it may take; what is not measured by then is
-	// left out. Default 5m.
+	// Budget is about how long all of it may take; what would not be measured
+	// by then is left out. Default 5m.
 	Budget time.Duration
 	// Schedule is the rest of the scheduler's configuration.
 	Schedule schedule.Config
@@ -120,7 +120,7 @@ const (
 	minMeasure = 3 * time.Second
 	maxMeasure = 30 * time.Second
 	// reloadShare is which part of the budget changing instances may take.
-	reloadShare = 0.15
+	reloadShare = 0.2
 )
 
 // Run measures settings on the servers until the sweep is done or the budget is

@@ -38,10 +38,7 @@ func (c *tuneCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error)
 	sweep := tune.DefaultConfig()
 	sweep.MaxInstances, sweep.Modes, sweep.FixedWait = c.MaxInstances, c.Modes, c.FixedWait
 	sweep.Load, sweep.Budget, sweep.Schedule = c.Load, c.Budget, cfg.Pipeline.Schedule
-	if _, err := tune.Choose(nil, c.Objective, 0); errors.Is(err, tune.ErrObjective) {
-		return err
-	}
-	if err := errors.Join(sweep.Validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
+	if err := errors.Join(c.Objective.Validate(), sweep.Validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
 		return err
 	}
 	// What changes all the time here is news elsewhere.

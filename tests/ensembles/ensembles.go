@@ -81,15 +81,29 @@ var stages = []stage{
 }
 
 // WriteNull writes an ensemble that takes next to no time into dir.
-func WriteNull(dir string) error { return write(dir, NullVariant, whole, Cost{}) }
+func WriteNull(dir string) error { return write(dir, NullVariant, whole, Cost{}, sharedDevice) }
 
 // WriteCalibrated writes an ensemble into dir that takes cost a batch and
 // no CPU for it, as if on a GPU: its stages work on different batches at a
 // time, but only one of them has the GPU. Each server needs a dir of its own,
 // which stands for its GPU.
-func WriteCalibrated(dir string, cost Cost) error { return write(dir, CalibratedVariant, stages, cost) }
+func WriteCalibrated(dir string, cost Cost) error {
+	return write(dir, CalibratedVariant, stages, cost, sharedDevice)
+}
 
-func write(dir, variant string, stages []stage, cost Cost) error {
+// WriteParallel writes the same ensemble, but as if each instance of a stage
+// had a GPU of its own.
+func WriteParallel(dir string, cost Cost) error {
+	return write(dir, CalibratedVariant, stages, cost, ownDevice)
+}
+
+// Who has a GPU to itself.
+const (
+	sharedDevice = "shared" // one stage at a time
+	ownDevice    = "own"    // every instance
+)
+
+func write(dir, variant string, stages []stage, cost Cost, device string) error {
 	ensemble := "refersam_" + variant
 	if err := os.MkdirAll(filepath.Join(dir, ensemble, "1"), 0o755); err != nil {
 		return err
@@ -97,7 +111,7 @@ func write(dir, variant string, stages []stage, cost Cost) error {
 	var steps strings.Builder
 	for _, s := range stages {
 		name := ensemble + "_" + s.name
-		if err := writeStage(dir, name, s, cost.share(s.percent)); err != nil {
+		if err := writeStage(dir, name, s, cost.share(s.percent), device); err != nil {
 			return err
 		}
 		fmt.Fprintf(&steps, "  step {\n    model_name: %q\n    model_version: -1\n%s%s  }\n",
@@ -116,7 +130,7 @@ func write(dir, variant string, stages []stage, cost Cost) error {
 	return os.WriteFile(filepath.Join(dir, ensemble, "config.pbtxt"), []byte(config), 0o644)
 }
 
-func writeStage(dir, name string, s stage, cost Cost) error {
+func writeStage(dir, name string, s stage, cost Cost, device string) error {
 	version := filepath.Join(dir, name, "1")
 	if err := os.MkdirAll(version, 0o755); err != nil {
 		return err
@@ -127,7 +141,7 @@ func writeStage(dir, name string, s stage, cost Cost) error {
 	config := fmt.Sprintf("name: %q\nbackend: \"python\"\nmax_batch_size: %d\n", name, MaxBatch) +
 		tensors("input", s.inputs) + tensors("output", s.outputs) +
 		"instance_group { kind: KIND_CPU count: 1 }\ndynamic_batching {}\n" +
-		parameters("function", s.name,
+		parameters("function", s.name, "device", device,
 			"fixed_us", fmt.Sprint(cost.Fixed.Microseconds()), "row_us", fmt.Sprint(cost.Row.Microseconds()))
 	return os.WriteFile(filepath.Join(dir, name, "config.pbtxt"), []byte(config), 0o644)
 }

@@ -8,7 +8,7 @@ A row's answer tells which picture and which phrase it is made from: mask_logits
 
 `function` says which part of that a model does. A batch of n rows takes `fixed_us` + n * `row_us`
 microseconds, asleep, and meanwhile holds the file `device` of the repository, as the kernels of all stages
-share one GPU.
+share one GPU; with the parameter `device` "own" every instance has a GPU of its own.
 """
 
 from __future__ import annotations  # pb_utils gets its types after this module has been read
@@ -35,7 +35,8 @@ class TritonPythonModel:
         }
         self.function = FUNCTIONS[parameters["function"]]
         self.fixed, self.row = (int(parameters[key]) / 1e6 for key in ("fixed_us", "row_us"))
-        self.device = (Path(args["model_repository"]).parent / "device").open("wb")
+        own = parameters["device"] == "own"
+        self.device = None if own else (Path(args["model_repository"]).parent / "device").open("wb")
 
     def execute(self, requests: list) -> list:
         batches = [
@@ -44,9 +45,11 @@ class TritonPythonModel:
         rows = sum(len(next(iter(batch.values()))) for batch in batches)
         results = [self.function(batch) for batch in batches]
         if self.fixed or self.row:
-            fcntl.flock(self.device, fcntl.LOCK_EX)
+            if self.device:
+                fcntl.flock(self.device, fcntl.LOCK_EX)
             time.sleep(self.fixed + rows * self.row)
-            fcntl.flock(self.device, fcntl.LOCK_UN)
+            if self.device:
+                fcntl.flock(self.device, fcntl.LOCK_UN)
         return [
             pb_utils.InferenceResponse(
                 [from_numpy(name, result[name]) for name in request.requested_output_names()]

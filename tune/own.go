@@ -1,0 +1,184 @@
+package tune
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/refersam/refersam/triton"
+)
+
+// stopTimeout is how long a server of its own may take to stop.
+const stopTimeout = 15 * time.Second
+
+// own is a server of its own, on a copy of a repository.
+type own struct {
+	dir    string             // of the copy
+	config triton.LocalConfig // of the server
+	fleet  triton.Config
+	log    *slog.Logger
+	server *triton.Local // nil: it does not run
+}
+
+// start starts the server on the copy as it is.
+func (s *Servers) start(ctx context.Context) error {
+	server, err := triton.StartLocal(ctx, s.own.config)
+	if err != nil {
+		return err
+	}
+	s.own.server = server
+	if s.fleet, err = triton.NewFleet(s.own.fleet, s.own.log); err != nil {
+		return err
+	}
+	return s.fleet.Add(server.Address())
+}
+
+// stop ends the server, if it runs.
+func (s *Servers) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	var errs []error
+	if s.fleet != nil {
+		errs = append(errs, s.fleet.Close())
+		s.fleet = nil
+	}
+	if s.own.server != nil {
+		errs = append(errs, s.own.server.Close(ctx))
+		s.own.server = nil
+	}
+	return errors.Join(errs...)
+}
+
+// ended returns why the server of its own has ended, nil if it has not.
+func (s *Servers) ended() error {
+	if s.own == nil || s.own.server == nil {
+		return nil
+	}
+	return s.own.server.Err()
+}
+
+// restart changes the copy and starts the server anew.
+func (s *Servers) restart(ctx context.Context, _, counts []int) error {
+	if err := s.stop(); err != nil {
+		return err
+	}
+	for i, step := range s.contract.StepNames() {
+		path, _, err := triton.ConfigFile(s.own.dir, s.own.config.ConfigName, step)
+		if err != nil {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if text, err = SetInstances(text, counts[i]); err != nil {
+			return fmt.Errorf("the model %s: %w", step, err)
+		}
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return err
+		}
+	}
+	return s.start(ctx)
+}
+
+// findEnsemble returns the name of the ensemble of a variant.
+func findEnsemble(local *triton.LocalConfig, variant string) (string, error) {
+	ensembles, err := triton.Ensembles(local.Repository, local.ConfigName)
+	if err != nil {
+		return "", err
+	}
+	variants := make([]string, len(ensembles))
+	for i, name := range ensembles {
+		variants[i] = strings.TrimPrefix(name, triton.ModelPrefix)
+	}
+	i, err := pick(variants, variant)
+	if err != nil {
+		return "", err
+	}
+	return ensembles[i], nil
+}
+
+// pick returns which of the variants is meant; "" means the only one.
+func pick(variants []string, variant string) (int, error) {
+	if variant == "" && len(variants) == 1 {
+		return 0, nil
+	}
+	if i := slices.Index(variants, variant); i >= 0 {
+		return i, nil
+	}
+	if variant == "" {
+		return 0, fmt.Errorf("there are several variants, name one with --variant: %s", strings.Join(variants, ", "))
+	}
+	return 0, fmt.Errorf("there is no variant %q, only %s", variant, strings.Join(variants, ", "))
+}
+
+// copyEnsemble copies an ensemble and its steps.
+func copyEnsemble(dir string, local *triton.LocalConfig, ensemble string) error {
+	_, config, err := triton.ConfigFile(local.Repository, local.ConfigName, ensemble)
+	if err != nil {
+		return err
+	}
+	models := []string{ensemble}
+	for _, step := range config.GetEnsembleScheduling().GetStep() {
+		models = append(models, step.GetModelName())
+	}
+	slices.Sort(models)
+	for _, model := range slices.Compact(models) {
+		from, err := filepath.EvalSymlinks(filepath.Join(local.Repository, model))
+		if err != nil {
+			return fmt.Errorf("model repository: %w", err)
+		}
+		if err := copyFolder(filepath.Join(dir, model), from); err != nil {
+			return fmt.Errorf("copying the model %s to tune it: %w", model, err)
+		}
+	}
+	return nil
+}
+
+// copyFolder copies a folder with everything in it; links become what they
+// point to.
+func copyFolder(to, from string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		source, target := filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())
+		info, err := os.Stat(source)
+		if err != nil {
+			return err
+		}
+		if info.IsDir() {
+			err = copyFolder(target, source)
+		} else {
+			err = copyFile(target, source)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(to, from string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = out.ReadFrom(in)
+	return errors.Join(err, out.Close())
+}
