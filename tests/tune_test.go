@@ -66,23 +66,54 @@ func TestTune(t *testing.T) {
 	}
 }
 
-// Servers that run already are changed while they run, and left as they were
-// found; a setting that they refuse is a line of the table.
+// Instances that cannot be loaded are a line of the table, with the reason, and
+// the sweep goes on with those that can.
+func TestTune_refused(t *testing.T) {
+	repository, dir := t.TempDir(), t.TempDir()
+	if err := ensembles.WriteParallel(repository, tuneCost); err != nil {
+		t.Fatal(err)
+	}
+	model := filepath.Join(repository, triton.ModelPrefix+ensembles.CalibratedVariant+"_image", "1", "model.py")
+	code, err := os.ReadFile(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = "    def initialize(self, args: dict[str, str]) -> None:\n"
+	refusal := begin + "        if args['model_instance_name'].endswith('_1'):\n            raise RuntimeError('no memory is left')\n"
+	if err := os.WriteFile(model, bytes.Replace(code, []byte(begin), []byte(refusal), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := tune(t, repository, dir, "--budget", "22s", "--max-instances", "2", "--modes", "adaptive")
+	if !regexp.MustCompile(`(?m)^· +1·2·1·1·1 .*no memory is left`).MatchString(out) {
+		t.Error("the table has no line with the reason")
+	}
+	if !regexp.MustCompile(`(?m)^\S+ +1·1·1·1·1 +adaptive +4 +0s +[\d.]+ `).MatchString(out) {
+		t.Error("it did not go on with what can be loaded")
+	}
+	checkNothingLeft(t, dir)
+}
+
+// Servers that run already are changed while they run, one after the other, and
+// left as they were found.
 func TestTune_running(t *testing.T) {
-	server := startTriton(t, func(to string) error { return ensembles.WriteParallel(to, tuneCost) })
+	write := func(to string) error { return ensembles.WriteParallel(to, tuneCost) }
+	servers := []*tritonServer{startTriton(t, write), startTriton(t, write)}
 	dir := t.TempDir()
 	cmd := tuneCommand(t, dir, "--budget", "10s", "--max-instances", "2", "--modes", "adaptive")
-	cmd.Env = append(cmd.Env, "REFERSAM_TRITON="+server.address)
+	cmd.Env = append(cmd.Env, "REFERSAM_TRITON="+servers[0].address+","+servers[1].address)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("%s", out)
 	if !strings.Contains(string(out), "1·2·1·1·1") || !strings.Contains(string(out), "instances: ") {
-		t.Errorf("it printed\n%s", out)
+		t.Error("it printed neither what it tried nor what it chose")
 	}
-	for i, count := range instances(t, server) {
-		if count != 1 {
-			t.Errorf("step %d is left with %d instances", i, count)
+	for _, server := range servers {
+		for i, count := range instances(t, server) {
+			if count != 1 {
+				t.Errorf("step %d of %s is left with %d instances", i, server.address, count)
+			}
 		}
 	}
 	checkNothingLeft(t, dir)

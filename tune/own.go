@@ -63,28 +63,37 @@ func (s *Servers) ended() error {
 	return s.own.server.Err()
 }
 
-// restart changes the copy and starts the server anew.
-func (s *Servers) restart(ctx context.Context, _, counts []int) error {
+// restart changes the copy and starts the server anew, unless ctx has ended.
+func (s *Servers) restart(ctx context.Context, _, counts []int) (touched bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	if err := s.stop(); err != nil {
-		return err
+		return true, err
 	}
 	for i, step := range s.contract.StepNames() {
-		path, _, err := triton.ConfigFile(s.own.dir, s.own.config.ConfigName, step)
-		if err != nil {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if text, err = SetInstances(text, counts[i]); err != nil {
-			return fmt.Errorf("the model %s: %w", step, err)
-		}
-		if err := os.WriteFile(path, text, 0o644); err != nil {
-			return err
+		if err := s.own.edit(step, counts[i]); err != nil {
+			return true, fmt.Errorf("the model %s: %w", step, err)
 		}
 	}
-	return s.start(ctx)
+	err = s.start(ctx)
+	return ctx.Err() == nil, err // when ctx has ended, Close comes next
+}
+
+// edit changes the copy of a model's configuration.
+func (o *own) edit(step string, count int) error {
+	path, _, err := triton.ConfigFile(o.dir, o.config.ConfigName, step)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if text, err = SetInstances(text, count); err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o644)
 }
 
 // findEnsemble returns the name of the ensemble of a variant.

@@ -145,17 +145,17 @@ func (s *Servers) apply(ctx context.Context, counts []int) error {
 	if s.own != nil {
 		change = s.restart
 	}
-	err := change(ctx, s.counts, counts)
-	if err == nil {
+	touched, err := change(ctx, s.counts, counts)
+	switch {
+	case err == nil:
 		s.counts = slices.Clone(counts)
 		return nil
-	}
-	if ctx.Err() != nil && s.own != nil {
-		return err // it is closed next
+	case !touched:
+		return err
 	}
 	background, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 	defer cancel()
-	if back := change(background, nil, s.counts); back != nil {
+	if _, back := change(background, nil, s.counts); back != nil {
 		return &brokenError{errors.Join(err, fmt.Errorf("and what was cannot be put back: %w", back))}
 	}
 	return err
@@ -168,22 +168,24 @@ func (e *brokenError) Unwrap() error { return e.error }
 
 // change loads the steps that differ from what they are on every server, one
 // server after the other; it goes on to the next when an inference has shown
-// that this one serves. are is nil when that is not known.
-func (s *Servers) change(ctx context.Context, are, counts []int) error {
+// that this one serves. are is nil when that is not known. A model that a
+// server refuses to load is as it was; touched tells that others may not be.
+func (s *Servers) change(ctx context.Context, are, counts []int) (touched bool, err error) {
 	for i, r := range s.fleet.Replicas() {
 		for j, config := range s.configs[i] {
 			if are != nil && are[j] == counts[j] {
 				continue
 			}
 			if err := r.Load(ctx, triton.WithInstances(config, counts[j])); err != nil {
-				return err
+				return touched || ctx.Err() != nil, err
 			}
+			touched = true
 		}
 		if err := r.Probe(ctx, &s.contract); err != nil {
-			return err
+			return true, err
 		}
 	}
-	return nil
+	return touched, nil
 }
 
 // Keep makes the servers go on with these instances after Close.
@@ -199,7 +201,8 @@ func (s *Servers) Close() error {
 	if !slices.Equal(s.counts, s.kept) {
 		ctx, cancel := context.WithTimeout(context.Background(), restoreTimeout)
 		defer cancel()
-		errs = append(errs, s.change(ctx, s.counts, s.kept))
+		_, err := s.change(ctx, s.counts, s.kept)
+		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, s.fleet.Close())...)
 }

@@ -18,7 +18,7 @@ type tuneCommand struct {
 	Variant      string          `placeholder:"NAME" help:"Which variant. It may be left out where there is one."`
 	Repository   string          `placeholder:"DIR" help:"Folder of the models. Default: REFERSAM_MODEL_REPOSITORY, else model_repository."`
 	MaxInstances int             `default:"4" placeholder:"N" help:"Most instances of a stage. Default: 4."`
-	Modes        []schedule.Mode `default:"adaptive,fixed,off" placeholder:"MODE,…" help:"Modes of batching. Default: adaptive,fixed,off."`
+	Modes        []schedule.Mode `default:"adaptive,fixed,off" placeholder:"MODE" help:"Modes of batching. Default: adaptive,fixed,off."`
 	FixedWait    time.Duration   `default:"5ms" placeholder:"DURATION" help:"How long rows wait for company in mode fixed. Default: 5ms."`
 	Load         float64         `default:"0.7" placeholder:"PART" help:"At which part of its throughput a setting's latency is measured. Default: 0.7."`
 	Budget       time.Duration   `default:"5m" placeholder:"DURATION" help:"How long to measure. Default: 5m."`
