@@ -32,7 +32,7 @@ func TestTune(t *testing.T) {
 	}
 	before := contents(t, repository)
 	plot := filepath.Join(dir, "plot.svg")
-	out := tune(t, repository, dir, "--budget", "20s", "--max-instances", "2", "--modes", "adaptive",
+	out := tune(t, repository, dir, "--budget", "14s", "--max-instances", "2", "--modes", "adaptive",
 		"--objective", "throughput", "--plot", plot, "--write")
 
 	rates := make(map[string]float64)
@@ -69,6 +69,7 @@ func TestTune(t *testing.T) {
 // Instances that cannot be loaded are a line of the table, with the reason, and
 // the sweep goes on with those that can.
 func TestTune_refused(t *testing.T) {
+	t.Parallel()
 	repository, dir := t.TempDir(), t.TempDir()
 	if err := ensembles.WriteParallel(repository, tuneCost); err != nil {
 		t.Fatal(err)
@@ -83,7 +84,7 @@ func TestTune_refused(t *testing.T) {
 	if err := os.WriteFile(model, bytes.Replace(code, []byte(begin), []byte(refusal), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out := tune(t, repository, dir, "--budget", "22s", "--max-instances", "2", "--modes", "adaptive")
+	out := tune(t, repository, dir, "--budget", "24s", "--max-instances", "2", "--modes", "adaptive")
 	if !regexp.MustCompile(`(?m)^· +1·2·1·1·1 .*no memory is left`).MatchString(out) {
 		t.Error("the table has no line with the reason")
 	}
@@ -96,6 +97,7 @@ func TestTune_refused(t *testing.T) {
 // Servers that run already are changed while they run, one after the other, and
 // left as they were found.
 func TestTune_running(t *testing.T) {
+	t.Parallel()
 	write := func(to string) error { return ensembles.WriteParallel(to, tuneCost) }
 	servers := []*tritonServer{startTriton(t, write), startTriton(t, write)}
 	dir := t.TempDir()
@@ -121,6 +123,7 @@ func TestTune_running(t *testing.T) {
 
 // Ctrl-C ends it soon, and nothing of it is left.
 func TestTune_interrupted(t *testing.T) {
+	t.Parallel()
 	repository, dir := t.TempDir(), t.TempDir()
 	if err := ensembles.WriteParallel(repository, tuneCost); err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func (b *bench) prepare(ctx context.Context, s Setting) error {
 			return err
 		}
 	}
-	if !slices.Equal(s.Instances, b.servers.counts) || b.servers.ended() != nil {
+	if !slices.Equal(s.Instances, b.servers.counts) || !b.servers.runs() {
 		b.close()
 		if err := b.servers.apply(ctx, s.Instances); err != nil {
 			return err

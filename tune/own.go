@@ -63,21 +63,22 @@ func (s *Servers) ended() error {
 	return s.own.server.Err()
 }
 
-// restart changes the copy and starts the server anew, unless ctx has ended.
-func (s *Servers) restart(ctx context.Context, _, counts []int) (touched bool, err error) {
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
+// runs reports whether there are servers to measure.
+func (s *Servers) runs() bool {
+	return s.own == nil || s.own.server != nil && s.own.server.Err() == nil
+}
+
+// restart changes the copy and starts the server anew.
+func (s *Servers) restart(ctx context.Context, counts []int) error {
 	if err := s.stop(); err != nil {
-		return true, err
+		return err
 	}
 	for i, step := range s.contract.StepNames() {
 		if err := s.own.edit(step, counts[i]); err != nil {
-			return true, fmt.Errorf("the model %s: %w", step, err)
+			return fmt.Errorf("the model %s: %w", step, err)
 		}
 	}
-	err = s.start(ctx)
-	return ctx.Err() == nil, err // when ctx has ended, Close comes next
+	return s.start(ctx)
 }
 
 // edit changes the copy of a model's configuration.

@@ -138,14 +138,18 @@ func (s *Servers) replicas() []pipeline.Replica {
 	return replicas
 }
 
-// apply gives each step so many instances. If a server refuses, all have those
-// that they had before, and the error says why.
+// apply gives each step so many instances. If servers of others refuse, all
+// have those that they had before; one of its own does not run then. The error
+// says why.
 func (s *Servers) apply(ctx context.Context, counts []int) error {
-	change := s.change
 	if s.own != nil {
-		change = s.restart
+		if err := s.restart(ctx, counts); err != nil {
+			return err
+		}
+		s.counts = slices.Clone(counts)
+		return nil
 	}
-	touched, err := change(ctx, s.counts, counts)
+	touched, err := s.change(ctx, s.counts, counts)
 	switch {
 	case err == nil:
 		s.counts = slices.Clone(counts)
@@ -155,7 +159,7 @@ func (s *Servers) apply(ctx context.Context, counts []int) error {
 	}
 	background, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 	defer cancel()
-	if _, back := change(background, nil, s.counts); back != nil {
+	if _, back := s.change(background, nil, s.counts); back != nil {
 		return &brokenError{errors.Join(err, fmt.Errorf("and what was cannot be put back: %w", back))}
 	}
 	return err
