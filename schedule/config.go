@@ -55,6 +55,10 @@ type Config struct {
 	// MaxWindow is how many batches a replica may have at once. How many it
 	// gets is found out. Default 8.
 	MaxWindow int `env:"REFERSAM_MAX_WINDOW"`
+	// StartWindow is how many a new replica gets to begin with, from 2 to
+	// MaxWindow. It is for who measures and cannot wait until the window has
+	// opened: one that is too large closes by a batch a second. Default 2.
+	StartWindow int `env:"-"`
 	// RetryBudget is the part of all rows that may be tried a second time, in
 	// [0, 1]. Default 0.1.
 	RetryBudget float64 `env:"REFERSAM_RETRY_BUDGET"`

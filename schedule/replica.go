@@ -118,7 +118,7 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 		r := &replica[R, A]{
 			Replica: n,
 			since:   time.Now(),
-			window:  min(minWindow, s.cfg.MaxWindow),
+			window:  min(max(minWindow, s.cfg.StartWindow), s.cfg.MaxWindow),
 			paces:   make(map[string]*pace),
 		}
 		s.replicas = append(s.replicas, r)

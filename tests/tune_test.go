@@ -32,7 +32,7 @@ func TestTune(t *testing.T) {
 	}
 	before := contents(t, repository)
 	plot := filepath.Join(dir, "plot.svg")
-	out := tune(t, repository, dir, "--budget", "14s", "--max-instances", "2", "--modes", "adaptive",
+	out := tune(t, repository, dir, "--budget", "12s", "--max-instances", "2", "--modes", "adaptive",
 		"--objective", "throughput", "--plot", plot, "--write")
 
 	rates := make(map[string]float64)
@@ -84,7 +84,7 @@ func TestTune_refused(t *testing.T) {
 	if err := os.WriteFile(model, bytes.Replace(code, []byte(begin), []byte(refusal), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out := tune(t, repository, dir, "--budget", "24s", "--max-instances", "2", "--modes", "adaptive")
+	out := tune(t, repository, dir, "--budget", "28s", "--max-instances", "2", "--modes", "adaptive")
 	if !regexp.MustCompile(`(?m)^· +1·2·1·1·1 .*no memory is left`).MatchString(out) {
 		t.Error("the table has no line with the reason")
 	}
@@ -101,15 +101,19 @@ func TestTune_running(t *testing.T) {
 	write := func(to string) error { return ensembles.WriteParallel(to, tuneCost) }
 	servers := []*tritonServer{startTriton(t, write), startTriton(t, write)}
 	dir := t.TempDir()
-	cmd := tuneCommand(t, dir, "--budget", "10s", "--max-instances", "2", "--modes", "adaptive")
+	cmd := tuneCommand(t, dir, "--budget", "12s", "--max-instances", "2", "--modes", "adaptive")
 	cmd.Env = append(cmd.Env, "REFERSAM_TRITON="+servers[0].address+","+servers[1].address)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%s", out)
-	if !strings.Contains(string(out), "1·2·1·1·1") || !strings.Contains(string(out), "instances: ") {
-		t.Error("it printed neither what it tried nor what it chose")
+	// Which stage is busiest is not to be relied on beside other tests.
+	if tried := regexp.MustCompile(`(?m)^\S+ +[1·]*2[12·]* +adaptive .* %$`); !tried.Match(out) {
+		t.Error("no setting with more instances was measured")
+	}
+	if !strings.Contains(string(out), "instances: ") {
+		t.Error("it does not say which instances it chose")
 	}
 	for _, server := range servers {
 		for i, count := range instances(t, server) {

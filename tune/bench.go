@@ -21,11 +21,6 @@ const (
 	// A measurement is, in parts of its time: warming up; saturation; latency.
 	warmShare      = 0.15
 	saturatedShare = 0.45
-	// How many batches a server gets at once a new scheduler finds out by
-	// changing it by one every second or two: it has found it when it has left
-	// it alone for settled.
-	settled   = 2500 * time.Millisecond
-	maxSettle = 10 * time.Second
 	// patience is how long a row may take before it counts as failed.
 	patience = 30 * time.Second
 	// pictures is how many different ones there are.
@@ -43,7 +38,9 @@ var phrases = []string{
 
 // bench measures settings, one after the other. The scheduler is made anew for
 // each set of instances: what it has learnt of others, above all how many
-// batches at once are worthwhile, would keep it from trying for a minute.
+// batches at once are worthwhile, would keep it from trying for a minute. It
+// begins with as many as there may be, for to find that more are worthwhile
+// takes it seconds a batch, and a bad second makes it give up for a while.
 type bench struct {
 	cfg      Config
 	servers  *Servers
@@ -53,7 +50,6 @@ type bench struct {
 	rows  []triton.Row // without pixels
 	bytes [][]uint8    // pictures
 	alone *pipeline.Alone
-	fresh bool // alone has run nothing yet
 }
 
 func (b *bench) close() {
@@ -107,9 +103,8 @@ func (b *bench) prepare(ctx context.Context, s Setting) error {
 	if b.alone != nil {
 		return b.alone.Update(settings)
 	}
-	b.fresh = true
 	cfg := b.cfg.Schedule
-	cfg.Settings = settings
+	cfg.Settings, cfg.StartWindow = settings, cfg.MaxWindow
 	var err error
 	if b.alone, err = pipeline.NewAlone(cfg, b.servers.Contract(), b.servers.replicas(), b.log); err != nil {
 		return err
@@ -188,10 +183,6 @@ func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Dur
 		}
 	}
 	feed(warm)
-	if b.fresh {
-		b.settle(ctx, feed)
-		b.fresh = false
-	}
 	before, err := b.statistics(ctx)
 	if err != nil {
 		return err
@@ -220,18 +211,6 @@ func (b *bench) windows() int {
 		batches += replica.Window
 	}
 	return batches
-}
-
-// settle feeds until the scheduler has found how many batches to have at once.
-func (b *bench) settle(ctx context.Context, feed func(time.Duration)) {
-	begin := time.Now()
-	changed, windows := begin, b.windows()
-	for ctx.Err() == nil && time.Since(changed) < settled && time.Since(begin) < maxSettle {
-		feed(settled / 10)
-		if now := b.windows(); now != windows {
-			changed, windows = time.Now(), now
-		}
-	}
 }
 
 // send schedules the i-th row, which is due at a moment. done is called once.
