@@ -1,8 +1,10 @@
 package triton_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -376,9 +378,7 @@ func TestServerHangs(t *testing.T) {
 	pid := serverOf(t, os.Getpid()).pid
 	row := markerRow(fleet.NewPixels(pictureBytes), 1, 1)
 	for _, state := range []string{"region unknown", "region known"} {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
+		stopProcess(t, pid)
 		var wait sync.WaitGroup
 		for range 4 {
 			wait.Go(func() {
@@ -482,6 +482,31 @@ func BenchmarkInfer(b *testing.B) {
 				slices.Sort(times)
 				b.ReportMetric(times[len(times)/2].Seconds()*1e3, "p50-ms")
 			})
+		}
+	}
+}
+
+// stopProcess stops a process and waits until each of its threads has: one that
+// runs just then may still answer.
+func stopProcess(t *testing.T, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(stats) == 0 {
+			t.Fatalf("process %d has no threads: %v", pid, err)
+		}
+		running := slices.ContainsFunc(stats, func(name string) bool {
+			stat, err := os.ReadFile(name)
+			return err == nil && !bytes.Contains(stat, []byte(") T "))
+		})
+		if !running {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
 		}
 	}
 }
