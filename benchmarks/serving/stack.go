@@ -155,7 +155,7 @@ func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...
 	cmd := exec.CommandContext(ctx, b.binary(), "serve", "--listen", address)
 	cmd.Env = append(os.Environ(),
 		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=ERROR",
-		"REFERSAM_MAX_IN_FLIGHT=4096", "REFERSAM_ADMIN_LISTEN=")
+		"REFERSAM_MAX_IN_FLIGHT=4096", "REFERSAM_ADMIN_LISTEN=127.0.0.1:0")
 	cmd.Env = append(cmd.Env, settings...)
 	return start(cmd, address, "/readyz")
 }
