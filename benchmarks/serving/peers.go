@@ -161,12 +161,14 @@ func (b *bench) stages(ctx context.Context) ([]row, error) {
 		{"Ray Serve", b.onnxPeer(ctx, "ray_onnx.py", "/v1/segment")},
 	} {
 		r := row{What: "the demo model's stages, 640×480 JPEGs: " + peer.name, Target: "–"}
-		if result, err := b.stage(ctx, peer.start); err != nil {
-			r.Measured = err.Error()
-		} else {
+		result, err := b.stage(ctx, peer.start)
+		if result.Rate > 0 {
 			r.Measured = fmt.Sprintf("%.1f requests/s at a p99 of %.0f ms; CPU %.0f ms a request; peak %.0f MB",
 				result.Rate, result.P99, result.CPU, result.Memory)
 			r.Details = result
+		}
+		if err != nil {
+			r.Measured += "; " + err.Error()
 		}
 		rows = append(rows, r)
 	}
@@ -196,7 +198,8 @@ func (b *bench) startUp(ctx context.Context) (*service, error) {
 }
 
 // stage finds the most requests a second with which a service keeps stageP99,
-// by more and more clients.
+// by more and more clients. Where requests fail it ends, with an error and the
+// best until then.
 func (b *bench) stage(ctx context.Context, start func() (*service, error)) (spent, error) {
 	s, err := start()
 	if err != nil {
@@ -208,7 +211,7 @@ func (b *bench) stage(ctx context.Context, start func() (*service, error)) (spen
 	for _, clients := range []int{2, 4, 8, 16, 24} {
 		result, err := spend(ctx, s, clients, b.lasting(6), requests.Next)
 		if err != nil {
-			return best, err
+			return best, fmt.Errorf("with %d clients: %w", clients, err)
 		}
 		if result.P99 <= stageP99 && result.Rate > best.Rate {
 			best = result
