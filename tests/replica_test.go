@@ -61,8 +61,7 @@ func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 }
 
 // startAttempts is how often a server is started that aborts on its way, with
-// a lock of its shared memory. Release 24.10 was seen to, once in some fifty
-// starts on two busy cores.
+// a lock of its shared memory. Release 24.10 does now and then on busy cores.
 const startAttempts = 3
 
 // start starts the server, again after kill.
