@@ -3,7 +3,10 @@
 // packages; every one of them may import it.
 package refersam
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Picture is a decoded picture, upright (its EXIF orientation is applied).
 //
@@ -133,6 +136,9 @@ type Result struct {
 	// Origin says where the model's answer came from. Only with OriginModel is
 	// the time that it took that of the model.
 	Origin Origin
+	// ModelTime is the phrase's part of the time for which a model server was
+	// busy with its batch, as seen from here; 0 unless Origin is OriginModel.
+	ModelTime time.Duration
 }
 
 // Empty reports whether nothing in the picture is meant by the phrase.

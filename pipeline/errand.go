@@ -51,6 +51,7 @@ func (s *Segmenter) begin(v *variant, req *refersam.Request, deadline time.Time,
 		Deadline: deadline,
 		Before:   s.decoding.mean(),
 		After:    s.finishing.mean(),
+		Spent:    func(i int, took time.Duration) { flights[i].spent = took },
 	})
 	if err != nil {
 		for _, f := range flights {

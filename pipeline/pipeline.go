@@ -161,6 +161,9 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 			defer func() { s.finishing.add(time.Since(begun)) }()
 			r := &resp.Results[i]
 			r.Origin = asked[i].origin
+			if r.Origin == refersam.OriginModel {
+				r.ModelTime = asked[i].flight.spent
+			}
 			return s.onCPU(ctx, maskCost(what.width, what.height), func() error {
 				return v.finish(ctx, req, i, r, &what, phrases[i].Threshold)
 			})

@@ -41,9 +41,10 @@ type flight struct {
 	deadline time.Time
 	waiters  int           // guarded by reuse.mu
 	abandon  func()        // called once, without locks, when the last waiter has left
-	done     chan struct{} // closed once found and err are set
+	done     chan struct{} // closed once what follows is set
 	found    found
 	err      error
+	spent    time.Duration // what the model took for it
 }
 
 // reuse keeps a piece of work from being done twice: at the same time by

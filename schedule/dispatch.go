@@ -320,17 +320,34 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 
 // succeeded answers the rows of a batch.
 func (s *Scheduler[R, A]) succeeded(b *batch[R, A], answers []A, now time.Time) {
+	took := b.busy(now) / time.Duration(len(b.rows))
 	s.learn(b, now)
 	b.queue.predicted(b.rows, now, s.settings.Percentile)
 	for i, row := range b.rows {
 		row.batches--
 		if row.state != rowSettled {
+			s.spent(row, took)
 			s.answer(row, answers[i], nil)
 			s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
 		}
 	}
 	b.replica.done += uint64(len(b.rows))
 	s.cancelIdle()
+}
+
+// busy returns how long a batch that is done kept its replica busy.
+func (b *batch[R, A]) busy(now time.Time) time.Duration {
+	if b.replica.lastDone.After(b.sent) {
+		return now.Sub(b.replica.lastDone)
+	}
+	return now.Sub(b.sent)
+}
+
+// spent tells the caller of a row what it has taken.
+func (s *Scheduler[R, A]) spent(row *row[R, A], took time.Duration) {
+	if spent := row.ticket.job.Spent; spent != nil {
+		s.answers = append(s.answers, func() { spent(row.index, took) })
+	}
 }
 
 // unload says that a batch no longer uses its rows.

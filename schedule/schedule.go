@@ -64,6 +64,11 @@ type Job struct {
 	// Before is how long it takes until the rows are sent, After how long the
 	// caller works on an answer.
 	Before, After time.Duration
+	// Spent, if there is one, is called for an answered row before the answer is
+	// given, with the row's part of the time for which its batch kept a replica
+	// busy: the batch's rows have equal parts, and of two batches under way at
+	// once the later one begins when the earlier one is done.
+	Spent func(i int, took time.Duration)
 }
 
 func (j *Job) weight() float64 {
