@@ -22,6 +22,11 @@ const (
 	CodeNotFound         Code = "not_found"
 	CodeMethodNotAllowed Code = "method_not_allowed"
 	CodeNotAcceptable    Code = "not_acceptable"
+	CodeUnauthorized     Code = "unauthorized"
+	CodeForbidden        Code = "forbidden"
+	CodeQuotaExceeded    Code = "quota_exceeded"
+	CodeUnderWay         Code = "request_under_way"
+	CodeKeyReused        Code = "idempotency_key_reused"
 	CodeOverloaded       Code = "overloaded"
 	CodeNotReady         Code = "not_ready"
 	CodeUnavailable      Code = "upstream_unavailable"
@@ -39,7 +44,8 @@ type Error struct {
 	// Field names the part of the request at fault, as a JSON pointer or form
 	// field ("phrase", "/prompts/0/text"); empty when none is.
 	Field string
-	// RetryAfter is when to try again, for CodeOverloaded; 0 when nobody knows.
+	// RetryAfter is when to try again, for CodeOverloaded, CodeQuotaExceeded and
+	// CodeUnderWay; 0 when nobody knows.
 	RetryAfter time.Duration
 	// Err is the cause. It is logged, never shown.
 	Err error

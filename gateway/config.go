@@ -12,6 +12,14 @@ import (
 type Config struct {
 	// Listen is the host:port to listen on. Default "127.0.0.1:8080".
 	Listen string `env:"REFERSAM_LISTEN"`
+	// Auth says whether clients must show an API key: "on", "off" or "auto",
+	// which is off only on the loopback interface. Default "auto".
+	Auth string `env:"REFERSAM_AUTH"`
+	// TLSCert and TLSKey are PEM files of a certificate with its chain, and of
+	// its private key; they are read again when they change. Default none:
+	// plain HTTP.
+	TLSCert string `env:"REFERSAM_TLS_CERT"`
+	TLSKey  string `env:"REFERSAM_TLS_KEY"`
 	// RequestTimeout is how long an answer may take once the request has been
 	// read. Default 30s.
 	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
@@ -55,6 +63,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen:            "127.0.0.1:8080",
+		Auth:              AuthAuto,
 		RequestTimeout:    30 * time.Second,
 		AdminListen:       "127.0.0.1:8081",
 		MaxInFlight:       1024,
@@ -72,6 +81,12 @@ func (c *Config) Validate() error {
 	var errs []error
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("REFERSAM_LISTEN %q is not of the form host:port", c.Listen))
+	}
+	if c.Auth != AuthOn && c.Auth != AuthOff && c.Auth != AuthAuto {
+		errs = append(errs, fmt.Errorf("REFERSAM_AUTH is %q, allowed: on, off, auto", c.Auth))
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		errs = append(errs, errors.New("REFERSAM_TLS_CERT and REFERSAM_TLS_KEY belong together: set both or none"))
 	}
 	if err := validateAdmin(c.AdminListen); err != nil {
 		errs = append(errs, err)
@@ -118,7 +133,7 @@ func validateAdmin(address string) error {
 	if err != nil {
 		return fmt.Errorf("REFERSAM_ADMIN_LISTEN %q is not of the form host:port", address)
 	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if !loopback(host) {
 		return fmt.Errorf("REFERSAM_ADMIN_LISTEN %q is not on the loopback interface, as 127.0.0.1:8081 is", address)
 	}
 	return nil

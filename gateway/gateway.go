@@ -4,17 +4,20 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/store"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -35,21 +38,38 @@ type Segmenter interface {
 	Variants() []pipeline.Variant
 }
 
+// State is what the gateway remembers beyond its life; *store.Store is one. All
+// of it is safe for concurrent use and may be called again after an error.
+type State interface {
+	Keys
+	Quotas
+	Ledger
+	Answers
+	// Shared reports whether other gateways may use the same state.
+	Shared() bool
+}
+
 // Gateway is an http.Handler. Make one with New.
 type Gateway struct {
 	cfg       Config
 	maxImage  int64
 	segmenter Segmenter
-	log       *slog.Logger
-	engine    *gin.Engine
-	bodies    *semaphore.Weighted // bytes of memory for bodies under way
-	metrics   *metrics
-	stopping  atomic.Bool
+	state     State
+	keyring   *keyring
+	limiter   *limiter
+	counter   *counter
+	// certificate is nil without TLS.
+	certificate *certificate
+	log         *slog.Logger
+	engine      *gin.Engine
+	bodies      *semaphore.Weighted // bytes of memory for bodies under way
+	metrics     *metrics
+	stopping    atomic.Bool
 }
 
 // New makes a Gateway. maxImage is the size of the largest encoded picture it
 // takes in, in bytes.
-func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Gateway, error) {
+func New(cfg Config, maxImage int64, segmenter Segmenter, state State, log *slog.Logger) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -57,14 +77,28 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 	if err != nil {
 		return nil, err
 	}
+	name := rand.Text() // tells this gateway from others, and from itself before a restart
+	var quotas Quotas
+	if state.Shared() {
+		quotas = state
+	}
 	g := &Gateway{
 		cfg:       cfg,
 		maxImage:  maxImage,
 		segmenter: segmenter,
+		state:     state,
+		keyring:   newKeyring(state),
+		limiter:   newLimiter(quotas, name, log),
+		counter:   newCounter(state, name),
 		log:       log,
 		engine:    gin.New(),
 		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
 		metrics:   newMetrics(),
+	}
+	if cfg.TLSCert != "" {
+		if g.certificate, err = newCertificate(cfg.TLSCert, cfg.TLSKey, log); err != nil {
+			return nil, err
+		}
 	}
 	e := g.engine
 	e.HandleMethodNotAllowed = true
@@ -81,8 +115,9 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, log *slog.Logger) (*Ga
 	e.Match(read, routeReady, handle(g.ready))
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
-	e.GET("/v1/models", handle(g.models))
-	e.POST("/v1/segment", limitInFlight(cfg.MaxInFlight), handle(g.segment))
+	e.GET("/v1/models", g.require(store.ScopeSegment), handle(g.models))
+	e.POST("/v1/segment", g.require(store.ScopeSegment), g.limiter.limitConcurrency, limitInFlight(cfg.MaxInFlight), handle(g.segment))
+	e.GET("/v1/usage", g.require(anyScope), handle(g.usage))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
 	return g, nil
@@ -99,21 +134,55 @@ func methodNotAllowed(c *gin.Context) error {
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.engine.ServeHTTP(w, r) }
 
-// Serve answers on ln until ctx ends. Then it says on /readyz that it stops,
-// goes on for DrainDelay, accepts no more connections, lets the requests under
-// way finish for ShutdownGrace, and cuts off the rest, which is an error.
-func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+// newServer makes the server with its limits on slow and large requests.
+func (g *Gateway) newServer() *http.Server {
 	server := &http.Server{
 		Handler:           g,
 		ReadHeaderTimeout: g.cfg.ReadHeaderTimeout,
 		ReadTimeout:       g.cfg.ReadTimeout,
 		WriteTimeout:      g.cfg.ReadTimeout + g.cfg.RequestTimeout + g.cfg.WriteTimeout,
 		IdleTimeout:       g.cfg.IdleTimeout,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
 	}
+	if g.certificate != nil {
+		server.TLSConfig = g.certificate.config()
+	}
+	return server
+}
+
+// maxHeader is how many bytes the headers of a request may have.
+const maxHeader = 64 << 10
+
+// Serve answers on ln until ctx ends. Then it says on /readyz that it stops,
+// goes on for DrainDelay, accepts no more connections, lets the requests under
+// way finish for ShutdownGrace, and cuts off the rest, which is an error. What
+// was counted meanwhile is written before it returns.
+func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
+	ctxUpkeep, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
+	var upkeep sync.WaitGroup
+	upkeep.Go(func() { g.upkeep(ctxUpkeep) })
+	err := g.serve(ctx, ln)
+	stopUpkeep()
+	upkeep.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), upkeepTimeout)
+	defer cancel()
+	if flushErr := g.counter.flush(last); flushErr != nil {
+		err = errors.Join(err, fmt.Errorf("usage of the last %s was not written: %w", flushInterval, flushErr))
+	}
+	return err
+}
+
+func (g *Gateway) serve(ctx context.Context, ln net.Listener) error {
+	server := g.newServer()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(ln) }()
+	go func() {
+		if server.TLSConfig != nil {
+			served <- server.ServeTLS(ln, "", "")
+		} else {
+			served <- server.Serve(ln)
+		}
+	}()
 	select {
 	case err := <-served:
 		return err
@@ -135,6 +204,47 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 		err = errors.Join(err, stopped)
 	}
 	return err
+}
+
+const (
+	// sweepInterval is how often what has expired is deleted.
+	sweepInterval = 10 * time.Minute
+	// upkeepTimeout bounds one round of upkeep.
+	upkeepTimeout = 5 * time.Second
+)
+
+// upkeep writes what was counted, renews what was leased and deletes what has
+// expired, until ctx ends.
+func (g *Gateway) upkeep(ctx context.Context) {
+	flush, renew, sweep := time.NewTicker(flushInterval), time.NewTicker(slotRenewal), time.NewTicker(sweepInterval)
+	defer flush.Stop()
+	defer renew.Stop()
+	defer sweep.Stop()
+	var failing bool
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-flush.C:
+			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+			err := g.counter.flush(bounded)
+			cancel()
+			if err != nil && !failing && ctx.Err() == nil {
+				g.log.Warn("usage cannot be written at the moment; it is kept in memory", "cause", err)
+			}
+			failing = err != nil
+		case <-renew.C:
+			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+			g.limiter.renew(bounded, time.Now())
+			cancel()
+		case <-sweep.C:
+			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+			if err := g.state.Sweep(bounded, time.Now()); err != nil && ctx.Err() == nil {
+				g.log.Warn("what has expired in the database was not deleted", "cause", err)
+			}
+			cancel()
+		}
+	}
 }
 
 // live answers GET /livez: the process can answer at all.

@@ -23,6 +23,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/store"
 	"go.uber.org/goleak"
 )
 
@@ -36,6 +37,7 @@ type service struct {
 	*gateway.Gateway
 	model     *pipelinetest.ColourModel
 	segmenter *pipeline.Segmenter
+	state     *store.Store
 	log       *bytes.Buffer
 }
 
@@ -44,6 +46,12 @@ type service struct {
 func start(t *testing.T, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	s := loading(t, pipelinetest.NewColourModel("bert", "clip"), change...)
+	s.waitReady(t)
+	return s
+}
+
+func (s *service) waitReady(t testing.TB) {
+	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for s.get("/readyz").Code != http.StatusOK {
 		if time.Now().After(deadline) {
@@ -52,11 +60,31 @@ func start(t *testing.T, change ...func(*gateway.Config)) *service {
 		time.Sleep(time.Millisecond)
 	}
 	s.log.Reset()
-	return s
 }
 
 // loading returns a service whose model may not be ready yet.
 func loading(t testing.TB, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
+	t.Helper()
+	return before(t, openState(t, store.Config{Data: t.TempDir()}), model, change...)
+}
+
+// openState opens a database until the test ends.
+func openState(t testing.TB, cfg store.Config) *store.Store {
+	t.Helper()
+	state, err := store.Open(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := state.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return state
+}
+
+// before returns a service that keeps its state in a database.
+func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	limits := preprocess.DefaultConfig()
 	limits.MaxBytes = maxImage
@@ -86,8 +114,8 @@ func loading(t testing.TB, model *pipelinetest.ColourModel, change ...func(*gate
 	for _, c := range change {
 		c(&cfg)
 	}
-	s := &service{model: model, segmenter: segmenter, log: &bytes.Buffer{}}
-	s.Gateway, err = gateway.New(cfg, maxImage, segmenter, slog.New(slog.NewJSONHandler(s.log, nil)))
+	s := &service{model: model, segmenter: segmenter, state: state, log: &bytes.Buffer{}}
+	s.Gateway, err = gateway.New(cfg, maxImage, segmenter, state, slog.New(slog.NewJSONHandler(s.log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ const (
 
 	keyRequestID = "request_id"
 	keyVariant   = "variant"
+	keyAPIKey    = "api_key"
 
 	// statusClientGone is what the access log says when the client went away
 	// before the answer; nobody receives it.
@@ -68,6 +69,9 @@ func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 		slog.Duration("took", took.Round(10*time.Microsecond)),
 		slog.Int64("bytes_in", c.Request.ContentLength),
 		slog.Int("bytes_out", max(c.Writer.Size(), 0)),
+	}
+	if key := apiKey(c); key != nil {
+		attrs = append(attrs, slog.String("key", key.ID))
 	}
 	if variant := c.GetString(keyVariant); variant != "" {
 		attrs = append(attrs, slog.String("variant", variant))

@@ -30,9 +30,14 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeNotFound:         {http.StatusNotFound, "There is nothing here"},
 	refersam.CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
 	refersam.CodeNotAcceptable:    {http.StatusNotAcceptable, "The answer has no form that is acceptable to the client"},
+	refersam.CodeUnauthorized:     {http.StatusUnauthorized, "The request shows no API key that works"},
+	refersam.CodeForbidden:        {http.StatusForbidden, "The API key does not allow this"},
+	refersam.CodeQuotaExceeded:    {http.StatusTooManyRequests, "The API key has used up what it allows"},
+	refersam.CodeUnderWay:         {http.StatusConflict, "The same request is under way"},
+	refersam.CodeKeyReused:        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
 	refersam.CodeOverloaded:       {http.StatusServiceUnavailable, "The service is overloaded"},
 	refersam.CodeNotReady:         {http.StatusServiceUnavailable, "The service is not ready yet"},
-	refersam.CodeUnavailable:      {http.StatusServiceUnavailable, "The inference server is not available"},
+	refersam.CodeUnavailable:      {http.StatusServiceUnavailable, "Something that the service needs is not available"},
 	refersam.CodeUpstream:         {http.StatusBadGateway, "The inference server failed"},
 	refersam.CodeDeadlineExceeded: {http.StatusGatewayTimeout, "The answer took too long"},
 	refersam.CodeInternal:         {http.StatusInternalServerError, "Something went wrong inside the service"},
@@ -60,7 +65,8 @@ func fail(c *gin.Context, err error) {
 	if !known {
 		shown.Code, k = refersam.CodeInternal, kinds[refersam.CodeInternal]
 	}
-	if k.status == http.StatusServiceUnavailable {
+	switch k.status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusConflict:
 		c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(shown.RetryAfter.Seconds())))))
 	}
 	body, err := json.Marshal(problem{

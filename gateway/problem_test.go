@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func expectProblem(t *testing.T, w *httptest.ResponseRecorder, status int, code,
 	if p.Status != w.Code || p.Title == "" || p.Detail == "" || p.RequestID != w.Header().Get("X-Request-Id") || p.Type != "/problems/"+code {
 		t.Errorf("an incomplete problem: %s", w.Body)
 	}
-	if got := w.Header().Get("Retry-After"); (got != "") != (status == http.StatusServiceUnavailable) {
+	if got := w.Header().Get("Retry-After"); (got != "") != slices.Contains([]int{http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable}, status) {
 		t.Errorf("Retry-After %q with status %d", got, status)
 	}
 }
@@ -314,7 +315,7 @@ func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response
 
 func TestPanic(t *testing.T) {
 	s := start(t)
-	gw, err := gateway.New(gateway.DefaultConfig(), maxImage, panicking{}, discard)
+	gw, err := gateway.New(gateway.DefaultConfig(), maxImage, panicking{}, s.state, discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 		Variant:  req.variant,
 		Unit:     unit,
 		Priority: req.priority,
-		Key:      c.ClientIP(),
+		Key:      sharer(c),
 		Encode: func(i int, r *refersam.Result) (err error) {
 			masks[i], err = EncodeMask(r.Mask, req.formats...)
 			return err
@@ -71,6 +71,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	}
 	c.Set(keyVariant, resp.Variant)
 	g.metrics.answered(resp)
+	g.counter.add(consumer(c), spent(resp), time.Now())
 	c.Header("Cache-Control", "no-store")
 	c.Header("Vary", "Accept")
 	if form == mediaPNG {
@@ -78,6 +79,15 @@ func (g *Gateway) segment(c *gin.Context) error {
 		return nil
 	}
 	return writeJSON(c, NewAnswer(requestID(c), resp, masks))
+}
+
+// sharer is whose work a request is when there is too much to do: the key's or,
+// without authentication, the address's.
+func sharer(c *gin.Context) string {
+	if key := apiKey(c); key != nil {
+		return key.ID
+	}
+	return c.ClientIP()
 }
 
 // reserveBody waits until there is memory for a request's body, and takes it.

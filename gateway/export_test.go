@@ -1,0 +1,22 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+// HandleOnce adds a route that stores something.
+func (g *Gateway) HandleOnce(path string, h func(*gin.Context) error) {
+	g.engine.POST(path, g.require(anyScope), g.idempotent, handle(h))
+}
+
+// RenewSlots does what upkeep does from time to time.
+func (g *Gateway) RenewSlots(ctx context.Context) { g.limiter.renew(ctx, time.Now()) }
+
+// Flush writes what was counted.
+func (g *Gateway) Flush(ctx context.Context) error { return g.counter.flush(ctx) }
+
+// Forget makes the gateway look keys up again.
+func (g *Gateway) Forget() { clear(g.keyring.known) }
