@@ -7,10 +7,13 @@ RUN go mod download
 COPY . .
 # Go's own resolver and user lookup, so that nothing of glibc is loaded at run time.
 RUN CGO_ENABLED=1 go build -tags=nomsgpack,libjpeg,netgo,osusergo -trimpath -buildvcs=false -ldflags='-s -w -linkmode external -extldflags -static' -o /refersam ./cmd/refersam
+# A volume mounted there gets this folder's owner.
+RUN mkdir /data
 
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /refersam /refersam
-ENV REFERSAM_LISTEN=0.0.0.0:8080
+COPY --from=build --chown=nonroot:nonroot /data /data
+ENV REFERSAM_LISTEN=0.0.0.0:8080 REFERSAM_DATA=/data
 EXPOSE 8080
 ENTRYPOINT ["/refersam"]
 CMD ["serve"]

@@ -89,6 +89,11 @@ func TestComposeGateway(t *testing.T) {
 	if !strings.Contains(dockerfile, "\nEXPOSE "+listen+"\n") {
 		t.Errorf("the Dockerfile does not EXPOSE %s", listen)
 	}
+	// Its state is in a volume that the image has a folder for.
+	data := gateway.Environment["REFERSAM_DATA"]
+	if data == "" || !slices.Contains(gateway.Volumes, "data:"+data) || !strings.Contains(dockerfile, "--chown=nonroot:nonroot "+data+" "+data+"\n") {
+		t.Errorf("REFERSAM_DATA %q, and the volumes are %v", data, gateway.Volumes)
+	}
 	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(readFile(t, "go.mod"))
 	if !strings.Contains(dockerfile, "FROM golang:"+version[1]+"-") {
 		t.Errorf("the Dockerfile does not build with Go %s, as go.mod wants", version[1])

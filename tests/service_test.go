@@ -104,7 +104,7 @@ func launchBy(by []string, dir string, environment []string, command string, arg
 	line = append(line, args...)
 	s.cmd = exec.Command(line[0], line[1:]...)
 	s.cmd.Dir = repositoryRoot
-	s.cmd.Env = append(os.Environ(), "TMPDIR="+dir, "REFERSAM_ADMIN_LISTEN=127.0.0.1:0")
+	s.cmd.Env = append(os.Environ(), "TMPDIR="+dir, "REFERSAM_ADMIN_LISTEN=127.0.0.1:0", "REFERSAM_DATA="+filepath.Join(dir, "data"))
 	s.cmd.Env = append(s.cmd.Env, environment...)
 	s.cmd.Stdout, s.cmd.Stderr = s.logs, s.logs
 	if err := s.cmd.Start(); err != nil {

@@ -76,6 +76,10 @@ func TestFailures(t *testing.T) {
 		{"an address that is none", []string{"REFERSAM_TRITON=triton"}, []string{"config"}, 1, "host:port"},
 		{"a split that is none", []string{"REFERSAM_SPLIT=bert", "REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve"}, 1, "REFERSAM_SPLIT"},
 		{"a listen address that is none", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve", "--listen", "8080"}, 1, "REFERSAM_LISTEN"},
+		{"reachable without a key", []string{"REFERSAM_TRITON=127.0.0.1:1", "REFERSAM_DATA=" + t.TempDir()}, []string{"serve", "--listen", "0.0.0.0:0"}, 1, "refersam keys create"},
+		{"another way to authenticate", []string{"REFERSAM_AUTH=maybe"}, []string{"config"}, 1, "REFERSAM_AUTH"},
+		{"half of TLS", []string{"REFERSAM_TLS_CERT=cert.pem"}, []string{"config"}, 1, "REFERSAM_TLS_KEY"},
+		{"a folder that is none", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve", "--listen", "127.0.0.1:0", "--data", "/dev/null/data"}, 1, "REFERSAM_DATA"},
 		{"serve before nothing", nil, []string{"serve"}, 1, "REFERSAM_TRITON"},
 		{"up before servers that run", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"up"}, 1, "refersam serve"},
 		{"no such picture", nil, []string{"segment", "nowhere.png", "a duck"}, 1, "nowhere.png"},
@@ -111,7 +115,7 @@ func TestServe_Stop(t *testing.T) {
 	var out, errs bytes.Buffer
 	m := main.Main{
 		Args:    []string{"serve", "--listen", "127.0.0.1:0"},
-		Environ: []string{"REFERSAM_TRITON=127.0.0.1:1"},
+		Environ: []string{"REFERSAM_TRITON=127.0.0.1:1", "REFERSAM_ADMIN_LISTEN=", "REFERSAM_DATA=" + t.TempDir()},
 		Stdout:  &out,
 		Stderr:  &errs,
 	}

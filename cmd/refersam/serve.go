@@ -9,11 +9,13 @@ import (
 )
 
 type serveCommand struct {
+	dataFlag
 	Listen string `placeholder:"HOST:PORT" help:"Where to listen. Default: REFERSAM_LISTEN, else 127.0.0.1:8080."`
 }
 
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
+	c.apply(cfg)
 	if c.Listen != "" {
 		cfg.Gateway.Listen = c.Listen
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
@@ -34,14 +36,22 @@ func replicas(servers []*triton.Replica) []pipeline.Replica {
 
 // serve answers HTTP on ln with the servers of a fleet until ctx ends, and says
 // on out when it can answer with masks.
-func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out io.Writer) error {
+func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out io.Writer) (err error) {
 	segmenter, err := newSegmenter(cfg, fleet, log)
 	if err != nil {
 		return err
 	}
 	defer segmenter.Close()
-	gw, err := gateway.New(cfg.Gateway, cfg.Preprocess.MaxBytes, segmenter, log)
+	state, err := store.Open(ctx, cfg.Store)
 	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	gw, err := gateway.New(cfg.Gateway, cfg.Preprocess.MaxBytes, segmenter, state, log)
+	if err != nil {
+		return err
+	}
+	if err := gw.CheckAccess(ctx); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -68,7 +78,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	})
 	g.Go(func() error {
 		if segmenter.WaitReady(ctx) == nil {
-			fmt.Fprintf(out, "refersam is ready on %s\n", url(ln.Addr()))
+			fmt.Fprintf(out, "refersam is ready on %s\n", url(cfg, ln.Addr()))
 		}
 		return nil
 	})
@@ -76,10 +86,14 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 }
 
 // url is where a browser on this machine finds what listens on addr.
-func url(addr net.Addr) string {
+func url(cfg *Config, addr net.Addr) string {
+	scheme := "http://"
+	if cfg.Gateway.TLSCert != "" {
+		scheme = "https://"
+	}
 	tcp, ok := addr.(*net.TCPAddr)
 	if ok && tcp.IP.IsUnspecified() {
-		return fmt.Sprintf("http://127.0.0.1:%d", tcp.Port)
+		return fmt.Sprintf("%s127.0.0.1:%d", scheme, tcp.Port)
 	}
-	return "http://" + addr.String()
+	return scheme + addr.String()
 }

@@ -10,7 +10,7 @@ import (
 
 // dataFlag names the folder of the state, for commands that use it.
 type dataFlag struct {
-	Data string `placeholder:"DIR" help:"Folder where state is kept. Default: REFERSAM_DATA, else var."`
+	Data string `placeholder:"DIR" help:"Folder of the SQLite database; “up” has its working files there too. Default: REFERSAM_DATA, else var."`
 }
 
 func (f *dataFlag) apply(cfg *Config) {

@@ -15,8 +15,8 @@ import (
 const stopTimeout = 10 * time.Second
 
 type upCommand struct {
+	dataFlag
 	Listen     string `placeholder:"HOST:PORT" help:"Where to listen. Default: REFERSAM_LISTEN, else 127.0.0.1:8080."`
-	Data       string `placeholder:"DIR" help:"Folder for working files. Default: var beside the repository."`
 	Repository string `placeholder:"DIR" help:"Folder of the models. Default: REFERSAM_MODEL_REPOSITORY, else model_repository."`
 }
 
@@ -26,6 +26,7 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if len(cfg.Triton.Addresses) > 0 {
 		return errors.New("REFERSAM_TRITON names servers that run already: use “refersam serve”, or unset it")
 	}
+	c.apply(cfg)
 	if c.Listen != "" {
 		cfg.Gateway.Listen = c.Listen
 	}
