@@ -85,7 +85,7 @@ e2e: .venv/.dev ## Run the end-to-end tests: real tritonserver, shipped models, 
 
 .PHONY: soak
 soak: .venv/.dev ## Ask the service a million times and look at what it keeps (COUNT=…)
-	REFERSAM_TEST_SOAK_REQUESTS=$(COUNT) go test -count=1 -timeout 4h -v -run '^TestSoak$$' ./tests
+	SOAK_REQUESTS=$(COUNT) go test -count=1 -timeout 4h -v -run '^TestSoak$$' ./tests
 
 .PHONY: parity
 parity: .venv/.dev ## Compare the model with recorded outputs of the reference (DIR=… SEED=1)

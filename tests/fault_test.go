@@ -210,7 +210,7 @@ func TestSharedMemoryIsFull(t *testing.T) {
 }
 
 // soakRequests is how many requests TestSoak makes; make soak sets more.
-const soakRequests = "REFERSAM_TEST_SOAK_REQUESTS"
+const soakRequests = "SOAK_REQUESTS"
 
 // Many requests leave neither memory nor goroutines behind.
 func TestSoak(t *testing.T) {
