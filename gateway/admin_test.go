@@ -231,3 +231,18 @@ func segmentForm(t *testing.T, phrase string, more ...part) *http.Request {
 }
 
 var _ gateway.Batching = (*pipeline.Scheduler)(nil)
+
+// Whoever reaches the admin listener may change settings, so it stays on this
+// machine.
+func TestConfig_AdminListen(t *testing.T) {
+	for address, ok := range map[string]bool{
+		"127.0.0.1:8081": true, "[::1]:0": true, "localhost:8081": true, "off": true,
+		"": false, "0.0.0.0:8081": false, ":8081": false, "10.0.0.1:8081": false, "example.org:8081": false, "127.0.0.1": false,
+	} {
+		cfg := gateway.DefaultConfig()
+		cfg.AdminListen = address
+		if err := cfg.Validate(); (err == nil) != ok {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+}

@@ -24,7 +24,7 @@ type Config struct {
 	// read. Default 30s.
 	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
 	// AdminListen is the host:port for metrics and for whoever runs the service;
-	// empty for none. Whoever can reach it may change settings, so it must be on
+	// "off" for none. Whoever can reach it may change settings, so it must be on
 	// the loopback interface. Default "127.0.0.1:8081".
 	AdminListen string `env:"REFERSAM_ADMIN_LISTEN"`
 	// MaxInFlight is how many requests for masks are worked on at once, reading
@@ -125,8 +125,11 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// AdminOff is the AdminListen of a service that is not administered.
+const AdminOff = "off"
+
 func validateAdmin(address string) error {
-	if address == "" {
+	if address == AdminOff {
 		return nil
 	}
 	host, _, err := net.SplitHostPort(address)

@@ -60,22 +60,11 @@ func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 	return s
 }
 
-// startAttempts is how often a server is started that aborts on its way, with
-// a lock of its shared memory. Release 24.10 does now and then on busy cores.
-const startAttempts = 3
-
 // start starts the server, again after kill.
 func (s *tritonServer) start(t *testing.T) {
 	t.Helper()
 	var err error
-	for range startAttempts {
-		s.local, err = triton.StartLocal(context.Background(), s.config)
-		if err == nil || !strings.Contains(err.Error(), "lock_exception") {
-			break
-		}
-		t.Logf("starting tritonserver again: %v", err)
-	}
-	if err != nil {
+	if s.local, err = triton.StartLocal(context.Background(), s.config); err != nil {
 		t.Fatal(err)
 	}
 	family := descendants(t, os.Getpid())

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -148,6 +149,30 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
+	for attempt := 1; ; attempt++ {
+		l, err := py.startServer(ctx, &cfg, repository, backendDir, ensembles, logger)
+		if err == nil {
+			logger.Info("tritonserver is ready", "address", l.address, "models", ensembles,
+				"took", time.Since(started).Round(time.Millisecond))
+			return l, nil
+		}
+		if attempt == startAttempts || ctx.Err() != nil || !strings.Contains(err.Error(), startCrash) {
+			return nil, err
+		}
+		logger.Warn("tritonserver crashed while it started, and is started again", "cause", err)
+	}
+}
+
+// Release 24.10 aborts now and then while it starts on busy cores, with a lock
+// of the memory that it shares with its Python processes.
+const (
+	startCrash    = "boost::interprocess::lock_exception"
+	startAttempts = 3
+)
+
+// startServer starts a server of the wheel and returns once every ensemble has
+// answered a real inference.
+func (p *python) startServer(ctx context.Context, cfg *LocalConfig, repository, backendDir string, ensembles []string, logger *slog.Logger) (*Local, error) {
 	port, err := reservePort(cfg.Port)
 	if err != nil {
 		return nil, err
@@ -156,14 +181,13 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-
 	l := &Local{
 		address: net.JoinHostPort(loopback, strconv.Itoa(port)),
 		prefix:  "refersam-" + rand.Text() + "-",
 		log:     &serverLog{logger: logger},
 		done:    make(chan struct{}),
 	}
-	l.cmd = exec.Command(filepath.Join(py.server, "bin", "tritonserver"),
+	l.cmd = exec.Command(filepath.Join(p.server, "bin", "tritonserver"),
 		"--model-repository="+repository,
 		"--backend-directory="+backendDir,
 		"--model-config-name="+cfg.ConfigName,
@@ -179,15 +203,13 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	for _, name := range ensembles {
 		l.cmd.Args = append(l.cmd.Args, "--load-model="+name)
 	}
-	l.cmd.Env = py.environment(threads)
+	l.cmd.Env = p.environment(threads)
 	if err := l.start(); err != nil {
 		return nil, err
 	}
 	if err := l.awaitReady(ctx, ensembles); err != nil {
 		return nil, errors.Join(err, l.kill())
 	}
-	logger.Info("tritonserver is ready", "address", l.address, "models", ensembles,
-		"took", time.Since(started).Round(time.Millisecond))
 	return l, nil
 }
 

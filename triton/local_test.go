@@ -265,3 +265,42 @@ func pytritonFolder(t *testing.T) string {
 func basePython(t *testing.T) string {
 	return ask(t, "import sys; print(sys._base_executable)")
 }
+
+// A server that aborts while it starts, as 24.10 does now and then, is started
+// again, but not for ever.
+func TestStartLocal_Crash(t *testing.T) {
+	real, dir := pytritonFolder(t), t.TempDir()
+	fake := filepath.Join(dir, "pytriton")
+	if err := os.MkdirAll(filepath.Join(fake, "tritonserver", "bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"backends", "python_backend_stubs"} {
+		if err := os.Symlink(filepath.Join(real, "tritonserver", name), filepath.Join(fake, "tritonserver", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runs := filepath.Join(dir, "runs")
+	crash := "#!/bin/sh\necho run >>" + runs + "\n" +
+		"echo \"terminate called after throwing an instance of 'boost::interprocess::lock_exception'\" >&2\nkill -ABRT $$\n"
+	if err := os.WriteFile(filepath.Join(fake, "tritonserver", "bin", "tritonserver"), []byte(crash), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	python := filepath.Join(dir, "python")
+	own, err := filepath.Abs(pythonPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := "#!/bin/sh\n" + own + " \"$@\" | sed 's#" + real + "#" + fake + "#'\n"
+	if err := os.WriteFile(python, []byte(answer), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := triton.DefaultLocalConfig()
+	cfg.Repository, cfg.Python, cfg.WorkDir = filepath.Join("testdata", "model_repository"), python, dir
+	_, err = triton.StartLocal(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "lock_exception") {
+		t.Errorf("error %v, want what the server said", err)
+	}
+	if text, err := os.ReadFile(runs); err != nil || strings.Count(string(text), "run") != 3 {
+		t.Errorf("it was run %d times, want 3 (%v)", strings.Count(string(text), "run"), err)
+	}
+}

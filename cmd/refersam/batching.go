@@ -39,8 +39,8 @@ func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if admin == "" {
 		admin = cfg.Gateway.AdminListen
 	}
-	if admin == "" {
-		return errors.New("REFERSAM_ADMIN_LISTEN is empty: name the service's address with --admin")
+	if admin == gateway.AdminOff {
+		return errors.New("REFERSAM_ADMIN_LISTEN is off: name the service's address with --admin")
 	}
 	method := http.MethodGet
 	if change != (gateway.BatchingSettings{}) {

@@ -58,10 +58,10 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	// Metrics are there to the end.
 	administration, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
-	if address := cfg.Gateway.AdminListen; address != "" {
+	if address := cfg.Gateway.AdminListen; address != gateway.AdminOff {
 		adminLn, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err != nil {
-			return fmt.Errorf("REFERSAM_ADMIN_LISTEN, the address of metrics and settings: %w; name another, or none", err)
+			return fmt.Errorf("REFERSAM_ADMIN_LISTEN, the address of metrics and settings: %w; name another, or off", err)
 		}
 		log.Info("listening for administration", "address", adminLn.Addr().String())
 		admin := gateway.NewAdmin(gw, segmenter.Scheduler(), log)
