@@ -5,6 +5,7 @@ package refersam
 
 import (
 	"context"
+	"crypto/sha256"
 	"time"
 )
 
@@ -27,7 +28,24 @@ type Phrase struct {
 	// Threshold is the foreground probability from which a pixel belongs to
 	// the mask, in (0, 1); 0 means the model's own.
 	Threshold float64
+	// FillHoles is the area up to which holes of the mask are filled, MinArea
+	// that from which a component stays, in pixels of the mask; Largest leaves
+	// only the largest component. Holes are filled first.
+	FillHoles, MinArea int
+	Largest            bool
 }
+
+// Size says how large masks are.
+type Size string
+
+// The sizes of masks. The zero Size is SizeOriginal.
+const (
+	// SizeOriginal is that of the upright picture.
+	SizeOriginal Size = "original"
+	// SizeModel is that in which the model answers: a quarter of the square that
+	// it reads, or the part of it that the picture covers.
+	SizeModel Size = "model"
+)
 
 // Logits are one row of the model's output: Width × Height values, row by row.
 // A value of 0 is a foreground probability of one half.
@@ -36,7 +54,7 @@ type Logits struct {
 	Values        []float32
 }
 
-// Mask says which pixels a phrase means, at the size of the original picture.
+// Mask says which pixels a phrase means.
 //
 // Runs holds the lengths of alternating runs of background and foreground down
 // the columns, from the leftmost on; a run may go on in the next column. The
@@ -46,7 +64,7 @@ type Mask struct {
 	Runs          []uint32
 }
 
-// Box is an axis-aligned box in pixels of the original picture: left, top,
+// Box is an axis-aligned box in pixels of the mask: left, top,
 // width and height. The zero Box belongs to an empty mask.
 type Box struct {
 	X, Y, W, H int
@@ -98,6 +116,8 @@ type Request struct {
 	// Image is an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF) exactly as it came
 	// from outside: nothing about it has been checked.
 	Image []byte
+	// Digest is the SHA-256 of Image, if the caller has computed it anyway.
+	Digest *[sha256.Size]byte
 	// Phrases holds at least one phrase; results keep their order.
 	Phrases []Phrase
 	// Variant forces a variant by name. When empty, Unit decides.
@@ -109,10 +129,21 @@ type Request struct {
 	// too much to do, keys of the same priority share evenly.
 	Priority Priority
 	Key      string
+	// Size is that of the masks.
+	Size Size
+	// Quality asks for Components and Stability of each result.
+	Quality bool
+	// Picture asks for the decoded picture in Encode. It takes 3 bytes a pixel
+	// until the request is answered, and is decoded when the model's answers to
+	// all phrases are there.
+	Picture bool
+	// EncodeWeight is how many times as long Encode takes as making the mask,
+	// about, so that it waits its turn on the CPU; 0 is once.
+	EncodeWeight int
 	// Encode, if there is one, is called once for each result as soon as its
 	// mask is made, with the index of the phrase, and for several results at
-	// once. The mask is dropped thereafter: Result.Mask is nil in the Response.
-	// So the masks of a request are never all in memory. Its error ends the
+	// once. Mask, Logits and Picture are dropped thereafter: they are zero in
+	// the Response. So the masks of a request are never all in memory. Its error ends the
 	// request.
 	Encode func(i int, r *Result) error
 }
@@ -120,9 +151,15 @@ type Request struct {
 // Result is what one phrase means.
 type Result struct {
 	PhraseID string
-	// Mask has the size of the picture after orientation. It is nil when
-	// Request.Encode has seen it.
+	// Mask has the size that was asked for. It is nil when Request.Encode has
+	// seen it.
 	Mask *Mask
+	// Logits are what Mask was made of: those of the picture alone, stretched to
+	// its size. They are there for Request.Encode only.
+	Logits Logits
+	// Picture is the upright picture, for Request.Encode only and if
+	// Request.Picture asks for it.
+	Picture *Picture
 	// Score is the mean foreground probability over the mask's foreground, in
 	// [0, 1]; 0 for an empty mask. It is not calibrated.
 	Score float64
@@ -130,6 +167,13 @@ type Result struct {
 	Area int
 	// Box encloses the foreground tightly.
 	Box Box
+	// Components counts the parts of the foreground that hang together by the
+	// edges of pixels. Stability, in [0, 1], is how little the mask depends on
+	// its threshold: the intersection over union of those for logits 1 above and
+	// below; 1 for two empty ones. Both are 0 unless Request.Quality asks for
+	// them.
+	Components int
+	Stability  float64
 	// Tokens is how many tokens the phrase has, and Limit how many the model
 	// reads, special tokens counted in both.
 	Tokens, Limit int
@@ -149,11 +193,26 @@ func (r *Result) Truncated() bool { return r.Tokens > r.Limit }
 
 // Response answers a Request: one Result a phrase, in order.
 type Response struct {
-	Width, Height int
-	// Model is the name of the ensemble that answered, Variant its short name
-	// and Version the version the server reported.
-	Model, Variant, Version string
-	Results                 []Result
+	// Width and Height are those of the upright picture, MaskWidth and
+	// MaskHeight those of the masks.
+	Width, Height         int
+	MaskWidth, MaskHeight int
+	// Model is the name of the ensemble that answered, Variant its short name,
+	// Version the version the server reported and Checkpoint the SHA-256 of its
+	// weights.
+	Model, Variant, Version, Checkpoint string
+	Results                             []Result
+	Timings                             Timings
+}
+
+// Timings say where the time of a request went; they add up to about all of
+// it.
+type Timings struct {
+	// Decode is how long decoding the picture took, waiting for its turn
+	// included; 0 when nothing had to be decoded. Model is the rest of the time
+	// until the model's last answer, its queue included. Mask is from then to
+	// the last result.
+	Decode, Model, Mask time.Duration
 }
 
 // Segmenter finds the masks of phrases in a picture.

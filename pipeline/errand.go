@@ -79,7 +79,11 @@ func (e *errand) run() {
 		}
 		return
 	}
-	e.s.decoding.add(time.Since(begun))
+	took := time.Since(begun)
+	e.s.decoding.add(took)
+	for _, f := range e.flights {
+		f.decode = took
+	}
 	e.image = nil
 	tasks := make([]Task, len(e.rows))
 	for i, row := range e.rows {

@@ -42,7 +42,8 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 				Field:   fmt.Sprintf("/phrases/%d/threshold", i),
 			}
 		}
-		normal[i] = refersam.Phrase{ID: p.ID, Text: text, Threshold: p.Threshold}
+		normal[i] = p
+		normal[i].Text = text
 	}
 	return normal, nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,40 +140,88 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 		deadline = time.Now().Add(noDeadline)
 	}
 	resp := &refersam.Response{
-		Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version,
+		Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version, Checkpoint: v.contract.Checkpoint,
 		Results: make([]refersam.Result, len(phrases)),
 	}
+	begun := time.Now()
 	rows := v.encode(phrases, resp.Results)
 	asked := s.ask(v, req, deadline, rows)
-
-	g, ctx := errgroup.WithContext(ctx)
-	var size sync.Once
-	for i := range phrases {
-		g.Go(func() error {
-			what, err := s.await(ctx, v, req, deadline, &asked[i])
-			if err != nil {
-				return err
-			}
-			if most := s.cfg.MaxMaskPixels / (what.width * what.height); most < len(phrases) {
-				return tooManyPhrases(what.width, what.height, most, len(phrases))
-			}
-			size.Do(func() { resp.Width, resp.Height = what.width, what.height })
-			begun := time.Now()
-			defer func() { s.finishing.add(time.Since(begun)) }()
-			r := &resp.Results[i]
-			r.Origin = asked[i].origin
-			if r.Origin == refersam.OriginModel {
-				r.ModelTime = asked[i].flight.spent
-			}
-			return s.onCPU(ctx, maskCost(what.width, what.height), func() error {
-				return v.finish(ctx, req, i, r, &what, phrases[i].Threshold)
-			})
+	answers := make([]found, len(phrases))
+	arrived := make([]time.Duration, len(phrases)) // after begun
+	finish := func(ctx context.Context, i int, picture *refersam.Picture) error {
+		return s.finish(ctx, v, req, i, &resp.Results[i], &answers[i], &phrases[i], picture)
+	}
+	err := each(ctx, len(phrases), func(ctx context.Context, i int) (err error) {
+		if answers[i], err = s.await(ctx, v, req, deadline, &asked[i]); err != nil {
+			return err
+		}
+		arrived[i] = time.Since(begun)
+		r := &resp.Results[i]
+		if r.Origin = asked[i].origin; r.Origin == refersam.OriginModel {
+			r.ModelTime = asked[i].flight.spent
+		}
+		width, height := answers[i].width, answers[i].height
+		if most := s.cfg.MaxMaskPixels / (width * height); most < len(phrases) {
+			return tooManyPhrases(width, height, most, len(phrases))
+		}
+		if req.Picture {
+			return nil // who holds a picture must not wait for an answer, which may need its memory
+		}
+		return finish(ctx, i, nil)
+	})
+	if err == nil && req.Picture {
+		err = s.withPicture(ctx, req.Image, func(picture *refersam.Picture) error {
+			return each(ctx, len(phrases), func(ctx context.Context, i int) error { return finish(ctx, i, picture) })
 		})
 	}
-	if err := g.Wait(); err != nil {
+	if err != nil {
 		return nil, err
 	}
+	resp.Width, resp.Height = answers[0].width, answers[0].height
+	resp.MaskWidth, resp.MaskHeight = v.maskSize(req, &answers[0])
+	resp.Timings = timings(asked, slices.Max(arrived), time.Since(begun))
 	return resp, nil
+}
+
+// each calls f for 0 ≤ i < n at once and returns the first error, which ends
+// the context of the others.
+func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range n {
+		g.Go(func() error { return f(ctx, i) })
+	}
+	return g.Wait()
+}
+
+// timings divides what a request took, whose last answer arrived so long after
+// its beginning.
+func timings(asked []asked, arrived, total time.Duration) refersam.Timings {
+	var decode time.Duration
+	for i := range asked {
+		if asked[i].origin == refersam.OriginModel {
+			decode = max(decode, asked[i].flight.decode)
+		}
+	}
+	decode = min(decode, arrived)
+	return refersam.Timings{Decode: decode, Model: arrived - decode, Mask: total - arrived}
+}
+
+// withPicture decodes a picture for f, which must not keep it.
+func (s *Segmenter) withPicture(ctx context.Context, image []byte, f func(*refersam.Picture) error) error {
+	encoded, err := s.decoder.Open(ctx, image)
+	if err != nil {
+		return at("/image", err)
+	}
+	defer encoded.Close()
+	var picture *refersam.Picture
+	err = s.onCPU(ctx, encoded.Cost(), func() (err error) {
+		picture, err = encoded.Decode(ctx)
+		return err
+	})
+	if err != nil {
+		return at("/image", err)
+	}
+	return f(picture)
 }
 
 // noDeadline is how long a request may take that has no deadline.
@@ -208,10 +257,15 @@ type asked struct {
 func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, rows []triton.Row) []asked {
 	var (
 		all     = make([]asked, len(rows))
-		picture = sha256.Sum256(req.Image)
+		picture [sha256.Size]byte
 		led     []*flight
 		ledRows []triton.Row
 	)
+	if req.Digest != nil {
+		picture = *req.Digest
+	} else {
+		picture = sha256.Sum256(req.Image)
+	}
 	for i, row := range rows {
 		id := newWorkID(v.queue, picture, row.IDs, row.Mask)
 		if known, ok := s.reuse.cached(id); ok {
@@ -307,12 +361,30 @@ func tooManyPhrases(width, height, most, phrases int) error {
 		"A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.", width, height, most, phrases))
 }
 
-// maskCost is the cost of finish and of encoding the mask: 3 ms for 1920×1080
+// maskCost is the cost of v.finish and of encoding the mask: 3 ms for 1920×1080
 // pixels, a third of what decoding takes.
 func maskCost(width, height int) int64 { return int64(width) * int64(height) / 3 }
 
 // finish turns what the model found into the rest of the i-th result.
-func (v *variant) finish(ctx context.Context, req *refersam.Request, i int, r *refersam.Result, what *found, threshold float64) error {
+func (s *Segmenter) finish(ctx context.Context, v *variant, req *refersam.Request, i int, r *refersam.Result, what *found, p *refersam.Phrase, picture *refersam.Picture) error {
+	begun := time.Now()
+	defer func() { s.finishing.add(time.Since(begun)) }()
+	cost := maskCost(what.width, what.height) * int64(1+req.EncodeWeight)
+	return s.onCPU(ctx, cost, func() error {
+		if err := v.finish(req, r, what, p); err != nil || req.Encode == nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.Picture = picture
+		err := req.Encode(i, r)
+		r.Mask, r.Logits, r.Picture = nil, refersam.Logits{}, nil
+		return err
+	})
+}
+
+func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found, p *refersam.Phrase) error {
 	logits := what.logits
 	if fit := preprocess.Fit(v.contract.Resize); fit == preprocess.LongestSidePad {
 		width, height := fit.Inside(what.width, what.height, v.contract.ImageSize)
@@ -321,22 +393,36 @@ func (v *variant) finish(ctx context.Context, req *refersam.Request, i int, r *r
 			return err
 		}
 	}
-	if threshold == 0 {
-		threshold = v.contract.Threshold
+	o := postprocess.Options{Threshold: p.Threshold, FillHoles: p.FillHoles, MinArea: p.MinArea, Largest: p.Largest}
+	if o.Threshold == 0 {
+		o.Threshold = v.contract.Threshold
 	}
-	seg, err := postprocess.Segment(logits, what.width, what.height, postprocess.Options{Threshold: threshold})
+	width, height := v.maskSize(req, what)
+	seg, err := postprocess.Segment(logits, width, height, o)
 	if err != nil {
 		return err
 	}
 	r.Mask, r.Score, r.Area, r.Box = seg.Mask, seg.Score, seg.Area, seg.Box
-	if req.Encode == nil {
-		return nil
+	if req.Encode != nil {
+		r.Logits = logits
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	if req.Quality {
+		r.Components = len(postprocess.Components(seg.Mask))
+		r.Stability, err = postprocess.Stability(logits, width, height, o.Threshold, stabilityDelta)
 	}
-	defer func() { r.Mask = nil }()
-	return req.Encode(i, r)
+	return err
+}
+
+// stabilityDelta is how far the thresholds of Stability lie from a mask's own,
+// in logits, as in Segment Anything.
+const stabilityDelta = 1
+
+// maskSize is the size of the masks that req asks for.
+func (v *variant) maskSize(req *refersam.Request, what *found) (width, height int) {
+	if req.Size == refersam.SizeModel {
+		return preprocess.Fit(v.contract.Resize).Inside(what.width, what.height, v.contract.LogitsSize())
+	}
+	return what.width, what.height
 }
 
 // onCPU runs f, a step of a cost, when fewer than Workers others run and its

@@ -43,6 +43,7 @@ type flight struct {
 	abandon  func()        // called once, without locks, when the last waiter has left
 	done     chan struct{} // closed once what follows is set
 	found    found
+	decode   time.Duration // how long decoding the picture took; set before done is closed
 	err      error
 	spent    time.Duration // what the model took for it
 }

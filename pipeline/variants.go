@@ -87,6 +87,16 @@ func (s *Segmenter) Variants() []Variant {
 	return variants
 }
 
+// Choose describes the variant that would answer req now, or returns the error
+// that Segment would for it.
+func (s *Segmenter) Choose(req *refersam.Request) (Variant, error) {
+	v, err := s.choose(req)
+	if err != nil {
+		return Variant{}, err
+	}
+	return Variant{Contract: v.contract}, nil
+}
+
 // choose returns the variant the request forces, or else that of its unit.
 func (s *Segmenter) choose(req *refersam.Request) (*variant, error) {
 	st := s.state.Load()
