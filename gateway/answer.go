@@ -1,8 +1,8 @@
 package gateway
 
 import (
-	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/postprocess"
@@ -12,23 +12,60 @@ import (
 const (
 	// FormatRLE is the compressed run-length encoding of COCO's tools.
 	FormatRLE = "coco_rle"
+	// FormatCounts is the uncompressed one.
+	FormatCounts = "rle"
+	// FormatPolygon is a MultiPolygon of GeoJSON, in pixels.
+	FormatPolygon = "polygon"
 	// FormatPNG is a PNG of one bit a pixel, white where the mask is, in base64.
 	FormatPNG = "png"
+	// FormatPNG8 is the same with 8 bits a pixel.
+	FormatPNG8 = "png8"
+	// FormatProbability is a PNG of 16 bits a pixel, 65535 for a foreground
+	// probability of 1, in base64.
+	FormatProbability = "probability"
+	// FormatOverlay is the picture with the mask laid over it, a PNG or a JPEG
+	// in base64.
+	FormatOverlay = "overlay"
 )
 
 // Formats lists the formats of a mask.
-var Formats = []string{FormatRLE, FormatPNG}
+var Formats = []string{FormatRLE, FormatCounts, FormatPolygon, FormatPNG, FormatPNG8, FormatProbability, FormatOverlay}
 
 // Answer is a refersam.Response as POST /v1/segment writes it.
 type Answer struct {
-	RequestID string         `json:"request_id"`
-	Image     AnswerImage    `json:"image"`
-	Model     AnswerModel    `json:"model"`
-	Results   []AnswerResult `json:"results"`
-	Warnings  []Warning      `json:"warnings,omitempty"`
+	RequestID string      `json:"request_id"`
+	Image     AnswerImage `json:"image"`
+	// Mask is the size of the masks, to which areas and boxes belong.
+	Mask     AnswerImage    `json:"mask"`
+	Model    AnswerModel    `json:"model"`
+	Results  []AnswerResult `json:"results"`
+	Warnings []Warning      `json:"warnings,omitempty"`
+	Timings  *AnswerTimings `json:"timings,omitempty"`
 }
 
-// AnswerImage is the size of the upright picture in pixels.
+// AnswerTimings say where the time went, in milliseconds.
+type AnswerTimings struct {
+	// Read is until the request had been read, Decode the decoding of the
+	// picture, Model the model and its queue, Mask what was left of the making
+	// of masks when the model was done. Total is all until the answer began.
+	Read   float64 `json:"read"`
+	Decode float64 `json:"decode"`
+	Model  float64 `json:"model"`
+	Mask   float64 `json:"mask"`
+	Total  float64 `json:"total"`
+}
+
+func newTimings(read, total time.Duration, t refersam.Timings) *AnswerTimings {
+	return &AnswerTimings{milliseconds(read), milliseconds(t.Decode), milliseconds(t.Model), milliseconds(t.Mask), milliseconds(total)}
+}
+
+// header is the value of Server-Timing.
+func (t *AnswerTimings) header() string {
+	return fmt.Sprintf("read;dur=%.3f, decode;dur=%.3f, model;dur=%.3f, mask;dur=%.3f, total;dur=%.3f",
+		t.Read, t.Decode, t.Model, t.Mask, t.Total)
+}
+
+// AnswerImage is the size of the upright picture or of its masks, in pixels.
 type AnswerImage struct {
 	Width  int `json:"width"`
 	Height int `json:"height"`
@@ -54,21 +91,58 @@ type AnswerResult struct {
 	// made for an equal request at the same time or before.
 	Origin string `json:"origin"`
 	// Area is in pixels; BBox is left, top, width, height.
-	Area  int         `json:"area"`
-	BBox  [4]int      `json:"bbox"`
-	Masks AnswerMasks `json:"masks"`
+	Area    int            `json:"area"`
+	BBox    [4]int         `json:"bbox"`
+	Quality *AnswerQuality `json:"quality,omitempty"`
+	// Masks are there unless they are in files of their own, which Files then
+	// names by format.
+	Masks AnswerMasks       `json:"masks,omitzero"`
+	Files map[string]string `json:"files,omitempty"`
+}
+
+// AnswerQuality says how far a mask is to be trusted.
+type AnswerQuality struct {
+	// Components counts the parts of the mask that hang together.
+	Components int `json:"components"`
+	// Stability is how little the mask depends on its threshold, 0 to 1.
+	Stability float64 `json:"stability"`
 }
 
 // AnswerMasks is a mask in the formats asked for.
 type AnswerMasks struct {
-	RLE *RLE   `json:"coco_rle,omitempty"`
-	PNG []byte `json:"png,omitempty"`
+	RLE         *RLE      `json:"coco_rle,omitempty"`
+	Counts      *Counts   `json:"rle,omitempty"`
+	Polygon     *Geometry `json:"polygon,omitempty"`
+	PNG         []byte    `json:"png,omitempty"`
+	PNG8        []byte    `json:"png8,omitempty"`
+	Probability []byte    `json:"probability,omitempty"`
+	Overlay     []byte    `json:"overlay,omitempty"`
 }
 
 // RLE is a mask as pycocotools reads it. Size is height, width.
 type RLE struct {
 	Size   [2]int `json:"size"`
 	Counts string `json:"counts"`
+}
+
+// NewRLE writes a mask.
+func NewRLE(mask *refersam.Mask) *RLE {
+	return &RLE{[2]int{mask.Height, mask.Width}, postprocess.RLE(mask)}
+}
+
+// Counts is a mask as the lengths of its runs down the columns, background
+// first. Size is height, width.
+type Counts struct {
+	Size   [2]int   `json:"size"`
+	Counts []uint32 `json:"counts"`
+}
+
+// Geometry is a MultiPolygon of GeoJSON: polygons of rings of points x, y in
+// pixels, y down. The first ring of a polygon is its outline, the others are
+// holes.
+type Geometry struct {
+	Type        string                `json:"type"`
+	Coordinates []postprocess.Polygon `json:"coordinates"`
 }
 
 // Warning tells something about a result that did not keep it from being
@@ -89,6 +163,7 @@ func NewAnswer(requestID string, resp *refersam.Response, masks []AnswerMasks) *
 	a := &Answer{
 		RequestID: requestID,
 		Image:     AnswerImage{resp.Width, resp.Height},
+		Mask:      AnswerImage{resp.MaskWidth, resp.MaskHeight},
 		Model:     AnswerModel{resp.Model, resp.Variant, resp.Version},
 		Results:   make([]AnswerResult, len(resp.Results)),
 	}
@@ -111,30 +186,16 @@ func NewAnswer(requestID string, resp *refersam.Response, masks []AnswerMasks) *
 	return a
 }
 
+func (a *Answer) addQuality(resp *refersam.Response) {
+	for i := range resp.Results {
+		a.Results[i].Quality = &AnswerQuality{resp.Results[i].Components, resp.Results[i].Stability}
+	}
+}
+
 // Status is the word for a result: "ok" or "empty".
 func Status(r *refersam.Result) string {
 	if r.Empty() {
 		return "empty"
 	}
 	return "ok"
-}
-
-// EncodeMask writes a mask in the given formats.
-func EncodeMask(mask *refersam.Mask, formats ...string) (AnswerMasks, error) {
-	var masks AnswerMasks
-	for _, format := range formats {
-		switch format {
-		case FormatRLE:
-			masks.RLE = &RLE{[2]int{mask.Height, mask.Width}, postprocess.RLE(mask)}
-		case FormatPNG:
-			var png bytes.Buffer
-			if err := postprocess.EncodePNG(&png, mask); err != nil {
-				return AnswerMasks{}, err
-			}
-			masks.PNG = png.Bytes()
-		default:
-			return AnswerMasks{}, fmt.Errorf("unknown mask format %q", format)
-		}
-	}
-	return masks, nil
 }

@@ -35,6 +35,10 @@ type Config struct {
 	// further ones wait for RequestTimeout at most. A body that takes more than
 	// all of it has it alone. Default 536870912 (512 MiB).
 	BodyMemory int64 `env:"REFERSAM_BODY_MEMORY_BYTES"`
+	// AnswerMemory is how many bytes of memory the masks of all answers under
+	// way may take together, three for each byte of them; what would take more
+	// is refused. Default 536870912 (512 MiB).
+	AnswerMemory int64 `env:"REFERSAM_ANSWER_MEMORY_BYTES"`
 	// ReadHeaderTimeout is how long a client may take to send the headers of a
 	// request. Default 5s.
 	ReadHeaderTimeout time.Duration `env:"REFERSAM_READ_HEADER_TIMEOUT"`
@@ -68,6 +72,7 @@ func DefaultConfig() Config {
 		AdminListen:       "127.0.0.1:8081",
 		MaxInFlight:       1024,
 		BodyMemory:        512 << 20,
+		AnswerMemory:      512 << 20,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -99,6 +104,9 @@ func (c *Config) Validate() error {
 	}
 	if c.BodyMemory <= 0 {
 		errs = append(errs, errors.New("REFERSAM_BODY_MEMORY_BYTES must be positive"))
+	}
+	if c.AnswerMemory <= 0 {
+		errs = append(errs, errors.New("REFERSAM_ANSWER_MEMORY_BYTES must be positive"))
 	}
 	for _, positive := range []struct {
 		name  string

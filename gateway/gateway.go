@@ -36,6 +36,9 @@ type Segmenter interface {
 	Ready() error
 	// Variants describes the variants that can answer.
 	Variants() []pipeline.Variant
+	// Choose describes the variant that would answer req now, or returns the
+	// error that Segment would for it.
+	Choose(req *refersam.Request) (pipeline.Variant, error)
 }
 
 // State is what the gateway remembers beyond its life; *store.Store is one. All
@@ -63,6 +66,7 @@ type Gateway struct {
 	log         *slog.Logger
 	engine      *gin.Engine
 	bodies      *semaphore.Weighted // bytes of memory for bodies under way
+	answers     *semaphore.Weighted // bytes of memory for masks under way
 	metrics     *metrics
 	stopping    atomic.Bool
 }
@@ -93,6 +97,7 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, state State, log *slog
 		log:       log,
 		engine:    gin.New(),
 		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
+		answers:   semaphore.NewWeighted(cfg.AnswerMemory),
 		metrics:   newMetrics(),
 	}
 	if cfg.TLSCert != "" {

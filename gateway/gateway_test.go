@@ -182,6 +182,8 @@ var (
 type answer struct {
 	RequestID string `json:"request_id"`
 	Image     struct{ Width, Height int }
+	Mask      struct{ Width, Height int }
+	Timings   struct{ Read, Decode, Model, Mask, Total float64 }
 	Model     struct{ Name, Variant, Version string }
 	Results   []struct {
 		PromptID string `json:"prompt_id"`
@@ -196,7 +198,20 @@ type answer struct {
 				Size   [2]int
 				Counts string
 			} `json:"coco_rle"`
-			PNG []byte
+			Counts *struct {
+				Size   [2]int
+				Counts []int
+			} `json:"rle"`
+			Polygon *struct {
+				Type        string
+				Coordinates [][][][2]float64
+			}
+			PNG, PNG8, Probability, Overlay []byte
+		}
+		Files   map[string]string
+		Quality *struct {
+			Components int
+			Stability  float64
 		}
 	}
 	Warnings []struct {
@@ -410,7 +425,7 @@ func TestModels(t *testing.T) {
 	if err := d.Decode(&got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Models) != 2 || len(got.Formats) != 2 {
+	if len(got.Models) != 2 || len(got.Formats) != 7 {
 		t.Fatalf("%+v", got)
 	}
 	m := got.Models[1]
@@ -481,10 +496,9 @@ func TestRequestID(t *testing.T) {
 
 func TestAccessLog(t *testing.T) {
 	s := start(t)
-	req := form(part{"image", picture}, part{"phrase", "the red secret"}, part{"variant", "clip"})
+	req := rawRequest("phrase=the+red+secret&variant=clip")
 	req.Header.Set("X-Request-Id", "me-1")
 	req.Header.Set("Authorization", "Bearer secret")
-	req.URL.RawQuery = "token=secret"
 	decode(t, s.do(req))
 	var line struct {
 		Level, Method, Route, Variant string

@@ -64,6 +64,11 @@ func TestBadInput(t *testing.T) {
 	raw := func(contentType, body string) *http.Request {
 		return with(httptest.NewRequest(http.MethodPost, "/v1/segment", strings.NewReader(body)), "Content-Type", contentType)
 	}
+	withQuery := func(req *http.Request, query string) *http.Request {
+		req.URL.RawQuery = query
+		return req
+	}
+	rawPicture := func(query string) *http.Request { return withQuery(raw("image/png", picture), query) }
 	parts := make([]part, 600)
 	for i := range parts {
 		parts[i] = part{"format", "png"}
@@ -125,6 +130,38 @@ func TestBadInput(t *testing.T) {
 		{"a threshold of 0 in JSON", withJSON(`,"prompts":[{"text":"x","threshold":0}]`), unprocessable, "invalid_request", "/prompts/0/threshold"},
 		{"two phrases for one PNG", with(form(image, phrase, phrase), "Accept", "image/png"), unprocessable, "invalid_request", "phrase"},
 		{"600 fields", form(parts...), unprocessable, "invalid_request", ""},
+
+		// What is made of masks.
+		{"two sizes", form(image, phrase, part{"size", "model"}, part{"size", "model"}), unprocessable, "invalid_request", "size"},
+		{"an unknown size", form(image, phrase, part{"size", "huge"}), unprocessable, "invalid_request", "size"},
+		{"an unknown size in JSON", withJSON(`,"prompts":[{"text":"x"}],"output":{"size":"huge"}`), unprocessable, "invalid_request", "/output/size"},
+		{"an unknown overlay", withJSON(`,"prompts":[{"text":"x"}],"output":{"overlay":"gif"}`), unprocessable, "invalid_request", "/output/overlay"},
+		{"an overlay of another size", withJSON(`,"prompts":[{"text":"x","formats":["overlay"]}],"output":{"size":"model"}`), unprocessable, "invalid_request", "/output/size"},
+		{"keep none", withJSON(`,"prompts":[{"text":"x","keep":"none"}]`), unprocessable, "invalid_request", "/prompts/0/keep"},
+		{"keep none of all", withJSON(`,"prompts":[{"text":"x"}],"output":{"keep":"none"}`), unprocessable, "invalid_request", "/output/keep"},
+		{"half a pixel", withJSON(`,"prompts":[{"text":"x","min_area":0.5}]`), unprocessable, "invalid_request", "/prompts/0/min_area"},
+		{"less than no pixels", withJSON(`,"prompts":[{"text":"x"},{"text":"x","fill_holes":-1}]`), unprocessable, "invalid_request", "/prompts/1/fill_holes"},
+		{"a tolerance that is too large", withJSON(`,"prompts":[{"text":"x"}],"output":{"tolerance":1e9}`), unprocessable, "invalid_request", "/output/tolerance"},
+		{"a prompt's unknown format", withJSON(`,"prompts":[{"text":"x","formats":["png","svg"]}]`), unprocessable, "invalid_request", "/prompts/0/formats/1"},
+		{"quality of 90", form(image, phrase, part{"quality", "90"}), unprocessable, "invalid_request", "quality"},
+		{"quality of 90 in JSON", withJSON(`,"prompts":[{"text":"x"}],"output":{"quality":90}`), unprocessable, "invalid_request", "/output/quality"},
+		{"a word for an area", form(image, phrase, part{"min_area", "small"}), unprocessable, "invalid_request", "min_area"},
+		{"600 prompts", withJSON(`,"prompts":[` + strings.Repeat(`{"text":"x"},`, 599) + `{"text":"x"}]`), unprocessable, "invalid_request", "/prompts"},
+		{"a PNG of run lengths", with(form(image, phrase, part{"format", "rle"}), "Accept", "image/png"), unprocessable, "invalid_request", "format"},
+		{"a PNG of two formats", with(withJSON(`,"prompts":[{"text":"x","formats":["png","png8"]}]`), "Accept", "image/png"), unprocessable, "invalid_request", "/output/formats"},
+
+		// A picture as it is.
+		{"a raw picture without phrases", rawPicture(""), unprocessable, "invalid_request", "phrase"},
+		{"a raw picture with a blank phrase", rawPicture("phrase=+"), unprocessable, "phrase_empty", "phrase"},
+		{"a raw picture and an unknown field", rawPicture("phrase=red&colour=red"), unprocessable, "invalid_request", "colour"},
+		{"a raw picture and another in the query", rawPicture("phrase=red&image=x"), unprocessable, "invalid_request", "image"},
+		{"a raw picture and two thresholds", rawPicture("phrase=red&threshold=0.5&threshold=0.4"), unprocessable, "invalid_request", "threshold"},
+		{"a raw picture and a query that is none", rawPicture("phrase=%zz"), http.StatusBadRequest, "malformed_request", ""},
+		{"a raw picture and 600 fields", rawPicture(strings.Repeat("phrase=x&", 600)), unprocessable, "invalid_request", ""},
+		{"a raw phrase that is not UTF-8", rawPicture("phrase=d%ffck"), unprocessable, "invalid_request", "phrase"},
+		{"a raw picture that is text", raw("image/png", "this is not a picture"), unprocessable, "invalid_request", "phrase"},
+		{"a raw picture that is too large", raw("application/octet-stream", picture+strings.Repeat("\x00", maxImage)), tooLarge, "image_too_large", "image"},
+		{"a query beside a form", withQuery(form(image, phrase), "format=png"), unprocessable, "invalid_request", ""},
 
 		// The body.
 		{"half a JSON", jsonRequest(`{"image":{"data":`), http.StatusBadRequest, "malformed_request", "/image/data"},
@@ -373,6 +410,34 @@ func FuzzSegment(f *testing.F) {
 		case w.Code == http.StatusOK:
 		case w.Code >= 400 && w.Code < 500 && w.Header().Get("Content-Type") == "application/problem+json":
 		default:
+			t.Errorf("status %d: %.300s", w.Code, w.Body)
+		}
+	})
+}
+
+// FuzzSegment_Query sends any query with a picture; see FuzzSegment.
+func FuzzSegment_Query(f *testing.F) {
+	for _, query := range []string{
+		"phrase=red&phrase=blue&format=png,rle&threshold=0.4&deadline_ms=9000&priority=batch",
+		"phrase=red&format=polygon&tolerance=1.5&min_area=3&fill_holes=9&keep=largest&quality=true",
+		"phrase=red&format=overlay&overlay=jpeg", "phrase=red&size=model&variant=clip&format=probability", "phrase=%ff&%ff=%zz",
+	} {
+		f.Add(query, "application/zip", "gzip")
+		f.Add(query, "application/json", "zstd;q=0.5")
+	}
+	s := loading(f, pipelinetest.NewColourModel("bert", "clip"))
+	for s.get("/readyz").Code != http.StatusOK {
+		time.Sleep(time.Millisecond)
+	}
+	f.Fuzz(func(t *testing.T, query, accept, acceptEncoding string) {
+		s.log.Reset()
+		req := rawRequest("")
+		req.URL.RawQuery = query
+		req.Header.Set("Accept", accept)
+		req.Header.Set("Accept-Encoding", acceptEncoding)
+		w := s.do(req)
+		late := w.Code == http.StatusGatewayTimeout && strings.Contains(query, "deadline_ms")
+		if w.Code != http.StatusOK && (w.Code < 400 || w.Code >= 500) && !late {
 			t.Errorf("status %d: %.300s", w.Code, w.Body)
 		}
 	})

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -53,9 +55,9 @@ func bodyMemory(r *http.Request, maxImage int64) int64 {
 // segmentRequest is a request for masks, however it was written.
 type segmentRequest struct {
 	image   []byte
-	phrases []refersam.Phrase
+	prompts []prompt
 	variant string
-	formats []string
+	output  output
 	// deadline is how long the client waits; 0 leaves it to the service.
 	deadline time.Duration
 	priority refersam.Priority
@@ -64,31 +66,54 @@ type segmentRequest struct {
 	field func(pointer string) string
 }
 
-// parseSegment reads a request for masks from a form or from JSON. At most
-// maxImage bytes of picture are read, and little more of anything else.
+// wants reports whether any prompt asks for a format.
+func (r *segmentRequest) wants(format string) bool {
+	return slices.ContainsFunc(r.prompts, func(p prompt) bool { return slices.Contains(p.formats, format) })
+}
+
+func (r *segmentRequest) checkOverlay(sizeField string) error {
+	if r.output.size() == refersam.SizeModel && r.wants(FormatOverlay) {
+		return invalid(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
+	}
+	return nil
+}
+
+// parseSegment reads a request for masks from a form, from JSON, or from a
+// picture and the query. At most maxImage bytes of picture are read, and little
+// more of anything else.
 func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "The content encoding %q is not supported; send the body as it is.", encoding)
 	}
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	raw := err == nil && isPicture(mediaType)
+	switch {
+	case raw:
+	case err != nil || mediaType != mediaForm && mediaType != mediaJSON:
+		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data, application/json, or a picture as image/* with the phrases in the query.")
+	case r.URL.RawQuery != "":
+		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "A query is for a picture that is sent as it is; put its parameters into the form or JSON.")
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody(mediaType, maxImage))
 	var req *segmentRequest
 	switch {
-	case err == nil && mediaType == "multipart/form-data":
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody(mediaType, maxImage))
+	case raw:
+		req, err = parsePicture(r, maxImage)
+	case mediaType == mediaForm:
 		req, err = parseForm(r, maxImage)
-	case err == nil && mediaType == mediaJSON:
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody(mediaType, maxImage))
-		req, err = parseJSON(r.Body, maxImage)
 	default:
-		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data or application/json.")
+		req, err = parseJSON(r.Body, maxImage)
 	}
 	if err != nil {
 		return nil, bodyError(err)
 	}
-	if len(req.formats) == 0 {
-		req.formats = []string{FormatRLE}
-	}
 	return req, nil
+}
+
+// isPicture tells media types of bodies that are a picture and nothing else.
+// What it is in truth is seen from its bytes.
+func isPicture(mediaType string) bool {
+	return strings.HasPrefix(mediaType, "image/") || mediaType == mediaBytes
 }
 
 // bodyError gives an error of reading a body the code it deserves.
@@ -115,22 +140,13 @@ func bodyError(err error) error {
 	}
 }
 
-// onceFields are the fields of a form that may be given only once.
-var onceFields = []string{"image", "variant", "threshold", "deadline_ms", "priority"}
-
-// parseForm reads multipart/form-data: image (once), phrase (once or more),
-// variant, threshold, deadline_ms and priority (at most once), format (any
-// number of times, each a list separated by commas).
+// parseForm reads multipart/form-data: the field image, and those of fields.
 func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
 		return nil, err
 	}
-	var (
-		req       = &segmentRequest{field: formField}
-		threshold float64
-		seen      = make(map[string]bool)
-	)
+	f := newFields()
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a form cut off between its parts
@@ -140,15 +156,14 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 			return nil, err
 		}
 		if n == maxParts {
-			return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The form has more than %d fields.", maxParts)
+			return nil, tooManyFields()
 		}
 		name := part.FormName()
-		if slices.Contains(onceFields, name) && seen[name] {
-			return nil, invalid(name, "The field %q may be given only once.", name)
-		}
-		seen[name] = true
 		if name == "image" {
-			if req.image, err = readImage(part, maxImage); err != nil {
+			if err := f.once(name); err != nil {
+				return nil, err
+			}
+			if f.req.image, err = readImage(part, maxImage); err != nil {
 				return nil, err
 			}
 			continue
@@ -157,35 +172,8 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 		if err != nil {
 			return nil, err
 		}
-		switch name {
-		case "phrase":
-			req.phrases = append(req.phrases, refersam.Phrase{Text: value})
-		case "variant":
-			req.variant = value
-		case "threshold":
-			if threshold, err = strconv.ParseFloat(value, 64); err != nil || !(threshold > 0 && threshold < 1) {
-				return nil, invalid(name, "The threshold must be a number greater than 0 and less than 1.")
-			}
-		case "format":
-			for _, format := range strings.Split(value, ",") {
-				if err := req.addFormat(strings.TrimSpace(format), name); err != nil {
-					return nil, err
-				}
-			}
-		case "deadline_ms":
-			ms, err := strconv.ParseInt(value, 10, 64)
-			if err != nil {
-				return nil, badDeadline(name)
-			}
-			if req.deadline, err = parseDeadline(ms, name); err != nil {
-				return nil, err
-			}
-		case "priority":
-			if req.priority, err = parsePriority(value, name); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, invalid(name, "There is no field %q; there are image, phrase, variant, threshold, format, deadline_ms and priority.", name)
+		if err := f.set(name, value); err != nil {
+			return nil, err
 		}
 	}
 	// Only at the very end of the body does net/http begin to watch whether the
@@ -193,13 +181,163 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return nil, err
 	}
-	if !seen["image"] {
+	if !f.seen["image"] {
 		return nil, invalid("image", "The picture is missing: send it as the field %q.", "image")
 	}
-	for i := range req.phrases {
-		req.phrases[i].Threshold = threshold
+	return f.request()
+}
+
+// parsePicture reads a body that is the picture, and a query with the fields
+// of a form.
+func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &refersam.Error{
+			Code:    refersam.CodeMalformedRequest,
+			Message: "The query is not of the form name=value&name=value with percent-encoded values.",
+			Err:     err,
+		}
 	}
-	return req, nil
+	f := newFields()
+	n := 0
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		for _, value := range query[name] {
+			if n++; n > maxParts {
+				return nil, tooManyFields()
+			}
+			if err := f.set(name, value); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if f.req.image, err = readImage(r.Body, maxImage); err != nil {
+		return nil, err
+	}
+	return f.request()
+}
+
+func tooManyFields() error {
+	return refersam.Errorf(refersam.CodeInvalidRequest, "There are more than %d fields.", maxParts)
+}
+
+// fields collects what a form or a query says beside the picture.
+type fields struct {
+	req     segmentRequest
+	phrases []string
+	options options
+	seen    map[string]bool
+}
+
+// fieldNames lists the names that set knows.
+var fieldNames = []string{
+	"phrase", "variant", "format", "threshold", "min_area", "keep", "fill_holes", "tolerance",
+	"size", "overlay", "quality", "deadline_ms", "priority",
+}
+
+func newFields() *fields {
+	return &fields{req: segmentRequest{field: formField}, seen: make(map[string]bool)}
+}
+
+// once refuses a field that has been given before.
+func (f *fields) once(name string) error {
+	if f.seen[name] {
+		return invalid(name, "The field %q may be given only once.", name)
+	}
+	f.seen[name] = true
+	return nil
+}
+
+// set takes a field in: phrase once or more, format any number of times, each
+// a list separated by commas, and the others at most once.
+func (f *fields) set(name, value string) error {
+	switch name {
+	case "phrase":
+		f.phrases = append(f.phrases, value)
+		return nil
+	case "format":
+		for format := range strings.SplitSeq(value, ",") {
+			f.options.Formats = append(f.options.Formats, strings.TrimSpace(format))
+		}
+		return nil
+	}
+	if !slices.Contains(fieldNames, name) {
+		return invalid(name, "There is no field %q; there are image, %s.", name, strings.Join(fieldNames, ", "))
+	}
+	if err := f.once(name); err != nil {
+		return err
+	}
+	var err error
+	switch name {
+	case "variant":
+		f.req.variant = value
+	case "threshold":
+		f.options.Threshold, err = number(name, value)
+	case "tolerance":
+		f.options.Tolerance, err = number(name, value)
+	case "min_area":
+		f.options.MinArea, err = whole(name, value)
+	case "fill_holes":
+		f.options.FillHoles, err = whole(name, value)
+	case "keep":
+		f.options.Keep = &value
+	case "size":
+		f.req.output.Size = &value
+	case "overlay":
+		f.req.output.Overlay = &value
+	case "quality":
+		if value != "true" && value != "false" {
+			return invalid(name, "The value must be true or false.")
+		}
+		f.req.output.Quality = value == "true"
+	case "deadline_ms":
+		var ms int64
+		if ms, err = strconv.ParseInt(value, 10, 64); err != nil {
+			return badDeadline(name)
+		}
+		f.req.deadline, err = parseDeadline(ms, name)
+	case "priority":
+		f.req.priority, err = parsePriority(value, name)
+	}
+	return err
+}
+
+func number(name, value string) (*float64, error) {
+	v, err := strconv.ParseFloat(value, 64)
+	if err != nil {
+		return nil, invalid(name, "The value must be a number.")
+	}
+	return &v, nil
+}
+
+func whole(name, value string) (*int, error) {
+	v, err := strconv.Atoi(value)
+	if err != nil {
+		return nil, invalid(name, "The value must be a whole number.")
+	}
+	return &v, nil
+}
+
+// request returns what the fields say.
+func (f *fields) request() (*segmentRequest, error) {
+	req := &f.req
+	req.output.options = f.options
+	name := func(member string) string {
+		if strings.HasPrefix(member, "formats") {
+			return "format"
+		}
+		return member
+	}
+	if err := req.output.check(name); err != nil {
+		return nil, err
+	}
+	for _, phrase := range f.phrases {
+		p, err := newPrompt("", phrase, &req.output, &options{}, name)
+		if err != nil {
+			return nil, err
+		}
+		req.prompts = append(req.prompts, p)
+	}
+	return req, req.checkOverlay("size")
 }
 
 // parseDeadline checks how long a client waits.
@@ -234,14 +372,16 @@ func formField(pointer string) string {
 		return "threshold"
 	case name == "phrases":
 		return "phrase"
+	case name == "formats":
+		return "format"
 	default:
 		return name
 	}
 }
 
-func readImage(part *multipart.Part, most int64) ([]byte, error) {
+func readImage(from io.Reader, most int64) ([]byte, error) {
 	var image bytes.Buffer
-	if _, err := io.Copy(&image, io.LimitReader(part, most+1)); err != nil {
+	if _, err := io.Copy(&image, io.LimitReader(from, most+1)); err != nil {
 		return nil, err
 	}
 	if int64(image.Len()) > most {
@@ -270,17 +410,47 @@ type body struct {
 	Image *struct {
 		Data []byte `json:"data"`
 	} `json:"image"`
-	Prompts []struct {
-		ID        string   `json:"id"`
-		Text      string   `json:"text"`
-		Threshold *float64 `json:"threshold"`
-	} `json:"prompts"`
-	Output struct {
-		Formats []string `json:"formats"`
-	} `json:"output"`
-	Variant  string  `json:"variant"`
-	Deadline *int64  `json:"deadline_ms"`
-	Priority *string `json:"priority"`
+	Prompts  promptList `json:"prompts"`
+	Output   output     `json:"output"`
+	Variant  string     `json:"variant"`
+	Deadline *int64     `json:"deadline_ms"`
+	Priority *string    `json:"priority"`
+}
+
+type promptBody struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+	options
+}
+
+// promptList is read one by one, and no further than to maxParts: a body has
+// room for millions.
+type promptList []promptBody
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (l *promptList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case 'n':
+		return d.SkipValue()
+	case '[':
+	default:
+		return errors.ErrUnsupported // as an array is what it should be
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != ']' {
+		if len(*l) == maxParts {
+			return invalid("/prompts", "There are more than %d prompts.", maxParts)
+		}
+		var p promptBody
+		if err := json.UnmarshalDecode(d, &p); err != nil {
+			return err
+		}
+		*l = append(*l, p)
+	}
+	_, err := d.ReadToken()
+	return err
 }
 
 // parseJSON reads a body. Unknown and repeated members are errors, and so is
@@ -296,7 +466,7 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 	if int64(len(b.Image.Data)) > maxImage {
 		return nil, tooLarge("/image/data", maxImage)
 	}
-	req := &segmentRequest{image: b.Image.Data, variant: b.Variant, field: jsonField}
+	req := &segmentRequest{image: b.Image.Data, variant: b.Variant, output: b.Output, field: jsonField}
 	var err error
 	if b.Deadline != nil {
 		if req.deadline, err = parseDeadline(*b.Deadline, "/deadline_ms"); err != nil {
@@ -308,21 +478,20 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 			return nil, err
 		}
 	}
-	for i, p := range b.Prompts {
-		phrase := refersam.Phrase{ID: p.ID, Text: p.Text}
-		if p.Threshold != nil {
-			if phrase.Threshold = *p.Threshold; !(phrase.Threshold > 0 && phrase.Threshold < 1) {
-				return nil, invalid(fmt.Sprintf("/prompts/%d/threshold", i), "The threshold must be greater than 0 and less than 1.")
-			}
-		}
-		req.phrases = append(req.phrases, phrase)
+	if err := req.output.check(func(member string) string { return "/output/" + member }); err != nil {
+		return nil, err
 	}
-	for i, format := range b.Output.Formats {
-		if err := req.addFormat(format, fmt.Sprintf("/output/formats/%d", i)); err != nil {
+	for i := range b.Prompts {
+		p := &b.Prompts[i]
+		made, err := newPrompt(p.ID, p.Text, &req.output, &p.options, func(member string) string {
+			return fmt.Sprintf("/prompts/%d/%s", i, member)
+		})
+		if err != nil {
 			return nil, err
 		}
+		req.prompts = append(req.prompts, made)
 	}
-	return req, nil
+	return req, req.checkOverlay("/output/size")
 }
 
 // jsonField names the member of a body that a pointer into a refersam.Request
@@ -333,6 +502,8 @@ func jsonField(pointer string) string {
 		return "/image/data"
 	case pointer == "/phrases":
 		return "/prompts"
+	case pointer == "/formats":
+		return "/output/formats"
 	case strings.HasPrefix(pointer, "/phrases/"):
 		pointer = "/prompts" + strings.TrimPrefix(pointer, "/phrases")
 		if !strings.HasSuffix(pointer, "/threshold") {
@@ -346,10 +517,13 @@ func jsonField(pointer string) string {
 // a request. Errors of reading pass through.
 func jsonError(err error) error {
 	var (
+		known    *refersam.Error
 		syntax   *jsontext.SyntacticError
 		semantic *json.SemanticError
 	)
 	switch {
+	case errors.As(err, &known):
+		return known
 	case errors.As(err, &syntax):
 		message := "The body is not valid JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
@@ -390,6 +564,10 @@ func wanted(t reflect.Type) string {
 		return "a string"
 	case reflect.Float64:
 		return "a number"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Bool:
+		return "true or false"
 	case reflect.Struct:
 		return "an object"
 	case reflect.Slice:
@@ -400,16 +578,6 @@ func wanted(t reflect.Type) string {
 	default:
 		return "allowed here"
 	}
-}
-
-func (r *segmentRequest) addFormat(format, field string) error {
-	if !slices.Contains(Formats, format) {
-		return invalid(field, "There is no format %q; there are %s.", format, strings.Join(Formats, " and "))
-	}
-	if !slices.Contains(r.formats, format) {
-		r.formats = append(r.formats, format)
-	}
-	return nil
 }
 
 func invalid(field, format string, args ...any) *refersam.Error {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,17 +14,22 @@ import (
 )
 
 const (
-	mediaJSON = "application/json"
-	mediaPNG  = "image/png"
+	mediaJSON  = "application/json"
+	mediaForm  = "multipart/form-data"
+	mediaBytes = "application/octet-stream"
+	mediaPNG   = "image/png"
+	mediaJPEG  = "image/jpeg"
+	mediaZip   = "application/zip"
+	mediaMixed = "multipart/mixed"
 )
 
-// segment answers POST /v1/segment with JSON or, to a client that prefers
-// image/png, with the mask of its one phrase.
+// segment answers POST /v1/segment with JSON, with the mask of its one phrase
+// as a PNG, or with JSON and files, as the client prefers.
 func (g *Gateway) segment(c *gin.Context) error {
 	begun := time.Now()
-	form := negotiate(c.Request.Header.Values("Accept"), mediaJSON, mediaPNG)
+	form := negotiate(c.Request.Header.Values("Accept"), mediaJSON, mediaPNG, mediaZip, mediaMixed)
 	if form == "" {
-		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s or %s.", mediaJSON, mediaPNG)
+		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s, %s, %s or %s.", mediaJSON, mediaPNG, mediaZip, mediaMixed)
 	}
 	release, err := g.reserveBody(c.Request)
 	if err != nil {
@@ -34,51 +40,82 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	if form == mediaPNG && len(req.phrases) != 1 {
-		return invalid(req.field("/phrases"), "A PNG is the mask of exactly one phrase, and %d were given; "+
-			"accept %s and ask for the format %q to get several.", len(req.phrases), mediaJSON, FormatPNG)
-	}
 	if form == mediaPNG {
-		req.formats = []string{FormatPNG}
+		if err := req.onePNG(); err != nil {
+			return err
+		}
 	}
-	unit := c.GetHeader(headerUnitID)
-	if unit == "" {
-		unit = c.ClientIP()
-	}
+	read := time.Since(begun)
 
+	asked := g.question(c, req)
 	deadline := time.Now().Add(g.cfg.RequestTimeout)
 	if own := begun.Add(req.deadline); req.deadline > 0 && own.Before(deadline) {
 		deadline = own
 	}
+	c.Header("Vary", "Accept, Accept-Encoding")
+	if g.unchanged(c, form, req, asked) {
+		return nil
+	}
 	ctx, cancel := context.WithDeadline(c.Request.Context(), deadline)
 	defer cancel()
-	masks := make([]AnswerMasks, len(req.phrases))
-	resp, err := g.segmenter.Segment(ctx, &refersam.Request{
-		ID:       requestID(c),
-		Image:    req.image,
-		Phrases:  req.phrases,
-		Variant:  req.variant,
-		Unit:     unit,
-		Priority: req.priority,
-		Key:      sharer(c),
-		Encode: func(i int, r *refersam.Result) (err error) {
-			masks[i], err = EncodeMask(r.Mask, req.formats...)
-			return err
-		},
-	})
+	masks := encoder{req: req, masks: make([]AnswerMasks, len(req.prompts)), room: room{memory: g.answers}}
+	defer masks.release()
+	asked.Encode = masks.encode
+	resp, err := g.segmenter.Segment(ctx, asked)
 	if err != nil {
 		return translate(err, req.field)
 	}
 	c.Set(keyVariant, resp.Variant)
 	g.metrics.answered(resp)
 	g.counter.add(consumer(c), spent(resp), time.Now())
-	c.Header("Cache-Control", "no-store")
-	c.Header("Vary", "Accept")
-	if form == mediaPNG {
-		writeMask(c, resp, masks[0].PNG)
-		return nil
+	c.Header("Cache-Control", "private, no-cache")
+	c.Header("ETag", etag(form, req, asked.Digest, resp.Model, resp.Version, resp.Checkpoint))
+	answer := NewAnswer(requestID(c), resp, masks.masks)
+	if req.output.Quality {
+		answer.addQuality(resp)
 	}
-	return writeJSON(c, NewAnswer(requestID(c), resp, masks))
+	answer.Timings = newTimings(read, time.Since(begun), resp.Timings)
+	c.Header("Server-Timing", answer.Timings.header())
+	switch form {
+	case mediaPNG:
+		writeMask(c, resp, masks.masks[0].png())
+		return nil
+	case mediaZip:
+		return writeZip(c, answer, req.output.overlay())
+	case mediaMixed:
+		return writeMixed(c, answer, req.output.overlay())
+	default:
+		return writeCompressed(c, answer)
+	}
+}
+
+// question is what the pipeline is asked, without Encode.
+func (g *Gateway) question(c *gin.Context, req *segmentRequest) *refersam.Request {
+	unit := c.GetHeader(headerUnitID)
+	if unit == "" {
+		unit = c.ClientIP()
+	}
+	digest := sha256.Sum256(req.image)
+	asked := &refersam.Request{
+		ID:       requestID(c),
+		Image:    req.image,
+		Digest:   &digest,
+		Phrases:  make([]refersam.Phrase, len(req.prompts)),
+		Variant:  req.variant,
+		Unit:     unit,
+		Priority: req.priority,
+		Key:      sharer(c),
+		Size:     req.output.size(),
+		Quality:  req.output.Quality,
+		Picture:  req.wants(FormatOverlay),
+	}
+	for i := range req.prompts {
+		asked.Phrases[i] = req.prompts[i].Phrase
+	}
+	if asked.Picture || req.wants(FormatProbability) {
+		asked.EncodeWeight = encodeWeight
+	}
+	return asked
 }
 
 // sharer is whose work a request is when there is too much to do: the key's or,
@@ -114,6 +151,22 @@ func translate(err error, field func(string) string) error {
 	translated := *e
 	translated.Field = field(e.Field)
 	return &translated
+}
+
+// onePNG sees to it that there is exactly one mask, and that it is a PNG.
+func (r *segmentRequest) onePNG() error {
+	if len(r.prompts) != 1 {
+		return invalid(r.field("/phrases"), "A PNG is the mask of exactly one phrase, and %d were given; "+
+			"accept %s to get several, or %s and ask for the format %q.", len(r.prompts), mediaZip, mediaJSON, FormatPNG)
+	}
+	p := &r.prompts[0]
+	if !p.chosen {
+		p.formats = []string{FormatPNG}
+	}
+	if len(p.formats) != 1 || mediaOf(p.formats[0], r.output.overlay()) != mediaPNG {
+		return invalid(r.field("/formats"), "An answer that is a PNG has one format, and that is a PNG; leave it out for the mask.")
+	}
+	return nil
 }
 
 // writeMask answers with the PNG of the first result; the rest of it goes into

@@ -10,6 +10,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -686,5 +687,41 @@ func expectError(t *testing.T, err error, code refersam.Code, field string) {
 	}
 	if e.Code != code || e.Field != field || e.Message == "" {
 		t.Errorf("error %v, want code %s and field %q", e, code, field)
+	}
+}
+
+// The decoded picture, the logits and the quality of a mask are there for who
+// asks, and only while its result is encoded.
+func TestSegment_Picture(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"))
+	var seen atomic.Int32
+	resp, err := s.Segment(t.Context(), &refersam.Request{
+		Image:   pipelinetest.Squares(),
+		Phrases: []refersam.Phrase{{Text: "red"}, {Text: "blue", Largest: true}},
+		Picture: true,
+		Quality: true,
+		Encode: func(_ int, r *refersam.Result) error {
+			if r.Picture != nil && r.Picture.Width == 320 && len(r.Picture.Pix) == 3*320*240 && len(r.Logits.Values) > 0 {
+				seen.Add(1)
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen.Load() != 2 {
+		t.Errorf("%d results had the picture, want 2", seen.Load())
+	}
+	for _, r := range resp.Results {
+		if r.Picture != nil || r.Logits.Values != nil || r.Mask != nil {
+			t.Errorf("the response keeps what was for encoding: %+v", r)
+		}
+		if r.Components != 1 || r.Stability <= 0.5 {
+			t.Errorf("%d components, stability %v", r.Components, r.Stability)
+		}
+	}
+	if resp.Timings.Decode <= 0 || resp.Timings.Model <= 0 || resp.Timings.Mask <= 0 {
+		t.Errorf("%+v", resp.Timings)
 	}
 }

@@ -73,7 +73,6 @@ func (c *maskCommand) read(stdin io.Reader) (refersam.Logits, error) {
 }
 
 func (c *maskCommand) write(w io.Writer, l refersam.Logits, mask *refersam.Mask) error {
-	size := [2]int{mask.Height, mask.Width}
 	switch c.Format {
 	case "png":
 		return postprocess.EncodePNG(w, mask)
@@ -85,13 +84,10 @@ func (c *maskCommand) write(w io.Writer, l refersam.Logits, mask *refersam.Mask)
 		line, err := postprocess.GeoJSON(postprocess.Polygons(mask, c.Tolerance))
 		return writeLine(w, line, err)
 	case "rle":
-		line, err := json.Marshal(struct {
-			Size   [2]int   `json:"size"`
-			Counts []uint32 `json:"counts"`
-		}{size, mask.Runs})
+		line, err := json.Marshal(gateway.Counts{Size: [2]int{mask.Height, mask.Width}, Counts: mask.Runs})
 		return writeLine(w, line, err)
 	default:
-		line, err := json.Marshal(gateway.RLE{Size: size, Counts: postprocess.RLE(mask)})
+		line, err := json.Marshal(gateway.NewRLE(mask))
 		return writeLine(w, line, err)
 	}
 }

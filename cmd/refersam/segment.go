@@ -92,9 +92,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	if c.JSON {
 		masks := make([]gateway.AnswerMasks, len(resp.Results))
 		for i := range resp.Results {
-			if masks[i], err = gateway.EncodeMask(resp.Results[i].Mask, gateway.FormatRLE); err != nil {
-				return err
-			}
+			masks[i].RLE = gateway.NewRLE(resp.Results[i].Mask)
 		}
 		line, err := json.Marshal(gateway.NewAnswer(req.ID, resp, masks))
 		if err != nil {

@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	encodingZstd = "zstd"
+	encodingGzip = "gzip"
+
+	// minCompressed is the size of an answer from which on compressing it is
+	// worth its while: less goes into one packet anyway.
+	minCompressed = 1 << 10
+)
+
+// writeCompressed answers with v as JSON, compressed if the client can read
+// that and there is enough of it.
+func writeCompressed(c *gin.Context, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if encoding := acceptedEncoding(c.Request.Header.Values("Accept-Encoding")); encoding != "" && len(body) >= minCompressed {
+		c.Header("Content-Encoding", encoding)
+		if body, err = compress(body, encoding); err != nil {
+			return err
+		}
+	}
+	c.Data(http.StatusOK, mediaJSON, body)
+	return nil
+}
+
+// acceptedEncoding returns the content coding that the Accept-Encoding header
+// fields prefer (RFC 9110, section 12.5.3), zstd where they prefer none, and ""
+// when they allow neither or prefer to have the body as it is.
+func acceptedEncoding(accept []string) string {
+	weights := make(map[string]float64)
+	for element := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		name, params, _ := strings.Cut(element, ";")
+		q := 1.0
+		if value, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q="); ok {
+			var err error
+			if q, err = strconv.ParseFloat(value, 64); err != nil || !(q >= 0 && q <= 1) {
+				continue
+			}
+		}
+		weights[strings.ToLower(strings.TrimSpace(name))] = q
+	}
+	best, most := "", weights["identity"]
+	for _, encoding := range []string{encodingGzip, encodingZstd} {
+		q, named := weights[encoding]
+		if !named {
+			q = weights["*"]
+		}
+		if q > 0 && q >= most {
+			best, most = encoding, q
+		}
+	}
+	return best
+}
+
+// zstdWriter compresses whole bodies, as many at once as there are CPUs.
+var zstdWriter = sync.OnceValues(func() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
+})
+
+// gzipWriters holds writers that are not in use.
+var gzipWriters sync.Pool
+
+func compress(body []byte, encoding string) ([]byte, error) {
+	if encoding == encodingZstd {
+		z, err := zstdWriter()
+		if err != nil {
+			return nil, err
+		}
+		return z.EncodeAll(body, make([]byte, 0, len(body)/2)), nil
+	}
+	var out bytes.Buffer
+	z, ok := gzipWriters.Get().(*gzip.Writer)
+	if !ok {
+		var err error
+		if z, err = gzip.NewWriterLevel(nil, gzip.BestSpeed); err != nil {
+			return nil, err
+		}
+	}
+	defer gzipWriters.Put(z)
+	z.Reset(&out)
+	if _, err := z.Write(body); err != nil {
+		return nil, err
+	}
+	err := z.Close()
+	return out.Bytes(), err
+}

@@ -1,0 +1,143 @@
+package gateway
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/refersam/refersam"
+)
+
+// The bounds of options.
+const (
+	maxArea      = 1 << 28 // pixels, as many as a picture can have
+	maxTolerance = 1000    // pixels
+)
+
+// What a prompt's keep may say.
+const (
+	keepAll     = "all"
+	keepLargest = "largest"
+)
+
+// What an output's overlay may say.
+const (
+	overlayPNG  = "png"
+	overlayJPEG = "jpeg"
+)
+
+// options say how one mask is made and written. What is nil is left to the
+// defaults of the request, or else to those of the service.
+type options struct {
+	Formats   []string `json:"formats"`
+	Threshold *float64 `json:"threshold"`
+	MinArea   *int     `json:"min_area"`
+	FillHoles *int     `json:"fill_holes"`
+	Keep      *string  `json:"keep"`
+	Tolerance *float64 `json:"tolerance"`
+}
+
+// output is what holds for the whole request: defaults of the prompts' options,
+// and what all masks have in common.
+type output struct {
+	options
+	Size    *string `json:"size"`
+	Overlay *string `json:"overlay"`
+	Quality bool    `json:"quality"`
+}
+
+// check reports the first value that is out of range. field names a member for
+// the client.
+func (o *options) check(field func(member string) string) error {
+	for i, format := range o.Formats {
+		if !slices.Contains(Formats, format) {
+			return invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(Formats, ", "))
+		}
+	}
+	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
+		return invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1.")
+	}
+	if v := o.Tolerance; v != nil && !(*v >= 0 && *v <= maxTolerance) {
+		return invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", maxTolerance)
+	}
+	if v := o.MinArea; v != nil && (*v < 0 || *v > maxArea) {
+		return invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", maxArea)
+	}
+	if v := o.FillHoles; v != nil && (*v < 0 || *v > maxArea) {
+		return invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", maxArea)
+	}
+	return oneOf(o.Keep, field("keep"), keepAll, keepLargest)
+}
+
+// check is that of options, and for what all masks have in common.
+func (o *output) check(field func(member string) string) error {
+	if err := o.options.check(field); err != nil {
+		return err
+	}
+	if err := oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)); err != nil {
+		return err
+	}
+	return oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG)
+}
+
+func oneOf(value *string, field string, allowed ...string) error {
+	if value == nil || slices.Contains(allowed, *value) {
+		return nil
+	}
+	return invalid(field, `The value must be "%s".`, strings.Join(allowed, `" or "`))
+}
+
+// size is that of the masks.
+func (o *output) size() refersam.Size {
+	return refersam.Size(or(o.Size, string(refersam.SizeOriginal)))
+}
+
+// overlay is the kind of file that overlays are.
+func (o *output) overlay() string { return or(o.Overlay, overlayPNG) }
+
+// prompt is a phrase and how its mask is written.
+type prompt struct {
+	refersam.Phrase
+	// formats has at least one, and none twice.
+	formats []string
+	// chosen says that the client named them.
+	chosen    bool
+	tolerance float64
+}
+
+// newPrompt makes a prompt with its own options, where it has them, and those
+// of the request, which have been checked. field names a member of its own.
+func newPrompt(id, text string, request *output, own *options, field func(member string) string) (prompt, error) {
+	if err := own.check(field); err != nil {
+		return prompt{}, err
+	}
+	all := &request.options
+	p := prompt{
+		Phrase: refersam.Phrase{
+			ID:        id,
+			Text:      text,
+			Threshold: or(own.Threshold, or(all.Threshold, 0)),
+			FillHoles: or(own.FillHoles, or(all.FillHoles, 0)),
+			MinArea:   or(own.MinArea, or(all.MinArea, 0)),
+			Largest:   or(own.Keep, or(all.Keep, keepAll)) == keepLargest,
+		},
+		tolerance: or(own.Tolerance, or(all.Tolerance, 0)),
+	}
+	formats := own.Formats
+	if len(formats) == 0 {
+		formats = all.Formats
+	}
+	if p.chosen = len(formats) > 0; !p.chosen {
+		formats = []string{FormatRLE}
+	}
+	p.formats = slices.Compact(slices.Sorted(slices.Values(formats)))
+	return p, nil
+}
+
+// or is *value, or other if there is none.
+func or[T any](value *T, other T) T {
+	if value == nil {
+		return other
+	}
+	return *value
+}
