@@ -115,7 +115,7 @@ func TestServe_Stop(t *testing.T) {
 	var out, errs bytes.Buffer
 	m := main.Main{
 		Args:    []string{"serve", "--listen", "127.0.0.1:0"},
-		Environ: []string{"REFERSAM_TRITON=127.0.0.1:1", "REFERSAM_ADMIN_LISTEN=", "REFERSAM_DATA=" + t.TempDir()},
+		Environ: []string{"REFERSAM_TRITON=127.0.0.1:1", "REFERSAM_ADMIN_LISTEN=off", "REFERSAM_DATA=" + t.TempDir()},
 		Stdout:  &out,
 		Stderr:  &errs,
 	}
