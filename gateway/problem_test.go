@@ -387,6 +387,8 @@ func FuzzSegment(f *testing.F) {
 		form(part{"image", picture}, part{"phrase", "red"}, part{"threshold", "0.5"}, part{"format", "png"}, part{"variant", "bert"}),
 		jsonRequest(`{"image":{"data":%q},"prompts":[{"id":"a","text":"red","threshold":0.5}],"output":{"formats":["png"]},"variant":"clip"}`, encoded),
 		jsonRequest(`{"image":{"data":"iVBORw0KGgo="},"prompts":[{"text":"\ud83d\ude00"}]}`),
+		jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"red","formats":["polygon","overlay"],"tolerance":1.5,"min_area":3,"fill_holes":9,"keep":"largest"}],"output":{"size":"original","overlay":"jpeg","quality":true,"formats":["probability"]}}`, encoded),
+		form(part{"image", picture}, part{"phrase", "red"}, part{"size", "model"}, part{"quality", "true"}, part{"format", "rle,png8"}),
 		form(part{"phrase", "\xff"}),
 		form(part{"\xff", "red"}),
 	} {

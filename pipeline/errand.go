@@ -75,7 +75,7 @@ func (e *errand) run() {
 	if err != nil {
 		e.ticket.Close()
 		for _, f := range e.flights {
-			e.s.reuse.settle(f, found{}, at("/image", err))
+			e.s.reuse.settle(f, found{}, ofImage(err))
 		}
 		return
 	}

@@ -210,7 +210,7 @@ func timings(asked []asked, arrived, total time.Duration) refersam.Timings {
 func (s *Segmenter) withPicture(ctx context.Context, image []byte, f func(*refersam.Picture) error) error {
 	encoded, err := s.decoder.Open(ctx, image)
 	if err != nil {
-		return at("/image", err)
+		return ofImage(err)
 	}
 	defer encoded.Close()
 	var picture *refersam.Picture
@@ -219,7 +219,7 @@ func (s *Segmenter) withPicture(ctx context.Context, image []byte, f func(*refer
 		return err
 	})
 	if err != nil {
-		return at("/image", err)
+		return ofImage(err)
 	}
 	return f(picture)
 }
@@ -357,7 +357,7 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 }
 
 func tooManyPhrases(width, height, most, phrases int) error {
-	return at("/image", refersam.Errorf(refersam.CodeImageTooLarge,
+	return ofImage(refersam.Errorf(refersam.CodeImageTooLarge,
 		"A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.", width, height, most, phrases))
 }
 
@@ -436,13 +436,13 @@ func (s *Segmenter) onCPU(ctx context.Context, cost int64, f func() error) error
 	return f()
 }
 
-// at tells the client which field of the request an error is about.
-func at(field string, err error) error {
+// ofImage tells the client that an error is about the picture.
+func ofImage(err error) error {
 	var e *refersam.Error
 	if !errors.As(err, &e) {
 		return err
 	}
 	named := *e
-	named.Field = field
+	named.Field = "/image"
 	return &named
 }
