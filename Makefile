@@ -138,6 +138,10 @@ fmt: .venv/.dev ## Format Go and Python
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
+.PHONY: swagger-ui
+swagger-ui: ## Fetch the renderer of /docs again, at the version that gateway/swagger-ui.sh names
+	gateway/swagger-ui.sh
+
 .PHONY: train
 train: .venv/.dev var/pool/pool.json ## Train both demo variants into var/train (hours); goes on after a stop
 	OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node $(PROCESSES) -m refersam.train \

@@ -20,3 +20,6 @@ func (g *Gateway) Flush(ctx context.Context) error { return g.counter.flush(ctx)
 
 // Forget makes the gateway look keys up again.
 func (g *Gateway) Forget() { clear(g.keyring.known) }
+
+// Routes are those that gin serves.
+func (g *Gateway) Routes() gin.RoutesInfo { return g.engine.Routes() }

@@ -24,6 +24,8 @@ import (
 const (
 	routeLive  = "/livez"
 	routeReady = "/readyz"
+	routeSpec  = "/openapi" // .json and .yaml
+	routeDocs  = "/docs"
 )
 
 func init() { gin.SetMode(gin.ReleaseMode) }
@@ -114,7 +116,10 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, state State, log *slog
 
 	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure)
 	read := []string{http.MethodGet, http.MethodHead}
-	e.Match(read, "/", page.serve)
+	e.Match(read, "/", page.file("index.html"))
+	e.Match(read, routeDocs, drawnInStyles, page.file("docs.html"))
+	e.Match(read, routeSpec+".json", page.file("openapi.json"))
+	e.Match(read, routeSpec+".yaml", page.file("openapi.yaml"))
 	e.Match(read, "/web/*file", page.serve)
 	e.Match(read, routeLive, g.live)
 	e.Match(read, routeReady, handle(g.ready))

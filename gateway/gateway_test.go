@@ -39,6 +39,9 @@ type service struct {
 	segmenter *pipeline.Segmenter
 	state     *store.Store
 	log       *bytes.Buffer
+	// description is that of the API; all answers are held against it.
+	description *description
+	t           testing.TB
 }
 
 // start returns a service that is ready. Its requests are served one at a time
@@ -119,12 +122,16 @@ func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, c
 	if err != nil {
 		t.Fatal(err)
 	}
+	spec := httptest.NewRecorder()
+	s.ServeHTTP(spec, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
+	s.description, s.t = readDescription(t, spec.Body.Bytes()), t
 	return s
 }
 
 func (s *service) do(req *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, req)
+	s.description.checkAnswer(s.t, req, w)
 	return w
 }
 

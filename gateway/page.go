@@ -12,24 +12,26 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/refersam/refersam"
 )
 
 //go:embed web
 var webFiles embed.FS
 
-// page serves the embedded web page: index.html at / and the rest under /web/.
+// page serves files that don't change while the service runs: the embedded web
+// pages, and the description of the API.
 type page struct {
 	files map[string]pageFile // by path below web/
+	spec  map[string]pageFile // openapi.json and openapi.yaml
 }
 
 type pageFile struct {
-	content []byte
-	etag    string
+	content   []byte
+	mediaType string // by the name if empty
+	etag      string
 }
 
 func newPage() (*page, error) {
-	p := &page{files: make(map[string]pageFile)}
+	p := &page{files: make(map[string]pageFile), spec: make(map[string]pageFile)}
 	err := fs.WalkDir(webFiles, "web", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -38,24 +40,51 @@ func newPage() (*page, error) {
 		if err != nil {
 			return err
 		}
-		sum := sha256.Sum256(content)
-		p.files[strings.TrimPrefix(name, "web/")] = pageFile{content, `"` + hex.EncodeToString(sum[:12]) + `"`}
+		p.files[strings.TrimPrefix(name, "web/")] = newPageFile(content, "")
 		return nil
 	})
-	return p, err
+	if err != nil {
+		return nil, err
+	}
+	asJSON, asYAML, err := writeSpec()
+	if err != nil {
+		return nil, err
+	}
+	p.spec["openapi.json"] = newPageFile(asJSON, mediaJSON)
+	p.spec["openapi.yaml"] = newPageFile(asYAML, mediaYAML)
+	return p, nil
 }
 
+func newPageFile(content []byte, mediaType string) pageFile {
+	sum := sha256.Sum256(content)
+	return pageFile{content, mediaType, `"` + hex.EncodeToString(sum[:12]) + `"`}
+}
+
+// file serves one file.
+func (p *page) file(name string) gin.HandlerFunc {
+	file, ok := p.spec[name]
+	if !ok {
+		file = p.files[name]
+	}
+	return func(c *gin.Context) { file.serve(c, name) }
+}
+
+// serve serves the file that the path names.
 func (p *page) serve(c *gin.Context) {
 	name := strings.TrimPrefix(c.Param("file"), "/")
-	if c.FullPath() == "/" {
-		name = "index.html"
-	}
 	file, ok := p.files[name]
 	if !ok {
-		fail(c, refersam.Errorf(refersam.CodeNotFound, "There is nothing at %s.", c.Request.URL.Path))
+		fail(c, nothingHere(c))
 		return
 	}
+	file.serve(c, name)
+}
+
+func (f *pageFile) serve(c *gin.Context, name string) {
 	c.Header("Cache-Control", "no-cache")
-	c.Header("ETag", file.etag)
-	http.ServeContent(c.Writer, c.Request, path.Base(name), time.Time{}, bytes.NewReader(file.content))
+	c.Header("ETag", f.etag)
+	if f.mediaType != "" {
+		c.Header("Content-Type", f.mediaType)
+	}
+	http.ServeContent(c.Writer, c.Request, path.Base(name), time.Time{}, bytes.NewReader(f.content))
 }

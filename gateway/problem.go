@@ -70,7 +70,7 @@ func fail(c *gin.Context, err error) {
 		c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(shown.RetryAfter.Seconds())))))
 	}
 	body, err := json.Marshal(problem{
-		Type:      "/problems/" + string(shown.Code),
+		Type:      problemType(shown.Code),
 		Title:     k.title,
 		Status:    k.status,
 		Detail:    validUTF8(shown.Message),
@@ -82,7 +82,7 @@ func fail(c *gin.Context, err error) {
 		panic(err) // an int and strings of valid UTF-8 always marshal
 	}
 	c.Header("Cache-Control", "no-store")
-	c.Data(k.status, "application/problem+json", body)
+	c.Data(k.status, mediaProblem, body)
 	c.Abort()
 }
 
@@ -101,15 +101,22 @@ func handle(h func(*gin.Context) error) gin.HandlerFunc {
 // problemKind answers what a problem's type stands for.
 func problemKind(c *gin.Context) error {
 	code := refersam.Code(c.Param("code"))
-	k, ok := kinds[code]
-	if !ok {
+	if _, ok := kinds[code]; !ok {
 		return refersam.Errorf(refersam.CodeNotFound, "There is no such problem.")
 	}
-	return writeJSON(c, struct {
-		Code   refersam.Code `json:"code"`
-		Status int           `json:"status"`
-		Title  string        `json:"title"`
-	}{code, k.status, k.title})
+	return writeJSON(c, newProblemDescription(code))
+}
+
+// problemDescription is what all problems of one code have in common.
+type problemDescription struct {
+	Code   refersam.Code `json:"code"`
+	Status int           `json:"status"`
+	Title  string        `json:"title"`
+	Cure   string        `json:"cure"`
+}
+
+func newProblemDescription(code refersam.Code) problemDescription {
+	return problemDescription{code, kinds[code].status, kinds[code].title, cures[code]}
 }
 
 func writeJSON(c *gin.Context, v any) error {

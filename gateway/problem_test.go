@@ -407,6 +407,8 @@ func FuzzSegment(f *testing.F) {
 		req := httptest.NewRequest(http.MethodPost, "/v1/segment", bytes.NewReader(body))
 		req.Header.Set("Content-Type", contentType)
 		req.Header.Set("Accept", accept)
+		s := *s
+		s.t = t
 		w := s.do(req)
 		switch {
 		case w.Code == http.StatusOK:
@@ -437,6 +439,8 @@ func FuzzSegment_Query(f *testing.F) {
 		req.URL.RawQuery = query
 		req.Header.Set("Accept", accept)
 		req.Header.Set("Accept-Encoding", acceptEncoding)
+		s := *s
+		s.t = t
 		w := s.do(req)
 		late := w.Code == http.StatusGatewayTimeout && strings.Contains(query, "deadline_ms")
 		if w.Code != http.StatusOK && (w.Code < 400 || w.Code >= 500) && !late {

@@ -1,0 +1,29 @@
+package gateway
+
+import "github.com/refersam/refersam"
+
+// cures says of each problem what whoever meets it can do.
+var cures = map[refersam.Code]string{
+	refersam.CodeMalformedRequest: "Send the whole body, and in the form that its Content-Type names.",
+	refersam.CodeInvalidRequest:   "Correct what `field` names; `detail` says what is allowed.",
+	refersam.CodeInvalidImage:     "Send the whole, undamaged file; check that it opens in a viewer.",
+	refersam.CodeImageTooLarge:    "Scale the picture down, or ask for fewer phrases or formats at once if `detail` says so.",
+	refersam.CodeUnsupportedMedia: "Send a form, JSON or a picture, not compressed; pictures are JPEG, PNG, WebP, GIF, BMP or TIFF.",
+	refersam.CodePhraseEmpty:      "Say what to find, for example “the dog on the left”.",
+	refersam.CodePhraseTooLong:    "Say it in fewer words.",
+	refersam.CodeUnknownVariant:   "Leave the variant out, or take one that `/v1/models` lists.",
+	refersam.CodeNotFound:         "Check the address; `/docs` lists all.",
+	refersam.CodeMethodNotAllowed: "Use a method that the `Allow` header lists.",
+	refersam.CodeNotAcceptable:    "Send `Accept: application/json`, `image/png`, `application/zip` or `multipart/mixed`, or leave it out.",
+	refersam.CodeUnauthorized:     "Send an API key that works, as `Authorization: Bearer rsk_…`; ask whoever runs the service for one.",
+	refersam.CodeForbidden:        "Use a key with the scope that `WWW-Authenticate` names.",
+	refersam.CodeQuotaExceeded:    "Wait for as many seconds as `Retry-After` says, or ask for more.",
+	refersam.CodeUnderWay:         "Wait for as many seconds as `Retry-After` says, then send the same again.",
+	refersam.CodeKeyReused:        "Take a new `Idempotency-Key` for a new request.",
+	refersam.CodeOverloaded:       "Wait for as many seconds as `Retry-After` says, then try again.",
+	refersam.CodeNotReady:         "Wait for as many seconds as `Retry-After` says, then try again; ask `/readyz` what is missing.",
+	refersam.CodeUnavailable:      "Wait for as many seconds as `Retry-After` says, then try again.",
+	refersam.CodeUpstream:         "Try again once; if it stays, tell who runs the service the `request_id`.",
+	refersam.CodeDeadlineExceeded: "Give more time in `deadline_ms`, or ask for less at once.",
+	refersam.CodeInternal:         "Tell who runs the service the `request_id`.",
+}

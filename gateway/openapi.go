@@ -1,0 +1,338 @@
+package gateway
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/refersam/refersam"
+)
+
+const (
+	// apiVersion is that of the description: its first number changes with what
+	// can break a client, the second with what is added, the last with wording.
+	apiVersion = "1.0.0"
+
+	mediaProblem = "application/problem+json"
+	mediaYAML    = "application/yaml"
+	mediaText    = "text/plain"
+	mediaHTML    = "text/html"
+)
+
+// newDescription makes the OpenAPI description of what New serves. The handlers do
+// not run through it: a request's body is read with bounds and in one pass,
+// which a validator in front would have to undo. So that it stays true, schemas
+// come from the types that are read and written, and tests hold routes, answers
+// and problems against it.
+func newDescription() *huma.OpenAPI {
+	s := newSchemas()
+	o := &huma.OpenAPI{
+		OpenAPI: "3.1.0",
+		Info: &huma.Info{
+			Title:       "refersam",
+			Version:     apiVersion,
+			Description: introduction(),
+			License:     &huma.License{Name: "Apache-2.0", URL: "https://www.apache.org/licenses/LICENSE-2.0"},
+		},
+		Servers: []*huma.Server{{URL: "/", Description: "This service"}},
+		Tags: []*huma.Tag{
+			{Name: "masks", Description: "Pictures and phrases in, masks out"},
+			{Name: "service", Description: "What the service says of itself"},
+			{Name: "pages", Description: "For browsers"},
+		},
+		Components: &huma.Components{
+			Schemas: s.registry,
+			SecuritySchemes: map[string]*huma.SecurityScheme{
+				"bearer": {Type: "http", Scheme: "bearer", Description: "An API key, `rsk_…`. A service that listens on loopback alone wants none"},
+				"apiKey": {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The same in another header"},
+			},
+		},
+	}
+	add := func(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
+		op.Method, op.Path, op.OperationID, op.Summary, op.Tags = method, path, id, summary, []string{tag}
+		op.Responses = s.responses(append(answers, refuses(refersam.CodeInternal))...)
+		if op.Security == nil {
+			op.Security = []map[string][]string{}
+		}
+		o.AddOperation(op)
+	}
+	// With no key at all when the service listens on loopback alone.
+	keys := []map[string][]string{{"bearer": {}}, {"apiKey": {}}, {}}
+	guarded := refuses(refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable)
+
+	binary := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
+	add(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases mean", &huma.Operation{
+		Security: keys,
+		Description: "One picture and phrases go in, one mask a phrase comes out. The request is a form, JSON, or the picture itself with the fields of the form " +
+			"in the query; with a form or JSON there is no query. It changes nothing but what is counted as usage, so it may be repeated.",
+		Parameters:  append(s.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam()),
+		RequestBody: s.segmentBody(),
+	},
+		answered{http.StatusOK, "The masks, in the order of the phrases", map[string]*huma.MediaType{
+			mediaJSON:  s.media(Answer{}, exampleAnswer()),
+			mediaPNG:   binary,
+			mediaZip:   binary,
+			mediaMixed: binary,
+		}, maskHeaders()},
+		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
+		refuses(refersam.CodeMalformedRequest, refersam.CodeNotAcceptable, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia,
+			refersam.CodeInvalidRequest, refersam.CodeInvalidImage, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
+			refersam.CodeUpstream, refersam.CodeOverloaded, refersam.CodeNotReady, refersam.CodeDeadlineExceeded),
+		guarded,
+	)
+	add(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
+		Security:    keys,
+		Description: "What each model says of itself, and how the units are split between them.",
+	}, s.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady), guarded)
+	add(http.MethodGet, "/v1/usage", "service", "usage", "What has a key used?", &huma.Operation{
+		Security:    keys,
+		Description: "Days are in UTC. Every key may see its own usage, and one with the scope `admin` that of all.",
+		Parameters: []*huma.Param{
+			queryParam("from", "The first day; 30 days back without it", "2026-10-24"),
+			queryParam("to", "The last day; today without it", "2026-11-22"),
+			queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"),
+		},
+	}, s.json(usageAnswer{}, "The usage", usageAnswer{
+		From: "2026-10-24", To: "2026-11-22",
+		Usage: []usageDay{{Day: "2026-11-22", Key: "k7m2q4xw5z3a6bcd", Requests: 120, Pictures: 120, GPUMS: 3184.25}},
+	}), refuses(refersam.CodeInvalidRequest), guarded)
+
+	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{mediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
+	add(http.MethodGet, routeLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
+	add(http.MethodGet, routeReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
+		Description: "Ready is a service whose every variant has passed a real inference, and which has not been told to stop.",
+	}, ok, refuses(refersam.CodeNotReady, refersam.CodeUnavailable))
+	add(http.MethodGet, "/version", "service", "version", "What was the program built from?", &huma.Operation{},
+		s.json(Build{}, "The build", Build{Version: "v1.0.0", Revision: "9bf976c2d3a1", Go: "go1.26.0"}))
+	add(http.MethodGet, "/problems/{code}", "service", "problem", "What does a problem's type stand for?", &huma.Operation{
+		Parameters: []*huma.Param{{Name: "code", In: "path", Required: true, Description: "The code of the problem", Schema: &huma.Schema{Type: huma.TypeString, Enum: codes()}}},
+	}, s.json(problemDescription{}, "The problem", newProblemDescription(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
+	object := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject}}
+	add(http.MethodGet, routeSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", mediaJSON, object)...)
+	add(http.MethodGet, routeSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", mediaYAML, object)...)
+
+	page := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
+	add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
+	add(http.MethodGet, routeDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
+	add(http.MethodGet, "/web/{file}", "pages", "pageFile", "A file of the pages", &huma.Operation{
+		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path, which may hold slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
+	}, append(fixed("The file", "*/*", binary), refuses(refersam.CodeNotFound))...)
+
+	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {
+		o.Paths[path].Head = head(o.Paths[path].Get)
+	}
+	s.finish()
+	return o
+}
+
+// answered is what an operation may answer: with a status, or with problems.
+type answered struct {
+	status      int
+	description string
+	content     map[string]*huma.MediaType
+	headers     map[string]*huma.Param
+}
+
+// refuses is an answer with one of the problems. Status 0 marks it; content
+// holds the codes.
+func refuses(codes ...refersam.Code) answered {
+	content := make(map[string]*huma.MediaType)
+	for _, code := range codes {
+		content[string(code)] = nil
+	}
+	return answered{content: content}
+}
+
+// fixed is what is answered with a file that does not change while the service
+// runs.
+func fixed(description, mediaType string, media *huma.MediaType) []answered {
+	return []answered{
+		{http.StatusOK, description, map[string]*huma.MediaType{mediaType: media}, map[string]*huma.Param{"ETag": header("Changes with the file", huma.TypeString)}},
+		{http.StatusNotModified, "The client has it, as its If-None-Match says", nil, nil},
+	}
+}
+
+func (s *schemas) json(v any, description string, example any) answered {
+	return answered{http.StatusOK, description, map[string]*huma.MediaType{mediaJSON: s.media(v, example)}, nil}
+}
+
+func (s *schemas) responses(answers ...answered) map[string]*huma.Response {
+	responses := make(map[string]*huma.Response)
+	byStatus := make(map[int][]refersam.Code)
+	for _, a := range answers {
+		if a.status != 0 {
+			responses[strconv.Itoa(a.status)] = &huma.Response{Description: a.description, Content: a.content, Headers: identified(a.headers)}
+			continue
+		}
+		for code := range a.content {
+			code := refersam.Code(code)
+			if status := kinds[code].status; !slices.Contains(byStatus[status], code) {
+				byStatus[status] = append(byStatus[status], code)
+			}
+		}
+	}
+	for status, codes := range byStatus {
+		responses[strconv.Itoa(status)] = s.refusal(status, codes)
+	}
+	return responses
+}
+
+// refusal describes a status that stands for problems, with an example of
+// each.
+func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
+	slices.Sort(codes)
+	media := s.media(problem{}, nil)
+	media.Examples = make(map[string]*huma.Example)
+	var words []string
+	for _, code := range codes {
+		words = append(words, fmt.Sprintf("`%s`: %s.", code, kinds[code].title))
+		media.Examples[string(code)] = &huma.Example{Summary: kinds[code].title, Value: exampleProblem(code)}
+	}
+	r := &huma.Response{
+		Description: strings.Join(words, " "),
+		Content:     map[string]*huma.MediaType{mediaProblem: media},
+		Headers:     identified(nil),
+	}
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		r.Headers["Retry-After"] = header("In how many seconds to try again", huma.TypeInteger)
+	}
+	return r
+}
+
+func exampleProblem(code refersam.Code) problem {
+	return problem{
+		Type:      problemType(code),
+		Title:     kinds[code].title,
+		Status:    kinds[code].status,
+		Detail:    cures[code],
+		Code:      code,
+		RequestID: exampleID,
+	}
+}
+
+func problemType(code refersam.Code) string { return "/problems/" + string(code) }
+
+func header(description, kind string) *huma.Param {
+	return &huma.Param{Description: description, Schema: &huma.Schema{Type: kind}}
+}
+
+func identified(headers map[string]*huma.Param) map[string]*huma.Param {
+	all := map[string]*huma.Param{headerRequestID: header("The id of the request, as in the log", huma.TypeString)}
+	maps.Copy(all, headers)
+	return all
+}
+
+// maskHeaders are those that come with a mask as PNG.
+func maskHeaders() map[string]*huma.Param {
+	origin := header("Where the model's answer came from (PNG only)", huma.TypeString)
+	origin.Schema.Enum = origins()
+	return map[string]*huma.Param{
+		"ETag":               header("Stands for all that makes the masks, but not for the request's id and timings", huma.TypeString),
+		"Server-Timing":      header("Where the time went, in milliseconds", huma.TypeString),
+		"X-Refersam-Model":   header("The model that answered (PNG only)", huma.TypeString),
+		"X-Refersam-Variant": header("Its variant (PNG only)", huma.TypeString),
+		"X-Refersam-Status":  header("`ok` or `empty` (PNG only)", huma.TypeString),
+		"X-Refersam-Score":   header("The mean foreground probability over the mask (PNG only)", huma.TypeNumber),
+		"X-Refersam-Origin":  origin,
+		"X-Refersam-Area":    header("Foreground pixels (PNG only)", huma.TypeInteger),
+		"X-Refersam-Bbox":    header("Left, top, width and height in pixels, separated by commas (PNG only)", huma.TypeString),
+		"X-Refersam-Warning": header("That the end of the phrase was not read (PNG only)", huma.TypeString),
+	}
+}
+
+func requestIDParam() *huma.Param {
+	return &huma.Param{
+		Name: headerRequestID, In: "header", Example: exampleID,
+		Description: "An id for the request; one that is not of this form is replaced",
+		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: saneID.String()},
+	}
+}
+
+func unitIDParam() *huma.Param {
+	return &huma.Param{
+		Name: headerUnitID, In: "header", Example: "user-17",
+		Description: "Whom a variant sticks to; without it the client's address",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	}
+}
+
+func ifNoneMatchParam() *huma.Param {
+	return &huma.Param{
+		Name: "If-None-Match", In: "header", Example: `W/"3f0c2a9d8b7e6f5a4c3b2a1908f7e6d5"`,
+		Description: "The ETag of an answer that the client has",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	}
+}
+
+func queryParam(name, description, example string) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}
+}
+
+// head describes HEAD of what get describes.
+func head(get *huma.Operation) *huma.Operation {
+	op := *get
+	op.Method = http.MethodHead
+	op.OperationID += "Head"
+	op.Summary += " (headers only)"
+	op.Responses = make(map[string]*huma.Response)
+	for status, response := range get.Responses {
+		r := *response
+		r.Content = nil
+		op.Responses[status] = &r
+	}
+	return &op
+}
+
+// codes are those of all problems, in order.
+func codes() []any {
+	var all []any
+	for _, code := range slices.Sorted(maps.Keys(kinds)) {
+		all = append(all, string(code))
+	}
+	return all
+}
+
+func origins() []any {
+	return []any{string(refersam.OriginModel), string(refersam.OriginShared), string(refersam.OriginCache)}
+}
+
+// introduction tells what holds everywhere, with the table of all problems.
+func introduction() string {
+	var b strings.Builder
+	b.WriteString(`Which pixels does a phrase mean? A picture and phrases go in, masks come out.
+
+Unknown members and fields are refused, never ignored. What is not a success is ` + "`application/problem+json`" + ` (RFC 9457): programs look at ` +
+		"`code`, people at `detail`; `field`" + ` names the part of the request at fault.
+
+## Problems
+
+| code | status | what it means | what to do |
+|---|---|---|---|
+`)
+	for _, code := range slices.Sorted(maps.Keys(kinds)) {
+		fmt.Fprintf(&b, "| `%s` | %d | %s | %s |\n", code, kinds[code].status, kinds[code].title, cures[code])
+	}
+	return b.String()
+}
+
+const exampleID = "PZ4K2C6JXQ7M3VHT5WYNB6ADEF"
+
+func exampleAnswer() *Answer {
+	resp := &refersam.Response{
+		Width: 4, Height: 2, MaskWidth: 4, MaskHeight: 2, Model: "refersam_bert", Variant: "bert", Version: "1",
+		Results: []refersam.Result{{PhraseID: "a", Score: 0.97, Area: 4, Box: refersam.Box{X: 1, W: 2, H: 2}, Tokens: 27, Limit: 20, Origin: refersam.OriginModel}},
+	}
+	return NewAnswer(exampleID, resp, []AnswerMasks{{RLE: &RLE{Size: [2]int{2, 4}, Counts: "242"}}})
+}
+
+func exampleModels() modelList {
+	return modelList{Formats: Formats, Models: []model{{
+		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
+		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",
+		Checkpoint: strings.Repeat("0", 64),
+	}}}
+}

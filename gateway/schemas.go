@@ -1,0 +1,374 @@
+package gateway
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/yaml"
+	"github.com/refersam/refersam"
+)
+
+// schemas makes JSON schemas of Go types. Types tell names and kinds; what they
+// cannot tell is in words, and in finish.
+type schemas struct {
+	registry huma.Registry
+	// fields are those of a form or a query, by name; finish fills them in.
+	fields map[string]*huma.Schema
+}
+
+func newSchemas() *schemas {
+	s := &schemas{huma.NewMapRegistry("#/components/schemas/", schemaName), make(map[string]*huma.Schema)}
+	for _, name := range fieldNames {
+		s.fields[name] = &huma.Schema{}
+	}
+	return s
+}
+
+// schemaNames are those of types whose own names would tell a client less.
+// Types without a name of their own come under huma's hint.
+var schemaNames = map[string]string{
+	"body":            "SegmentRequest",
+	"bodyImageStruct": "Picture",
+	"promptBody":      "Prompt",
+	"modelList":       "Models",
+	"usageAnswer":     "Usage",
+}
+
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	name := t.Name()
+	if name == "" {
+		name = hint
+	}
+	if given, ok := schemaNames[name]; ok {
+		return given
+	}
+	return huma.DefaultSchemaNamer(t, hint)
+}
+
+// media is a body of v's type.
+func (s *schemas) media(v, example any) *huma.MediaType {
+	return &huma.MediaType{Schema: s.registry.Schema(reflect.TypeOf(v), true, ""), Example: example}
+}
+
+// requests are the schemas of what a client sends, with the members that it
+// must send. The others may be left out or null.
+var requests = map[string][]string{
+	"SegmentRequest": {"image", "prompts"},
+	"Picture":        {"data"},
+	"Prompt":         {"text"},
+	"Output":         nil,
+}
+
+// finish completes the schemas that have been made.
+func (s *schemas) finish() {
+	all := s.registry.Map()
+	for _, name := range []string{"Prompt", "Output"} {
+		// huma leaves out what is embedded and not exported.
+		maps.Copy(all[name].Properties, huma.SchemaFromType(s.registry, reflect.TypeFor[options]()).Properties)
+	}
+	for name, schema := range all {
+		required, request := requests[name]
+		if request {
+			schema.Required = required
+		} else {
+			schema.AdditionalProperties = nil // answers may get more members
+		}
+		schema.Description = words[name]
+		for member, property := range schema.Properties {
+			property.Nullable = request && !slices.Contains(required, member) && property.Ref == ""
+			complete(property, name, member)
+		}
+	}
+	all["Output"].Nullable = true
+	for name, field := range s.fields {
+		for _, from := range []string{"Output", "SegmentRequest"} {
+			if property := all[from].Properties[fieldMember(name)]; property != nil {
+				*field = *property
+				field.Nullable = false
+				complete(field, from, fieldMember(name))
+			}
+		}
+	}
+	phrase := &huma.Schema{Type: huma.TypeString}
+	phraseText(phrase)
+	*s.fields["phrase"] = huma.Schema{Type: huma.TypeArray, Items: phrase, Description: words["SegmentRequest.prompts"]}
+}
+
+// fieldMember is the member of JSON that a field of a form stands for.
+func fieldMember(field string) string {
+	if field == "format" {
+		return "formats"
+	}
+	return field
+}
+
+// complete tells of a member what its type does not.
+func complete(s *huma.Schema, name, member string) {
+	for items := s.Items; items != nil; items = items.Items {
+		items.Nullable, items.Format = false, ""
+	}
+	if s.Format == "double" || s.Format == "int64" {
+		s.Format = ""
+	}
+	for _, name := range []string{anySchema + member, name + "." + member} {
+		if text, ok := words[name]; ok {
+			s.Description = text
+		}
+		if change := bounds[name]; change != nil {
+			change(s)
+		}
+	}
+}
+
+// segmentBody is what POST /v1/segment reads.
+func (s *schemas) segmentBody() *huma.RequestBody {
+	example := stdjson.RawMessage(`{"image": {"data": "iVBORw0KGgo="}, "prompts": [{"id": "a", "text": "the duck on the left", "threshold": 0.4}],` +
+		` "output": {"formats": ["coco_rle", "png"]}, "variant": "clip", "deadline_ms": 2000, "priority": "interactive"}`)
+	no := false
+	return &huma.RequestBody{
+		Required: true,
+		Content: map[string]*huma.MediaType{
+			mediaJSON: s.media(body{}, example),
+			mediaForm: {
+				Schema: s.formSchema(),
+				Encoding: map[string]*huma.Encoding{
+					"image":  {ContentType: "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff"},
+					"phrase": {ContentType: mediaText},
+					"format": {ContentType: mediaText, Style: "form", Explode: &no},
+				},
+			},
+			"image/*":  {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+			mediaBytes: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+		},
+	}
+}
+
+// formSchema describes what parseForm reads.
+func (s *schemas) formSchema() *huma.Schema {
+	f := &huma.Schema{
+		Type:                 huma.TypeObject,
+		AdditionalProperties: false,
+		Required:             []string{"image", "phrase"},
+		Properties:           map[string]*huma.Schema{"image": {Type: huma.TypeString, Format: "binary", Description: words["Picture.data"]}},
+	}
+	for name, field := range s.fields {
+		f.Properties[name] = field
+	}
+	return f
+}
+
+// fieldParams are the fields as parameters of a query.
+func (s *schemas) fieldParams() []*huma.Param {
+	var params []*huma.Param
+	for _, name := range fieldNames {
+		explode := name != "format"
+		params = append(params, &huma.Param{Name: name, In: "query", Schema: s.fields[name], Explode: &explode, Description: "With a picture as the body: what the field of a form says"})
+	}
+	return params
+}
+
+// anySchema stands for every schema that has a member of the name: those of
+// options are members of several.
+const anySchema = "*."
+
+// bounds narrow members to the values that are taken, or given.
+var bounds = map[string]func(*huma.Schema){
+	"Prompt.text":                phraseText,
+	"*.threshold":                within(0, 1, true),
+	"*.tolerance":                within(0, maxTolerance, false),
+	"*.min_area":                 within(0, maxArea, false),
+	"*.fill_holes":               within(0, maxArea, false),
+	"*.keep":                     oneOfWords(keepAll, keepLargest),
+	"*.formats":                  func(s *huma.Schema) { oneOfWords(Formats...)(s.Items) },
+	"Output.size":                oneOfWords(string(refersam.SizeOriginal), string(refersam.SizeModel)),
+	"Output.overlay":             oneOfWords(overlayPNG, overlayJPEG),
+	"SegmentRequest.prompts":     func(s *huma.Schema) { one := 1; s.MinItems = &one },
+	"SegmentRequest.deadline_ms": within(1, float64((24 * time.Hour).Milliseconds()), false),
+	"SegmentRequest.priority":    oneOfWords(string(refersam.PriorityInteractive), string(refersam.PriorityBatch)),
+	"AnswerResult.status":        oneOfWords("ok", "empty"),
+	"AnswerResult.origin":        func(s *huma.Schema) { s.Enum = origins() },
+	"AnswerResult.score":         within(0, 1, false),
+	"AnswerQuality.stability":    within(0, 1, false),
+	"Geometry.type":              oneOfWords("MultiPolygon"),
+	"Warning.code":               oneOfWords(warningTruncated),
+	"Model.weight":               within(0, 1, false),
+	"Problem.code":               func(s *huma.Schema) { s.Enum = codes() },
+	"ProblemDescription.code":    func(s *huma.Schema) { s.Enum = codes() },
+}
+
+func within(low, high float64, exclusive bool) func(*huma.Schema) {
+	return func(s *huma.Schema) {
+		if exclusive {
+			s.ExclusiveMinimum, s.ExclusiveMaximum = &low, &high
+		} else {
+			s.Minimum, s.Maximum = &low, &high
+		}
+	}
+}
+
+func oneOfWords(allowed ...string) func(*huma.Schema) {
+	return func(s *huma.Schema) {
+		s.Enum = nil
+		for _, word := range allowed {
+			s.Enum = append(s.Enum, word)
+		}
+		if s.Nullable {
+			s.Enum = append(s.Enum, nil)
+		}
+	}
+}
+
+// phraseText leaves out what is surely refused: a phrase of nothing but blanks.
+func phraseText(s *huma.Schema) { s.Pattern = `\S` }
+
+// words say what schemas and their members mean.
+var words = map[string]string{
+	"SegmentRequest":             "A picture, phrases, and what to answer.",
+	"SegmentRequest.image":       "The picture",
+	"SegmentRequest.prompts":     "The phrases, at most 32 unless the service is set otherwise",
+	"SegmentRequest.output":      "What to answer",
+	"SegmentRequest.variant":     "Which variant answers, as `/v1/models` names it; without it the split decides",
+	"SegmentRequest.deadline_ms": "How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) holds as well",
+	"SegmentRequest.priority":    "`batch` is for what may wait: it is done when nothing interactive waits",
+	"Picture":                    "An encoded picture.",
+	"Picture.data":               "A JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB unless the service is set otherwise. Its EXIF orientation is applied before anything else",
+	"Prompt":                     "A phrase.",
+	"Prompt.id":                  "Echoed in the result",
+	"Prompt.text":                "What to find, in English; at most 1,000 bytes of UTF-8 unless the service is set otherwise",
+	"Output":                     "What to answer.",
+	"*.formats":                  "The formats of the masks; `coco_rle` if there are none",
+	"*.threshold":                "Foreground is where the probability is at least this; without it the model's own",
+	"*.fill_holes":               "Holes of up to so many pixels are filled",
+	"*.min_area":                 "Components of less than so many pixels are left out; holes are filled before",
+	"*.keep":                     "`largest` for the largest component alone; `all` without it",
+	"*.tolerance":                "How many pixels polygons may be off the mask; 0, as without it, follows the edges of pixels",
+	"Model.threshold":            "The probability from which a pixel is foreground",
+	"Models.formats":             "The formats of masks that may be asked for",
+	"Output.size":                "`model` for masks as large as what the model answers; `original` without it. Areas and boxes are in pixels of the mask",
+	"Output.overlay":             "What overlays are; `png` without it",
+	"Output.quality":             "Whether results tell how far they are to be trusted",
+	"Answer.mask":                "The size of the masks, in whose pixels areas and boxes are",
+	"Answer.timings":             "Where the time went",
+	"AnswerTimings":              "Where the time went, in milliseconds.",
+	"AnswerTimings.read":         "Until the request was read",
+	"AnswerTimings.decode":       "For the picture; 0 when the answer was there already",
+	"AnswerTimings.model":        "For the model and the wait for it",
+	"AnswerTimings.mask":         "For what was left of the masks' making when the model was done",
+	"AnswerTimings.total":        "Until the answer began",
+	"AnswerResult.quality":       "How far the mask is to be trusted; there when asked for",
+	"AnswerResult.files":         "The names of the mask's files by format, in `application/zip` and `multipart/mixed`",
+	"AnswerQuality":              "How far a mask is to be trusted.",
+	"AnswerQuality.components":   "The parts of the mask that hang together",
+	"AnswerQuality.stability":    "How little the mask depends on its threshold",
+	"AnswerMasks.rle":            "The lengths of runs",
+	"AnswerMasks.polygon":        "A GeoJSON MultiPolygon",
+	"AnswerMasks.png8":           "A PNG of 8 bits a pixel, 255 on 0",
+	"AnswerMasks.probability":    "A PNG of 16 bits a pixel, the foreground probability times 65535",
+	"AnswerMasks.overlay":        "The picture with the mask in red over it",
+	"Counts":                     "A mask as the lengths of runs down the columns.",
+	"Counts.size":                "Height and width in pixels",
+	"Counts.counts":              "The lengths of runs, background first",
+	"Geometry":                   "A GeoJSON MultiPolygon in pixels, y down.",
+	"Geometry.type":              "Always the same",
+	"Geometry.coordinates":       "Of each polygon the outline first, then its holes; rings are closed",
+	"Usage":                      "What keys have used.",
+	"Usage.from":                 "The first day",
+	"Usage.to":                   "The last day",
+	"Usage.usage":                "One entry a day and key",
+	"UsageDay":                   "What a key has used on a day.",
+	"UsageDay.day":               "The day, in UTC",
+	"UsageDay.key":               "The id of the key; `anonymous` without authentication",
+	"UsageDay.requests":          "Requests that were answered with masks",
+	"UsageDay.pictures":          "Their pictures",
+	"UsageDay.gpu_ms":            "For how long model servers were busy with them, in milliseconds",
+	"Answer":                     "The masks of one picture.",
+	"Answer.request_id":          "The id of the request, as in the log",
+	"Answer.image":               "The upright picture",
+	"Answer.model":               "What answered",
+	"Answer.results":             "One result a phrase, in their order",
+	"Answer.warnings":            "What should be known about results",
+	"AnswerImage":                "The size of the upright picture, or of its masks.",
+	"AnswerImage.width":          "In pixels",
+	"AnswerImage.height":         "In pixels",
+	"AnswerModel":                "What answered.",
+	"AnswerModel.name":           "The name of the model",
+	"AnswerModel.variant":        "Its short name",
+	"AnswerModel.version":        "Its version",
+	"AnswerResult":               "What one phrase means.",
+	"AnswerResult.prompt_id":     "The `id` of the prompt, if it had one",
+	"AnswerResult.status":        "`empty` when nothing in the picture is meant, which is no error",
+	"AnswerResult.score":         "The mean foreground probability over the mask, not calibrated; 0 for an empty mask",
+	"AnswerResult.empty":         "Whether nothing in the picture is meant",
+	"AnswerResult.origin":        "`shared` or `cache` when the model's answer was made for an equal request at the same time, or before",
+	"AnswerResult.area":          "Foreground pixels",
+	"AnswerResult.bbox":          "Left, top, width and height in pixels",
+	"AnswerResult.masks":         "The mask in the formats asked for",
+	"AnswerMasks":                "A mask in the formats asked for.",
+	"AnswerMasks.coco_rle":       "As pycocotools reads it",
+	"AnswerMasks.png":            "A PNG of one bit a pixel, white on black",
+	"RLE":                        "The compressed run-length encoding of pycocotools.",
+	"RLE.size":                   "Height and width in pixels",
+	"RLE.counts":                 "The runs",
+	"Warning":                    "Something that should be known about a result.",
+	"Warning.code":               "`phrase_truncated`: the end of the phrase was not read",
+	"Warning.result":             "The index of the result",
+	"Warning.tokens":             "How many tokens the phrase has",
+	"Warning.limit":              "How many of them are read",
+	"Models":                     "The variants that are loaded.",
+	"Models.models":              "One a variant",
+	"Model":                      "What a model says of itself.",
+	"Model.name":                 "Its name",
+	"Model.variant":              "Its short name, which a request may ask for",
+	"Model.version":              "Its version",
+	"Model.label":                "`demo` for weights that are not meant for photographs",
+	"Model.weight":               "The part of the units that gets this variant",
+	"Model.image_size":           "The side of the square that pictures are scaled to, in pixels",
+	"Model.tokenizer":            "How phrases become tokens",
+	"Model.max_tokens":           "How many tokens of a phrase are read",
+	"Model.precision":            "That of its arithmetic",
+	"Model.checkpoint":           "The SHA-256 of its weights",
+	"Build":                      "What the program was built from.",
+	"Build.version":              "The version of the module",
+	"Build.revision":             "The commit, if known",
+	"Build.modified":             "Whether the checkout differed from the commit",
+	"Build.go":                   "The version of the compiler",
+	"Problem":                    "Why there is no success (RFC 9457).",
+	"Problem.type":               "An address that tells about the code",
+	"Problem.title":              "The code in words",
+	"Problem.status":             "The HTTP status",
+	"Problem.detail":             "What is wrong and what to do, for people; may change",
+	"Problem.code":               "For programs; stable",
+	"Problem.field":              "The part of the request at fault: a JSON pointer, or the name of a form field",
+	"Problem.request_id":         "The id of the request, as in the log",
+	"ProblemDescription":         "What all problems of a code have in common.",
+	"ProblemDescription.code":    "The code",
+	"ProblemDescription.status":  "The HTTP status",
+	"ProblemDescription.title":   "The code in words",
+	"ProblemDescription.cure":    "What to do",
+}
+
+// writeSpec writes the description of the API.
+func writeSpec() (asJSON, asYAML []byte, err error) {
+	compact, err := stdjson.Marshal(newDescription())
+	if err != nil {
+		return nil, nil, err
+	}
+	var indented bytes.Buffer
+	if err := stdjson.Indent(&indented, compact, "", "  "); err != nil {
+		return nil, nil, err
+	}
+	indented.WriteByte('\n')
+	var text bytes.Buffer
+	if err := yaml.Convert(&text, bytes.NewReader(compact)); err != nil {
+		return nil, nil, err
+	}
+	return indented.Bytes(), text.Bytes(), nil
+}
