@@ -115,6 +115,17 @@ lint: .venv/.dev bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION) ## Check style
 	.venv/bin/ruff check $(RUFF)
 	.venv/bin/ruff format --check $(RUFF)
 
+REDOCLY_VERSION := 2.77.0
+REDOCLY := bin/tools/redocly-$(REDOCLY_VERSION)
+
+.PHONY: openapi-lint
+openapi-lint: check-go $(REDOCLY) ## Check the description of the API against the rules of redocly.yaml
+	go test -count=1 -run '^TestOpenAPI_Write$$' ./gateway -openapi $(CURDIR)/bin/openapi.json
+	REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true $(REDOCLY)/node_modules/.bin/redocly lint bin/openapi.json
+
+$(REDOCLY):
+	npm install --silent --no-fund --no-audit --ignore-scripts --prefix $@ @redocly/cli@$(REDOCLY_VERSION)
+
 .PHONY: bench
 bench: .venv/.dev ## Time pictures, phrases and masks against other ways to do the same (minutes)
 	$(PY) benchmarks

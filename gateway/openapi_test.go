@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"maps"
 	"mime"
 	"net/http"
@@ -151,6 +152,18 @@ func (d *description) find(method, path string) *operation {
 		}
 	}
 	return nil
+}
+
+var writeOpenAPI = flag.String("openapi", "", "write the description of the API to this file")
+
+// TestOpenAPI_Write is how make openapi-lint comes by the description.
+func TestOpenAPI_Write(t *testing.T) {
+	if *writeOpenAPI == "" {
+		t.Skip("no -openapi")
+	}
+	if err := os.WriteFile(*writeOpenAPI, start(t).get("/openapi.json").Body.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Every route is described, and every description is of a route.
