@@ -16,7 +16,7 @@ var plainFIFO = []string{"REFERSAM_BATCH_MODE=off", "REFERSAM_ADMISSION=false"}
 
 // overload offers more than the capacity, with and without admission.
 func (b *bench) overload(ctx context.Context) ([]row, error) {
-	servers, err := b.startTritons(ctx, 1, func(dir string) error { return ensembles.WriteCalibrated(dir, gpu) })
+	servers, err := b.startCalibrated(ctx, 1, gpu)
 	if err != nil {
 		return nil, err
 	}

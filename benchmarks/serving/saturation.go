@@ -29,7 +29,7 @@ const rounds = 3
 const saturationClients = 6 * ensembles.MaxBatch
 
 func (b *bench) saturation(ctx context.Context) ([]row, error) {
-	servers, err := b.startTritons(ctx, 1, func(dir string) error { return ensembles.WriteCalibrated(dir, fastGPU) })
+	servers, err := b.startCalibrated(ctx, 1, fastGPU)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func median(values []float64) float64 {
 // idle compares requests that come one at a time with batches of one row that
 // a raw client sends in between.
 func (b *bench) idle(ctx context.Context) ([]row, error) {
-	servers, err := b.startTritons(ctx, 1, func(dir string) error { return ensembles.WriteCalibrated(dir, gpu) })
+	servers, err := b.startCalibrated(ctx, 1, gpu)
 	if err != nil {
 		return nil, err
 	}

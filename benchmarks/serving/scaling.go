@@ -21,9 +21,7 @@ const phrasesOfMany = 4
 func (b *bench) replicas(ctx context.Context) ([]row, error) {
 	counts := []int{1, 2, 4, 8}
 	targets := []float64{1, 1.95, 3.85, 7.5}
-	servers, err := b.startTritons(ctx, counts[len(counts)-1], func(dir string) error {
-		return ensembles.WriteCalibrated(dir, slowGPU)
-	})
+	servers, err := b.startCalibrated(ctx, counts[len(counts)-1], slowGPU)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +76,7 @@ func fixed(rows int, wait time.Duration) batching {
 // shapes compares adaptive batches with fixed ones by the rows answered in
 // time, under loads that change.
 func (b *bench) shapes(ctx context.Context) ([]row, error) {
-	servers, err := b.startTritons(ctx, 1, func(dir string) error { return ensembles.WriteCalibrated(dir, gpu) })
+	servers, err := b.startCalibrated(ctx, 1, gpu)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/benchmarks/load"
+	"github.com/refersam/refersam/tests/ensembles"
 	"github.com/refersam/refersam/triton"
 )
 
@@ -85,6 +86,11 @@ func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) 
 		servers = append(servers, server)
 	}
 	return servers, nil
+}
+
+// startCalibrated starts as many tritonservers whose batches take a cost.
+func (b *bench) startCalibrated(ctx context.Context, n int, cost ensembles.Cost) ([]*triton.Local, error) {
+	return b.startTritons(ctx, n, func(dir string) error { return ensembles.WriteCalibrated(dir, cost) })
 }
 
 func (b *bench) startTriton(ctx context.Context, repository string, threads int) (*triton.Local, error) {
