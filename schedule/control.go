@@ -29,7 +29,6 @@ type controller struct {
 	begin   time.Time
 	batches int
 	rows    int
-	took    time.Duration // of all batches
 	load    Load
 
 	trial bool    // the window was raised at the last judgement
@@ -39,10 +38,9 @@ type controller struct {
 }
 
 // count takes in a batch that has ended.
-func (c *controller) count(rows int, took time.Duration) {
+func (c *controller) count(rows int) {
 	c.batches++
 	c.rows += rows
-	c.took += took
 }
 
 // control judges the windows of all replicas until the Scheduler is closed.

@@ -373,7 +373,7 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 	}
 	r.faults = 0
 	r.slow = min(r.slow+1, s.cfg.MaxWindow)
-	r.control.count(n, took)
+	r.control.count(n)
 }
 
 // lost gives up a batch of a replica that is no longer used.

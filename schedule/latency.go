@@ -25,20 +25,30 @@ type line struct {
 	a, b  float64 // seconds
 }
 
-// samples are the last durations of batches of one size.
+// ring is the last values of something, in no order.
+type ring struct {
+	values []float64
+	next   int // the oldest, once there are as many as are kept
+}
+
+// add takes a value in and keeps the last most values.
+func (r *ring) add(value float64, most int) {
+	if len(r.values) < most {
+		r.values = append(r.values, value)
+		return
+	}
+	r.values[r.next] = value
+	r.next = (r.next + 1) % most
+}
+
+// samples are the last durations of batches of one size, in seconds.
 type samples struct {
-	values []float64 // seconds, at most recent, a ring
-	next   int
+	ring
 	weight float64
 }
 
 func (s *samples) add(seconds float64) {
-	if len(s.values) < recent {
-		s.values = append(s.values, seconds)
-	} else {
-		s.values[s.next] = seconds
-		s.next = (s.next + 1) % recent
-	}
+	s.ring.add(seconds, recent)
 	s.weight = min(s.weight+1, recent)
 }
 
@@ -149,11 +159,7 @@ func (p *pace) spacedFor(n int) time.Duration {
 // finish predicts when n rows sent now are done, behind a batch that is done at
 // last.
 func (p *pace) finish(now, last time.Time, n int) time.Time {
-	alone := now.Add(p.aloneFor(n))
-	if behind := last.Add(p.spacedFor(n)); behind.After(alone) {
-		return behind
-	}
-	return alone
+	return later(now.Add(p.aloneFor(n)), last.Add(p.spacedFor(n)))
 }
 
 const (
@@ -167,19 +173,13 @@ const (
 
 // ratios are how much longer than predicted the last batches took.
 type ratios struct {
-	values []float64 // a ring
-	next   int
+	ring
 	sorted []float64
 	fresh  int // values since sorted was made
 }
 
 func (r *ratios) add(ratio float64) {
-	if len(r.values) < ratioWindow {
-		r.values = append(r.values, ratio)
-	} else {
-		r.values[r.next] = ratio
-		r.next = (r.next + 1) % ratioWindow
-	}
+	r.ring.add(ratio, ratioWindow)
 	if r.fresh++; r.fresh >= ratioPeriod || len(r.sorted) == 0 {
 		r.sorted = slices.Sorted(slices.Values(r.values))
 		r.fresh = 0

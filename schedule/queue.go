@@ -157,30 +157,27 @@ func (f *flow[R, A]) first() *row[R, A] {
 
 // take removes a row that next returned, to be sent.
 func (q *queue[R, A]) take(row *row[R, A]) {
-	if i := slices.Index(q.again, row); i >= 0 {
-		q.again = slices.Delete(q.again, i, i+1)
-		q.waiting--
-		return
-	}
-	c, f := &q.classes[row.ticket.job.Class], row.ticket.flow
-	c.vtime = f.tag
-	f.tag += 1 / f.weight
-	if f.index >= 0 {
+	if row.state == rowWaiting {
+		c, f := &q.classes[row.ticket.job.Class], row.ticket.flow
+		c.vtime = f.tag
+		f.tag += 1 / f.weight
 		heap.Fix(&c.ready, f.index)
 	}
 	q.leave(row)
 }
 
-// leave removes a row that waits, without having been served.
+// leave removes a row, if it waits, without its key's having been served.
 func (q *queue[R, A]) leave(row *row[R, A]) {
+	if row.state == rowWaiting {
+		row.state = rowTaken
+		q.countSent(row.ticket, -1)
+		q.count(row.ticket, -1)
+		return
+	}
 	if i := slices.Index(q.again, row); i >= 0 {
 		q.again = slices.Delete(q.again, i, i+1)
 		q.waiting--
-		return
 	}
-	row.state = rowTaken
-	q.countSent(row.ticket, -1)
-	q.count(row.ticket, -1)
 }
 
 // retry enters a row again that a replica failed.

@@ -67,7 +67,8 @@ type Job struct {
 	// Spent, if there is one, is called for an answered row before the answer is
 	// given, with the row's part of the time for which its batch kept a replica
 	// busy: the batch's rows have equal parts, and of two batches under way at
-	// once the later one begins when the earlier one is done.
+	// once the later one begins when the earlier one is done. It may be called
+	// for several rows at once.
 	Spent func(i int, took time.Duration)
 }
 
@@ -370,7 +371,7 @@ func (t *Ticket[R, A]) Drop(i int) {
 	t.s.mu.Lock()
 	defer t.s.unlock()
 	if row := &t.rows[i]; row.state != rowSettled {
-		t.s.leave(row)
+		t.queue.leave(row)
 		t.s.settle(row)
 		t.s.counts.dropped++
 		t.s.cancelIdle()
@@ -392,13 +393,6 @@ func (t *Ticket[R, A]) Close() {
 	}
 	for i := range t.rows {
 		t.Drop(i)
-	}
-}
-
-// leave takes a row out of the queue if it is there.
-func (s *Scheduler[R, A]) leave(row *row[R, A]) {
-	if row.state == rowWaiting || slices.Contains(row.ticket.queue.again, row) {
-		row.ticket.queue.leave(row)
 	}
 }
 
@@ -435,7 +429,7 @@ func (s *Scheduler[R, A]) answer(row *row[R, A], answer A, err error) {
 // fail settles a row that waits with an error.
 func (s *Scheduler[R, A]) fail(row *row[R, A], err error) {
 	var none A
-	s.leave(row)
+	row.ticket.queue.leave(row)
 	s.answer(row, none, err)
 	s.counts.failed[refersam.ErrorCode(err)]++
 }
