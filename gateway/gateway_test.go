@@ -565,6 +565,31 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// listen has the service answer on a port until stop is called; served then
+// gives what Serve returned.
+func (s *service) listen(t *testing.T) (address string, stop func(), served <-chan error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- s.Serve(ctx, ln) }()
+	return ln.Addr().String(), stop, result
+}
+
+// post asks for red on a connection of its own and returns the status.
+func post(address string) (status int, err error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	req := form(part{"image", picture}, part{"phrase", "red"})
+	resp, err := client.Post("http://"+address+"/v1/segment", req.Header.Get("Content-Type"), req.Body)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}
+
 // SIGTERM is the end of Serve's context.
 func TestServe_Graceful(t *testing.T) {
 	s := start(t)
@@ -574,32 +599,19 @@ func TestServe_Graceful(t *testing.T) {
 		<-proceed
 		return nil
 	})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, ln) }()
-
-	url := "http://" + ln.Addr().String()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	address, stop, served := s.listen(t)
 	status := make(chan int, 1)
 	go func() {
-		req := form(part{"image", picture}, part{"phrase", "red"})
-		resp, err := client.Post(url+"/v1/segment", req.Header.Get("Content-Type"), req.Body)
+		got, err := post(address)
 		if err != nil {
 			t.Error(err)
-			status <- 0
-			return
 		}
-		resp.Body.Close()
-		status <- resp.StatusCode
+		status <- got
 	}()
 	<-entered
 	stop()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		conn, err := net.Dial("tcp", ln.Addr().String())
+		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			break
 		}
@@ -623,13 +635,7 @@ func TestServe_Graceful(t *testing.T) {
 func TestServe_Drains(t *testing.T) {
 	const delay = 500 * time.Millisecond
 	s := start(t, func(c *gateway.Config) { c.DrainDelay = delay })
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, ln) }()
+	address, stop, served := s.listen(t)
 	stop()
 	begun := time.Now()
 	for s.get("/readyz").Code != http.StatusServiceUnavailable {
@@ -638,15 +644,12 @@ func TestServe_Drains(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	req := form(part{"image", picture}, part{"phrase", "red"})
-	resp, err := client.Post("http://"+ln.Addr().String()+"/v1/segment", req.Header.Get("Content-Type"), req.Body)
+	status, err := post(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("a request that came then got %d", resp.StatusCode)
+	if status != http.StatusOK {
+		t.Errorf("a request that came then got %d", status)
 	}
 	if err := <-served; err != nil {
 		t.Errorf("Serve: %v", err)
@@ -664,21 +667,10 @@ func TestServe_GraceEnds(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx, ln) }()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	address, stop, served := s.listen(t)
 	failed := make(chan error, 1)
 	go func() {
-		req := form(part{"image", picture}, part{"phrase", "red"})
-		resp, err := client.Post("http://"+ln.Addr().String()+"/v1/segment", req.Header.Get("Content-Type"), req.Body)
-		if err == nil {
-			resp.Body.Close()
-		}
+		_, err := post(address)
 		failed <- err
 	}()
 	<-entered
