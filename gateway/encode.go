@@ -106,16 +106,17 @@ type room struct {
 	taken  atomic.Int64 // bytes of masks
 }
 
-// take is safe for concurrent use.
+// take is safe for concurrent use: masks of one answer are written at once.
 func (a *room) take(n int) error {
-	if a.taken.Load()+int64(n) > maxAnswer {
+	if a.taken.Add(int64(n)) > maxAnswer {
+		a.taken.Add(-int64(n))
 		return refersam.Errorf(refersam.CodeImageTooLarge,
 			"The masks would take more than %d bytes; ask for fewer phrases at once, or for formats that take less.", maxAnswer)
 	}
 	if !a.memory.TryAcquire(answerCost * int64(n)) {
+		a.taken.Add(-int64(n))
 		return refersam.Errorf(refersam.CodeOverloaded, "The memory for answers is taken by others; try again soon.")
 	}
-	a.taken.Add(int64(n))
 	return nil
 }
 
