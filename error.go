@@ -47,6 +47,9 @@ type Error struct {
 	// RetryAfter is when to try again, for CodeOverloaded, CodeQuotaExceeded and
 	// CodeUnderWay; 0 when nobody knows.
 	RetryAfter time.Duration
+	// Also are further faults of the same request, so that a client can mend all
+	// of them at once.
+	Also []*Error
 	// Err is the cause. It is logged, never shown.
 	Err error
 }

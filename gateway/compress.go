@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -22,20 +21,20 @@ const (
 	minCompressed = 1 << 10
 )
 
-// writeCompressed answers with v as JSON, compressed if the client can read
-// that and there is enough of it.
-func writeCompressed(c *gin.Context, v any) error {
+// writeCompressed answers with v as JSON, compressed in an encoding if there is
+// one and enough to compress.
+func writeCompressed(w http.ResponseWriter, v any, encoding string) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if encoding := acceptedEncoding(c.Request.Header.Values("Accept-Encoding")); encoding != "" && len(body) >= minCompressed {
-		c.Header("Content-Encoding", encoding)
+	if encoding != "" && len(body) >= minCompressed {
 		if body, err = compress(body, encoding); err != nil {
 			return err
 		}
+		w.Header().Set("Content-Encoding", encoding)
 	}
-	c.Data(http.StatusOK, mediaJSON, body)
+	writeBody(w, mediaJSON, body)
 	return nil
 }
 

@@ -25,7 +25,7 @@ const encodeWeight = 10
 type encoder struct {
 	req   *segmentRequest
 	masks []AnswerMasks // one a prompt
-	room
+	room  *room
 }
 
 // encode is a refersam.Request's Encode.
@@ -42,14 +42,14 @@ func (e *encoder) write(m *AnswerMasks, format string, tolerance float64, r *ref
 	switch format {
 	case FormatRLE:
 		m.RLE = NewRLE(r.Mask)
-		return e.take(len(m.RLE.Counts))
+		return e.room.take(len(m.RLE.Counts))
 	case FormatCounts:
 		m.Counts = &Counts{[2]int{r.Mask.Height, r.Mask.Width}, r.Mask.Runs}
-		return e.take(4 * len(r.Mask.Runs))
+		return e.room.take(4 * len(r.Mask.Runs))
 	case FormatPolygon:
 		polygons := postprocess.Polygons(r.Mask, tolerance)
 		m.Polygon = &Geometry{"MultiPolygon", append([]postprocess.Polygon{}, polygons...)}
-		return e.take(polygonBytes(polygons))
+		return e.room.take(polygonBytes(polygons))
 	case FormatPNG:
 		m.PNG, err = e.file(func(w io.Writer) error { return postprocess.EncodePNG(w, r.Mask) })
 	case FormatPNG8:
@@ -83,7 +83,7 @@ func polygonBytes(polygons []postprocess.Polygon) int {
 
 // file returns what write writes.
 func (e *encoder) file(write func(io.Writer) error) ([]byte, error) {
-	w := &allowed{room: &e.room}
+	w := &allowed{room: e.room}
 	if err := write(w); err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 func etag(form string, req *segmentRequest, picture *[sha256.Size]byte, model, version, checkpoint string) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "1 %q %q %q %q %x %q %q %t\n", form, model, version, checkpoint, *picture,
-		req.output.size(), req.output.overlay(), req.output.Quality)
+		req.output.size(), req.output.overlay(), req.output.quality())
 	for i := range req.prompts {
 		p := &req.prompts[i]
 		fmt.Fprintf(h, "%q %q %v %d %d %t %q %v\n", p.ID, p.Text, p.Threshold, p.FillHoles, p.MinArea, p.Largest, p.formats, p.tolerance)

@@ -9,7 +9,7 @@ import (
 
 // HandleOnce adds a route that stores something.
 func (g *Gateway) HandleOnce(path string, h func(*gin.Context) error) {
-	g.engine.POST(path, g.require(anyScope), g.idempotent, handle(h))
+	g.engine.POST(path, g.require(anyScope), g.idempotent(g.pictureLimit), handle(h))
 }
 
 // RenewSlots does what upkeep does from time to time.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/textproto"
 
-	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 )
 
@@ -103,25 +102,25 @@ func (a *Answer) split(overlay string) ([]file, error) {
 }
 
 // writeZip answers with result.json and the masks in an archive.
-func writeZip(c *gin.Context, a *Answer, overlay string) error {
+func writeZip(w http.ResponseWriter, a *Answer, overlay string) error {
 	files, err := a.split(overlay)
 	if err != nil {
 		return err
 	}
-	c.Header("Content-Type", mediaZip)
-	c.Header("Content-Disposition", `attachment; filename="masks.zip"`)
-	c.Status(http.StatusOK)
-	z := zip.NewWriter(c.Writer)
+	w.Header().Set("Content-Type", mediaZip)
+	w.Header().Set("Content-Disposition", `attachment; filename="masks.zip"`)
+	w.WriteHeader(http.StatusOK)
+	z := zip.NewWriter(w)
 	for _, f := range files {
 		header := &zip.FileHeader{Name: f.name, Method: zip.Deflate}
 		if f.mediaType == mediaPNG || f.mediaType == mediaJPEG {
 			header.Method = zip.Store // they are compressed already
 		}
-		w, err := z.CreateHeader(header)
+		entry, err := z.CreateHeader(header)
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(f.content); err != nil {
+		if _, err := entry.Write(f.content); err != nil {
 			return nil // the client has gone
 		}
 	}
@@ -130,23 +129,23 @@ func writeZip(c *gin.Context, a *Answer, overlay string) error {
 }
 
 // writeMixed answers with the result and the masks as parts.
-func writeMixed(c *gin.Context, a *Answer, overlay string) error {
+func writeMixed(w http.ResponseWriter, a *Answer, overlay string) error {
 	files, err := a.split(overlay)
 	if err != nil {
 		return err
 	}
-	parts := multipart.NewWriter(c.Writer)
-	c.Header("Content-Type", mediaMixed+"; boundary="+parts.Boundary())
-	c.Status(http.StatusOK)
+	parts := multipart.NewWriter(w)
+	w.Header().Set("Content-Type", mediaMixed+"; boundary="+parts.Boundary())
+	w.WriteHeader(http.StatusOK)
 	for _, f := range files {
-		w, err := parts.CreatePart(textproto.MIMEHeader{
+		part, err := parts.CreatePart(textproto.MIMEHeader{
 			"Content-Type":        {f.mediaType},
 			"Content-Disposition": {fmt.Sprintf(`attachment; filename="%s"`, f.name)},
 		})
 		if err != nil {
 			return nil // the client has gone
 		}
-		if _, err := w.Write(f.content); err != nil {
+		if _, err := part.Write(f.content); err != nil {
 			return nil // likewise
 		}
 	}

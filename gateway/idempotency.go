@@ -60,9 +60,13 @@ var idempotencyForm = regexp.MustCompile(`^[\x21\x23-\x7e]{1,255}$`)
 // whichever gateway it comes to. Faults of the service (5xx) are not kept: the
 // request may be tried again.
 //
-// It holds the body and the answer in memory and counts the body against
-// BodyMemory; it comes after require.
-func (g *Gateway) idempotent(c *gin.Context) {
+// It holds the body and the answer in memory and counts the body, of which
+// limit is the largest, against BodyMemory; it comes after require.
+func (g *Gateway) idempotent(limit bodyLimit) gin.HandlerFunc {
+	return func(c *gin.Context) { g.once(c, limit) }
+}
+
+func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 	name, err := idempotencyKey(c.Request.Header)
 	if err != nil {
 		fail(c, err)
@@ -71,13 +75,13 @@ func (g *Gateway) idempotent(c *gin.Context) {
 	if name == "" {
 		return
 	}
-	release, err := g.reserveBody(c.Request)
+	_, release, err := g.reserveBody(c, limit)
 	if err != nil {
 		fail(c, err)
 		return
 	}
 	defer release()
-	sum, err := g.bufferBody(c)
+	sum, err := bufferBody(c, limit)
 	if err != nil {
 		fail(c, err)
 		return
@@ -183,10 +187,10 @@ func idempotencyKey(h http.Header) (string, error) {
 // bufferBody reads the body, leaves it to be read again, and returns what tells
 // the request from others. The boundary of a form is not part of that: clients
 // draw a new one each time.
-func (g *Gateway) bufferBody(c *gin.Context) ([]byte, error) {
+func bufferBody(c *gin.Context, limit bodyLimit) ([]byte, error) {
 	r := c.Request
 	mediaType, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, r.Body, maxBody(mediaType, g.maxImage)))
+	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, r.Body, limit(mediaType)))
 	if err != nil {
 		return nil, bodyError(err)
 	}

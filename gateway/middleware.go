@@ -23,6 +23,7 @@ const (
 	keyRequestID = "request_id"
 	keyVariant   = "variant"
 	keyAPIKey    = "api_key"
+	keyHold      = "hold"
 
 	// statusClientGone is what the access log says when the client went away
 	// before the answer; nobody receives it.

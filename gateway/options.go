@@ -43,41 +43,41 @@ type output struct {
 	options
 	Size    *string `json:"size"`
 	Overlay *string `json:"overlay"`
-	Quality bool    `json:"quality"`
+	Quality *bool   `json:"quality"`
 }
 
-// check reports the first value that is out of range. field names a member for
-// the client.
+// check reports the values that are out of range. field names a member for the
+// client.
 func (o *options) check(field func(member string) string) error {
+	var wrong faults
 	for i, format := range o.Formats {
 		if !slices.Contains(Formats, format) {
-			return invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(Formats, ", "))
+			wrong.add(invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(Formats, ", ")))
 		}
 	}
 	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
-		return invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1.")
+		wrong.add(invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
 	}
 	if v := o.Tolerance; v != nil && !(*v >= 0 && *v <= maxTolerance) {
-		return invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", maxTolerance)
+		wrong.add(invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", maxTolerance))
 	}
 	if v := o.MinArea; v != nil && (*v < 0 || *v > maxArea) {
-		return invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", maxArea)
+		wrong.add(invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", maxArea))
 	}
 	if v := o.FillHoles; v != nil && (*v < 0 || *v > maxArea) {
-		return invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", maxArea)
+		wrong.add(invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", maxArea))
 	}
-	return oneOf(o.Keep, field("keep"), keepAll, keepLargest)
+	wrong.add(oneOf(o.Keep, field("keep"), keepAll, keepLargest))
+	return wrong.err()
 }
 
 // check is that of options, and for what all masks have in common.
 func (o *output) check(field func(member string) string) error {
-	if err := o.options.check(field); err != nil {
-		return err
-	}
-	if err := oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)); err != nil {
-		return err
-	}
-	return oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG)
+	var wrong faults
+	wrong.add(o.options.check(field))
+	wrong.add(oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
+	wrong.add(oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG))
+	return wrong.err()
 }
 
 func oneOf(value *string, field string, allowed ...string) error {
@@ -91,6 +91,9 @@ func oneOf(value *string, field string, allowed ...string) error {
 func (o *output) size() refersam.Size {
 	return refersam.Size(or(o.Size, string(refersam.SizeOriginal)))
 }
+
+// quality reports whether results tell how far they are to be trusted.
+func (o *output) quality() bool { return or(o.Quality, false) }
 
 // overlay is the kind of file that overlays are.
 func (o *output) overlay() string { return or(o.Overlay, overlayPNG) }

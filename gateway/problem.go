@@ -4,8 +4,10 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
@@ -52,37 +54,77 @@ type problem struct {
 	Code      refersam.Code `json:"code"`
 	Field     string        `json:"field,omitempty"`
 	RequestID string        `json:"request_id"`
+	// Errors are all faults that were found, the first of which Detail and Field
+	// tell of.
+	Errors []problemError `json:"errors,omitempty"`
 }
 
-// fail answers with err as application/problem+json and leaves it in the
-// context for the access log. It is the one place where an error becomes a
-// status. Of an error that is not a *refersam.Error nothing is shown.
-func fail(c *gin.Context, err error) {
-	_ = c.Error(err)
+// problemError is one fault of a request: at a place of its JSON, as a pointer
+// in a URI fragment (RFC 9457, section 3), or in a field of a form or a query.
+type problemError struct {
+	Detail  string `json:"detail"`
+	Pointer string `json:"pointer,omitempty"`
+	Field   string `json:"field,omitempty"`
+}
+
+// maxErrors bounds the faults that a problem tells of.
+const maxErrors = 32
+
+// problemErrors lists the faults of a request that have a place in it.
+func problemErrors(err *refersam.Error) []problemError {
+	var all []problemError
+	for _, e := range append([]*refersam.Error{err}, err.Also...) {
+		if e.Field == "" || len(all) == maxErrors {
+			continue
+		}
+		shown := problemError{Detail: validUTF8(e.Message)}
+		if pointer := validUTF8(e.Field); strings.HasPrefix(pointer, "/") {
+			shown.Pointer = "#" + (&url.URL{Fragment: pointer}).EscapedFragment()
+		} else {
+			shown.Field = pointer
+		}
+		all = append(all, shown)
+	}
+	return all
+}
+
+// newProblem is what a client is shown of err: nothing if that is not a
+// *refersam.Error.
+func newProblem(err error, requestID string) (p problem, retryAfter time.Duration) {
 	shown := &refersam.Error{Code: refersam.CodeInternal, Message: "The cause was logged under the id of this request."}
 	errors.As(err, &shown)
 	k, known := kinds[shown.Code]
 	if !known {
 		shown.Code, k = refersam.CodeInternal, kinds[refersam.CodeInternal]
 	}
-	switch k.status {
-	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusConflict:
-		c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(shown.RetryAfter.Seconds())))))
-	}
-	body, err := json.Marshal(problem{
+	return problem{
 		Type:      problemType(shown.Code),
 		Title:     k.title,
 		Status:    k.status,
 		Detail:    validUTF8(shown.Message),
 		Code:      shown.Code,
 		Field:     validUTF8(shown.Field),
-		RequestID: requestID(c),
-	})
+		RequestID: requestID,
+		Errors:    problemErrors(shown),
+	}, shown.RetryAfter
+}
+
+// fail answers with err as application/problem+json and leaves it in the
+// context for the access log. It is the one place where an error becomes a
+// status.
+func fail(c *gin.Context, err error) {
+	_ = c.Error(err)
+	p, retryAfter := newProblem(err, requestID(c))
+	switch p.Status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusConflict:
+		c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(retryAfter.Seconds())))))
+	}
+	body, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // an int and strings of valid UTF-8 always marshal
 	}
 	c.Header("Cache-Control", "no-store")
-	c.Data(k.status, mediaProblem, body)
+	c.Data(p.Status, mediaProblem, body)
 	c.Abort()
 }
 

@@ -8,12 +8,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
@@ -25,6 +27,28 @@ type problem struct {
 	Type, Title, Detail, Code, Field string
 	Status                           int
 	RequestID                        string `json:"request_id"`
+	Errors                           []struct{ Detail, Pointer, Field string }
+}
+
+// first checks the first of the faults against the rest of p, and returns its
+// place in the request.
+func (p *problem) first(t *testing.T) string {
+	t.Helper()
+	if len(p.Errors) == 0 {
+		return ""
+	}
+	e := p.Errors[0]
+	if (e.Pointer == "") == (e.Field == "") || e.Detail != p.Detail {
+		t.Errorf("the first fault is %+v", e)
+	}
+	if e.Field != "" {
+		return e.Field
+	}
+	pointer, err := url.PathUnescape(strings.TrimPrefix(e.Pointer, "#"))
+	if err != nil {
+		t.Error(err)
+	}
+	return pointer
 }
 
 func expectProblem(t *testing.T, w *httptest.ResponseRecorder, status int, code, field string) {
@@ -43,6 +67,9 @@ func expectProblem(t *testing.T, w *httptest.ResponseRecorder, status int, code,
 	}
 	if p.Status != w.Code || p.Title == "" || p.Detail == "" || p.RequestID != w.Header().Get("X-Request-Id") || p.Type != "/problems/"+code {
 		t.Errorf("an incomplete problem: %s", w.Body)
+	}
+	if got := p.first(t); got != field {
+		t.Errorf("the first fault is at %q, want %q", got, field)
 	}
 	if got := w.Header().Get("Retry-After"); (got != "") != slices.Contains([]int{http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable}, status) {
 		t.Errorf("Retry-After %q with status %d", got, status)
@@ -95,7 +122,7 @@ func TestBadInput(t *testing.T) {
 		{"JSON that is too large", withJSON(`,"prompts":[{"text":"` + strings.Repeat("x", 4*maxImage) + `"}]`), tooLarge, "image_too_large", ""},
 		{"too many bytes in base64", jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"x"}]}`, strings.Repeat("A", maxImage/3*4+8)), tooLarge, "image_too_large", "/image/data"},
 		{"no picture", form(phrase), unprocessable, "invalid_request", "image"},
-		{"no picture in JSON", jsonRequest(`{"prompts":[{"text":"x"}]}`), unprocessable, "invalid_request", "/image/data"},
+		{"no picture in JSON", jsonRequest(`{"prompts":[{"text":"x"}]}`), unprocessable, "invalid_request", "/image"},
 		{"two pictures", form(image, image, phrase), unprocessable, "invalid_request", "image"},
 		{"base64 that is none", jsonRequest(`{"image":{"data":"???"},"prompts":[{"text":"x"}]}`), unprocessable, "invalid_request", "/image/data"},
 
@@ -185,6 +212,28 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	decode(t, s.do(form(image, phrase))) // and still serves
+}
+
+// Everything that is wrong with the options of a request is told at once.
+func TestAllFaults(t *testing.T) {
+	s := start(t)
+	w := s.do(jsonRequest(`{"image": {"data": %q}, "prompts": [{"text": "a", "threshold": 2}, {"text": "b"}, {"text": "c", "keep": "some", "formats": ["svg"]}]}`, encoded))
+	expectProblem(t, w, http.StatusUnprocessableEntity, "invalid_request", "/prompts/0/threshold")
+	var p problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatal(err)
+	}
+	var places []string
+	for _, e := range p.Errors {
+		places = append(places, e.Pointer)
+	}
+	if diff := cmp.Diff([]string{"#/prompts/0/threshold", "#/prompts/2/formats/0", "#/prompts/2/keep"}, places); diff != "" {
+		t.Error(diff)
+	}
+	w = s.do(form(part{"image", picture}, part{"phrase", "red"}, part{"threshold", "7"}, part{"size", "huge"}))
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != 2 || p.Errors[1].Field != "size" {
+		t.Errorf("%v: %+v", err, p.Errors)
+	}
 }
 
 func bytesOf(n int, p part) []part {

@@ -32,11 +32,11 @@ func newSchemas() *schemas {
 // schemaNames are those of types whose own names would tell a client less.
 // Types without a name of their own come under huma's hint.
 var schemaNames = map[string]string{
-	"body":            "SegmentRequest",
-	"bodyImageStruct": "Picture",
-	"promptBody":      "Prompt",
-	"modelList":       "Models",
-	"usageAnswer":     "Usage",
+	"body":        "SegmentRequest",
+	"pictureBody": "Picture",
+	"promptBody":  "Prompt",
+	"modelList":   "Models",
+	"usageAnswer": "Usage",
 }
 
 func schemaName(t reflect.Type, hint string) string {
@@ -62,7 +62,7 @@ func (s *schemas) media(v, example any) *huma.MediaType {
 // must send. The others may be left out or null.
 var requests = map[string][]string{
 	"SegmentRequest": {"image", "prompts"},
-	"Picture":        {"data"},
+	"Picture":        nil,
 	"Prompt":         {"text"},
 	"Output":         nil,
 }
@@ -86,6 +86,10 @@ func (s *schemas) finish() {
 			property.Nullable = request && !slices.Contains(required, member) && property.Ref == ""
 			complete(property, name, member)
 		}
+	}
+	for _, member := range []string{"data", "id", "url"} {
+		all["Picture"].OneOf = append(all["Picture"].OneOf, &huma.Schema{Required: []string{member}})
+		all["Picture"].Properties[member].Nullable = false
 	}
 	all["Output"].Nullable = true
 	for name, field := range s.fields {
@@ -156,9 +160,18 @@ func (s *schemas) formSchema() *huma.Schema {
 	f := &huma.Schema{
 		Type:                 huma.TypeObject,
 		AdditionalProperties: false,
-		Required:             []string{"image", "phrase"},
-		Properties:           map[string]*huma.Schema{"image": {Type: huma.TypeString, Format: "binary", Description: words["Picture.data"]}},
+		Required:             []string{"phrase"},
+		Properties: map[string]*huma.Schema{
+			fieldImage:    {Type: huma.TypeString, Format: "binary", Description: words["Picture.data"]},
+			fieldImageID:  {Type: huma.TypeString, Description: words["Picture.id"]},
+			fieldImageURL: {Type: huma.TypeString, Description: words["Picture.url"]},
+		},
 	}
+	for _, name := range []string{fieldImage, fieldImageID, fieldImageURL} {
+		f.OneOf = append(f.OneOf, &huma.Schema{Required: []string{name}})
+	}
+	pattern(`^img_[0-9a-f]{64}$`)(f.Properties[fieldImageID])
+	pattern(`^https://`)(f.Properties[fieldImageURL])
 	for name, field := range s.fields {
 		f.Properties[name] = field
 	}
@@ -182,6 +195,8 @@ const anySchema = "*."
 // bounds narrow members to the values that are taken, or given.
 var bounds = map[string]func(*huma.Schema){
 	"Prompt.text":                phraseText,
+	"Picture.id":                 pattern(`^img_[0-9a-f]{64}$`),
+	"Picture.url":                pattern(`^https://`),
 	"*.threshold":                within(0, 1, true),
 	"*.tolerance":                within(0, maxTolerance, false),
 	"*.min_area":                 within(0, maxArea, false),
@@ -226,6 +241,8 @@ func oneOfWords(allowed ...string) func(*huma.Schema) {
 	}
 }
 
+func pattern(p string) func(*huma.Schema) { return func(s *huma.Schema) { s.Pattern = p } }
+
 // phraseText leaves out what is surely refused: a phrase of nothing but blanks.
 func phraseText(s *huma.Schema) { s.Pattern = `\S` }
 
@@ -238,8 +255,10 @@ var words = map[string]string{
 	"SegmentRequest.variant":     "Which variant answers, as `/v1/models` names it; without it the split decides",
 	"SegmentRequest.deadline_ms": "How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) holds as well",
 	"SegmentRequest.priority":    "`batch` is for what may wait: it is done when nothing interactive waits",
-	"Picture":                    "An encoded picture.",
+	"Picture":                    "An encoded picture: the bytes, or where it is. Exactly one of them.",
 	"Picture.data":               "A JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB unless the service is set otherwise. Its EXIF orientation is applied before anything else",
+	"Picture.id":                 "That of a picture that was sent to `/v1/images`",
+	"Picture.url":                "Where to fetch it, if the service is set to",
 	"Prompt":                     "A phrase.",
 	"Prompt.id":                  "Echoed in the result",
 	"Prompt.text":                "What to find, in English; at most 1,000 bytes of UTF-8 unless the service is set otherwise",
@@ -348,6 +367,11 @@ var words = map[string]string{
 	"Problem.code":               "For programs; stable",
 	"Problem.field":              "The part of the request at fault: a JSON pointer, or the name of a form field",
 	"Problem.request_id":         "The id of the request, as in the log",
+	"Problem.errors":             "All faults that were found, of which `detail` and `field` tell the first",
+	"ProblemError":               "One fault of a request.",
+	"ProblemError.detail":        "What is wrong and what to do, for people; may change",
+	"ProblemError.pointer":       "The place in JSON, as a pointer in a URI fragment",
+	"ProblemError.field":         "The field of a form, or the parameter of a query",
 	"ProblemDescription":         "What all problems of a code have in common.",
 	"ProblemDescription.code":    "The code",
 	"ProblemDescription.status":  "The HTTP status",

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,7 +30,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if form == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s, %s, %s or %s.", mediaJSON, mediaPNG, mediaZip, mediaMixed)
 	}
-	release, err := g.reserveBody(c.Request)
+	held, release, err := g.reserveBody(c, g.pictureLimit)
 	if err != nil {
 		return err
 	}
@@ -47,75 +46,59 @@ func (g *Gateway) segment(c *gin.Context) error {
 	}
 	read := time.Since(begun)
 
-	asked := g.question(c, req)
-	deadline := time.Now().Add(g.cfg.RequestTimeout)
-	if own := begun.Add(req.deadline); req.deadline > 0 && own.Before(deadline) {
-		deadline = own
+	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, req.deadline))
+	defer cancel()
+	if req.source.data == nil {
+		held.release() // of the body nothing is left that counts
 	}
+	who := g.asker(c)
+	pic, err := g.picture(ctx, who, &req.source, held)
+	if err != nil {
+		return err
+	}
+	asked := question(who, req, pic)
 	c.Header("Vary", "Accept, Accept-Encoding")
 	if g.unchanged(c, form, req, asked) {
 		return nil
 	}
-	ctx, cancel := context.WithDeadline(c.Request.Context(), deadline)
-	defer cancel()
-	masks := encoder{req: req, masks: make([]AnswerMasks, len(req.prompts)), room: room{memory: g.answers}}
+	masks := room{memory: g.answers}
 	defer masks.release()
-	asked.Encode = masks.encode
-	resp, err := g.segmenter.Segment(ctx, asked)
+	found, err := g.find(ctx, who, req, asked, &masks)
 	if err != nil {
-		return translate(err, req.field)
+		return err
 	}
-	c.Set(keyVariant, resp.Variant)
-	g.metrics.answered(resp)
-	g.counter.add(consumer(c), spent(resp), time.Now())
+	c.Set(keyVariant, found.resp.Variant)
 	c.Header("Cache-Control", "private, no-cache")
-	c.Header("ETag", etag(form, req, asked.Digest, resp.Model, resp.Version, resp.Checkpoint))
-	answer := NewAnswer(requestID(c), resp, masks.masks)
-	if req.output.Quality {
-		answer.addQuality(resp)
-	}
-	answer.Timings = newTimings(read, time.Since(begun), resp.Timings)
-	c.Header("Server-Timing", answer.Timings.header())
-	switch form {
-	case mediaPNG:
-		writeMask(c, resp, masks.masks[0].png())
-		return nil
-	case mediaZip:
-		return writeZip(c, answer, req.output.overlay())
-	case mediaMixed:
-		return writeMixed(c, answer, req.output.overlay())
-	default:
-		return writeCompressed(c, answer)
-	}
+	c.Header("ETag", etag(form, req, asked.Digest, found.resp.Model, found.resp.Version, found.resp.Checkpoint))
+	found.answer.Timings = newTimings(read, time.Since(begun), found.resp.Timings)
+	c.Header("Server-Timing", found.answer.Timings.header())
+	return found.write(c.Writer, form, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 }
 
-// question is what the pipeline is asked, without Encode.
-func (g *Gateway) question(c *gin.Context, req *segmentRequest) *refersam.Request {
+// deadline is when a request that has begun must be answered: when its client
+// says, and at the latest when the service does.
+func (g *Gateway) deadline(begun time.Time, own time.Duration) time.Time {
+	latest := time.Now().Add(g.cfg.RequestTimeout)
+	if own := begun.Add(own); own.After(begun) && own.Before(latest) {
+		return own
+	}
+	return latest
+}
+
+// asker is who asks for masks.
+type asker struct {
+	requestID string
+	// consumer is whose usage it is, sharer whose work when there is too much to
+	// do, unit whom a variant sticks to.
+	consumer, sharer, unit string
+}
+
+func (g *Gateway) asker(c *gin.Context) asker {
 	unit := c.GetHeader(headerUnitID)
 	if unit == "" {
 		unit = c.ClientIP()
 	}
-	digest := sha256.Sum256(req.image)
-	asked := &refersam.Request{
-		ID:       requestID(c),
-		Image:    req.image,
-		Digest:   &digest,
-		Phrases:  make([]refersam.Phrase, len(req.prompts)),
-		Variant:  req.variant,
-		Unit:     unit,
-		Priority: req.priority,
-		Key:      sharer(c),
-		Size:     req.output.size(),
-		Quality:  req.output.Quality,
-		Picture:  req.wants(FormatOverlay),
-	}
-	for i := range req.prompts {
-		asked.Phrases[i] = req.prompts[i].Phrase
-	}
-	if asked.Picture || req.wants(FormatProbability) {
-		asked.EncodeWeight = encodeWeight
-	}
-	return asked
+	return asker{requestID: requestID(c), consumer: consumer(c), sharer: sharer(c), unit: unit}
 }
 
 // sharer is whose work a request is when there is too much to do: the key's or,
@@ -127,19 +110,71 @@ func sharer(c *gin.Context) string {
 	return c.ClientIP()
 }
 
-// reserveBody waits until there is memory for a request's body, and takes it.
-func (g *Gateway) reserveBody(r *http.Request) (release func(), err error) {
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.RequestTimeout)
-	defer cancel()
-	need := min(bodyMemory(r, g.maxImage), g.cfg.BodyMemory)
-	if err := g.bodies.Acquire(ctx, need); err != nil {
-		return nil, &refersam.Error{
-			Code:    refersam.CodeOverloaded,
-			Message: "The memory for requests is taken by others; try again soon.",
-			Err:     err,
-		}
+// question is what the pipeline is asked, without Encode.
+func question(who asker, req *segmentRequest, pic *picture) *refersam.Request {
+	asked := &refersam.Request{
+		ID:       who.requestID,
+		Image:    pic.content,
+		Digest:   &pic.digest,
+		Phrases:  make([]refersam.Phrase, len(req.prompts)),
+		Variant:  req.variant,
+		Unit:     who.unit,
+		Priority: req.priority,
+		Key:      who.sharer,
+		Size:     req.output.size(),
+		Quality:  req.output.quality(),
+		Picture:  req.wants(FormatOverlay),
 	}
-	return func() { g.bodies.Release(need) }, nil
+	for i := range req.prompts {
+		asked.Phrases[i] = req.prompts[i].Phrase
+	}
+	if asked.Picture || req.wants(FormatProbability) {
+		asked.EncodeWeight = encodeWeight
+	}
+	return asked
+}
+
+// found is what was found for a request.
+type found struct {
+	resp   *refersam.Response
+	answer *Answer
+	// masks are those of answer; overlay is the kind of file that overlays are.
+	masks   []AnswerMasks
+	overlay string
+}
+
+// find has masks made and written, with the memory that r lends, and counts
+// what that took.
+func (g *Gateway) find(ctx context.Context, who asker, req *segmentRequest, asked *refersam.Request, r *room) (*found, error) {
+	masks := encoder{req: req, masks: make([]AnswerMasks, len(req.prompts)), room: r}
+	asked.Encode = masks.encode
+	resp, err := g.segmenter.Segment(ctx, asked)
+	if err != nil {
+		return nil, translate(err, req.field)
+	}
+	g.metrics.answered(resp)
+	g.counter.add(who.consumer, spent(resp), time.Now())
+	answer := NewAnswer(who.requestID, resp, masks.masks)
+	if req.output.quality() {
+		answer.addQuality(resp)
+	}
+	return &found{resp, answer, masks.masks, req.output.overlay()}, nil
+}
+
+// write answers in a form; encoding is how JSON may be compressed, "" for not
+// at all.
+func (f *found) write(w http.ResponseWriter, form, encoding string) error {
+	switch form {
+	case mediaPNG:
+		f.writeMask(w)
+		return nil
+	case mediaZip:
+		return writeZip(w, f.answer, f.overlay)
+	case mediaMixed:
+		return writeMixed(w, f.answer, f.overlay)
+	default:
+		return writeCompressed(w, f.answer, encoding)
+	}
 }
 
 // translate gives an error's field the name that the client knows.
@@ -150,7 +185,7 @@ func translate(err error, field func(string) string) error {
 	}
 	translated := *e
 	translated.Field = field(e.Field)
-	return &translated
+	return &translated // the pipeline reports one fault at a time
 }
 
 // onePNG sees to it that there is exactly one mask, and that it is a PNG.
@@ -171,17 +206,25 @@ func (r *segmentRequest) onePNG() error {
 
 // writeMask answers with the PNG of the first result; the rest of it goes into
 // headers.
-func writeMask(c *gin.Context, resp *refersam.Response, png []byte) {
-	r := &resp.Results[0]
-	c.Header("X-Refersam-Model", resp.Model)
-	c.Header("X-Refersam-Variant", resp.Variant)
-	c.Header("X-Refersam-Status", Status(r))
-	c.Header("X-Refersam-Score", strconv.FormatFloat(r.Score, 'f', 4, 64))
-	c.Header("X-Refersam-Origin", string(r.Origin))
-	c.Header("X-Refersam-Area", strconv.Itoa(r.Area))
-	c.Header("X-Refersam-Bbox", fmt.Sprintf("%d,%d,%d,%d", r.Box.X, r.Box.Y, r.Box.W, r.Box.H))
+func (f *found) writeMask(w http.ResponseWriter) {
+	r, h := &f.resp.Results[0], w.Header()
+	h.Set("X-Refersam-Model", f.resp.Model)
+	h.Set("X-Refersam-Variant", f.resp.Variant)
+	h.Set("X-Refersam-Status", Status(r))
+	h.Set("X-Refersam-Score", strconv.FormatFloat(r.Score, 'f', 4, 64))
+	h.Set("X-Refersam-Origin", string(r.Origin))
+	h.Set("X-Refersam-Area", strconv.Itoa(r.Area))
+	h.Set("X-Refersam-Bbox", fmt.Sprintf("%d,%d,%d,%d", r.Box.X, r.Box.Y, r.Box.W, r.Box.H))
 	if r.Truncated() {
-		c.Header("X-Refersam-Warning", fmt.Sprintf("%s; tokens=%d; limit=%d", warningTruncated, r.Tokens, r.Limit))
+		h.Set("X-Refersam-Warning", fmt.Sprintf("%s; tokens=%d; limit=%d", warningTruncated, r.Tokens, r.Limit))
 	}
-	c.Data(http.StatusOK, mediaPNG, png)
+	writeBody(w, mediaPNG, f.masks[0].png())
+}
+
+// writeBody answers with a whole body. That it cannot be written is the
+// client's going away.
+func writeBody(w http.ResponseWriter, mediaType string, body []byte) {
+	w.Header().Set("Content-Type", mediaType)
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(body)
 }

@@ -1,0 +1,223 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/refersam/refersam"
+)
+
+// body is the JSON form of a request for masks.
+type body struct {
+	Image    *pictureBody `json:"image"`
+	Prompts  promptList   `json:"prompts"`
+	Output   output       `json:"output"`
+	Variant  string       `json:"variant"`
+	Deadline *int64       `json:"deadline_ms"`
+	Priority *string      `json:"priority"`
+}
+
+// pictureBody says where the picture is: exactly one member is there.
+type pictureBody struct {
+	Data []byte  `json:"data"`
+	ID   *string `json:"id"`
+	URL  *string `json:"url"`
+}
+
+type promptBody struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+	options
+}
+
+// promptList is read one by one, and no further than to maxParts: a body has
+// room for millions.
+type promptList []promptBody
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (l *promptList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	switch d.PeekKind() {
+	case 'n':
+		return d.SkipValue()
+	case '[':
+	default:
+		return errors.ErrUnsupported // as an array is what it should be
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != ']' {
+		if len(*l) == maxParts {
+			return invalid("/prompts", "There are more than %d prompts.", maxParts)
+		}
+		var p promptBody
+		if err := json.UnmarshalDecode(d, &p); err != nil {
+			return err
+		}
+		*l = append(*l, p)
+	}
+	_, err := d.ReadToken()
+	return err
+}
+
+// parseJSON reads a body. Unknown and repeated members are errors, and so is
+// text that is not UTF-8.
+func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
+	var b body
+	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
+		return nil, jsonError(err)
+	}
+	req := &segmentRequest{variant: b.Variant, output: b.Output, rename: jsonField}
+	var err error
+	if req.source, err = b.Image.source("/image", maxImage); err != nil {
+		return nil, err
+	}
+	if b.Deadline != nil {
+		if req.deadline, err = parseDeadline(*b.Deadline, "/deadline_ms"); err != nil {
+			return nil, err
+		}
+	}
+	if b.Priority != nil {
+		if req.priority, err = parsePriority(*b.Priority, "/priority"); err != nil {
+			return nil, err
+		}
+	}
+	if err := req.output.check(func(member string) string { return "/output/" + member }); err != nil {
+		return nil, err
+	}
+	if req.prompts, err = b.Prompts.prompts("/prompts", &req.output); err != nil {
+		return nil, err
+	}
+	return req, req.checkOverlay("/output/size")
+}
+
+// source checks where a picture is; at is the place of p in the body.
+func (p *pictureBody) source(at string, maxImage int64) (source, error) {
+	var found []source
+	if p != nil && p.Data != nil {
+		found = append(found, source{data: p.Data, field: at + "/data"})
+	}
+	if p != nil && p.ID != nil {
+		found = append(found, source{id: *p.ID, field: at + "/id"})
+	}
+	if p != nil && p.URL != nil {
+		found = append(found, source{url: *p.URL, field: at + "/url"})
+	}
+	switch {
+	case len(found) == 0:
+		return source{}, invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
+	case len(found) > 1:
+		return source{}, invalid(found[1].field, "There is a picture already, in %q.", found[0].field)
+	case found[0].data == nil && found[0].id == "" && found[0].url == "":
+		return source{}, invalid(found[0].field, "The value is empty.")
+	case int64(len(found[0].data)) > maxImage:
+		return source{}, tooLarge(found[0].field, maxImage)
+	}
+	return found[0], nil
+}
+
+// prompts checks the prompts of a picture; at is the place of l in the body.
+// Whatever is wrong with any of them is reported at once.
+func (l promptList) prompts(at string, request *output) ([]prompt, error) {
+	var (
+		made  = make([]prompt, len(l))
+		wrong faults
+	)
+	for i := range l {
+		var err error
+		made[i], err = newPrompt(l[i].ID, l[i].Text, request, &l[i].options, func(member string) string {
+			return fmt.Sprintf("%s/%d/%s", at, i, member)
+		})
+		wrong.add(err)
+	}
+	return made, wrong.err()
+}
+
+// jsonField names the member of a body that a pointer into a refersam.Request
+// is about.
+func jsonField(pointer string) string {
+	switch {
+	case pointer == "/phrases":
+		return "/prompts"
+	case pointer == "/formats":
+		return "/output/formats"
+	case strings.HasPrefix(pointer, "/phrases/"):
+		pointer = "/prompts" + strings.TrimPrefix(pointer, "/phrases")
+		if !strings.HasSuffix(pointer, "/threshold") {
+			pointer += "/text"
+		}
+	}
+	return pointer
+}
+
+// jsonError tells JSON that is no JSON from JSON that says something else than
+// a request. Errors of reading pass through.
+func jsonError(err error) error {
+	var (
+		known    *refersam.Error
+		syntax   *jsontext.SyntacticError
+		semantic *json.SemanticError
+	)
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.As(err, &syntax):
+		message := "The body is not valid JSON"
+		if errors.Is(err, jsontext.ErrDuplicateName) {
+			message = "The body has a member twice"
+		}
+		return &refersam.Error{
+			Code:    refersam.CodeMalformedRequest,
+			Message: fmt.Sprintf("%s (near byte %d).", message, syntax.ByteOffset),
+			Field:   string(syntax.JSONPointer),
+			Err:     err,
+		}
+	case errors.As(err, &semantic):
+		message := "The value is not " + wanted(semantic.GoType) + "."
+		if errors.Is(err, json.ErrUnknownName) {
+			message = fmt.Sprintf("There is no field %q here.", semantic.JSONPointer.LastToken())
+		}
+		return &refersam.Error{
+			Code:    refersam.CodeInvalidRequest,
+			Message: message,
+			Field:   string(semantic.JSONPointer),
+			Err:     err,
+		}
+	default:
+		return err
+	}
+}
+
+// wanted says in JSON's words what a value for t must be.
+func wanted(t reflect.Type) string {
+	if t == nil {
+		return "allowed here"
+	}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "a string"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Struct:
+		return "an object"
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "a string of base64 (standard alphabet, padded, without line breaks)"
+		}
+		return "an array"
+	default:
+		return "allowed here"
+	}
+}

@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"context"
+	"mime"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam"
+	"golang.org/x/sync/semaphore"
+)
+
+// hold is what a request has of the memory that all requests share. Who has
+// none may wait for it; who has some may not, or two could wait for each other.
+type hold struct {
+	memory *semaphore.Weighted
+	n      int64
+}
+
+// take adds n bytes, for which a hold of nothing waits until ctx ends.
+func (h *hold) take(ctx context.Context, n int64) error {
+	var err error
+	if h.n == 0 {
+		err = h.memory.Acquire(ctx, n)
+	} else if !h.memory.TryAcquire(n) {
+		err = context.DeadlineExceeded
+	}
+	if err != nil {
+		return &refersam.Error{
+			Code:    refersam.CodeOverloaded,
+			Message: "The memory for requests is taken by others; try again soon.",
+			Err:     err,
+		}
+	}
+	h.n += n
+	return nil
+}
+
+// release gives all of it back.
+func (h *hold) release() {
+	h.memory.Release(h.n)
+	h.n = 0
+}
+
+// bodyLimit says how many bytes a body of a media type may have.
+type bodyLimit func(mediaType string) int64
+
+// pictureLimit is that of routes that take one picture.
+func (g *Gateway) pictureLimit(mediaType string) int64 { return maxBody(mediaType, g.maxImage) }
+
+// bodyMemory is how many bytes of memory reading a request's body takes at
+// most.
+func bodyMemory(r *http.Request, limit bodyLimit) int64 {
+	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	size := limit(mediaType)
+	if r.ContentLength >= 0 {
+		size = min(size, r.ContentLength)
+	}
+	return bodyCost * size
+}
+
+// reserveBody waits until there is memory for a request's body, and takes it
+// until the request has been answered. What middleware has taken for the same
+// body is not taken twice.
+func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (h *hold, release func(), err error) {
+	if h, ok := c.Value(keyHold).(*hold); ok {
+		return h, func() {}, nil
+	}
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	defer cancel()
+	h = &hold{memory: g.bodies}
+	if err := h.take(ctx, min(bodyMemory(c.Request, limit), g.cfg.BodyMemory)); err != nil {
+		return nil, nil, err
+	}
+	c.Set(keyHold, h)
+	return h, h.release, nil
+}
