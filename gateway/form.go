@@ -32,7 +32,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	f := newFields()
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a form cut off between its parts
+		if err == io.EOF { // a wrapped EOF is a form cut off between its parts
 			break
 		}
 		if err != nil {
