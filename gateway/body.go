@@ -35,34 +35,41 @@ type promptBody struct {
 	options
 }
 
-// promptList is read one by one, and no further than to maxParts: a body has
-// room for millions.
+// promptList has no more than maxParts prompts.
 type promptList []promptBody
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (l *promptList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+func (l *promptList) UnmarshalJSONFrom(d *jsontext.Decoder) (err error) {
+	*l, err = readList[promptBody](d, maxParts)
+	return err
+}
+
+// readList reads an array one by one, and no further than to most: a body has
+// room for millions.
+func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 	switch d.PeekKind() {
 	case 'n':
-		return d.SkipValue()
+		return nil, d.SkipValue()
 	case '[':
 	default:
-		return errors.ErrUnsupported // as an array is what it should be
+		return nil, errors.ErrUnsupported // as an array is what it should be
 	}
 	if _, err := d.ReadToken(); err != nil {
-		return err
+		return nil, err
 	}
+	at := d.StackPointer()
 	for d.PeekKind() != ']' {
-		if len(*l) == maxParts {
-			return invalid("/prompts", "There are more than %d prompts.", maxParts)
+		if len(list) == most {
+			return nil, invalid(string(at), "There are more than %d.", most)
 		}
-		var p promptBody
-		if err := json.UnmarshalDecode(d, &p); err != nil {
-			return err
+		var element T
+		if err := json.UnmarshalDecode(d, &element); err != nil {
+			return nil, err
 		}
-		*l = append(*l, p)
+		list = append(list, element)
 	}
-	_, err := d.ReadToken()
-	return err
+	_, err = d.ReadToken()
+	return list, err
 }
 
 // parseJSON reads a body. Unknown and repeated members are errors, and so is
@@ -72,28 +79,49 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
 		return nil, jsonError(err)
 	}
-	req := &segmentRequest{variant: b.Variant, output: b.Output, rename: jsonField}
+	common, err := parseCommon(b.Variant, b.Deadline, b.Priority)
+	if err != nil {
+		return nil, err
+	}
+	return newRequest("", common, b.Image, b.Prompts, &b.Output, maxImage)
+}
+
+// parseCommon checks what does not belong to one picture.
+func parseCommon(variant string, deadlineMS *int64, priority *string) (req segmentRequest, err error) {
+	req.variant = variant
+	if deadlineMS != nil {
+		if req.deadline, err = parseDeadline(*deadlineMS, "/deadline_ms"); err != nil {
+			return req, err
+		}
+	}
+	if priority != nil {
+		req.priority, err = parsePriority(*priority, "/priority")
+	}
+	return req, err
+}
+
+// newRequest makes a request of what common says already and what a body says
+// of one picture; at is the place of that in the body.
+func newRequest(at string, common segmentRequest, image *pictureBody, prompts promptList, out *output, maxImage int64) (*segmentRequest, error) {
+	req := &common
+	req.output = *out
+	req.rename = func(pointer string) string {
+		if pointer == "/variant" {
+			return pointer
+		}
+		return at + jsonField(pointer)
+	}
 	var err error
-	if req.source, err = b.Image.source("/image", maxImage); err != nil {
+	if req.source, err = image.source(at+"/image", maxImage); err != nil {
 		return nil, err
 	}
-	if b.Deadline != nil {
-		if req.deadline, err = parseDeadline(*b.Deadline, "/deadline_ms"); err != nil {
-			return nil, err
-		}
-	}
-	if b.Priority != nil {
-		if req.priority, err = parsePriority(*b.Priority, "/priority"); err != nil {
-			return nil, err
-		}
-	}
-	if err := req.output.check(func(member string) string { return "/output/" + member }); err != nil {
+	if err := req.output.check(func(member string) string { return at + "/output/" + member }); err != nil {
 		return nil, err
 	}
-	if req.prompts, err = b.Prompts.prompts("/prompts", &req.output); err != nil {
+	if req.prompts, err = prompts.prompts(at+"/prompts", &req.output); err != nil {
 		return nil, err
 	}
-	return req, req.checkOverlay("/output/size")
+	return req, req.checkOverlay(at + "/output/size")
 }
 
 // source checks where a picture is; at is the place of p in the body.

@@ -15,12 +15,14 @@ import (
 type hold struct {
 	memory *semaphore.Weighted
 	n      int64
+	// impatient says that the request has some in another hold.
+	impatient bool
 }
 
 // take adds n bytes, for which a hold of nothing waits until ctx ends.
 func (h *hold) take(ctx context.Context, n int64) error {
 	var err error
-	if h.n == 0 {
+	if h.n == 0 && !h.impatient {
 		err = h.memory.Acquire(ctx, n)
 	} else if !h.memory.TryAcquire(n) {
 		err = context.DeadlineExceeded
@@ -48,11 +50,16 @@ type bodyLimit func(mediaType string) int64
 // pictureLimit is that of routes that take one picture.
 func (g *Gateway) pictureLimit(mediaType string) int64 { return maxBody(mediaType, g.maxImage) }
 
+// mediaType is what a request says that its body is.
+func mediaType(r *http.Request) string {
+	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return t
+}
+
 // bodyMemory is how many bytes of memory reading a request's body takes at
 // most.
 func bodyMemory(r *http.Request, limit bodyLimit) int64 {
-	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	size := limit(mediaType)
+	size := limit(mediaType(r))
 	if r.ContentLength >= 0 {
 		size = min(size, r.ContentLength)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	stdjson "encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -52,81 +53,116 @@ func newDescription() *huma.OpenAPI {
 			},
 		},
 	}
-	add := func(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
-		op.Method, op.Path, op.OperationID, op.Summary, op.Tags = method, path, id, summary, []string{tag}
-		op.Responses = s.responses(append(answers, refuses(refersam.CodeInternal))...)
-		if op.Security == nil {
-			op.Security = []map[string][]string{}
-		}
-		o.AddOperation(op)
+	d := &description{s, o}
+	d.describeMasks()
+	d.describeService()
+	d.describePages()
+	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {
+		o.Paths[path].Head = head(o.Paths[path].Get)
 	}
-	// With no key at all when the service listens on loopback alone.
-	keys := []map[string][]string{{"bearer": {}}, {"apiKey": {}}, {}}
-	guarded := refuses(refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable)
+	s.finish()
+	return o
+}
 
-	binary := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
-	add(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases mean", &huma.Operation{
-		Security: keys,
+// description is a description under way.
+type description struct {
+	*schemas
+	document *huma.OpenAPI
+}
+
+// add describes an operation that anybody may ask for.
+func (d *description) add(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
+	op.Method, op.Path, op.OperationID, op.Summary, op.Tags = method, path, id, summary, []string{tag}
+	op.Responses = d.responses(append(answers, refuses(refersam.CodeInternal))...)
+	if op.Security == nil {
+		op.Security = []map[string][]string{}
+	}
+	d.document.AddOperation(op)
+}
+
+// addGuarded describes an operation that wants a key.
+func (d *description) addGuarded(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
+	// With no key at all when the service listens on loopback alone.
+	op.Security = []map[string][]string{{"bearer": {}}, {"apiKey": {}}, {}}
+	answers = append(answers, refuses(refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable))
+	d.add(method, path, tag, id, summary, op, answers...)
+}
+
+// binaryMedia is a body of bytes.
+func binaryMedia() *huma.MediaType {
+	return &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
+}
+
+// refusesMasks are the problems that only requests for masks have.
+func refusesMasks() answered {
+	return refuses(refersam.CodeMalformedRequest, refersam.CodeNotAcceptable, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia,
+		refersam.CodeInvalidRequest, refersam.CodeInvalidImage, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
+		refersam.CodeUpstream, refersam.CodeOverloaded, refersam.CodeNotReady, refersam.CodeDeadlineExceeded)
+}
+
+func (d *description) describeMasks() {
+	d.addGuarded(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases mean", &huma.Operation{
 		Description: "One picture and phrases go in, one mask a phrase comes out. The request is a form, JSON, or the picture itself with the fields of the form " +
 			"in the query; with a form or JSON there is no query. It changes nothing but what is counted as usage, so it may be repeated.",
-		Parameters:  append(s.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam()),
-		RequestBody: s.segmentBody(),
+		Parameters:  append(d.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam()),
+		RequestBody: d.segmentBody(),
 	},
 		answered{http.StatusOK, "The masks, in the order of the phrases", map[string]*huma.MediaType{
-			mediaJSON:  s.media(Answer{}, exampleAnswer()),
-			mediaPNG:   binary,
-			mediaZip:   binary,
-			mediaMixed: binary,
+			mediaJSON:  d.media(Answer{}, exampleAnswer()),
+			mediaPNG:   binaryMedia(),
+			mediaZip:   binaryMedia(),
+			mediaMixed: binaryMedia(),
 		}, maskHeaders()},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
-		refuses(refersam.CodeMalformedRequest, refersam.CodeNotAcceptable, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia,
-			refersam.CodeInvalidRequest, refersam.CodeInvalidImage, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
-			refersam.CodeUpstream, refersam.CodeOverloaded, refersam.CodeNotReady, refersam.CodeDeadlineExceeded),
-		guarded,
+		refusesMasks(),
 	)
-	add(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
-		Security:    keys,
+	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases mean in several pictures", &huma.Operation{
+		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", maxItems),
+		Parameters:  []*huma.Param{requestIDParam(), unitIDParam()},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: d.media(batchBody{}, exampleBatch())}},
+	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), refusesMasks())
+	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
 		Description: "What each model says of itself, and how the units are split between them.",
-	}, s.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady), guarded)
-	add(http.MethodGet, "/v1/usage", "service", "usage", "What has a key used?", &huma.Operation{
-		Security:    keys,
+	}, d.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
+}
+
+func (d *description) describeService() {
+	d.addGuarded(http.MethodGet, "/v1/usage", "service", "usage", "What has a key used?", &huma.Operation{
 		Description: "Days are in UTC. Every key may see its own usage, and one with the scope `admin` that of all.",
 		Parameters: []*huma.Param{
 			queryParam("from", "The first day; 30 days back without it", "2026-10-24"),
 			queryParam("to", "The last day; today without it", "2026-11-22"),
 			queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"),
 		},
-	}, s.json(usageAnswer{}, "The usage", usageAnswer{
+	}, d.json(usageAnswer{}, "The usage", usageAnswer{
 		From: "2026-10-24", To: "2026-11-22",
 		Usage: []usageDay{{Day: "2026-11-22", Key: "k7m2q4xw5z3a6bcd", Requests: 120, Pictures: 120, GPUMS: 3184.25}},
-	}), refuses(refersam.CodeInvalidRequest), guarded)
+	}), refuses(refersam.CodeInvalidRequest))
 
 	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{mediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
-	add(http.MethodGet, routeLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
-	add(http.MethodGet, routeReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
+	d.add(http.MethodGet, routeLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
+	d.add(http.MethodGet, routeReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
 		Description: "Ready is a service whose every variant has passed a real inference, and which has not been told to stop.",
 	}, ok, refuses(refersam.CodeNotReady, refersam.CodeUnavailable))
-	add(http.MethodGet, "/version", "service", "version", "What was the program built from?", &huma.Operation{},
-		s.json(Build{}, "The build", Build{Version: "v1.0.0", Revision: "9bf976c2d3a1", Go: "go1.26.0"}))
-	add(http.MethodGet, "/problems/{code}", "service", "problem", "What does a problem's type stand for?", &huma.Operation{
+	d.add(http.MethodGet, "/version", "service", "version", "What was the program built from?", &huma.Operation{},
+		d.json(Build{}, "The build", Build{Version: "v1.0.0", Revision: "9bf976c2d3a1", Go: "go1.26.0"}))
+	d.add(http.MethodGet, "/problems/{code}", "service", "problem", "What does a problem's type stand for?", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "code", In: "path", Required: true, Description: "The code of the problem", Schema: &huma.Schema{Type: huma.TypeString, Enum: codes()}}},
-	}, s.json(problemDescription{}, "The problem", newProblemDescription(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
+	}, d.json(problemDescription{}, "The problem", newProblemDescription(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
 	object := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject}}
-	add(http.MethodGet, routeSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", mediaJSON, object)...)
-	add(http.MethodGet, routeSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", mediaYAML, object)...)
+	d.add(http.MethodGet, routeSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", mediaJSON, object)...)
+	d.add(http.MethodGet, routeSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", mediaYAML, object)...)
 
+}
+
+func (d *description) describePages() {
 	page := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
-	add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
-	add(http.MethodGet, routeDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
-	add(http.MethodGet, "/web/{file}", "pages", "pageFile", "A file of the pages", &huma.Operation{
+	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
+	d.add(http.MethodGet, routeDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
+	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "A file of the pages", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path, which may hold slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
-	}, append(fixed("The file", "*/*", binary), refuses(refersam.CodeNotFound))...)
+	}, append(fixed("The file", "*/*", binaryMedia()), refuses(refersam.CodeNotFound))...)
 
-	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {
-		o.Paths[path].Head = head(o.Paths[path].Get)
-	}
-	s.finish()
-	return o
 }
 
 // answered is what an operation may answer: with a status, or with problems.
@@ -327,6 +363,16 @@ func exampleAnswer() *Answer {
 		Results: []refersam.Result{{PhraseID: "a", Score: 0.97, Area: 4, Box: refersam.Box{X: 1, W: 2, H: 2}, Tokens: 27, Limit: 20, Origin: refersam.OriginModel}},
 	}
 	return NewAnswer(exampleID, resp, []AnswerMasks{{RLE: &RLE{Size: [2]int{2, 4}, Counts: "242"}}})
+}
+
+func exampleBatch() stdjson.RawMessage {
+	return stdjson.RawMessage(`{"items": [{"id": "first", "image": {"data": "iVBORw0KGgo="}, "prompts": [{"text": "the duck on the left"}]},` +
+		` {"image": {"data": "/9j/4AAQ"}, "prompts": [{"text": "all the apples"}], "output": {"formats": ["png"]}}], "output": {"formats": ["coco_rle"]}}`)
+}
+
+func exampleBatchAnswer() BatchAnswer {
+	refused := exampleProblem(refersam.CodeInvalidImage)
+	return BatchAnswer{exampleID, []BatchResult{{ID: "first", Answer: exampleAnswer()}, {Problem: &refused}}}
 }
 
 func exampleModels() modelList {

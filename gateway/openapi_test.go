@@ -171,7 +171,7 @@ func TestOpenAPI_Routes(t *testing.T) {
 	s := start(t)
 	var served []string
 	for _, route := range s.Routes() {
-		served = append(served, route.Method+" "+regexp.MustCompile(`[:*](\w+)`).ReplaceAllString(route.Path, "{$1}"))
+		served = append(served, route.Method+" "+regexp.MustCompile(`/[:*](\w+)`).ReplaceAllString(route.Path, "/{$1}"))
 	}
 	slices.Sort(served)
 	described := slices.Sorted(maps.Keys(s.description.operations))

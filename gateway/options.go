@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -78,6 +79,22 @@ func (o *output) check(field func(member string) string) error {
 	wrong.add(oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
 	wrong.add(oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG))
 	return wrong.err()
+}
+
+// within returns o, with what it leaves open as outer says.
+func (o output) within(outer *output) output {
+	if len(o.Formats) == 0 {
+		o.Formats = outer.Formats
+	}
+	o.Threshold = cmp.Or(o.Threshold, outer.Threshold)
+	o.MinArea = cmp.Or(o.MinArea, outer.MinArea)
+	o.FillHoles = cmp.Or(o.FillHoles, outer.FillHoles)
+	o.Keep = cmp.Or(o.Keep, outer.Keep)
+	o.Tolerance = cmp.Or(o.Tolerance, outer.Tolerance)
+	o.Size = cmp.Or(o.Size, outer.Size)
+	o.Overlay = cmp.Or(o.Overlay, outer.Overlay)
+	o.Quality = cmp.Or(o.Quality, outer.Quality)
+	return o
 }
 
 func oneOf(value *string, field string, allowed ...string) error {
