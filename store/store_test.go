@@ -49,6 +49,8 @@ func suite(t *testing.T, newConfig func(*testing.T) store.Config) {
 		{"Slots", testSlots},
 		{"SlotsAtOnce", testSlotsAtOnce},
 		{"Sweep", testSweep},
+		{"Images", testImages},
+		{"Garbage", testGarbage},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, newConfig(t)) })
 	}

@@ -1,0 +1,174 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+)
+
+// Blob is an object outside the database: whose storage it takes, and how many
+// bytes of it.
+type Blob struct {
+	Name, APIKey string
+	Bytes        int64
+}
+
+// ErrQuota says that a key has no storage left.
+var ErrQuota = errors.New("the storage of the key is used up")
+
+// garbageAge is how long an object has, after it was reserved, until something
+// refers to it.
+const garbageAge = time.Hour
+
+// ReserveBlob makes the row of an object that is to be written. Without it for
+// an hour, the object is garbage, unless something refers to it. If the key
+// would have more than quota bytes, it is ErrQuota; what several gateways
+// reserve at the same moment may come to more.
+func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.Time) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
+		var taken int64
+		if err := tx.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs WHERE api_key = $1`, b.APIKey).Scan(&taken); err != nil {
+			return err
+		}
+		if taken+b.Bytes > quota {
+			return ErrQuota
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO blobs (name, api_key, bytes, created_us) VALUES ($1, $2, $3, $4)`,
+			b.Name, b.APIKey, b.Bytes, micros(now))
+		return err
+	})
+}
+
+// unreferenced are the conditions under which nothing refers to a row of blobs.
+const unreferenced = `NOT EXISTS (SELECT 1 FROM images WHERE images.blob = blobs.name)`
+
+// ForgetBlob deletes the row of an object that could not be written.
+func (s *Store) ForgetBlob(ctx context.Context, name string) error {
+	_, err := s.write.ExecContext(ctx, `DELETE FROM blobs WHERE name = $1 AND `+unreferenced, name)
+	return err
+}
+
+// TakeGarbage deletes the rows of at most limit objects that nothing refers to,
+// and returns them: whoever gets them deletes the objects.
+func (s *Store) TakeGarbage(ctx context.Context, limit int, now time.Time) ([]Blob, error) {
+	// That something begins to refer to an object at this moment is an error of
+	// the foreign key: next time it is left alone.
+	rows, err := s.write.QueryContext(ctx, `DELETE FROM blobs WHERE name IN
+		(SELECT name FROM blobs WHERE created_us < $1 AND `+unreferenced+` LIMIT $2) RETURNING name, api_key, bytes`,
+		micros(now.Add(-garbageAge)), limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var garbage []Blob
+	for rows.Next() {
+		var b Blob
+		if err := rows.Scan(&b.Name, &b.APIKey, &b.Bytes); err != nil {
+			return nil, err
+		}
+		garbage = append(garbage, b)
+	}
+	return garbage, rows.Err()
+}
+
+// KnowsBlob reports whether an object has a row.
+func (s *Store) KnowsBlob(ctx context.Context, name string) (bool, error) {
+	var known bool
+	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM blobs WHERE name = $1)`, name).Scan(&known)
+	return known, err
+}
+
+// Image is a picture that a client has sent.
+type Image struct {
+	APIKey, ID string
+	// Blob names the object that has its bytes.
+	Blob string
+	// Width and Height are those of the upright picture, in pixels.
+	Width, Height    int
+	MediaType        string
+	Bytes            int64
+	Created, Expires time.Time
+}
+
+const imageColumns = `api_key, id, blob, width, height, media_type, bytes, created_us, expires_us`
+
+// AddImage adds an image, whose object has been written, and returns the one
+// that is there afterwards: if the key had it already, that with a later expiry.
+func (s *Store) AddImage(ctx context.Context, i Image) (*Image, error) {
+	return scanImage(s.write.QueryRowContext(ctx, `INSERT INTO images (`+imageColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		ON CONFLICT (api_key, id) DO UPDATE SET expires_us = CASE WHEN images.expires_us > excluded.expires_us THEN images.expires_us ELSE excluded.expires_us END
+		RETURNING `+imageColumns,
+		i.APIKey, i.ID, i.Blob, i.Width, i.Height, i.MediaType, i.Bytes, micros(i.Created), micros(i.Expires)))
+}
+
+// RenewImage gives an image that has not expired another expiry, and returns
+// it, or ErrNotFound.
+func (s *Store) RenewImage(ctx context.Context, apiKey, id string, expires, now time.Time) (*Image, error) {
+	return scanImage(s.write.QueryRowContext(ctx, `UPDATE images SET expires_us = $1 WHERE api_key = $2 AND id = $3 AND expires_us > $4
+		RETURNING `+imageColumns, micros(expires), apiKey, id, micros(now)))
+}
+
+// Image returns an image that has not expired, or ErrNotFound.
+func (s *Store) Image(ctx context.Context, apiKey, id string, now time.Time) (*Image, error) {
+	return scanImage(s.read.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images WHERE api_key = $1 AND id = $2 AND expires_us > $3`,
+		apiKey, id, micros(now)))
+}
+
+// Images returns at most limit images of a key that have not expired, the
+// newest first: those before an image in that order, or from the beginning if
+// before is nil.
+func (s *Store) Images(ctx context.Context, apiKey string, before *Image, limit int, now time.Time) ([]*Image, error) {
+	created, id := int64(1)<<62, ""
+	if before != nil {
+		created, id = micros(before.Created), before.ID
+	}
+	rows, err := s.read.QueryContext(ctx, `SELECT `+imageColumns+` FROM images
+		WHERE api_key = $1 AND expires_us > $2 AND (created_us < $3 OR created_us = $3 AND id < $4)
+		ORDER BY created_us DESC, id DESC LIMIT $5`, apiKey, micros(now), created, id, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var images []*Image
+	for rows.Next() {
+		i, err := scanImage(rows)
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, i)
+	}
+	return images, rows.Err()
+}
+
+func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
+	var (
+		i                Image
+		created, expires int64
+	)
+	err := row.Scan(&i.APIKey, &i.ID, &i.Blob, &i.Width, &i.Height, &i.MediaType, &i.Bytes, &created, &expires)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	i.Created, i.Expires = fromMicros(created), fromMicros(expires)
+	return &i, nil
+}
+
+// DeleteImage deletes an image; its object is garbage once nothing else refers
+// to it. Without such an image it is ErrNotFound.
+func (s *Store) DeleteImage(ctx context.Context, apiKey, id string, now time.Time) error {
+	n, err := changed(s.write.ExecContext(ctx, `DELETE FROM images WHERE api_key = $1 AND id = $2 AND expires_us > $3`, apiKey, id, micros(now)))
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	return err
+}
+
+// DeleteExpiredImages deletes the images that have expired, and returns how
+// many.
+func (s *Store) DeleteExpiredImages(ctx context.Context, now time.Time) (int64, error) {
+	return changed(s.write.ExecContext(ctx, `DELETE FROM images WHERE expires_us <= $1`, micros(now)))
+}
