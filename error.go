@@ -19,6 +19,7 @@ const (
 	CodePhraseEmpty      Code = "phrase_empty"
 	CodePhraseTooLong    Code = "phrase_too_long"
 	CodeUnknownVariant   Code = "unknown_model"
+	CodeImageNotFound    Code = "image_not_found"
 	CodeNotFound         Code = "not_found"
 	CodeMethodNotAllowed Code = "method_not_allowed"
 	CodeNotAcceptable    Code = "not_acceptable"

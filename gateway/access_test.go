@@ -419,7 +419,7 @@ func TestSharer(t *testing.T) {
 		cfg := gateway.DefaultConfig()
 		cfg.Auth = auth
 		asked := &recording{Segmenter: s.segmenter}
-		gw, err := gateway.New(cfg, maxImage, asked, s.state, discard)
+		gw, err := gateway.New(cfg, gateway.Parts{Segmenter: asked, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,9 +15,7 @@ import (
 )
 
 func batchRequest(format string, args ...any) *http.Request {
-	req := jsonRequest(format, args...)
-	req.URL.Path = "/v1/segment:batch"
-	return req
+	return to("/v1/segment:batch", jsonRequest(format, args...))
 }
 
 // batchAnswer mirrors the documented form of an answer.
@@ -102,7 +100,7 @@ func TestBatchBadInput(t *testing.T) {
 		{"half a body", batchRequest(`{"items": [%s`, item), http.StatusBadRequest, "malformed_request", "/items"},
 		{"a bad output", batchRequest(`{"items": [%s], "output": {"size": "huge"}}`, item), unprocessable, "invalid_request", "/output/size"},
 		{"a bad deadline", batchRequest(`{"items": [%s], "deadline_ms": 0}`, item), unprocessable, "invalid_request", "/deadline_ms"},
-		{"a form", func() *http.Request { r := form(part{"image", picture}); r.URL.Path = "/v1/segment:batch"; return r }(), http.StatusUnsupportedMediaType, "unsupported_media_type", ""},
+		{"a form", to("/v1/segment:batch", form(part{"image", picture})), http.StatusUnsupportedMediaType, "unsupported_media_type", ""},
 		{"a query", func() *http.Request {
 			r := batchRequest(`{"items": [%s]}`, item)
 			r.URL.RawQuery = "phrase=red"

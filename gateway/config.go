@@ -39,6 +39,13 @@ type Config struct {
 	// way may take together, three for each byte of them; what would take more
 	// is refused. Default 536870912 (512 MiB).
 	AnswerMemory int64 `env:"REFERSAM_ANSWER_MEMORY_BYTES"`
+	// ImageTTL is how long a picture that was sent to /v1/images is kept after
+	// it was last sent. Default 24h.
+	ImageTTL time.Duration `env:"REFERSAM_IMAGE_TTL"`
+	// StoragePerKey is how many bytes of pictures and answers are kept for one
+	// API key, or for all clients together without authentication. Default
+	// 2147483648 (2 GiB).
+	StoragePerKey int64 `env:"REFERSAM_STORAGE_PER_KEY_BYTES"`
 	// ReadHeaderTimeout is how long a client may take to send the headers of a
 	// request. Default 5s.
 	ReadHeaderTimeout time.Duration `env:"REFERSAM_READ_HEADER_TIMEOUT"`
@@ -73,6 +80,8 @@ func DefaultConfig() Config {
 		MaxInFlight:       1024,
 		BodyMemory:        512 << 20,
 		AnswerMemory:      512 << 20,
+		ImageTTL:          24 * time.Hour,
+		StoragePerKey:     2 << 30,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -108,11 +117,15 @@ func (c *Config) Validate() error {
 	if c.AnswerMemory <= 0 {
 		errs = append(errs, errors.New("REFERSAM_ANSWER_MEMORY_BYTES must be positive"))
 	}
+	if c.StoragePerKey < 0 {
+		errs = append(errs, errors.New("REFERSAM_STORAGE_PER_KEY_BYTES must not be negative"))
+	}
 	for _, positive := range []struct {
 		name  string
 		value time.Duration
 	}{
 		{"REFERSAM_REQUEST_TIMEOUT", c.RequestTimeout},
+		{"REFERSAM_IMAGE_TTL", c.ImageTTL},
 		{"REFERSAM_READ_HEADER_TIMEOUT", c.ReadHeaderTimeout},
 		{"REFERSAM_READ_TIMEOUT", c.ReadTimeout},
 		{"REFERSAM_WRITE_TIMEOUT", c.WriteTimeout},

@@ -12,6 +12,7 @@ var cures = map[refersam.Code]string{
 	refersam.CodePhraseEmpty:      "Say what to find, for example “the dog on the left”.",
 	refersam.CodePhraseTooLong:    "Say it in fewer words.",
 	refersam.CodeUnknownVariant:   "Leave the variant out, or take one that `/v1/models` lists.",
+	refersam.CodeImageNotFound:    "Send the picture to `/v1/images` again, with the same API key, and use the id that comes back.",
 	refersam.CodeNotFound:         "Check the address; `/docs` lists all.",
 	refersam.CodeMethodNotAllowed: "Use a method that the `Allow` header lists.",
 	refersam.CodeNotAcceptable:    "Send `Accept: application/json`, `image/png`, `application/zip` or `multipart/mixed`, or leave it out.",

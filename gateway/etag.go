@@ -30,8 +30,8 @@ func etag(form string, req *segmentRequest, picture *[sha256.Size]byte, model, v
 // asking the model. Only what has been answered has an ETag, so nothing else of
 // the request need be looked at.
 func (g *Gateway) unchanged(c *gin.Context, form string, req *segmentRequest, asked *refersam.Request) bool {
-	known := strings.Join(c.Request.Header.Values("If-None-Match"), ",")
-	if known == "" {
+	known := c.Request.Header.Values("If-None-Match")
+	if len(known) == 0 {
 		return false
 	}
 	v, err := g.segmenter.Choose(asked)
@@ -39,12 +39,21 @@ func (g *Gateway) unchanged(c *gin.Context, form string, req *segmentRequest, as
 		return false // Segment says the same
 	}
 	tag := etag(form, req, asked.Digest, v.Model, v.Version, v.Checkpoint)
-	for element := range strings.SplitSeq(known, ",") {
+	if !matches(known, tag) {
+		return false
+	}
+	c.Header("Cache-Control", "private, no-cache")
+	c.Header("ETag", tag)
+	c.Set(keyVariant, v.Variant)
+	c.Status(http.StatusNotModified)
+	return true
+}
+
+// matches reports whether If-None-Match names an ETag, by weak comparison (RFC
+// 9110, section 13.1.2).
+func matches(known []string, tag string) bool {
+	for element := range strings.SplitSeq(strings.Join(known, ","), ",") {
 		if strings.TrimPrefix(strings.TrimSpace(element), "W/") == strings.TrimPrefix(tag, "W/") {
-			c.Header("Cache-Control", "private, no-cache")
-			c.Header("ETag", tag)
-			c.Set(keyVariant, v.Variant)
-			c.Status(http.StatusNotModified)
 			return true
 		}
 	}

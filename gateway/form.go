@@ -30,20 +30,8 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 		return nil, err
 	}
 	f := newFields()
-	for n := 0; ; n++ {
-		part, err := parts.NextPart()
-		if err == io.EOF { // a wrapped EOF is a form cut off between its parts
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n == maxParts {
-			return nil, tooManyFields()
-		}
-		if err := f.read(part, maxImage); err != nil {
-			return nil, err
-		}
+	if err := readParts(parts, func(part *multipart.Part) error { return f.read(part, maxImage) }); err != nil {
+		return nil, err
 	}
 	// Only at the very end of the body does net/http begin to watch whether the
 	// client goes away.
@@ -116,6 +104,25 @@ func (f *fields) once(name string) error {
 	}
 	f.seen[name] = true
 	return nil
+}
+
+// readParts has every part of a form read.
+func readParts(parts *multipart.Reader, read func(*multipart.Part) error) error {
+	for n := 0; ; n++ {
+		part, err := parts.NextPart()
+		if err == io.EOF { // a wrapped EOF is a form cut off between its parts
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n == maxParts {
+			return tooManyFields()
+		}
+		if err := read(part); err != nil {
+			return err
+		}
+	}
 }
 
 // read takes a part of a form in.

@@ -41,6 +41,9 @@ type Segmenter interface {
 	// Choose describes the variant that would answer req now, or returns the
 	// error that Segment would for it.
 	Choose(req *refersam.Request) (pipeline.Variant, error)
+	// Inspect reads the header of an encoded picture; its errors are those of
+	// Segment about pictures.
+	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
 }
 
 // State is what the gateway remembers beyond its life; *store.Store is one. All
@@ -50,6 +53,8 @@ type State interface {
 	Quotas
 	Ledger
 	Answers
+	Images
+	Retention
 	// Shared reports whether other gateways may use the same state.
 	Shared() bool
 }
@@ -60,6 +65,7 @@ type Gateway struct {
 	maxImage  int64
 	segmenter Segmenter
 	state     State
+	blobs     Blobs
 	keyring   *keyring
 	limiter   *limiter
 	counter   *counter
@@ -73,9 +79,19 @@ type Gateway struct {
 	stopping    atomic.Bool
 }
 
-// New makes a Gateway. maxImage is the size of the largest encoded picture it
-// takes in, in bytes.
-func New(cfg Config, maxImage int64, segmenter Segmenter, state State, log *slog.Logger) (*Gateway, error) {
+// Parts are what a Gateway is made of. It closes none of them.
+type Parts struct {
+	Segmenter Segmenter
+	// MaxImage is the size of the largest encoded picture that Segmenter takes,
+	// in bytes.
+	MaxImage int64
+	State    State
+	Blobs    Blobs
+	Log      *slog.Logger
+}
+
+// New makes a Gateway.
+func New(cfg Config, parts Parts) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -85,14 +101,16 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, state State, log *slog
 	}
 	name := rand.Text() // tells this gateway from others, and from itself before a restart
 	var quotas Quotas
+	state, log := parts.State, parts.Log
 	if state.Shared() {
 		quotas = state
 	}
 	g := &Gateway{
 		cfg:       cfg,
-		maxImage:  maxImage,
-		segmenter: segmenter,
+		maxImage:  parts.MaxImage,
+		segmenter: parts.Segmenter,
 		state:     state,
+		blobs:     parts.Blobs,
 		keyring:   newKeyring(state),
 		limiter:   newLimiter(quotas, name, log),
 		counter:   newCounter(state, name),
@@ -126,7 +144,13 @@ func New(cfg Config, maxImage int64, segmenter Segmenter, state State, log *slog
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
 	e.GET("/v1/models", g.require(store.ScopeSegment), handle(g.models))
-	forMasks := e.Group("/v1", g.require(store.ScopeSegment), g.limiter.limitConcurrency, limitInFlight(cfg.MaxInFlight))
+	segmenting := e.Group("/v1", g.require(store.ScopeSegment))
+	segmenting.GET("/images", handle(g.images))
+	segmenting.GET("/images/:id", handle(g.image))
+	segmenting.GET("/images/:id/content", handle(g.imageContent))
+	segmenting.DELETE("/images/:id", handle(g.deleteImage))
+	forMasks := segmenting.Group("", g.limiter.limitConcurrency, limitInFlight(cfg.MaxInFlight))
+	forMasks.POST("/images", g.idempotent(g.pictureLimit), handle(g.uploadImage))
 	forMasks.POST("/segment", handle(g.segment))
 	forMasks.POST(`/segment\:batch`, handle(g.segmentBatch))
 	e.GET("/v1/usage", g.require(anyScope), handle(g.usage))
@@ -174,6 +198,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	ctxUpkeep, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
 	var upkeep sync.WaitGroup
 	upkeep.Go(func() { g.upkeep(ctxUpkeep) })
+	upkeep.Go(func() { g.purgeRegularly(ctxUpkeep) })
 	err := g.serve(ctx, ln)
 	stopUpkeep()
 	upkeep.Wait()

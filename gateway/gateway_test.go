@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
@@ -38,6 +39,7 @@ type service struct {
 	model     *pipelinetest.ColourModel
 	segmenter *pipeline.Segmenter
 	state     *store.Store
+	blobs     *blobs.Bucket
 	log       *bytes.Buffer
 	// description is that of the API; all answers are held against it.
 	description *description
@@ -86,6 +88,21 @@ func openState(t testing.TB, cfg store.Config) *store.Store {
 	return state
 }
 
+// openBlobs opens a folder until the test ends.
+func openBlobs(t testing.TB) *blobs.Bucket {
+	t.Helper()
+	bucket, err := blobs.Open(context.Background(), blobs.Config{}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := bucket.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return bucket
+}
+
 // before returns a service that keeps its state in a database.
 func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
@@ -117,8 +134,8 @@ func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, c
 	for _, c := range change {
 		c(&cfg)
 	}
-	s := &service{model: model, segmenter: segmenter, state: state, log: &bytes.Buffer{}}
-	s.Gateway, err = gateway.New(cfg, maxImage, segmenter, state, slog.New(slog.NewJSONHandler(s.log, nil)))
+	s := &service{model: model, segmenter: segmenter, state: state, blobs: openBlobs(t), log: &bytes.Buffer{}}
+	s.Gateway, err = gateway.New(cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

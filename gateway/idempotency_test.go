@@ -145,7 +145,7 @@ func TestIdempotency_UnderWay(t *testing.T) {
 	var gateways []*gateway.Gateway
 	for range 2 {
 		s := start(t)
-		gw, err := gateway.New(gateway.DefaultConfig(), maxImage, s.segmenter, openState(t, store.Config{DatabaseURL: address}), discard)
+		gw, err := gateway.New(gateway.DefaultConfig(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
 		if err != nil {
 			t.Fatal(err)
 		}

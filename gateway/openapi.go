@@ -42,6 +42,7 @@ func newDescription() *huma.OpenAPI {
 		Servers: []*huma.Server{{URL: "/", Description: "This service"}},
 		Tags: []*huma.Tag{
 			{Name: "masks", Description: "Pictures and phrases in, masks out"},
+			{Name: "images", Description: "Pictures that are sent once and asked about often"},
 			{Name: "service", Description: "What the service says of itself"},
 			{Name: "pages", Description: "For browsers"},
 		},
@@ -55,6 +56,7 @@ func newDescription() *huma.OpenAPI {
 	}
 	d := &description{s, o}
 	d.describeMasks()
+	d.describeImages()
 	d.describeService()
 	d.describePages()
 	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {
@@ -93,10 +95,14 @@ func binaryMedia() *huma.MediaType {
 	return &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
 }
 
-// refusesMasks are the problems that only requests for masks have.
+// refusesPictures are the problems of requests that bring a picture.
+func refusesPictures() answered {
+	return refuses(refersam.CodeMalformedRequest, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia, refersam.CodeInvalidRequest, refersam.CodeInvalidImage)
+}
+
+// refusesMasks are the problems that requests for masks have beside those.
 func refusesMasks() answered {
-	return refuses(refersam.CodeMalformedRequest, refersam.CodeNotAcceptable, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia,
-		refersam.CodeInvalidRequest, refersam.CodeInvalidImage, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
+	return refuses(refersam.CodeNotAcceptable, refersam.CodeImageNotFound, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
 		refersam.CodeUpstream, refersam.CodeOverloaded, refersam.CodeNotReady, refersam.CodeDeadlineExceeded)
 }
 
@@ -114,13 +120,14 @@ func (d *description) describeMasks() {
 			mediaMixed: binaryMedia(),
 		}, maskHeaders()},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
+		refusesPictures(),
 		refusesMasks(),
 	)
 	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases mean in several pictures", &huma.Operation{
 		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", maxItems),
 		Parameters:  []*huma.Param{requestIDParam(), unitIDParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: d.media(batchBody{}, exampleBatch())}},
-	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), refusesMasks())
+	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), refusesPictures(), refusesMasks())
 	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
 		Description: "What each model says of itself, and how the units are split between them.",
 	}, d.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))

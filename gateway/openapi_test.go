@@ -51,7 +51,11 @@ func readDescription(t testing.TB, text []byte) *description {
 	}
 	variable := regexp.MustCompile(`\\\{\w+\\\}`)
 	for path, item := range at(d.document, "paths") {
-		pattern := regexp.MustCompile("^" + variable.ReplaceAllString(regexp.QuoteMeta(path), "[^?]+") + "$")
+		segment := "[^/]+"
+		if strings.HasSuffix(path, "{file}") { // which may hold slashes
+			segment = ".+"
+		}
+		pattern := regexp.MustCompile("^" + variable.ReplaceAllString(regexp.QuoteMeta(path), segment) + "$")
 		for method, op := range item.(map[string]any) {
 			d.operations[strings.ToUpper(method)+" "+path] = &operation{
 				pattern:   pattern,

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 
 	"github.com/refersam/refersam"
 )
@@ -14,12 +15,32 @@ type picture struct {
 }
 
 // picture brings the picture of a request. What is not in the request itself
-// is counted to h.
-func (g *Gateway) picture(_ context.Context, _ asker, s *source, _ *hold) (*picture, error) {
-	if s.data == nil && (s.id != "" || s.url != "") {
-		err := refersam.Errorf(refersam.CodeInvalidRequest, "This service takes pictures in the request alone.")
-		err.Field = s.field
-		return nil, err
+// is counted to held.
+func (g *Gateway) picture(ctx context.Context, who asker, from *source, held *hold) (*picture, error) {
+	switch {
+	case from.id != "":
+		image, err := g.findImage(ctx, who.consumer, from.id)
+		if err != nil {
+			return nil, placed(from.field, err)
+		}
+		content, err := g.imageBytes(ctx, image, held)
+		if err != nil {
+			return nil, placed(from.field, err)
+		}
+		digest, _ := digestOf(image.ID)
+		return &picture{content, digest}, nil
+	case from.url != "":
+		return nil, invalid(from.field, "This service fetches no pictures; send them.")
+	default:
+		return &picture{from.data, sha256.Sum256(from.data)}, nil
 	}
-	return &picture{s.data, sha256.Sum256(s.data)}, nil
+}
+
+// placed gives an error about the picture the name that the client knows.
+func placed(field string, err error) error {
+	var e *refersam.Error
+	if errors.As(err, &e) && (e.Code == refersam.CodeImageNotFound || e.Code == refersam.CodeImageTooLarge) {
+		return withField(e, field)
+	}
+	return err
 }

@@ -29,6 +29,7 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodePhraseEmpty:      {http.StatusUnprocessableEntity, "A phrase is empty"},
 	refersam.CodePhraseTooLong:    {http.StatusUnprocessableEntity, "A phrase is too long"},
 	refersam.CodeUnknownVariant:   {http.StatusUnprocessableEntity, "The variant is not known"},
+	refersam.CodeImageNotFound:    {http.StatusNotFound, "There is no such image"},
 	refersam.CodeNotFound:         {http.StatusNotFound, "There is nothing here"},
 	refersam.CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
 	refersam.CodeNotAcceptable:    {http.StatusNotAcceptable, "The answer has no form that is acceptable to the client"},
@@ -161,11 +162,13 @@ func newProblemDescription(code refersam.Code) problemDescription {
 	return problemDescription{code, kinds[code].status, kinds[code].title, cures[code]}
 }
 
-func writeJSON(c *gin.Context, v any) error {
+func writeJSON(c *gin.Context, v any) error { return writeStatusJSON(c, http.StatusOK, v) }
+
+func writeStatusJSON(c *gin.Context, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	c.Data(http.StatusOK, "application/json", body)
+	c.Data(status, mediaJSON, body)
 	return nil
 }

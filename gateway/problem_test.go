@@ -401,7 +401,7 @@ func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response
 
 func TestPanic(t *testing.T) {
 	s := start(t)
-	gw, err := gateway.New(gateway.DefaultConfig(), maxImage, panicking{}, s.state, discard)
+	gw, err := gateway.New(gateway.DefaultConfig(), gateway.Parts{Segmenter: panicking{}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 	if err != nil {
 		t.Fatal(err)
 	}

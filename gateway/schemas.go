@@ -35,6 +35,9 @@ var schemaNames = map[string]string{
 	"body":        "SegmentRequest",
 	"pictureBody": "Picture",
 	"promptBody":  "Prompt",
+	"uploadBody":  "Upload",
+	"imageAnswer": "Image",
+	"imageList":   "Images",
 	"batchBody":   "BatchRequest",
 	"itemBody":    "BatchItem",
 	"modelList":   "Models",
@@ -66,6 +69,7 @@ var requests = map[string][]string{
 	"SegmentRequest": {"image", "prompts"},
 	"Picture":        nil,
 	"Prompt":         {"text"},
+	"Upload":         {"image"},
 	"BatchRequest":   {"items"},
 	"BatchItem":      {"image", "prompts"},
 	"Output":         nil,
@@ -165,22 +169,33 @@ func (s *schemas) formSchema() *huma.Schema {
 		Type:                 huma.TypeObject,
 		AdditionalProperties: false,
 		Required:             []string{"phrase"},
-		Properties: map[string]*huma.Schema{
-			fieldImage:    {Type: huma.TypeString, Format: "binary", Description: words["Picture.data"]},
-			fieldImageID:  {Type: huma.TypeString, Description: words["Picture.id"]},
-			fieldImageURL: {Type: huma.TypeString, Description: words["Picture.url"]},
-		},
+		Properties:           pictureFields(true),
 	}
 	for _, name := range []string{fieldImage, fieldImageID, fieldImageURL} {
 		f.OneOf = append(f.OneOf, &huma.Schema{Required: []string{name}})
 	}
-	pattern(`^img_[0-9a-f]{64}$`)(f.Properties[fieldImageID])
-	pattern(`^https://`)(f.Properties[fieldImageURL])
 	for name, field := range s.fields {
 		f.Properties[name] = field
 	}
 	return f
 }
+
+// pictureFields are the fields of a form that bring a picture.
+func pictureFields(byID bool) map[string]*huma.Schema {
+	fields := map[string]*huma.Schema{
+		fieldImage:    {Type: huma.TypeString, Format: "binary", Description: words["Picture.data"]},
+		fieldImageURL: {Type: huma.TypeString, Pattern: urlPattern, Description: words["Picture.url"]},
+	}
+	if byID {
+		fields[fieldImageID] = &huma.Schema{Type: huma.TypeString, Pattern: imageIDPattern, Description: words["Picture.id"]}
+	}
+	return fields
+}
+
+const (
+	imageIDPattern = `^img_[0-9a-f]{64}$`
+	urlPattern     = `^https://`
+)
 
 // fieldParams are the fields as parameters of a query.
 func (s *schemas) fieldParams() []*huma.Param {
@@ -199,8 +214,8 @@ const anySchema = "*."
 // bounds narrow members to the values that are taken, or given.
 var bounds = map[string]func(*huma.Schema){
 	"Prompt.text":             phraseText,
-	"Picture.id":              pattern(`^img_[0-9a-f]{64}$`),
-	"Picture.url":             pattern(`^https://`),
+	"Picture.id":              pattern(imageIDPattern),
+	"Picture.url":             pattern(urlPattern),
 	"*.threshold":             within(0, 1, true),
 	"*.tolerance":             within(0, maxTolerance, false),
 	"*.min_area":              within(0, maxArea, false),
@@ -273,6 +288,19 @@ var words = map[string]string{
 	"*.variant":                 "Which variant answers, as `/v1/models` names it; without it the split decides",
 	"*.deadline_ms":             "How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) holds as well",
 	"*.priority":                "`batch` is for what may wait: it is done when nothing interactive waits",
+	"Upload":                    "A picture that is to be kept.",
+	"Upload.image":              "The picture; not by id",
+	"Image":                     "A picture that is kept.",
+	"Image.id":                  "`img_` and the SHA-256 of its bytes",
+	"Image.width":               "Of the upright picture, in pixels",
+	"Image.height":              "Of the upright picture, in pixels",
+	"Image.media_type":          "What it is",
+	"Image.bytes":               "How large it is",
+	"Image.created_at":          "When it was first sent",
+	"Image.expires_at":          "Until when it is kept",
+	"Images":                    "A page of images, the newest first.",
+	"Images.images":             "The images",
+	"Images.next":               "What to give as `cursor` for the next page; absent on the last one",
 	"Picture":                   "An encoded picture: the bytes, or where it is. Exactly one of them.",
 	"Picture.data":              "A JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB unless the service is set otherwise. Its EXIF orientation is applied before anything else",
 	"Picture.id":                "That of a picture that was sent to `/v1/images`",

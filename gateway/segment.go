@@ -183,9 +183,13 @@ func translate(err error, field func(string) string) error {
 	if !errors.As(err, &e) || e.Field == "" {
 		return err
 	}
-	translated := *e
-	translated.Field = field(e.Field)
-	return &translated // the pipeline reports one fault at a time
+	return withField(e, field(e.Field)) // the pipeline reports one fault at a time
+}
+
+func withField(e *refersam.Error, field string) error {
+	placed := *e
+	placed.Field = field
+	return &placed
 }
 
 // onePNG sees to it that there is exactly one mask, and that it is a PNG.

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,13 +113,8 @@ type usageDay struct {
 // usage answers GET /v1/usage: what the client's key has used or, with the
 // scope admin, what one key or all have.
 func (g *Gateway) usage(c *gin.Context) error {
-	for name, values := range c.Request.URL.Query() {
-		if name != "from" && name != "to" && name != "key" {
-			return invalid(name, "There is no parameter %q; there are from, to and key.", name)
-		}
-		if len(values) > 1 {
-			return invalid(name, "The parameter %q may be given only once.", name)
-		}
+	if err := onlyParams(c, "from", "to", "key"); err != nil {
+		return err
 	}
 	from, to, err := usageRange(c, time.Now().UTC())
 	if err != nil {
@@ -144,6 +141,20 @@ func (g *Gateway) usage(c *gin.Context) error {
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, answer)
+}
+
+// onlyParams refuses a query with other parameters than those of names, or with
+// one of them twice.
+func onlyParams(c *gin.Context, names ...string) error {
+	for name, values := range c.Request.URL.Query() {
+		if !slices.Contains(names, name) {
+			return invalid(name, "There is no parameter %q; there are %s.", name, strings.Join(names, ", "))
+		}
+		if len(values) > 1 {
+			return invalid(name, "The parameter %q may be given only once.", name)
+		}
+	}
+	return nil
 }
 
 // usageRange returns the first and the last day that a client asks for.

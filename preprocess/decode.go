@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"image/png"
 	"io"
+	"strings"
 
 	"golang.org/x/sync/semaphore"
 
@@ -165,6 +166,9 @@ type Encoded struct {
 	src     *source
 	release func()
 }
+
+// MediaType returns the media type of the format, as "image/jpeg".
+func (e *Encoded) MediaType() string { return "image/" + strings.ToLower(e.format) }
 
 // Size returns width and height of the upright picture in pixels.
 func (e *Encoded) Size() (width, height int) {

@@ -13,14 +13,14 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// addImage adds an image of 10 bytes to the storage of key.
-func addImage(t *testing.T, s *store.Store, key, id, blob string, created time.Time) *store.Image {
+// addImage adds an image of 10 bytes of the key k.
+func addImage(t *testing.T, s *store.Store, id, blob string, created time.Time) *store.Image {
 	t.Helper()
-	if err := s.ReserveBlob(t.Context(), store.Blob{Name: blob, APIKey: key, Bytes: 10}, 1000, created); err != nil {
+	if err := s.ReserveBlob(t.Context(), store.Blob{Name: blob, APIKey: "k", Bytes: 10}, 1000, created); err != nil {
 		t.Fatal(err)
 	}
 	i, err := s.AddImage(t.Context(), store.Image{
-		APIKey: key, ID: id, Blob: blob, Width: 4, Height: 3, MediaType: "image/png", Bytes: 10, Created: created, Expires: created.Add(time.Hour),
+		APIKey: "k", ID: id, Blob: blob, Width: 4, Height: 3, MediaType: "image/png", Bytes: 10, Created: created, Expires: created.Add(time.Hour),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -30,13 +30,13 @@ func addImage(t *testing.T, s *store.Store, key, id, blob string, created time.T
 
 func testImages(t *testing.T, cfg store.Config) {
 	s, ctx := open(t, cfg), t.Context()
-	first := addImage(t, s, "k", "a", "1", now)
+	first := addImage(t, s, "a", "1", now)
 	want := &store.Image{APIKey: "k", ID: "a", Blob: "1", Width: 4, Height: 3, MediaType: "image/png", Bytes: 10, Created: now, Expires: now.Add(time.Hour)}
 	if diff := cmp.Diff(want, first); diff != "" {
 		t.Error(diff)
 	}
 	// The same again keeps its object and lasts longer.
-	again := addImage(t, s, "k", "a", "2", now.Add(time.Minute))
+	again := addImage(t, s, "a", "2", now.Add(time.Minute))
 	if again.Blob != "1" || !again.Expires.Equal(now.Add(61*time.Minute)) || !again.Created.Equal(now) {
 		t.Errorf("%+v", again)
 	}
@@ -60,7 +60,7 @@ func testImages(t *testing.T, cfg store.Config) {
 
 	// Pages, the newest first; some are of the same moment.
 	for i := range 5 {
-		addImage(t, s, "k", fmt.Sprint("p", i), fmt.Sprint("p", i), now.Add(time.Duration(i/2)*time.Second))
+		addImage(t, s, fmt.Sprint("p", i), fmt.Sprint("p", i), now.Add(time.Duration(i/2)*time.Second))
 	}
 	var ids []string
 	var last *store.Image
@@ -96,7 +96,7 @@ func testGarbage(t *testing.T, cfg store.Config) {
 	reserve := func(name string, bytes int64, at time.Time) error {
 		return s.ReserveBlob(ctx, store.Blob{Name: name, APIKey: "k", Bytes: bytes}, 100, at)
 	}
-	addImage(t, s, "k", "a", "used", now)
+	addImage(t, s, "a", "used", now)
 	if err := reserve("first", 90, now); err != nil {
 		t.Error(err)
 	}

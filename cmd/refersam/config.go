@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/caarlos0/env/v11"
+	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
@@ -29,6 +30,7 @@ type Config struct {
 	Log        LogConfig
 	Gateway    gateway.Config
 	Store      store.Config
+	Blobs      blobs.Config
 	Pipeline   pipeline.Config
 	Preprocess preprocess.Config
 	Triton     triton.Config
@@ -73,7 +75,7 @@ func loadConfig(environ []string) (*Config, error) {
 
 // validate reports everything that is wrong with what every command needs.
 func (c *Config) validate() error {
-	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
 // validateTriton reports everything that is wrong with the connection to

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 
+	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
@@ -47,7 +48,21 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		return err
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
-	gw, err := gateway.New(cfg.Gateway, cfg.Preprocess.MaxBytes, segmenter, state, log)
+	bucket, err := blobs.Open(ctx, cfg.Blobs, cfg.Store.Data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bucket.Close()) }()
+	if state.Shared() && bucket.Local() {
+		log.Warn("pictures and answers are kept in a folder, which other gateways of this database must share; or set REFERSAM_BLOBS_URL", "folder", cfg.Store.Data)
+	}
+	gw, err := gateway.New(cfg.Gateway, gateway.Parts{
+		Segmenter: segmenter,
+		MaxImage:  cfg.Preprocess.MaxBytes,
+		State:     state,
+		Blobs:     bucket,
+		Log:       log,
+	})
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/store"
 )
 
@@ -65,4 +68,29 @@ func (c *restoreCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	fmt.Fprintf(m.Stdout, "%s is what was in %s; what was there before is refersam.db.old. "+
 		"Keys that have been revoked since the backup work again: look at refersam keys list\n", cfg.Store.Data, c.File)
 	return nil
+}
+
+type purgeCommand struct{ dataFlag }
+
+// Run deletes what has expired, also while gateways run.
+func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
+	return c.withStore(ctx, cfg, func(s *store.Store) (err error) {
+		bucket, err := blobs.Open(ctx, cfg.Blobs, cfg.Store.Data)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, bucket.Close()) }()
+		now := time.Now()
+		purged, err := gateway.Purge(ctx, s, bucket, now)
+		if err != nil {
+			return err
+		}
+		strays, err := gateway.Sweep(ctx, s, bucket, now)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(m.Stdout, "deleted %d expired images, %d objects of %d bytes that nothing refers to, and %d objects without a row\n",
+			purged.Images, purged.Objects, purged.Bytes, strays)
+		return nil
+	})
 }

@@ -1,0 +1,364 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/store"
+)
+
+// sentImage mirrors the documented form of an image.
+type sentImage struct {
+	ID            string
+	Width, Height int
+	MediaType     string `json:"media_type"`
+	Bytes         int
+	CreatedAt     time.Time `json:"created_at"`
+	ExpiresAt     time.Time `json:"expires_at"`
+}
+
+// to sends a request elsewhere than to /v1/segment.
+func to(path string, req *http.Request) *http.Request {
+	req.URL.Path = path
+	return req
+}
+
+func upload(parts ...part) *http.Request {
+	if len(parts) == 0 {
+		parts = []part{{"image", picture}}
+	}
+	return to("/v1/images", form(parts...))
+}
+
+func decodeImage(t *testing.T, w *httptest.ResponseRecorder, status int) sentImage {
+	t.Helper()
+	var i sentImage
+	if err := json.Unmarshal(w.Body.Bytes(), &i); err != nil || w.Code != status {
+		t.Fatalf("status %d, want %d, %v: %s", w.Code, status, err, w.Body)
+	}
+	return i
+}
+
+func (s *service) ask(method, path string, token store.Token) *httptest.ResponseRecorder {
+	return s.do(bearer(httptest.NewRequest(method, path, nil), token))
+}
+
+// A picture that was sent can be looked at, asked about in every way to write a
+// request, and deleted.
+func TestImages(t *testing.T) {
+	s := start(t, authenticated)
+	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+	w := s.do(bearer(upload(), key))
+	sent := decodeImage(t, w, http.StatusCreated)
+	sum := sha256.Sum256([]byte(picture))
+	if sent.ID != "img_"+hex.EncodeToString(sum[:]) || w.Header().Get("Location") != "/v1/images/"+sent.ID || sent.MediaType != "image/png" ||
+		sent.Bytes != len(picture) || sent.Width == 0 || sent.ExpiresAt.Sub(sent.CreatedAt) != 24*time.Hour {
+		t.Errorf("%+v, %v", sent, w.Header())
+	}
+	for name, req := range map[string]*http.Request{ // the same again, written in other ways
+		"form": upload(),
+		"raw":  with(httptest.NewRequest(http.MethodPost, "/v1/images", strings.NewReader(picture)), "Content-Type", "image/jpeg"),
+		"JSON": to("/v1/images", jsonRequest(`{"image": {"data": %q}}`, encoded)),
+	} {
+		if again := decodeImage(t, s.do(bearer(req, key)), http.StatusOK); again.ID != sent.ID || again.ExpiresAt.Before(sent.ExpiresAt) {
+			t.Errorf("%s: %+v", name, again)
+		}
+	}
+	if got := decodeImage(t, s.ask(http.MethodGet, "/v1/images/"+sent.ID, key), http.StatusOK); got.ID != sent.ID {
+		t.Errorf("%+v", got)
+	}
+	content := s.ask(http.MethodGet, "/v1/images/"+sent.ID+"/content", key)
+	if content.Body.String() != picture || content.Header().Get("Content-Type") != "image/png" {
+		t.Errorf("%v", content.Header())
+	}
+	known := with(httptest.NewRequest(http.MethodGet, "/v1/images/"+sent.ID+"/content", nil), "If-None-Match", content.Header().Get("ETag"))
+	if w := s.do(bearer(known, key)); w.Code != http.StatusNotModified {
+		t.Errorf("status %d", w.Code)
+	}
+
+	alone := decode(t, s.do(bearer(form(part{"image", picture}, part{"phrase", "red"}), key)))
+	byID := []func() *http.Request{
+		func() *http.Request { return form(part{"image_id", sent.ID}, part{"phrase", "red"}) },
+		func() *http.Request {
+			return jsonRequest(`{"image": {"id": %q}, "prompts": [{"text": "red"}]}`, sent.ID)
+		},
+	}
+	for _, req := range byID {
+		if a := decode(t, s.do(bearer(req(), key))); a.Results[0].Area != alone.Results[0].Area {
+			t.Errorf("%+v", a.Results)
+		}
+	}
+	batch := decodeBatch(t, s.do(bearer(batchRequest(
+		`{"items": [{"image": {"id": %[1]q}, "prompts": [{"text": "red"}]}, {"image": {"id": %[2]q}, "prompts": [{"text": "red"}]}]}`,
+		sent.ID, "img_"+strings.Repeat("0", 64)), key)))
+	if a := batch.Results[0].Answer; a == nil || a.Results[0].Area != alone.Results[0].Area {
+		t.Errorf("%+v", batch.Results[0])
+	}
+	if p := batch.Results[1].Problem; p == nil || p.Code != "image_not_found" || p.Field != "/items/1/image/id" {
+		t.Errorf("%+v", p)
+	}
+
+	// It is the key's alone.
+	notFound := http.StatusNotFound
+	expectProblem(t, s.do(bearer(byID[0](), other)), notFound, "image_not_found", "image_id")
+	expectProblem(t, s.do(bearer(byID[1](), other)), notFound, "image_not_found", "/image/id")
+	expectProblem(t, s.ask(http.MethodGet, "/v1/images/"+sent.ID, other), notFound, "image_not_found", "")
+	expectProblem(t, s.ask(http.MethodGet, "/v1/images/"+sent.ID+"/content", other), notFound, "image_not_found", "")
+	expectProblem(t, s.ask(http.MethodDelete, "/v1/images/"+sent.ID, other), notFound, "image_not_found", "")
+
+	if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, key); w.Code != http.StatusNoContent || w.Body.Len() > 0 {
+		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+	expectProblem(t, s.do(bearer(byID[0](), key)), notFound, "image_not_found", "image_id")
+	expectProblem(t, s.ask(http.MethodDelete, "/v1/images/"+sent.ID, key), notFound, "image_not_found", "")
+}
+
+func TestImageList(t *testing.T) {
+	s := start(t)
+	var want, got []string
+	for i := range 5 {
+		png := picture + strings.Repeat("\x00", i) // a decoder looks no further than to the end
+		want = append([]string{decodeImage(t, s.do(upload(part{"image", png})), http.StatusCreated).ID}, want...)
+	}
+	for query, pages := "?limit=2", 0; query != ""; pages++ {
+		if pages == 5 {
+			t.Fatal("the list has no end")
+		}
+		var list struct {
+			Images []sentImage
+			Next   string
+		}
+		w := s.get("/v1/images" + query)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != http.StatusOK || len(list.Images) > 2 {
+			t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
+		}
+		for _, i := range list.Images {
+			got = append(got, i.ID)
+		}
+		query = ""
+		if list.Next != "" {
+			query = "?limit=2&cursor=" + url.QueryEscape(list.Next)
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestImagesBadInput(t *testing.T) {
+	s := start(t)
+	unprocessable, unsupported := http.StatusUnprocessableEntity, http.StatusUnsupportedMediaType
+	image, phrase := part{"image", picture}, part{"phrase", "red"}
+	get := func(path string) *http.Request { return httptest.NewRequest(http.MethodGet, path, nil) }
+	asJSON := func(body string) *http.Request { return to("/v1/images", jsonRequest("%s", body)) }
+	for _, tc := range []struct {
+		name   string
+		req    *http.Request
+		status int
+		code   string
+		field  string
+	}{
+		{"text", upload(part{"image", "none"}), unsupported, "unsupported_media_type", "image"},
+		{"nothing", upload(part{"image", ""}), unprocessable, "invalid_image", "image"},
+		{"no picture", upload(part{"phrase", "red"}), unprocessable, "invalid_request", "phrase"},
+		{"no field", to("/v1/images", form()), unprocessable, "invalid_request", "image"},
+		{"a phrase", upload(image, phrase), unprocessable, "invalid_request", "phrase"},
+		{"two pictures", upload(image, image), unprocessable, "invalid_request", "image"},
+		{"a picture and a URL", upload(image, part{"image_url", "https://example.com/a.png"}), unprocessable, "invalid_request", "image_url"},
+		{"an id", asJSON(`{"image": {"id": "img_1"}}`), unprocessable, "invalid_request", "/image/id"},
+		{"no image", asJSON(`{}`), unprocessable, "invalid_request", "/image"},
+		{"an empty URL", asJSON(`{"image": {"url": ""}}`), unprocessable, "invalid_request", "/image/url"},
+		{"an unknown member", asJSON(`{"image": {"data": "AA=="}, "ttl": 5}`), unprocessable, "invalid_request", "/ttl"},
+		{"too many bytes", upload(part{"image", picture + strings.Repeat("x", maxImage)}), http.StatusRequestEntityTooLarge, "image_too_large", "image"},
+		{"another type", with(upload(), "Content-Type", "text/plain"), unsupported, "unsupported_media_type", ""},
+		{"compressed", with(upload(), "Content-Encoding", "br"), unsupported, "unsupported_media_type", ""},
+		{"a limit of 0", get("/v1/images?limit=0"), unprocessable, "invalid_request", "limit"},
+		{"a limit of 101", get("/v1/images?limit=101"), unprocessable, "invalid_request", "limit"},
+		{"a made-up cursor", get("/v1/images?cursor=abc"), unprocessable, "invalid_request", "cursor"},
+		{"an unknown parameter", get("/v1/images?page=2"), unprocessable, "invalid_request", "page"},
+		{"no id", get("/v1/images/a"), http.StatusNotFound, "image_not_found", ""},
+		{"segmenting no id", form(part{"image_id", "../../etc/passwd"}, phrase), http.StatusNotFound, "image_not_found", "image_id"},
+		{"an id and a picture", form(part{"image_id", "img_1"}, image, phrase), unprocessable, "invalid_request", "image"},
+		{"data and an id", jsonRequest(`{"image": {"data": %q, "id": "img_1"}, "prompts": [{"text": "red"}]}`, encoded), unprocessable, "invalid_request", "/image/id"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expectProblem(t, s.do(tc.req), tc.status, tc.code, tc.field) })
+	}
+}
+
+// later is when all that nothing refers to now is garbage.
+func later() time.Time { return time.Now().Add(2 * time.Hour) }
+
+// Pictures count against the quota of a key until they have been deleted and
+// purged.
+func TestImageQuota(t *testing.T) {
+	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) })
+	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+	sent := decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
+	expectProblem(t, s.do(bearer(upload(part{"image", picture + "x"}), key)), http.StatusTooManyRequests, "quota_exceeded", "")
+	decodeImage(t, s.do(bearer(upload(), key)), http.StatusOK) // takes nothing
+	decodeImage(t, s.do(bearer(upload(), other)), http.StatusCreated)
+	if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, key); w.Code != http.StatusNoContent {
+		t.Errorf("status %d", w.Code)
+	}
+	purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later())
+	if err != nil || purged.Objects != 1 || purged.Bytes != int64(len(picture)) {
+		t.Errorf("%+v, %v", purged, err)
+	}
+	decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
+}
+
+// An image is gone when its time is over, and so is its object.
+func TestImageExpires(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.ImageTTL = 50 * time.Millisecond })
+	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+	time.Sleep(60 * time.Millisecond)
+	expectProblem(t, s.get("/v1/images/"+sent.ID), http.StatusNotFound, "image_not_found", "")
+	expectProblem(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id")
+	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, time.Now()); err != nil || purged.Images != 1 || purged.Objects != 0 {
+		t.Errorf("%+v, %v", purged, err)
+	}
+	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+		t.Errorf("%+v, %v", purged, err)
+	}
+	if n := objects(t, s.blobs); n != 0 {
+		t.Errorf("%d objects are left", n)
+	}
+}
+
+func objects(t *testing.T, b *blobs.Bucket) (n int) {
+	t.Helper()
+	if err := b.Walk(t.Context(), func(string, time.Time) error { n++; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A database that was restored without its objects says that images are gone.
+func TestImageWithoutObject(t *testing.T) {
+	s := start(t)
+	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+	if err := s.blobs.Walk(t.Context(), func(name string, _ time.Time) error { return s.blobs.Delete(t.Context(), name) }); err != nil {
+		t.Fatal(err)
+	}
+	expectProblem(t, s.get("/v1/images/"+sent.ID+"/content"), http.StatusNotFound, "image_not_found", "")
+	if !strings.Contains(s.log.String(), "the object of an image is gone") {
+		t.Errorf("the log is silent: %s", s.log)
+	}
+}
+
+// Strays are what a crash leaves between a row and its object.
+func TestSweep(t *testing.T) {
+	s := start(t)
+	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+	if err := s.blobs.Put(t.Context(), blobs.NewName(), []byte("a stray")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := gateway.Sweep(t.Context(), s.state, s.blobs, later()); err != nil || n != 0 {
+		t.Errorf("%d strays too early, %v", n, err)
+	}
+	if n, err := gateway.Sweep(t.Context(), s.state, s.blobs, time.Now().Add(25*time.Hour)); err != nil || n != 1 || objects(t, s.blobs) != 1 {
+		t.Errorf("%d strays, %v", n, err)
+	}
+	if w := s.get("/v1/images/" + sent.ID + "/content"); w.Body.String() != picture {
+		t.Errorf("status %d", w.Code)
+	}
+}
+
+// What clients send and delete while others purge is never half there.
+func TestImagesWhilePurging(t *testing.T) {
+	s := start(t)
+	s.log.Reset()
+	gw := s.Gateway
+	ctx, stop := context.WithCancel(t.Context())
+	var purgers, clients sync.WaitGroup
+	for range 2 {
+		purgers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := gateway.Purge(context.Background(), s.state, s.blobs, time.Now().Add(59*time.Minute)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	serve := func(req *http.Request) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		gw.ServeHTTP(w, req)
+		return w
+	}
+	for i := range 3 {
+		clients.Go(func() {
+			png := picture + fmt.Sprint(i)
+			for range 20 {
+				var sent sentImage
+				w := serve(upload(part{"image", png}))
+				if err := json.Unmarshal(w.Body.Bytes(), &sent); err != nil || w.Code/100 != 2 {
+					t.Errorf("status %d: %s", w.Code, w.Body)
+					continue
+				}
+				if w := serve(httptest.NewRequest(http.MethodGet, "/v1/images/"+sent.ID+"/content", nil)); w.Code != http.StatusOK || w.Body.String() != png {
+					t.Errorf("status %d: %.100s", w.Code, w.Body)
+				}
+				serve(httptest.NewRequest(http.MethodDelete, "/v1/images/"+sent.ID, nil))
+			}
+		})
+	}
+	clients.Wait()
+	stop()
+	purgers.Wait()
+	if _, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || objects(t, s.blobs) != 0 {
+		t.Errorf("%d objects are left: %v", objects(t, s.blobs), err)
+	}
+}
+
+// Sent again under the same name, a picture has the first answer.
+func TestImageIdempotency(t *testing.T) {
+	s := start(t)
+	first := s.do(with(upload(), "Idempotency-Key", "a"))
+	again := s.do(with(upload(), "Idempotency-Key", "a"))
+	if first.Code != http.StatusCreated || again.Code != http.StatusCreated || again.Header().Get("Idempotency-Replayed") != "true" ||
+		!bytes.Equal(first.Body.Bytes(), again.Body.Bytes()) || again.Header().Get("Location") != first.Header().Get("Location") {
+		t.Errorf("%d, %d, %v", first.Code, again.Code, again.Header())
+	}
+	expectProblem(t, s.do(with(upload(part{"image", picture + "x"}), "Idempotency-Key", "a")), http.StatusUnprocessableEntity, "idempotency_key_reused", "")
+}
+
+// A bucket that cannot be written to is no fault of the client.
+func TestImageStorageAway(t *testing.T) {
+	s := start(t)
+	folder := t.TempDir()
+	broken, err := blobs.Open(t.Context(), blobs.Config{}, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broken.Close()
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(folder, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gw, err := gateway.New(gateway.DefaultConfig(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	gw.ServeHTTP(w, upload())
+	expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")
+	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 0 {
+		t.Errorf("a row was left: %+v, %v", purged, err)
+	}
+}

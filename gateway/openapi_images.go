@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/refersam/refersam"
+)
+
+func (d *description) describeImages() {
+	no := false
+	form := &huma.Schema{
+		Type:                 huma.TypeObject,
+		AdditionalProperties: false,
+		Properties:           pictureFields(false),
+		OneOf:                []*huma.Schema{{Required: []string{fieldImage}}, {Required: []string{fieldImageURL}}},
+	}
+	d.addGuarded(http.MethodPost, "/v1/images", "images", "uploadImage", "Send a picture to be kept", &huma.Operation{
+		Description: "The same picture has the same id, which is made of the SHA-256 of its bytes; to send it again makes it last longer. " +
+			"It belongs to the API key that sent it.",
+		Parameters: []*huma.Param{requestIDParam(), idempotencyKeyParam()},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			mediaJSON:  d.media(uploadBody{}, map[string]any{"image": map[string]any{"data": "iVBORw0KGgo="}}),
+			mediaForm:  {Schema: form, Encoding: map[string]*huma.Encoding{fieldImageURL: {ContentType: mediaText, Explode: &no}}},
+			"image/*":  binaryMedia(),
+			mediaBytes: binaryMedia(),
+		}},
+	},
+		d.json(imageAnswer{}, "The key has the image already; it lasts longer now", exampleImage()),
+		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{mediaJSON: d.media(imageAnswer{}, exampleImage())},
+			map[string]*huma.Param{"Location": header("Where it is", huma.TypeString)}},
+		refusesPictures(),
+		refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded, refersam.CodeDeadlineExceeded),
+	)
+	d.addGuarded(http.MethodGet, "/v1/images", "images", "listImages", "List the images of the API key", &huma.Operation{
+		Description: "The newest first.",
+		Parameters:  []*huma.Param{limitParam(), cursorParam()},
+	}, d.json(imageList{}, "A page of images", imageList{Images: []imageAnswer{exampleImage()}}), refuses(refersam.CodeInvalidRequest))
+	d.addGuarded(http.MethodGet, "/v1/images/{id}", "images", "getImage", "What is known of an image?", &huma.Operation{
+		Description: "Since the id is made of the SHA-256 of the bytes, a client may ask first and send the picture only if it must.",
+		Parameters:  []*huma.Param{imageIDParam()},
+	}, d.json(imageAnswer{}, "The image", exampleImage()), refuses(refersam.CodeImageNotFound))
+	d.addGuarded(http.MethodGet, "/v1/images/{id}/content", "images", "getImageContent", "The bytes of an image, as they were sent", &huma.Operation{
+		Parameters: []*huma.Param{imageIDParam(), ifNoneMatchParam()},
+	},
+		answered{http.StatusOK, "The bytes", map[string]*huma.MediaType{"*/*": binaryMedia()}, map[string]*huma.Param{"ETag": header("The SHA-256 of the bytes", huma.TypeString)}},
+		answered{http.StatusNotModified, "The client has it, as its If-None-Match says", nil, nil},
+		refuses(refersam.CodeImageNotFound, refersam.CodeImageTooLarge, refersam.CodeOverloaded),
+	)
+	d.addGuarded(http.MethodDelete, "/v1/images/{id}", "images", "deleteImage", "Delete an image", &huma.Operation{
+		Parameters: []*huma.Param{imageIDParam()},
+	}, answered{http.StatusNoContent, "It is gone", nil, nil}, refuses(refersam.CodeImageNotFound))
+}
+
+func exampleImage() imageAnswer {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	return imageAnswer{imagePrefix + strings.Repeat("0123456789abcdef", 4), 640, 480, mediaJPEG, 81234, at, at.Add(24 * time.Hour)}
+}
+
+func imageIDParam() *huma.Param {
+	return &huma.Param{
+		Name: "id", In: "path", Required: true, Description: "The id of the image",
+		Schema: &huma.Schema{Type: huma.TypeString}, Example: exampleImage().ID,
+	}
+}
+
+func idempotencyKeyParam() *huma.Param {
+	return &huma.Param{
+		Name: headerIdempotencyKey, In: "header", Example: "5f1c9e0a-7d0b-4c3e-9a51-2f4f0f6f8f11",
+		Description: "A name for the request: who sends it again under the same name gets the first answer again, for 24 hours",
+		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: idempotencyForm.String()},
+	}
+}
+
+func limitParam() *huma.Param {
+	low, high := 1.0, float64(maxPage)
+	return &huma.Param{
+		Name: "limit", In: "query", Description: "How many entries at most; 20 without it", Example: defaultPage,
+		Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: &low, Maximum: &high},
+	}
+}
+
+func cursorParam() *huma.Param {
+	return queryParam("cursor", "What the page before gave as `next`; the first page without it", cursor(exampleImage().CreatedAt, exampleImage().ID))
+}
