@@ -30,7 +30,7 @@ var (
 // without answer and error the attempt is the caller's, who is to end it with
 // Finish or Abandon before lease: after that another may begin.
 func (s *Store) Begin(ctx context.Context, a Attempt, lease, now time.Time) (answer []byte, err error) {
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
+	err = s.InTx(ctx, func(tx *sql.Tx) error {
 		// What has expired is as if it had never been.
 		fresh, err := changed(tx.ExecContext(ctx, `INSERT INTO idempotency (api_key, key, request_hash, owner, expires_us)
 			VALUES ($1, $2, $3, $4, $5)

@@ -26,7 +26,7 @@ const garbageAge = time.Hour
 // would have more than quota bytes, it is ErrQuota; what several gateways
 // reserve at the same moment may come to more.
 func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.Time) error {
-	return s.inTx(ctx, func(tx *sql.Tx) error {
+	return s.InTx(ctx, func(tx *sql.Tx) error {
 		var taken int64
 		if err := tx.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs WHERE api_key = $1`, b.APIKey).Scan(&taken); err != nil {
 			return err
@@ -41,7 +41,9 @@ func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.T
 }
 
 // unreferenced are the conditions under which nothing refers to a row of blobs.
-const unreferenced = `NOT EXISTS (SELECT 1 FROM images WHERE images.blob = blobs.name)`
+const unreferenced = `NOT EXISTS (SELECT 1 FROM images WHERE images.blob = blobs.name)
+	AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_items.picture = blobs.name)
+	AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_items.result = blobs.name)`
 
 // ForgetBlob deletes the row of an object that could not be written.
 func (s *Store) ForgetBlob(ctx context.Context, name string) error {

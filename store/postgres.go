@@ -6,40 +6,69 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 )
 
+// connections is how many a gateway has to PostgreSQL at most.
+const connections = 16
+
 // connectTimeout bounds the first connection to PostgreSQL.
 const connectTimeout = 10 * time.Second
 
 func openPostgres(ctx context.Context, address URL) (*Store, error) {
-	cfg, err := pgx.ParseConfig(string(address))
+	cfg, err := pgxpool.ParseConfig(string(address))
 	if err != nil {
 		return nil, fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
 	}
-	db := stdlib.OpenDB(*cfg)
-	db.SetMaxOpenConns(16)
-	db.SetMaxIdleConns(4)
-	db.SetConnMaxIdleTime(time.Minute)
+	cfg.MaxConns = connections
+	cfg.MaxConnIdleTime = time.Minute
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	db.SetMaxIdleConns(0) // the pool keeps them
+	closeAll := func() error {
+		err := db.Close()
+		pool.Close()
+		return err
+	}
 	ping, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := db.PingContext(ping); err != nil {
-		return nil, errors.Join(fmt.Errorf("REFERSAM_DATABASE_URL, the database %s: %w", address, err), db.Close())
+		return nil, errors.Join(fmt.Errorf("REFERSAM_DATABASE_URL, the database %s: %w", address, err), closeAll())
 	}
 	// An advisory lock, for a minute at most.
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, closeAll())
 	}
 	provider, err := newProvider(goose.DialectPostgres, db, goose.WithSessionLocker(locker))
 	if err == nil {
 		err = migrate(ctx, provider)
 	}
 	if err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(err, closeAll())
 	}
-	return &Store{write: db, read: db}, nil
+	return &Store{write: db, read: db, pool: pool}, nil
+}
+
+// exclusiveLock is the advisory lock of Exclusively.
+const exclusiveLock = 0x7265_6665
+
+func (s *Store) exclusivelyInPostgres(ctx context.Context, f func(context.Context) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, exclusiveLock); err != nil {
+		return err
+	}
+	err = f(ctx)
+	_, unlockErr := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, exclusiveLock)
+	return errors.Join(err, unlockErr)
 }

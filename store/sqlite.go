@@ -23,6 +23,8 @@ const (
 	lockFile = "refersam.lock"
 	// migrateFile is locked by who changes the schema.
 	migrateFile = "refersam.migrate.lock"
+	// jobsFile is locked by the one process that does jobs.
+	jobsFile = "refersam.jobs.lock"
 )
 
 // readers is how many queries run at once beside the one that writes.
@@ -32,7 +34,7 @@ func openSQLite(ctx context.Context, folder string) (s *Store, err error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, noFolder(err)
 	}
-	s = &Store{}
+	s = &Store{folder: folder}
 	if s.lock, err = lockIn(folder, lockFile, syscall.LOCK_SH); err != nil {
 		return nil, err
 	}
@@ -88,6 +90,16 @@ func (s *Store) migrateSQLite(ctx context.Context, folder string) error {
 		return err
 	}
 	return migrate(ctx, provider)
+}
+
+// OwnJobs makes this process the one that does the jobs of a folder, until the
+// file it returns is closed. It returns nil when another process is.
+func (s *Store) OwnJobs() (*os.File, error) {
+	file, err := lockIn(s.folder, jobsFile, syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return file, err
 }
 
 // lockIn locks a file in the folder until it is closed or the process ends.

@@ -14,8 +14,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pressly/goose/v3"
 )
 
@@ -24,8 +26,10 @@ var ErrNotFound = errors.New("not found")
 
 // Store is an open database. Make one with Open, end it with Close.
 type Store struct {
-	write, read *sql.DB  // one and the same with PostgreSQL
-	lock        *os.File // shared by all who use a folder; nil with PostgreSQL
+	write, read *sql.DB       // one and the same with PostgreSQL
+	pool        *pgxpool.Pool // what they are of; nil with SQLite
+	folder      string        // "" with PostgreSQL
+	lock        *os.File      // shared by all who use a folder; nil with PostgreSQL
 }
 
 // Open opens the database, which it makes if there is none, and brings its
@@ -49,6 +53,9 @@ func (s *Store) Close() error {
 	err := s.write.Close()
 	if s.read != s.write {
 		err = errors.Join(err, s.read.Close())
+	}
+	if s.pool != nil {
+		s.pool.Close()
 	}
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
@@ -91,8 +98,32 @@ func notNewer(ctx context.Context, provider *goose.Provider) error {
 	return nil
 }
 
-// inTx runs f in a transaction that may write.
-func (s *Store) inTx(ctx context.Context, f func(tx *sql.Tx) error) error {
+// Reader is for queries, Writer for what writes outside InTx. With SQLite the
+// latter is one connection: who has it keeps everybody else from writing.
+func (s *Store) Reader() *sql.DB { return s.read }
+
+// Writer is described with Reader.
+func (s *Store) Writer() *sql.DB { return s.write }
+
+// Pool has the connections to PostgreSQL; it is nil with SQLite.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// Exclusively runs f while nobody else of the same database runs one, or
+// changes the schema.
+func (s *Store) Exclusively(ctx context.Context, f func(context.Context) error) error {
+	if s.pool != nil {
+		return s.exclusivelyInPostgres(ctx, f)
+	}
+	alone, err := lockIn(s.folder, migrateFile, syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	return f(ctx)
+}
+
+// InTx runs f in a transaction that may write.
+func (s *Store) InTx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
