@@ -19,6 +19,9 @@ const (
 	CodePhraseEmpty      Code = "phrase_empty"
 	CodePhraseTooLong    Code = "phrase_too_long"
 	CodeUnknownVariant   Code = "unknown_model"
+	CodeJobNotFound      Code = "job_not_found"
+	CodeUnfinished       Code = "job_unfinished"
+	CodeCancelled        Code = "cancelled"
 	CodeImageNotFound    Code = "image_not_found"
 	CodeNotFound         Code = "not_found"
 	CodeMethodNotAllowed Code = "method_not_allowed"
@@ -45,8 +48,8 @@ type Error struct {
 	// Field names the part of the request at fault, as a JSON pointer or form
 	// field ("phrase", "/prompts/0/text"); empty when none is.
 	Field string
-	// RetryAfter is when to try again, for CodeOverloaded, CodeQuotaExceeded and
-	// CodeUnderWay; 0 when nobody knows.
+	// RetryAfter is when to try again, for CodeOverloaded, CodeQuotaExceeded,
+	// CodeUnderWay and CodeUnfinished; 0 when nobody knows.
 	RetryAfter time.Duration
 	// Also are further faults of the same request, so that a client can mend all
 	// of them at once.

@@ -40,7 +40,7 @@ func NewAdmin(g *Gateway, batching Batching, log *slog.Logger) *Admin {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(g.metrics.collectors()...)
-	registry.MustRegister(&schedulerMetrics{batching})
+	registry.MustRegister(&schedulerMetrics{batching}, &jobMetrics{g.jobs, log})
 
 	e := a.engine
 	e.HandleMethodNotAllowed = true

@@ -28,10 +28,11 @@ const (
 type batchBody struct {
 	Items itemList `json:"items"`
 	// Output holds where an item's own says nothing.
-	Output   output  `json:"output"`
-	Variant  string  `json:"variant"`
-	Deadline *int64  `json:"deadline_ms"`
-	Priority *string `json:"priority"`
+	Output   output     `json:"output"`
+	Variant  string     `json:"variant"`
+	Deadline *int64     `json:"deadline_ms"`
+	Priority *string    `json:"priority"`
+	Webhook  *webhookTo `json:"webhook"`
 }
 
 type itemBody struct {
@@ -53,6 +54,7 @@ func (l *itemList) UnmarshalJSONFrom(d *jsontext.Decoder) (err error) {
 // batchRequest is a request for the masks of several pictures.
 type batchRequest struct {
 	deadline time.Duration
+	webhook  string
 	items    []batchItem
 }
 
@@ -73,7 +75,7 @@ func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
 	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
 		return nil, bodyError(jsonError(err))
 	}
-	common, err := parseCommon(b.Variant, b.Deadline, b.Priority)
+	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +85,7 @@ func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
 	if len(b.Items) == 0 {
 		return nil, invalid("/items", "There must be at least one item.")
 	}
-	batch := &batchRequest{deadline: common.deadline, items: make([]batchItem, len(b.Items))}
+	batch := &batchRequest{deadline: common.deadline, webhook: common.webhook, items: make([]batchItem, len(b.Items))}
 	for i := range b.Items {
 		from, to := &b.Items[i], &batch.items[i]
 		out := from.Output.within(&b.Output)
@@ -134,6 +136,12 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 	batch, err := parseBatch(http.MaxBytesReader(c.Writer, c.Request.Body, maxBatchBody), g.maxImage)
 	if err != nil {
 		return err
+	}
+	if async := prefersAsync(c.Request.Header); async || batch.webhook != "" {
+		if err := g.checkWebhook(async, batch.webhook, "/webhook/url"); err != nil {
+			return err
+		}
+		return g.submit(c, kindBatch, mediaJSON, begun, batch.items)
 	}
 	if err := g.segmenter.Ready(); err != nil {
 		return err

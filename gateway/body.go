@@ -20,6 +20,12 @@ type body struct {
 	Variant  string       `json:"variant"`
 	Deadline *int64       `json:"deadline_ms"`
 	Priority *string      `json:"priority"`
+	Webhook  *webhookTo   `json:"webhook"`
+}
+
+// webhookTo says where the end of a job is told.
+type webhookTo struct {
+	URL string `json:"url"`
 }
 
 // pictureBody says where the picture is: exactly one member is there.
@@ -79,7 +85,7 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
 		return nil, jsonError(err)
 	}
-	common, err := parseCommon(b.Variant, b.Deadline, b.Priority)
+	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 }
 
 // parseCommon checks what does not belong to one picture.
-func parseCommon(variant string, deadlineMS *int64, priority *string) (req segmentRequest, err error) {
+func parseCommon(variant string, deadlineMS *int64, priority *string, webhook *webhookTo) (req segmentRequest, err error) {
 	req.variant = variant
 	if deadlineMS != nil {
 		if req.deadline, err = parseDeadline(*deadlineMS, "/deadline_ms"); err != nil {
@@ -95,9 +101,16 @@ func parseCommon(variant string, deadlineMS *int64, priority *string) (req segme
 		}
 	}
 	if priority != nil {
-		req.priority, err = parsePriority(*priority, "/priority")
+		if req.priority, err = parsePriority(*priority, "/priority"); err != nil {
+			return req, err
+		}
 	}
-	return req, err
+	if webhook != nil {
+		if req.webhook = webhook.URL; req.webhook == "" {
+			return req, invalid("/webhook/url", "The value is empty.")
+		}
+	}
+	return req, nil
 }
 
 // newRequest makes a request of what common says already and what a body says
@@ -105,12 +118,7 @@ func parseCommon(variant string, deadlineMS *int64, priority *string) (req segme
 func newRequest(at string, common segmentRequest, image *pictureBody, prompts promptList, out *output, maxImage int64) (*segmentRequest, error) {
 	req := &common
 	req.output = *out
-	req.rename = func(pointer string) string {
-		if pointer == "/variant" {
-			return pointer
-		}
-		return at + jsonField(pointer)
-	}
+	req.naming = naming{At: at}
 	var err error
 	if req.source, err = image.source(at+"/image", maxImage); err != nil {
 		return nil, err

@@ -28,6 +28,11 @@ func writeCompressed(w http.ResponseWriter, v any, encoding string) error {
 	if err != nil {
 		return err
 	}
+	return writeCompressedBody(w, body, encoding)
+}
+
+// writeCompressedBody is writeCompressed for what is JSON already.
+func writeCompressedBody(w http.ResponseWriter, body []byte, encoding string) (err error) {
 	if encoding != "" && len(body) >= minCompressed {
 		if body, err = compress(body, encoding); err != nil {
 			return err

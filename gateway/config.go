@@ -42,6 +42,9 @@ type Config struct {
 	// ImageTTL is how long a picture that was sent to /v1/images is kept after
 	// it was last sent. Default 24h.
 	ImageTTL time.Duration `env:"REFERSAM_IMAGE_TTL"`
+	// JobPatience is how long an item of a job is tried for, if its client sets
+	// no deadline. Default 24h.
+	JobPatience time.Duration `env:"REFERSAM_JOBS_PATIENCE"`
 	// StoragePerKey is how many bytes of pictures and answers are kept for one
 	// API key, or for all clients together without authentication. Default
 	// 2147483648 (2 GiB).
@@ -81,6 +84,7 @@ func DefaultConfig() Config {
 		BodyMemory:        512 << 20,
 		AnswerMemory:      512 << 20,
 		ImageTTL:          24 * time.Hour,
+		JobPatience:       24 * time.Hour,
 		StoragePerKey:     2 << 30,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
@@ -126,6 +130,7 @@ func (c *Config) Validate() error {
 	}{
 		{"REFERSAM_REQUEST_TIMEOUT", c.RequestTimeout},
 		{"REFERSAM_IMAGE_TTL", c.ImageTTL},
+		{"REFERSAM_JOBS_PATIENCE", c.JobPatience},
 		{"REFERSAM_READ_HEADER_TIMEOUT", c.ReadHeaderTimeout},
 		{"REFERSAM_READ_TIMEOUT", c.ReadTimeout},
 		{"REFERSAM_WRITE_TIMEOUT", c.WriteTimeout},

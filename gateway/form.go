@@ -90,11 +90,11 @@ type fields struct {
 // fieldNames lists the names that set knows.
 var fieldNames = []string{
 	"phrase", "variant", "format", "threshold", "min_area", "keep", "fill_holes", "tolerance",
-	"size", "overlay", "quality", "deadline_ms", "priority",
+	"size", "overlay", "quality", "deadline_ms", "priority", "webhook",
 }
 
 func newFields() *fields {
-	return &fields{req: segmentRequest{rename: formField}, seen: make(map[string]bool)}
+	return &fields{req: segmentRequest{naming: naming{Form: true}}, seen: make(map[string]bool)}
 }
 
 // once refuses a field that has been given before.
@@ -208,6 +208,10 @@ func (f *fields) set(name, value string) error {
 			return badDeadline(name)
 		}
 		f.req.deadline, err = parseDeadline(ms, name)
+	case "webhook":
+		if f.req.webhook = value; value == "" {
+			return invalid(name, "The field is empty.")
+		}
 	case "priority":
 		f.req.priority, err = parsePriority(value, name)
 	}

@@ -41,6 +41,8 @@ type Segmenter interface {
 	// Choose describes the variant that would answer req now, or returns the
 	// error that Segment would for it.
 	Choose(req *refersam.Request) (pipeline.Variant, error)
+	// Check returns the error that Segment would for anything but the picture.
+	Check(req *refersam.Request) error
 	// Inspect reads the header of an encoded picture; its errors are those of
 	// Segment about pictures.
 	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
@@ -66,6 +68,8 @@ type Gateway struct {
 	segmenter Segmenter
 	state     State
 	blobs     Blobs
+	jobs      Jobs
+	streams   streams
 	keyring   *keyring
 	limiter   *limiter
 	counter   *counter
@@ -77,6 +81,8 @@ type Gateway struct {
 	answers     *semaphore.Weighted // bytes of memory for masks under way
 	metrics     *metrics
 	stopping    atomic.Bool
+	// draining is closed when streams are to end.
+	draining chan struct{}
 }
 
 // Parts are what a Gateway is made of. It closes none of them.
@@ -87,6 +93,7 @@ type Parts struct {
 	MaxImage int64
 	State    State
 	Blobs    Blobs
+	Jobs     Jobs
 	Log      *slog.Logger
 }
 
@@ -111,6 +118,9 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		segmenter: parts.Segmenter,
 		state:     state,
 		blobs:     parts.Blobs,
+		jobs:      parts.Jobs,
+		streams:   streams{byKey: make(map[string]int)},
+		draining:  make(chan struct{}),
 		keyring:   newKeyring(state),
 		limiter:   newLimiter(quotas, name, log),
 		counter:   newCounter(state, name),
@@ -151,8 +161,17 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	segmenting.DELETE("/images/:id", handle(g.deleteImage))
 	forMasks := segmenting.Group("", g.limiter.limitConcurrency, limitInFlight(cfg.MaxInFlight))
 	forMasks.POST("/images", g.idempotent(g.pictureLimit), handle(g.uploadImage))
-	forMasks.POST("/segment", handle(g.segment))
-	forMasks.POST(`/segment\:batch`, handle(g.segmentBatch))
+	forMasks.POST("/segment", g.onceIfAsync(g.pictureLimit), handle(g.segment))
+	forMasks.POST(`/segment\:batch`, g.onceIfAsync(batchLimit), handle(g.segmentBatch))
+	segmenting.GET("/jobs", handle(g.listJobs))
+	segmenting.GET("/jobs/:id", handle(g.job))
+	segmenting.DELETE("/jobs/:id", handle(g.deleteJob))
+	segmenting.GET("/jobs/:id/events", handle(g.jobEvents))
+	segmenting.GET("/jobs/:id/items/:index", handle(g.jobResult))
+	segmenting.POST("/jobs/:id/cancel", handle(g.cancelJob))
+	segmenting.POST("/jobs/:id/webhook/redeliver", g.idempotent(noBody), handle(g.redeliver))
+	segmenting.GET("/webhooks/secret", handle(g.webhookSecret))
+	segmenting.POST("/webhooks/secret/rotate", g.idempotent(noBody), handle(g.rotateWebhookSecret))
 	e.GET("/v1/usage", g.require(anyScope), handle(g.usage))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
@@ -231,6 +250,7 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener) error {
 		return err
 	case <-time.After(g.cfg.DrainDelay):
 	}
+	close(g.draining)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.ShutdownGrace)
 	defer cancel()
 	err := server.Shutdown(grace)

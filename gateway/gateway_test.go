@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/preprocess"
@@ -40,6 +41,7 @@ type service struct {
 	segmenter *pipeline.Segmenter
 	state     *store.Store
 	blobs     *blobs.Bucket
+	engine    *jobs.Engine
 	log       *bytes.Buffer
 	// description is that of the API; all answers are held against it.
 	description *description
@@ -135,14 +137,31 @@ func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, c
 		c(&cfg)
 	}
 	s := &service{model: model, segmenter: segmenter, state: state, blobs: openBlobs(t), log: &bytes.Buffer{}}
-	s.Gateway, err = gateway.New(cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
+		t.Fatal(err)
+	}
+	s.Gateway, err = gateway.New(cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.work(t)
 	spec := httptest.NewRecorder()
 	s.ServeHTTP(spec, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
 	s.description, s.t = readDescription(t, spec.Body.Bytes()), t
 	return s
+}
+
+// work does jobs until the test ends.
+func (s *service) work(t testing.TB) {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.engine.Run(ctx, s.Work, s.Payload) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("jobs: %v", err)
+		}
+	})
 }
 
 func (s *service) do(req *http.Request) *httptest.ResponseRecorder {

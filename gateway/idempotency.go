@@ -87,6 +87,7 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 		return
 	}
 	attempt := store.Attempt{APIKey: consumer(c), Key: name, RequestHash: sum, Owner: rand.Text()}
+	c.Set(keyAttempt, attempt)
 	now := time.Now()
 	lease := now.Add(g.cfg.RequestTimeout + g.cfg.WriteTimeout)
 	known, err := g.state.Begin(c.Request.Context(), attempt, lease, now)

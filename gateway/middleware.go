@@ -24,6 +24,7 @@ const (
 	keyVariant   = "variant"
 	keyAPIKey    = "api_key"
 	keyHold      = "hold"
+	keyAttempt   = "attempt"
 
 	// statusClientGone is what the access log says when the client went away
 	// before the answer; nobody receives it.

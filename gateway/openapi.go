@@ -43,6 +43,7 @@ func newDescription() *huma.OpenAPI {
 		Tags: []*huma.Tag{
 			{Name: "masks", Description: "Pictures and phrases in, masks out"},
 			{Name: "images", Description: "Pictures that are sent once and asked about often"},
+			{Name: "jobs", Description: "Work that is done after its request has been answered"},
 			{Name: "service", Description: "What the service says of itself"},
 			{Name: "pages", Description: "For browsers"},
 		},
@@ -57,6 +58,7 @@ func newDescription() *huma.OpenAPI {
 	d := &description{s, o}
 	d.describeMasks()
 	d.describeImages()
+	d.describeJobs()
 	d.describeService()
 	d.describePages()
 	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {
@@ -110,7 +112,7 @@ func (d *description) describeMasks() {
 	d.addGuarded(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases mean", &huma.Operation{
 		Description: "One picture and phrases go in, one mask a phrase comes out. The request is a form, JSON, or the picture itself with the fields of the form " +
 			"in the query; with a form or JSON there is no query. It changes nothing but what is counted as usage, so it may be repeated.",
-		Parameters:  append(d.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam()),
+		Parameters:  append(d.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam(), preferParam(), idempotencyKeyParam()),
 		RequestBody: d.segmentBody(),
 	},
 		answered{http.StatusOK, "The masks, in the order of the phrases", map[string]*huma.MediaType{
@@ -120,14 +122,16 @@ func (d *description) describeMasks() {
 			mediaMixed: binaryMedia(),
 		}, maskHeaders()},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
+		d.accepted(),
 		refusesPictures(),
 		refusesMasks(),
+		refusesAgain(),
 	)
 	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases mean in several pictures", &huma.Operation{
 		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", maxItems),
-		Parameters:  []*huma.Param{requestIDParam(), unitIDParam()},
+		Parameters:  []*huma.Param{requestIDParam(), unitIDParam(), preferParam(), idempotencyKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: d.media(batchBody{}, exampleBatch())}},
-	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), refusesPictures(), refusesMasks())
+	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
 		Description: "What each model says of itself, and how the units are split between them.",
 	}, d.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
@@ -240,7 +244,7 @@ func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 		Content:     map[string]*huma.MediaType{mediaProblem: media},
 		Headers:     identified(nil),
 	}
-	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status == http.StatusConflict {
 		r.Headers["Retry-After"] = header("In how many seconds to try again", huma.TypeInteger)
 	}
 	return r

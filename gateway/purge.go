@@ -11,6 +11,7 @@ import (
 // Retention forgets what has been kept long enough; *store.Store is one.
 type Retention interface {
 	DeleteExpiredImages(ctx context.Context, now time.Time) (int64, error)
+	DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, error)
 	// TakeGarbage hands every object to one caller only.
 	TakeGarbage(ctx context.Context, limit int, now time.Time) ([]store.Blob, error)
 	KnowsBlob(ctx context.Context, name string) (bool, error)
@@ -18,9 +19,9 @@ type Retention interface {
 
 // Purged tells what a purge has deleted.
 type Purged struct {
-	// Images have expired; Objects of so many Bytes were left of them and of
-	// others.
-	Images, Objects, Bytes int64
+	// Images and Jobs have expired; Objects of so many Bytes were left of them
+	// and of others.
+	Images, Jobs, Objects, Bytes int64
 }
 
 const (
@@ -37,6 +38,9 @@ const (
 func Purge(ctx context.Context, state Retention, bucket Blobs, now time.Time) (p Purged, err error) {
 	if p.Images, err = state.DeleteExpiredImages(ctx, now); err != nil {
 		return p, fmt.Errorf("delete expired images: %w", err)
+	}
+	if p.Jobs, err = state.DeleteExpiredJobs(ctx, now); err != nil {
+		return p, fmt.Errorf("delete expired jobs: %w", err)
 	}
 	for {
 		garbage, err := state.TakeGarbage(ctx, garbageBatch, now)
@@ -89,7 +93,7 @@ func (g *Gateway) purgeRegularly(ctx context.Context) {
 			g.log.Warn("what has expired was not deleted", "cause", err)
 		}
 		if purged != (Purged{}) {
-			g.log.Info("deleted what had expired", "images", purged.Images, "objects", purged.Objects, "bytes", purged.Bytes)
+			g.log.Info("deleted what had expired", "images", purged.Images, "jobs", purged.Jobs, "objects", purged.Objects, "bytes", purged.Bytes)
 		}
 	}
 }

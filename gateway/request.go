@@ -43,9 +43,28 @@ type segmentRequest struct {
 	// deadline is how long the client waits; 0 leaves it to the service.
 	deadline time.Duration
 	priority refersam.Priority
-	// rename gives the place of an error in a refersam.Request, but for the
-	// picture, the name that the client knows.
-	rename func(pointer string) string
+	// webhook is where the end of a job is told, "" for nowhere.
+	webhook string
+	naming  naming
+}
+
+// naming says what a client calls the parts of a request: fields of a form, or
+// members below a place in its JSON.
+type naming struct {
+	Form bool
+	At   string
+}
+
+// name gives the place of an error in a refersam.Request, but for the picture,
+// the name that the client knows.
+func (n naming) name(pointer string) string {
+	switch {
+	case n.Form:
+		return formField(pointer)
+	case pointer == "/variant":
+		return pointer // it is that of all items
+	}
+	return n.At + jsonField(pointer)
 }
 
 // source is where the picture of a request is to be had: uploaded under an id,
@@ -63,7 +82,7 @@ func (r *segmentRequest) field(pointer string) string {
 	if pointer == "/image" {
 		return r.source.field
 	}
-	return r.rename(pointer)
+	return r.naming.name(pointer)
 }
 
 // wants reports whether any prompt asks for a format.

@@ -44,6 +44,16 @@ func (g *Gateway) segment(c *gin.Context) error {
 			return err
 		}
 	}
+	if async := prefersAsync(c.Request.Header); async || req.webhook != "" {
+		field := "webhook"
+		if !req.naming.Form {
+			field = "/webhook/url"
+		}
+		if err := g.checkWebhook(async, req.webhook, field); err != nil {
+			return err
+		}
+		return g.submit(c, kindSegment, form, begun, []batchItem{{req: req}})
+	}
 	read := time.Since(begun)
 
 	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, req.deadline))

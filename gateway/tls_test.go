@@ -49,20 +49,28 @@ func pair(t *testing.T, name string) (cert, key []byte) {
 // listen serves on a port of loopback until the test ends.
 func listen(t *testing.T, s *service) (address string) {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
+	address, stop := listenUntil(t, s)
+	t.Cleanup(stop)
+	return address
+}
+
+// listenUntil serves on a port of loopback until stop is called, which waits
+// for the end.
+func listenUntil(t *testing.T, s *service) (address string, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error)
 	go func() { ended <- s.Serve(ctx, ln) }()
-	t.Cleanup(func() {
-		stop()
+	return ln.Addr().String(), func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	})
-	return ln.Addr().String()
+	}
 }
 
 // The certificate is read again when its files change; while they do not fit

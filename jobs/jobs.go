@@ -134,9 +134,6 @@ type Config struct {
 	// Retention is how long a job and its results are kept after its end.
 	// Default 24h.
 	Retention time.Duration `env:"REFERSAM_JOBS_RETENTION"`
-	// Patience is how long an item is tried for, if its client sets no
-	// deadline. Default 24h.
-	Patience time.Duration `env:"REFERSAM_JOBS_PATIENCE"`
 
 	// ItemTimeout bounds one try of an item, and Grace how long items may go on
 	// after the stop. Both are the gateway's to say.
@@ -145,7 +142,7 @@ type Config struct {
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{Concurrency: 8, PerKey: 10_000, Retention: 24 * time.Hour, Patience: 24 * time.Hour, ItemTimeout: time.Minute, Grace: 20 * time.Second}
+	return Config{Concurrency: 8, PerKey: 10_000, Retention: 24 * time.Hour, ItemTimeout: time.Minute, Grace: 20 * time.Second}
 }
 
 // Validate reports everything that is wrong with c.
@@ -158,7 +155,6 @@ func (c *Config) Validate() error {
 		{"REFERSAM_JOBS_CONCURRENCY", c.Concurrency > 0},
 		{"REFERSAM_JOBS_PER_KEY", c.PerKey > 0},
 		{"REFERSAM_JOBS_RETENTION", c.Retention > 0},
-		{"REFERSAM_JOBS_PATIENCE", c.Patience > 0},
 	} {
 		if !positive.ok {
 			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))

@@ -74,7 +74,7 @@ type engine struct {
 }
 
 var settings = jobs.Config{
-	Concurrency: 4, PerKey: 100, Retention: time.Hour, Patience: time.Hour, ItemTimeout: 5 * time.Second, Grace: 5 * time.Second,
+	Concurrency: 4, PerKey: 100, Retention: time.Hour, ItemTimeout: 5 * time.Second, Grace: 5 * time.Second,
 }
 
 func (b *bench) open() *engine {
@@ -354,7 +354,7 @@ func testSubmitAgain(t *testing.T, b *bench) {
 		})
 	}
 	group.Wait()
-	if open, err := e.Open(t.Context()); err != nil || open[jobs.Queued] != 3 {
+	if open, err := e.Backlog(t.Context()); err != nil || open.Items[jobs.Queued] != 3 {
 		t.Errorf("%v, %v", open, err)
 	}
 }
@@ -616,7 +616,7 @@ func testExpire(t *testing.T, b *bench) {
 		t.Errorf("%d objects of a job are garbage", n)
 	}
 	for at, want := range map[time.Time]int64{j.Expires.Add(-time.Second): 0, j.Expires: 1} {
-		if n, err := jobs.DeleteExpired(t.Context(), e.state, at); err != nil || n > want {
+		if n, err := e.state.DeleteExpiredJobs(t.Context(), at); err != nil || n > want {
 			t.Errorf("%d jobs, %v", n, err)
 		}
 	}

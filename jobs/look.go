@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/refersam/refersam/store"
@@ -169,31 +170,50 @@ func (e *Engine) Events(ctx context.Context, id string, after int64, limit int) 
 	return events, rows.Err()
 }
 
-// Open counts the items of all keys that have not ended, by status.
-func (e *Engine) Open(ctx context.Context) (map[Status]int64, error) {
-	rows, err := e.state.Reader().QueryContext(ctx, `SELECT status, COUNT(*) FROM job_items WHERE status IN ('queued', 'running') GROUP BY status`)
+// Backlog is what is to be done for all keys.
+type Backlog struct {
+	// Items counts those that have not ended, by status, and Webhooks all that
+	// are known, by theirs.
+	Items    map[Status]int64
+	Webhooks map[WebhookStatus]int64
+	// Oldest is when the oldest job was submitted of which nothing has been
+	// begun; zero if there is none.
+	Oldest time.Time
+}
+
+// Backlog counts what is to be done.
+func (e *Engine) Backlog(ctx context.Context) (Backlog, error) {
+	b := Backlog{Items: map[Status]int64{Queued: 0, Running: 0}, Webhooks: map[WebhookStatus]int64{Pending: 0, Delivered: 0, GivenUp: 0}}
+	items, err := count[Status](ctx, e.state.Reader(), `SELECT status, COUNT(*) FROM job_items WHERE status IN ('queued', 'running') GROUP BY status`)
+	if err != nil {
+		return b, err
+	}
+	webhooks, err := count[WebhookStatus](ctx, e.state.Reader(), `SELECT status, COUNT(*) FROM job_webhooks GROUP BY status`)
+	if err != nil {
+		return b, err
+	}
+	maps.Copy(b.Items, items)
+	maps.Copy(b.Webhooks, webhooks)
+	var oldest int64
+	err = e.state.Reader().QueryRowContext(ctx, `SELECT COALESCE(MIN(created_us), 0) FROM jobs WHERE status = 'queued'`).Scan(&oldest)
+	b.Oldest = fromMicros(oldest)
+	return b, err
+}
+
+func count[S ~string](ctx context.Context, db *sql.DB, query string) (map[S]int64, error) {
+	rows, err := db.QueryContext(ctx, query)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	open := map[Status]int64{Queued: 0, Running: 0}
+	counts := make(map[S]int64)
 	for rows.Next() {
-		var status Status
+		var status S
 		var n int64
 		if err := rows.Scan(&status, &n); err != nil {
 			return nil, err
 		}
-		open[status] = n
+		counts[status] = n
 	}
-	return open, rows.Err()
-}
-
-// DeleteExpired forgets the jobs of a database whose time is over, and returns
-// how many. Their objects are garbage then.
-func DeleteExpired(ctx context.Context, state *store.Store, now time.Time) (int64, error) {
-	result, err := state.Writer().ExecContext(ctx, `DELETE FROM jobs WHERE expires_us > 0 AND expires_us <= $1`, micros(now))
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return counts, rows.Err()
 }

@@ -97,6 +97,15 @@ func (s *Segmenter) Choose(req *refersam.Request) (Variant, error) {
 	return Variant{Contract: v.contract}, nil
 }
 
+// Check returns the error that Segment would for anything but the picture.
+func (s *Segmenter) Check(req *refersam.Request) error {
+	if _, err := s.normalize(req.Phrases); err != nil {
+		return err
+	}
+	_, err := s.choose(req)
+	return err
+}
+
 // choose returns the variant the request forces, or else that of its unit.
 func (s *Segmenter) choose(req *refersam.Request) (*variant, error) {
 	st := s.state.Load()

@@ -174,3 +174,9 @@ func (s *Store) DeleteImage(ctx context.Context, apiKey, id string, now time.Tim
 func (s *Store) DeleteExpiredImages(ctx context.Context, now time.Time) (int64, error) {
 	return changed(s.write.ExecContext(ctx, `DELETE FROM images WHERE expires_us <= $1`, micros(now)))
 }
+
+// DeleteExpiredJobs deletes the jobs whose time is over, and returns how many.
+// Their objects are garbage then.
+func (s *Store) DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, error) {
+	return changed(s.write.ExecContext(ctx, `DELETE FROM jobs WHERE expires_us > 0 AND expires_us <= $1`, micros(now)))
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/caarlos0/env/v11"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
@@ -31,6 +32,7 @@ type Config struct {
 	Gateway    gateway.Config
 	Store      store.Config
 	Blobs      blobs.Config
+	Jobs       jobs.Config
 	Pipeline   pipeline.Config
 	Preprocess preprocess.Config
 	Triton     triton.Config
@@ -55,6 +57,7 @@ func loadConfig(environ []string) (*Config, error) {
 		Log:        LogConfig{Level: slog.LevelInfo, Format: "text"},
 		Gateway:    gateway.DefaultConfig(),
 		Store:      store.DefaultConfig(),
+		Jobs:       jobs.DefaultConfig(),
 		Pipeline:   pipeline.DefaultConfig(),
 		Preprocess: preprocess.DefaultConfig(),
 		Triton:     triton.DefaultConfig(),
@@ -75,7 +78,7 @@ func loadConfig(environ []string) (*Config, error) {
 
 // validate reports everything that is wrong with what every command needs.
 func (c *Config) validate() error {
-	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
 // validateTriton reports everything that is wrong with the connection to

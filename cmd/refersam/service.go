@@ -7,9 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
@@ -56,11 +58,18 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	if state.Shared() && bucket.Local() {
 		log.Warn("pictures and answers are kept in a folder, which other gateways of this database must share; or set REFERSAM_BLOBS_URL", "folder", cfg.Store.Data)
 	}
+	cfg.Jobs.ItemTimeout = cfg.Gateway.RequestTimeout + 15*time.Second
+	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
+	engine, err := jobs.Open(ctx, cfg.Jobs, state, nil, log)
+	if err != nil {
+		return err
+	}
 	gw, err := gateway.New(cfg.Gateway, gateway.Parts{
 		Segmenter: segmenter,
 		MaxImage:  cfg.Preprocess.MaxBytes,
 		State:     state,
 		Blobs:     bucket,
+		Jobs:      engine,
 		Log:       log,
 	})
 	if err != nil {
@@ -87,6 +96,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		return fleet.Run(ctx, func(servers []*triton.Replica) { segmenter.SetReplicas(replicas(servers)) })
 	})
 	g.Go(func() error { return segmenter.Run(ctx) })
+	g.Go(func() error { return engine.Run(ctx, gw.Work, gw.Payload) })
 	g.Go(func() error {
 		defer done()
 		return gw.Serve(ctx, ln)

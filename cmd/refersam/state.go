@@ -89,8 +89,8 @@ func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(m.Stdout, "deleted %d expired images, %d objects of %d bytes that nothing refers to, and %d objects without a row\n",
-			purged.Images, purged.Objects, purged.Bytes, strays)
+		fmt.Fprintf(m.Stdout, "deleted %d expired images and %d expired jobs, %d objects of %d bytes that nothing refers to, and %d objects without a row\n",
+			purged.Images, purged.Jobs, purged.Objects, purged.Bytes, strays)
 		return nil
 	})
 }

@@ -1,0 +1,213 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/jobs"
+)
+
+const (
+	mediaEvents   = "text/event-stream"
+	headerEventID = "Last-Event-ID"
+	// pollInterval is how often a stream looks for new events, heartbeat how
+	// often it says that it lives.
+	pollInterval = 250 * time.Millisecond
+	heartbeat    = 15 * time.Second
+	// eventsAtOnce is how many events are read at a time.
+	eventsAtOnce = 100
+	// maxStreams is how many streams there may be, and maxStreamsPerKey how many
+	// of one key.
+	maxStreams       = 512
+	maxStreamsPerKey = 32
+)
+
+// jobEvent is an event about a job, or one of its items.
+type jobEvent struct {
+	Job    string      `json:"job"`
+	Status jobs.Status `json:"status"`
+}
+
+// jobEvents answers GET /v1/jobs/{id}/events with events as they come, after
+// the one that the client says it has.
+func (g *Gateway) jobEvents(c *gin.Context) error {
+	after, err := lastEvent(c)
+	if err != nil {
+		return err
+	}
+	ctx, key, id := c.Request.Context(), consumer(c), c.Param("id")
+	if _, err := g.jobs.Job(ctx, key, id); err != nil {
+		return jobsError(err)
+	}
+	if err := g.streams.enter(key); err != nil {
+		return err
+	}
+	defer g.streams.leave(key)
+	h := c.Writer.Header()
+	h.Set("Content-Type", mediaEvents)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // proxies are not to wait for more
+	s := &stream{w: c.Writer, control: http.NewResponseController(c.Writer), timeout: g.cfg.WriteTimeout}
+	if err := s.write("retry: 1000\n\n"); err != nil {
+		return nil // the client has gone
+	}
+	if err := g.follow(ctx, s, key, id, after); err != nil {
+		// The answer has begun: that it ends is all that can be said. The client
+		// asks again for what comes after the last event that it has.
+		g.log.Warn("a stream of events ended early", "request_id", requestID(c), "cause", err)
+	}
+	return nil
+}
+
+// lastEvent is the number of the last event that a client has.
+func lastEvent(c *gin.Context) (int64, error) {
+	if err := onlyParams(c, "last_event_id"); err != nil {
+		return 0, err
+	}
+	value, field := c.GetHeader(headerEventID), headerEventID
+	if value == "" {
+		value, field = c.Query("last_event_id"), "last_event_id"
+	}
+	if value == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < 0 {
+		return 0, invalid(field, "The id of the last event must be one that the stream gave.")
+	}
+	return n, nil
+}
+
+// follow writes the events of a job after one until the last, until the client
+// goes away or the gateway stops.
+func (g *Gateway) follow(ctx context.Context, s *stream, key, id string, after int64) error {
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	quiet := time.Now()
+	for {
+		events, err := g.jobs.Events(ctx, id, after, eventsAtOnce)
+		if err != nil {
+			return ignoreGone(ctx, err)
+		}
+		for _, ev := range events {
+			if err := g.writeEvent(ctx, s, key, id, ev); err != nil {
+				return ignoreGone(ctx, err)
+			}
+			if after = ev.Seq; ev.Item < 0 && ev.Status.Ended() {
+				return nil
+			}
+			quiet = time.Now()
+		}
+		if len(events) == eventsAtOnce {
+			continue
+		}
+		if j, err := g.jobs.Job(ctx, key, id); err != nil || j.Status.Ended() && after >= j.Seq {
+			return ignoreGone(ctx, err) // it was deleted, or there is no more to tell
+		}
+		if time.Since(quiet) >= heartbeat {
+			if err := s.write(":\n\n"); err != nil {
+				return nil
+			}
+			quiet = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-g.draining:
+			return nil
+		case <-poll.C:
+		}
+	}
+}
+
+// errGone says that nobody reads a stream any more.
+var errGone = errors.New("the client has gone")
+
+func ignoreGone(ctx context.Context, err error) error {
+	if ctx.Err() != nil || errors.Is(err, errGone) || errors.Is(err, jobs.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+func (g *Gateway) writeEvent(ctx context.Context, s *stream, key, id string, ev jobs.Event) error {
+	kind, data := "job", any(jobEvent{id, ev.Status})
+	if ev.Item >= 0 {
+		item, err := g.jobs.Item(ctx, key, id, ev.Item)
+		if err != nil {
+			return err
+		}
+		kind, data = "item", newJobItem(id, item)
+	}
+	body, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	return s.write(fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", ev.Seq, kind, body))
+}
+
+// stream is an answer that goes on.
+type stream struct {
+	w       io.Writer
+	control *http.ResponseController
+	timeout time.Duration
+}
+
+// write sends something at once. A client that does not read it in time is
+// gone.
+func (s *stream) write(text string) error {
+	// A writer of a test has no deadline.
+	if err := s.control.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return errors.Join(errGone, err)
+	}
+	if _, err := io.WriteString(s.w, text); err != nil {
+		return errors.Join(errGone, err)
+	}
+	if err := s.control.Flush(); err != nil {
+		return errors.Join(errGone, err)
+	}
+	return nil
+}
+
+// streams counts those under way, by key.
+type streams struct {
+	mu    sync.Mutex
+	all   int
+	byKey map[string]int
+}
+
+func (s *streams) enter(key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.all >= maxStreams:
+		return refersam.Errorf(refersam.CodeOverloaded, "%d streams of events are open already; try again soon.", maxStreams)
+	case s.byKey[key] >= maxStreamsPerKey:
+		return &refersam.Error{
+			Code:       refersam.CodeQuotaExceeded,
+			Message:    fmt.Sprintf("The API key may have %d streams of events open.", maxStreamsPerKey),
+			RetryAfter: time.Second,
+		}
+	}
+	s.all++
+	s.byKey[key]++
+	return nil
+}
+
+func (s *streams) leave(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.byKey[key]--; s.byKey[key] == 0 {
+		delete(s.byKey, key)
+	}
+}

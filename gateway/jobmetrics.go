@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// jobMetrics asks the database at every scrape.
+type jobMetrics struct {
+	jobs Jobs
+	log  *slog.Logger
+}
+
+var (
+	jobItemsDesc = prometheus.NewDesc("refersam_job_items", "Items of jobs that have not ended, by status, of all gateways of the database.", []string{"status"}, nil)
+	jobAgeDesc   = prometheus.NewDesc("refersam_job_oldest_seconds", "For how long the oldest job has waited of which nothing has been begun.", nil, nil)
+	webhooksDesc = prometheus.NewDesc("refersam_webhooks", "Webhooks of the jobs that are kept, by status.", []string{"status"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m *jobMetrics) Describe(ch chan<- *prometheus.Desc) {
+	ch <- jobItemsDesc
+	ch <- jobAgeDesc
+	ch <- webhooksDesc
+}
+
+// Collect implements prometheus.Collector. Without the database there are no
+// values.
+func (m *jobMetrics) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	b, err := m.jobs.Backlog(ctx)
+	if err != nil {
+		m.log.Warn("the database does not tell what there is to do", "cause", err)
+		return
+	}
+	for status, n := range b.Items {
+		ch <- prometheus.MustNewConstMetric(jobItemsDesc, prometheus.GaugeValue, float64(n), string(status))
+	}
+	for status, n := range b.Webhooks {
+		ch <- prometheus.MustNewConstMetric(webhooksDesc, prometheus.GaugeValue, float64(n), string(status))
+	}
+	age := 0.0
+	if !b.Oldest.IsZero() {
+		age = time.Since(b.Oldest).Seconds()
+	}
+	ch <- prometheus.MustNewConstMetric(jobAgeDesc, prometheus.GaugeValue, age)
+}

@@ -1,0 +1,395 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/store"
+)
+
+// jobDocument mirrors the documented form of a job.
+type jobDocument struct {
+	ID, Kind, Status string
+	Progress         struct{ Total, Succeeded, Failed, Cancelled int }
+	Items            []struct {
+		Index              int
+		ID, Status, Result string
+		Problem            *problem
+	}
+	FinishedAt, ExpiresAt *time.Time
+	Webhook               *struct{ URL, Status string }
+}
+
+func async(req *http.Request) *http.Request { return with(req, "Prefer", "respond-async") }
+
+func decodeJob(t *testing.T, w *httptest.ResponseRecorder, status int) jobDocument {
+	t.Helper()
+	var j jobDocument
+	if err := json.Unmarshal(w.Body.Bytes(), &j); err != nil || w.Code != status {
+		t.Fatalf("status %d, want %d, %v: %s", w.Code, status, err, w.Body)
+	}
+	return j
+}
+
+// finish waits for a job's end.
+func (s *service) finish(t *testing.T, id string) jobDocument {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		j := decodeJob(t, s.get("/v1/jobs/"+id), http.StatusOK)
+		if j.Status != "queued" && j.Status != "running" {
+			return j
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not done in time: %+v", j)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// A job answers what the request would have been answered with, however it was
+// written and in whatever form.
+func TestJob(t *testing.T) {
+	s := start(t)
+	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+	for name, newRequest := range map[string]func() *http.Request{
+		"form": func() *http.Request {
+			return form(part{"image", picture}, part{"phrase", "red"}, part{"quality", "true"})
+		},
+		"by id": func() *http.Request {
+			return form(part{"image_id", sent.ID}, part{"phrase", "red"}, part{"variant", "clip"})
+		},
+		"JSON": func() *http.Request {
+			return jsonRequest(`{"image": {"data": %q}, "prompts": [{"id": "a", "text": "green", "formats": ["polygon"], "tolerance": 2, "threshold": 0.4}]}`, encoded)
+		},
+		"raw": func() *http.Request { return rawRequest("phrase=blue&size=model") },
+		"PNG": func() *http.Request {
+			return with(form(part{"image", picture}, part{"phrase", "red"}, part{"format", "probability"}), "Accept", "image/png")
+		},
+		"zip": func() *http.Request {
+			return with(form(part{"image", picture}, part{"phrase", "red"}, part{"format", "png,overlay"}), "Accept", "application/zip")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sync := s.do(newRequest())
+			w := s.do(async(newRequest()))
+			j := decodeJob(t, w, http.StatusAccepted)
+			if w.Header().Get("Location") != "/v1/jobs/"+j.ID || w.Header().Get("Preference-Applied") != "respond-async" || j.Kind != "segment" || j.Progress.Total != 1 {
+				t.Errorf("%+v, %v", j, w.Header())
+			}
+			j = s.finish(t, j.ID)
+			if j.Status != "succeeded" || j.Progress.Succeeded != 1 {
+				t.Fatalf("%+v", j)
+			}
+			got := s.get(j.Items[0].Result)
+			if got.Code != http.StatusOK || got.Header().Get("Content-Type") != sync.Header().Get("Content-Type") ||
+				got.Header().Get("X-Refersam-Area") != sync.Header().Get("X-Refersam-Area") {
+				t.Fatalf("status %d: %v, want %v", got.Code, got.Header(), sync.Header())
+			}
+			if got.Header().Get("Content-Type") == "application/json" {
+				a, b := decode(t, got), decode(t, sync)
+				for i := range a.Results {
+					a.Results[i].Origin = b.Results[i].Origin
+				}
+				if diff := cmp.Diff(b.Results, a.Results); diff != "" {
+					t.Error(diff)
+				}
+			} else if name == "PNG" && !bytes.Equal(got.Body.Bytes(), sync.Body.Bytes()) {
+				t.Error("another PNG")
+			}
+			unchanged := with(httptest.NewRequest(http.MethodGet, j.Items[0].Result, nil), "If-None-Match", got.Header().Get("ETag"))
+			if w := s.do(unchanged); w.Code != http.StatusNotModified {
+				t.Errorf("status %d", w.Code)
+			}
+		})
+	}
+}
+
+// Every item of a batch has its own end.
+func TestJobBatch(t *testing.T) {
+	s := start(t)
+	broken := "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAAElFTkSuQmCC" // a header without pixels
+	j := decodeJob(t, s.do(async(batchRequest(`{"items": [{"id": "a", "image": {"data": %[1]q}, "prompts": [{"text": "red"}]},
+		{"id": "b", "image": {"data": %[2]q}, "prompts": [{"text": "red"}]}]}`, encoded, broken))), http.StatusAccepted)
+	j = s.finish(t, j.ID)
+	if j.Status != "failed" || j.Kind != "batch" || j.Progress.Succeeded != 1 || j.Progress.Failed != 1 || j.Items[0].ID != "a" || j.Items[0].Status != "succeeded" {
+		t.Errorf("%+v", j)
+	}
+	p := j.Items[1].Problem
+	if p == nil || p.Code != "invalid_image" || p.Field != "/items/1/image/data" || j.Items[1].Result != "" {
+		t.Errorf("%+v", p)
+	}
+	decode(t, s.get(j.Items[0].Result))
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/1"), http.StatusUnprocessableEntity, "invalid_image", "/items/1/image/data")
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/2"), http.StatusNotFound, "job_not_found", "")
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/x"), http.StatusNotFound, "job_not_found", "")
+}
+
+// What could never succeed is refused at once.
+func TestJobBadInput(t *testing.T) {
+	s := start(t)
+	image := part{"image", picture}
+	unprocessable := http.StatusUnprocessableEntity
+	for _, tc := range []struct {
+		name   string
+		req    *http.Request
+		status int
+		code   string
+		field  string
+	}{
+		{"no picture", async(form(part{"image", "none"}, part{"phrase", "red"})), http.StatusUnsupportedMediaType, "unsupported_media_type", "image"},
+		{"no phrase", async(form(image)), unprocessable, "invalid_request", "phrase"},
+		{"a blank phrase", async(form(image, part{"phrase", " "})), unprocessable, "phrase_empty", "phrase"},
+		{"an unknown variant", async(form(image, part{"phrase", "red"}, part{"variant", "gpt"})), unprocessable, "unknown_model", "variant"},
+		{"an unknown image", async(form(part{"image_id", "img_" + strings.Repeat("0", 64)}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id"},
+		{"a webhook without a job", form(image, part{"phrase", "red"}, part{"webhook", "https://example.com/"}), unprocessable, "invalid_request", "webhook"},
+		{"a webhook without a job in JSON", jsonRequest(`{"image": {"data": %q}, "prompts": [{"text": "x"}], "webhook": {"url": "https://example.com/"}}`, encoded), unprocessable, "invalid_request", "/webhook/url"},
+		{"an empty webhook", async(form(image, part{"phrase", "red"}, part{"webhook", ""})), unprocessable, "invalid_request", "webhook"},
+		{"an unknown job", httptest.NewRequest(http.MethodGet, "/v1/jobs/job_1", nil), http.StatusNotFound, "job_not_found", ""},
+		{"events of an unknown job", httptest.NewRequest(http.MethodGet, "/v1/jobs/job_1/events", nil), http.StatusNotFound, "job_not_found", ""},
+		{"an event that is none", httptest.NewRequest(http.MethodGet, "/v1/jobs/job_1/events?last_event_id=x", nil), unprocessable, "invalid_request", "last_event_id"},
+		{"an unknown status", httptest.NewRequest(http.MethodGet, "/v1/jobs?status=done", nil), unprocessable, "invalid_request", "status"},
+		{"cancelling an unknown job", httptest.NewRequest(http.MethodPost, "/v1/jobs/job_1/cancel", nil), http.StatusNotFound, "job_not_found", ""},
+		{"deleting an unknown job", httptest.NewRequest(http.MethodDelete, "/v1/jobs/job_1", nil), http.StatusNotFound, "job_not_found", ""},
+		{"telling of an unknown job", httptest.NewRequest(http.MethodPost, "/v1/jobs/job_1/webhook/redeliver", nil), http.StatusNotFound, "job_not_found", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expectProblem(t, s.do(tc.req), tc.status, tc.code, tc.field) })
+	}
+	w := s.do(async(batchRequest(`{"items": [{"image": {"data": %[1]q}, "prompts": [{"text": "x", "threshold": 7}]}, {"prompts": [{"text": "x"}]}]}`, encoded)))
+	expectProblem(t, w, unprocessable, "invalid_request", "/items/0/prompts/0/threshold")
+	if !strings.Contains(w.Body.String(), "#/items/1/image") {
+		t.Errorf("the second fault is not told: %s", w.Body)
+	}
+}
+
+// stuck makes the model wait until the test lets it go.
+func (s *service) stuck(t *testing.T) (release func()) {
+	t.Helper()
+	gate := make(chan struct{})
+	s.model.SetBefore(func(ctx context.Context) error {
+		select {
+		case <-gate:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	return func() { s.model.SetBefore(nil); close(gate) }
+}
+
+func TestJobCancel(t *testing.T) {
+	s := start(t)
+	release := s.stuck(t)
+	j := decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted)
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/0"), http.StatusConflict, "job_unfinished", "")
+	for range 2 {
+		if j = decodeJob(t, s.do(httptest.NewRequest(http.MethodPost, "/v1/jobs/"+j.ID+"/cancel", nil)), http.StatusOK); j.Status != "cancelled" {
+			t.Errorf("%+v", j)
+		}
+	}
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/0"), http.StatusGone, "cancelled", "")
+	release()
+	if w := s.do(httptest.NewRequest(http.MethodDelete, "/v1/jobs/"+j.ID, nil)); w.Code != http.StatusNoContent {
+		t.Errorf("status %d", w.Code)
+	}
+	expectProblem(t, s.get("/v1/jobs/"+j.ID), http.StatusNotFound, "job_not_found", "")
+}
+
+func TestJobList(t *testing.T) {
+	s := start(t)
+	var want, got []string
+	for range 3 {
+		want = append([]string{decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted).ID}, want...)
+	}
+	for query := "?limit=2"; query != ""; {
+		var list struct {
+			Jobs []jobDocument
+			Next string
+		}
+		w := s.get("/v1/jobs" + query)
+		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Jobs) > 2 {
+			t.Fatalf("%v: %s", err, w.Body)
+		}
+		for _, j := range list.Jobs {
+			got = append(got, j.ID)
+		}
+		query = ""
+		if list.Next != "" {
+			query = "?limit=2&cursor=" + url.QueryEscape(list.Next)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	s.finish(t, want[0])
+}
+
+// A job belongs to its key.
+func TestJobAccess(t *testing.T) {
+	s := start(t, authenticated)
+	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+	j := decodeJob(t, s.do(bearer(async(segment()), key)), http.StatusAccepted)
+	for _, path := range []string{"", "/events", "/items/0"} {
+		expectProblem(t, s.ask(http.MethodGet, "/v1/jobs/"+j.ID+path, other), http.StatusNotFound, "job_not_found", "")
+	}
+	expectProblem(t, s.ask(http.MethodPost, "/v1/jobs/"+j.ID+"/cancel", other), http.StatusNotFound, "job_not_found", "")
+	expectProblem(t, s.ask(http.MethodDelete, "/v1/jobs/"+j.ID, other), http.StatusNotFound, "job_not_found", "")
+	expectProblem(t, s.ask(http.MethodPost, "/v1/jobs/"+j.ID+"/webhook/redeliver", other), http.StatusNotFound, "job_not_found", "")
+	if got := decodeJob(t, s.ask(http.MethodGet, "/v1/jobs/"+j.ID, key), http.StatusOK); got.ID != j.ID {
+		t.Errorf("%+v", got)
+	}
+	var first, second, rotated struct {
+		Secret        string
+		PreviousUntil *time.Time `json:"previous_until"`
+	}
+	for _, step := range []struct {
+		to           any
+		method, path string
+		token        store.Token
+	}{
+		{&first, http.MethodGet, "/v1/webhooks/secret", key},
+		{&second, http.MethodGet, "/v1/webhooks/secret", other},
+		{&rotated, http.MethodPost, "/v1/webhooks/secret/rotate", key},
+	} {
+		w := s.ask(step.method, step.path, step.token)
+		if err := json.Unmarshal(w.Body.Bytes(), step.to); err != nil || w.Code != http.StatusOK || w.Header().Get("Cache-Control") != "no-store" {
+			t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
+		}
+	}
+	if first.Secret == second.Secret || first.Secret == rotated.Secret || rotated.PreviousUntil == nil || first.PreviousUntil != nil {
+		t.Errorf("%+v, %+v, %+v", first, second, rotated)
+	}
+}
+
+// The same request under the same name is the same job, also when its answer
+// was lost.
+func TestJobIdempotency(t *testing.T) {
+	s := start(t)
+	newRequest := func(phrase string) *http.Request {
+		return async(with(form(part{"image", picture}, part{"phrase", phrase}), "Idempotency-Key", "a"))
+	}
+	first := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted)
+	again := s.do(newRequest("red"))
+	if got := decodeJob(t, again, http.StatusAccepted); got.ID != first.ID || again.Header().Get("Idempotency-Replayed") != "true" || again.Header().Get("Location") == "" {
+		t.Errorf("%+v, %v", got, again.Header())
+	}
+	expectProblem(t, s.do(newRequest("green")), http.StatusUnprocessableEntity, "idempotency_key_reused", "")
+	if err := s.state.Sweep(t.Context(), time.Now().Add(25*time.Hour)); err != nil { // as if the answer had never been kept
+		t.Fatal(err)
+	}
+	if got := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted); got.ID != first.ID {
+		t.Errorf("another job: %+v", got)
+	}
+	// What is answered at once needs no name.
+	decode(t, s.do(with(segment(), "Idempotency-Key", "a")))
+}
+
+// event is one of a stream.
+type event struct{ id, kind, data string }
+
+func events(t *testing.T, body string) (all []event) {
+	t.Helper()
+	var e event
+	for line := range strings.SplitSeq(body, "\n") {
+		name, value, _ := strings.Cut(line, ": ")
+		switch name {
+		case "id":
+			e.id = value
+		case "event":
+			e.kind = value
+		case "data":
+			e.data = value
+		case "":
+			if e != (event{}) {
+				all = append(all, e)
+			}
+			e = event{}
+		}
+	}
+	return all
+}
+
+// A stream tells what happens and ends with the job; who comes back gets what
+// came after the last event.
+func TestJobEvents(t *testing.T) {
+	s := start(t)
+	release := s.stuck(t)
+	j := decodeJob(t, s.do(async(batchRequest(`{"items": [{"id": "a", "image": {"data": %[1]q}, "prompts": [{"text": "red"}]}, {"id": "b", "image": {"data": %[1]q}, "prompts": [{"text": "green"}]}]}`, encoded))), http.StatusAccepted)
+	time.AfterFunc(300*time.Millisecond, release)
+	w := s.get("/v1/jobs/" + j.ID + "/events")
+	if w.Header().Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	all := events(t, w.Body.String())
+	if len(all) != 5 {
+		t.Fatalf("%d events: %s", len(all), w.Body)
+	}
+	for i, e := range all {
+		kind, status := "job", []string{"queued", "running", "", "", "succeeded"}[i]
+		if status == "" {
+			kind, status = "item", "succeeded"
+		}
+		if e.id != fmt.Sprint(i+1) || e.kind != kind || !strings.Contains(e.data, `"status":"`+status+`"`) {
+			t.Errorf("%+v, want %s %s", e, kind, status)
+		}
+		if kind == "item" && !strings.Contains(e.data, "/v1/jobs/"+j.ID+"/items/") {
+			t.Errorf("%+v", e)
+		}
+	}
+	for query, header := range map[string]string{"": "3", "?last_event_id=3": ""} {
+		req := httptest.NewRequest(http.MethodGet, "/v1/jobs/"+j.ID+"/events"+query, nil)
+		if header != "" {
+			req.Header.Set("Last-Event-ID", header)
+		}
+		if diff := cmp.Diff(all[3:], events(t, s.do(req).Body.String()), cmp.AllowUnexported(event{})); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if rest := events(t, s.get("/v1/jobs/"+j.ID+"/events?last_event_id=5").Body.String()); len(rest) != 0 {
+		t.Errorf("%+v", rest)
+	}
+}
+
+// A stream lives through long silence, and ends when the service stops.
+func TestJobEventsWhileStopping(t *testing.T) {
+	s := start(t)
+	defer s.stuck(t)()
+	j := decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted)
+	address, stop := listenUntil(t, s)
+	resp, err := http.Get("http://" + address + "/v1/jobs/" + j.ID + "/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() && lines.Text() != "event: job" {
+	}
+	begun := time.Now()
+	stop()
+	for lines.Scan() {
+	}
+	if time.Since(begun) > 3*time.Second {
+		t.Errorf("the stream ended %s after the stop", time.Since(begun))
+	}
+}
+
+// A key's pictures and answers of jobs count as what it keeps.
+func TestJobQuota(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) + 100 })
+	j := decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted)
+	if j = s.finish(t, j.ID); j.Status != "failed" || j.Items[0].Problem.Code != "quota_exceeded" {
+		t.Errorf("%+v", j)
+	}
+	expectProblem(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusTooManyRequests, "quota_exceeded", "")
+}

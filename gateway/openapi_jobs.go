@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/jobs"
+)
+
+func (d *description) describeJobs() {
+	notFound := refuses(refersam.CodeJobNotFound)
+	d.addGuarded(http.MethodGet, "/v1/jobs", "jobs", "listJobs", "List the jobs of the API key", &huma.Operation{
+		Description: "The newest first, without their items.",
+		Parameters: []*huma.Param{limitParam(), cursorParam(), {
+			Name: "status", In: "query", Description: "Only those of a status", Example: "running",
+			Schema: &huma.Schema{Type: huma.TypeString, Enum: statuses()},
+		}},
+	}, d.json(jobList{}, "A page of jobs", jobList{Jobs: []jobAnswer{exampleJob(false)}}), refuses(refersam.CodeInvalidRequest))
+	d.addGuarded(http.MethodGet, "/v1/jobs/{id}", "jobs", "getJob", "How far is a job?", &huma.Operation{
+		Parameters: []*huma.Param{jobIDParam()},
+	}, d.json(jobAnswer{}, "The job", exampleJob(true)), notFound)
+	d.addGuarded(http.MethodDelete, "/v1/jobs/{id}", "jobs", "deleteJob", "Forget a job and its results", &huma.Operation{
+		Description: "A job that has not ended is cancelled.",
+		Parameters:  []*huma.Param{jobIDParam()},
+	}, answered{http.StatusNoContent, "It is gone", nil, nil}, notFound)
+	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/cancel", "jobs", "cancelJob", "Cancel a job", &huma.Operation{
+		Description: "Items that have not ended are cancelled; the others stay as they are. To cancel again changes nothing.",
+		Parameters:  []*huma.Param{jobIDParam()},
+	}, d.json(jobAnswer{}, "The job", exampleJob(true)), notFound)
+	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/items/{index}", "jobs", "getJobResult", "What came of an item of a job?", &huma.Operation{
+		Description: "What the request would have been answered with had it not been a job: in the form that its `Accept` chose, or with the problem.",
+		Parameters: []*huma.Param{jobIDParam(), {
+			Name: "index", In: "path", Required: true, Description: "The index of the item, from 0", Schema: &huma.Schema{Type: huma.TypeString}, Example: "0",
+		}, ifNoneMatchParam()},
+	},
+		answered{http.StatusOK, "The answer", map[string]*huma.MediaType{
+			mediaJSON: d.media(Answer{}, exampleAnswer()), mediaPNG: binaryMedia(), mediaZip: binaryMedia(), mediaMixed: binaryMedia(),
+		}, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
+		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, nil},
+		notFound, refuses(refersam.CodeUnfinished, refersam.CodeCancelled), refusesMasks(), refusesPictures(),
+	)
+	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/events", "jobs", "followJob", "Follow a job", &huma.Operation{
+		Description: "Server-sent events, numbered from 1: `job` with `job` and `status` when the job's status changes, `item` with an entry of a job's `items` when an item has ended. " +
+			"The stream ends with the job. A client that was cut off says the last number that it has and gets what came after.",
+		Parameters: []*huma.Param{
+			jobIDParam(),
+			{Name: headerEventID, In: "header", Description: "The number of the last event that the client has", Schema: &huma.Schema{Type: huma.TypeString}, Example: "3"},
+			queryParam("last_event_id", "The same, for clients that cannot send headers", "3"),
+		},
+	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
+		mediaEvents: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
+	}, nil}, notFound, refuses(refersam.CodeInvalidRequest, refersam.CodeOverloaded))
+	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
+		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
+	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
+		notFound, refuses(refersam.CodeUnfinished), refusesAgain())
+	d.addGuarded(http.MethodGet, "/v1/webhooks/secret", "jobs", "getWebhookSecret", "What are webhooks signed with?", &huma.Operation{
+		Description: "One secret an API key, for webhooks as Standard Webhooks (standardwebhooks.com) has them.",
+	}, d.json(secretAnswer{}, "The secret", exampleSecret()))
+	d.addGuarded(http.MethodPost, "/v1/webhooks/secret/rotate", "jobs", "rotateWebhookSecret", "Have webhooks signed with another secret", &huma.Operation{
+		Description: "For a day they are signed with the one before, too.",
+		Parameters:  []*huma.Param{idempotencyKeyParam()},
+	}, d.json(secretAnswer{}, "The new secret", exampleSecret()), refusesAgain())
+}
+
+// refusesAgain are the problems of an Idempotency-Key, and of the body that it
+// has read.
+func refusesAgain() answered {
+	return refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeInvalidRequest, refersam.CodeMalformedRequest, refersam.CodeImageTooLarge, refersam.CodeOverloaded)
+}
+
+// accepted is the answer to who prefers a job.
+func (d *description) accepted() answered {
+	return answered{http.StatusAccepted, "The job that will answer, as `Prefer: respond-async` asks for", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))},
+		map[string]*huma.Param{"Location": header("Where the job is", huma.TypeString), headerApplied: header("`respond-async`", huma.TypeString)}}
+}
+
+func preferParam() *huma.Param {
+	return &huma.Param{
+		Name: headerPrefer, In: "header", Example: preferAsync,
+		Description: "`respond-async` for a job, whose answer is fetched later",
+		Schema:      &huma.Schema{Type: huma.TypeString},
+	}
+}
+
+func jobIDParam() *huma.Param {
+	return &huma.Param{Name: "id", In: "path", Required: true, Description: "The id of the job", Schema: &huma.Schema{Type: huma.TypeString}, Example: exampleJob(false).ID}
+}
+
+func statuses() []any {
+	var all []any
+	for _, s := range jobs.Statuses {
+		all = append(all, string(s))
+	}
+	return all
+}
+
+func exampleJob(whole bool) jobAnswer {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	j := &jobs.Job{
+		ID: "job_k3v5q7x2m4n6b8c1z9d7f5g3hj", Kind: kindBatch, Status: jobs.Failed, Total: 2, Succeeded: 1, Failed: 1,
+		Created: at, Started: at.Add(time.Second), Finished: at.Add(2 * time.Second), Expires: at.Add(24 * time.Hour),
+	}
+	if whole {
+		j.Items = []jobs.Item{
+			{Index: 0, ID: "first", Status: jobs.Succeeded},
+			{Index: 1, Status: jobs.Failed, Problem: &jobs.Problem{Code: refersam.CodeInvalidImage, Message: cures[refersam.CodeInvalidImage]}},
+		}
+		j.Webhook = &jobs.Webhook{URL: "https://example.com/hook", Status: jobs.Delivered, Attempts: 1, Tried: at.Add(3 * time.Second)}
+	}
+	return newJobAnswer(j)
+}
+
+func exampleSecret() secretAnswer {
+	until := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
+	return secretAnswer{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &until}
+}
