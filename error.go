@@ -22,6 +22,8 @@ const (
 	CodeJobNotFound      Code = "job_not_found"
 	CodeUnfinished       Code = "job_unfinished"
 	CodeCancelled        Code = "cancelled"
+	CodeFetchRefused     Code = "fetch_refused"
+	CodeFetchFailed      Code = "fetch_failed"
 	CodeImageNotFound    Code = "image_not_found"
 	CodeNotFound         Code = "not_found"
 	CodeMethodNotAllowed Code = "method_not_allowed"

@@ -45,24 +45,26 @@ type Answer struct {
 
 // AnswerTimings say where the time went, in milliseconds.
 type AnswerTimings struct {
-	// Read is until the request had been read, Decode the decoding of the
+	// Read is until the request had been read, Fetch the bringing of a picture
+	// that was not in it, Decode the decoding of the
 	// picture, Model the model and its queue, Mask what was left of the making
 	// of masks when the model was done. Total is all until the answer began.
 	Read   float64 `json:"read"`
+	Fetch  float64 `json:"fetch"`
 	Decode float64 `json:"decode"`
 	Model  float64 `json:"model"`
 	Mask   float64 `json:"mask"`
 	Total  float64 `json:"total"`
 }
 
-func newTimings(read, total time.Duration, t refersam.Timings) *AnswerTimings {
-	return &AnswerTimings{milliseconds(read), milliseconds(t.Decode), milliseconds(t.Model), milliseconds(t.Mask), milliseconds(total)}
+func newTimings(read, fetch, total time.Duration, t refersam.Timings) *AnswerTimings {
+	return &AnswerTimings{milliseconds(read), milliseconds(fetch), milliseconds(t.Decode), milliseconds(t.Model), milliseconds(t.Mask), milliseconds(total)}
 }
 
 // header is the value of Server-Timing.
 func (t *AnswerTimings) header() string {
-	return fmt.Sprintf("read;dur=%.3f, decode;dur=%.3f, model;dur=%.3f, mask;dur=%.3f, total;dur=%.3f",
-		t.Read, t.Decode, t.Model, t.Mask, t.Total)
+	return fmt.Sprintf("read;dur=%.3f, fetch;dur=%.3f, decode;dur=%.3f, model;dur=%.3f, mask;dur=%.3f, total;dur=%.3f",
+		t.Read, t.Fetch, t.Decode, t.Model, t.Mask, t.Total)
 }
 
 // AnswerImage is the size of the upright picture or of its masks, in pixels.

@@ -192,12 +192,12 @@ func (g *Gateway) answerItem(ctx context.Context, who asker, item *batchItem, ma
 	if err != nil {
 		return nil, err
 	}
-	read := time.Since(begun)
+	fetched := time.Since(begun)
 	found, err := g.find(ctx, who, item.req, question(who, item.req, pic), masks)
 	if err != nil {
 		return nil, err
 	}
-	found.answer.Timings = newTimings(read, time.Since(begun), found.resp.Timings)
+	found.answer.Timings = newTimings(0, fetched, time.Since(begun), found.resp.Timings)
 	return found.answer, nil
 }
 

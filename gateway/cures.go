@@ -15,6 +15,8 @@ var cures = map[refersam.Code]string{
 	refersam.CodeJobNotFound:      "Check the id, and use the API key that made the job.",
 	refersam.CodeUnfinished:       "Wait for the job's end: look at the job, follow its events, or have it told to a webhook.",
 	refersam.CodeCancelled:        "Submit the work again if it is wanted after all.",
+	refersam.CodeFetchRefused:     "Send the picture itself; or ask whoever runs the service to add the host.",
+	refersam.CodeFetchFailed:      "Check that the address gives the picture to anybody, without redirects to other hosts; or send the picture itself.",
 	refersam.CodeImageNotFound:    "Send the picture to `/v1/images` again, with the same API key, and use the id that comes back.",
 	refersam.CodeNotFound:         "Check the address; `/docs` lists all.",
 	refersam.CodeMethodNotAllowed: "Use a method that the `Allow` header lists.",

@@ -69,6 +69,7 @@ type Gateway struct {
 	state     State
 	blobs     Blobs
 	jobs      Jobs
+	fetcher   Fetcher
 	streams   streams
 	keyring   *keyring
 	limiter   *limiter
@@ -94,6 +95,7 @@ type Parts struct {
 	State    State
 	Blobs    Blobs
 	Jobs     Jobs
+	Fetcher  Fetcher
 	Log      *slog.Logger
 }
 
@@ -119,6 +121,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		state:     state,
 		blobs:     parts.Blobs,
 		jobs:      parts.Jobs,
+		fetcher:   parts.Fetcher,
 		streams:   streams{byKey: make(map[string]int)},
 		draining:  make(chan struct{}),
 		keyring:   newKeyring(state),

@@ -42,6 +42,7 @@ type service struct {
 	state     *store.Store
 	blobs     *blobs.Bucket
 	engine    *jobs.Engine
+	fetcher   *outside
 	log       *bytes.Buffer
 	// description is that of the API; all answers are held against it.
 	description *description
@@ -136,11 +137,11 @@ func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, c
 	for _, c := range change {
 		c(&cfg)
 	}
-	s := &service{model: model, segmenter: segmenter, state: state, blobs: openBlobs(t), log: &bytes.Buffer{}}
+	s := &service{model: model, segmenter: segmenter, state: state, blobs: openBlobs(t), fetcher: &outside{}, log: &bytes.Buffer{}}
 	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
 		t.Fatal(err)
 	}
-	s.Gateway, err = gateway.New(cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.Gateway, err = gateway.New(cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +227,7 @@ type answer struct {
 	RequestID string `json:"request_id"`
 	Image     struct{ Width, Height int }
 	Mask      struct{ Width, Height int }
-	Timings   struct{ Read, Decode, Model, Mask, Total float64 }
+	Timings   struct{ Read, Fetch, Decode, Model, Mask, Total float64 }
 	Model     struct{ Name, Variant, Version string }
 	Results   []struct {
 		PromptID string `json:"prompt_id"`

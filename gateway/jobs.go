@@ -282,14 +282,14 @@ func (g *Gateway) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 	if err != nil {
 		return jobs.Result{}, err
 	}
-	read := time.Since(begun)
+	fetched := time.Since(begun)
 	masks := room{memory: g.answers}
 	defer masks.release()
 	found, err := g.find(ctx, who, req, question(who, req, pic), &masks)
 	if err != nil {
 		return jobs.Result{}, err
 	}
-	found.answer.Timings = newTimings(read, time.Since(begun), found.resp.Timings)
+	found.answer.Timings = newTimings(0, fetched, time.Since(begun), found.resp.Timings)
 	kept := recording{header: make(http.Header)}
 	if err := found.write(&kept, stored.Form, ""); err != nil {
 		return jobs.Result{}, err

@@ -104,7 +104,7 @@ func refusesPictures() answered {
 
 // refusesMasks are the problems that requests for masks have beside those.
 func refusesMasks() answered {
-	return refuses(refersam.CodeNotAcceptable, refersam.CodeImageNotFound, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
+	return refuses(refersam.CodeNotAcceptable, refersam.CodeImageNotFound, refersam.CodeFetchRefused, refersam.CodeFetchFailed, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
 		refersam.CodeUpstream, refersam.CodeOverloaded, refersam.CodeNotReady, refersam.CodeDeadlineExceeded)
 }
 

@@ -32,7 +32,7 @@ func (d *description) describeImages() {
 		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{mediaJSON: d.media(imageAnswer{}, exampleImage())},
 			map[string]*huma.Param{"Location": header("Where it is", huma.TypeString)}},
 		refusesPictures(),
-		refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded, refersam.CodeDeadlineExceeded),
+		refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded, refersam.CodeDeadlineExceeded, refersam.CodeFetchRefused, refersam.CodeFetchFailed),
 	)
 	d.addGuarded(http.MethodGet, "/v1/images", "images", "listImages", "List the images of the API key", &huma.Operation{
 		Description: "The newest first.",

@@ -3,9 +3,6 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-
-	"github.com/refersam/refersam"
 )
 
 // picture is an encoded picture exactly as it came, and its SHA-256.
@@ -30,17 +27,8 @@ func (g *Gateway) picture(ctx context.Context, who asker, from *source, held *ho
 		digest, _ := digestOf(image.ID)
 		return &picture{content, digest}, nil
 	case from.url != "":
-		return nil, invalid(from.field, "This service fetches no pictures; send them.")
+		return g.fetchPicture(ctx, from, held)
 	default:
 		return &picture{from.data, sha256.Sum256(from.data)}, nil
 	}
-}
-
-// placed gives an error about the picture the name that the client knows.
-func placed(field string, err error) error {
-	var e *refersam.Error
-	if errors.As(err, &e) && (e.Code == refersam.CodeImageNotFound || e.Code == refersam.CodeImageTooLarge) {
-		return withField(e, field)
-	}
-	return err
 }

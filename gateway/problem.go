@@ -32,6 +32,8 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeJobNotFound:      {http.StatusNotFound, "There is no such job"},
 	refersam.CodeUnfinished:       {http.StatusConflict, "The job has not ended"},
 	refersam.CodeCancelled:        {http.StatusGone, "It was cancelled"},
+	refersam.CodeFetchRefused:     {http.StatusUnprocessableEntity, "The address is not one that the service goes to"},
+	refersam.CodeFetchFailed:      {http.StatusUnprocessableEntity, "The address gave no picture"},
 	refersam.CodeImageNotFound:    {http.StatusNotFound, "There is no such image"},
 	refersam.CodeNotFound:         {http.StatusNotFound, "There is nothing here"},
 	refersam.CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},

@@ -376,6 +376,7 @@ var words = map[string]string{
 	"Answer.timings":               "Where the time went",
 	"AnswerTimings":                "Where the time went, in milliseconds.",
 	"AnswerTimings.read":           "Until the request was read",
+	"AnswerTimings.fetch":          "For bringing a picture that was not in the request",
 	"AnswerTimings.decode":         "For the picture; 0 when the answer was there already",
 	"AnswerTimings.model":          "For the model and the wait for it",
 	"AnswerTimings.mask":           "For what was left of the masks' making when the model was done",

@@ -66,6 +66,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	fetched := time.Since(begun) - read
 	asked := question(who, req, pic)
 	c.Header("Vary", "Accept, Accept-Encoding")
 	if g.unchanged(c, form, req, asked) {
@@ -80,7 +81,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	c.Set(keyVariant, found.resp.Variant)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Header("ETag", etag(form, req, asked.Digest, found.resp.Model, found.resp.Version, found.resp.Checkpoint))
-	found.answer.Timings = newTimings(read, time.Since(begun), found.resp.Timings)
+	found.answer.Timings = newTimings(read, fetched, time.Since(begun), found.resp.Timings)
 	c.Header("Server-Timing", found.answer.Timings.header())
 	return found.write(c.Writer, form, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 }
@@ -193,10 +194,15 @@ func translate(err error, field func(string) string) error {
 	if !errors.As(err, &e) || e.Field == "" {
 		return err
 	}
-	return withField(e, field(e.Field)) // the pipeline reports one fault at a time
+	return withField(err, field(e.Field)) // the pipeline reports one fault at a time
 }
 
-func withField(e *refersam.Error, field string) error {
+// withField is err, which must be a *refersam.Error, about another field.
+func withField(err error, field string) error {
+	var e *refersam.Error
+	if !errors.As(err, &e) {
+		return err
+	}
 	placed := *e
 	placed.Field = field
 	return &placed

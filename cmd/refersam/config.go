@@ -12,6 +12,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/fetch"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
@@ -33,6 +34,7 @@ type Config struct {
 	Store      store.Config
 	Blobs      blobs.Config
 	Jobs       jobs.Config
+	Fetch      fetch.Config
 	Pipeline   pipeline.Config
 	Preprocess preprocess.Config
 	Triton     triton.Config
@@ -58,6 +60,7 @@ func loadConfig(environ []string) (*Config, error) {
 		Gateway:    gateway.DefaultConfig(),
 		Store:      store.DefaultConfig(),
 		Jobs:       jobs.DefaultConfig(),
+		Fetch:      fetch.DefaultConfig(),
 		Pipeline:   pipeline.DefaultConfig(),
 		Preprocess: preprocess.DefaultConfig(),
 		Triton:     triton.DefaultConfig(),
@@ -78,7 +81,7 @@ func loadConfig(environ []string) (*Config, error) {
 
 // validate reports everything that is wrong with what every command needs.
 func (c *Config) validate() error {
-	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Fetch.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
 // validateTriton reports everything that is wrong with the connection to

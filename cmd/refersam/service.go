@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/fetch"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
@@ -60,7 +61,12 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	}
 	cfg.Jobs.ItemTimeout = cfg.Gateway.RequestTimeout + 15*time.Second
 	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
-	engine, err := jobs.Open(ctx, cfg.Jobs, state, nil, log)
+	fetcher, err := fetch.New(cfg.Fetch)
+	if err != nil {
+		return err
+	}
+	defer fetcher.Close()
+	engine, err := jobs.Open(ctx, cfg.Jobs, state, fetcher, log)
 	if err != nil {
 		return err
 	}
@@ -70,6 +76,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		State:     state,
 		Blobs:     bucket,
 		Jobs:      engine,
+		Fetcher:   fetcher,
 		Log:       log,
 	})
 	if err != nil {

@@ -1,0 +1,254 @@
+// Package fetch goes out to addresses that clients name: it brings pictures and
+// tells webhooks. Whoever may name an address could have the service reach what
+// only the service can reach, so every address passes a guard: hosts must be on
+// a list, and the IP address that is dialled, whatever its name led to and
+// whenever, must be public or in a network that the operator names.
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/refersam/refersam"
+	"golang.org/x/sync/semaphore"
+)
+
+// Config says where the service goes.
+type Config struct {
+	// Hosts are those from which pictures are fetched, separated by commas:
+	// images.example.com, *.example.com for all below it, images.example.com:8443
+	// for a port other than 443. Default none: no pictures are fetched.
+	Hosts []string `env:"REFERSAM_FETCH_HOSTS"`
+	// WebhookHosts are those that are told the end of jobs, in the same form, or
+	// * for any public host. Default none: there are no webhooks.
+	WebhookHosts []string `env:"REFERSAM_WEBHOOK_HOSTS"`
+	// Networks are those that may be reached though they are not public, as
+	// 10.1.0.0/16, separated by commas. Default none.
+	Networks []string `env:"REFERSAM_FETCH_NETWORKS"`
+	// Timeout is how long fetching a picture may take. Default 10s.
+	Timeout time.Duration `env:"REFERSAM_FETCH_TIMEOUT"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config { return Config{Timeout: 10 * time.Second} }
+
+// Validate reports everything that is wrong with c.
+func (c *Config) Validate() error {
+	var errs []error
+	for name, entries := range map[string][]string{"REFERSAM_FETCH_HOSTS": c.Hosts, "REFERSAM_WEBHOOK_HOSTS": c.WebhookHosts} {
+		if _, err := newHosts(entries); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	if _, err := newAddresses(c.Networks); err != nil {
+		errs = append(errs, fmt.Errorf("REFERSAM_FETCH_NETWORKS: %w", err))
+	}
+	if c.Timeout <= 0 {
+		errs = append(errs, errors.New("REFERSAM_FETCH_TIMEOUT must be positive"))
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// maxRedirects is how many redirects of a picture are followed.
+	maxRedirects = 3
+	// maxHeader bounds the header of an answer, in bytes.
+	maxHeader = 16 << 10
+	// maxAnswer bounds what is read of a webhook's answer, in bytes.
+	maxAnswer = 16 << 10
+	// atOnce is how many pictures are fetched at once.
+	atOnce    = 32
+	userAgent = "refersam"
+)
+
+// Client goes out. It is safe for concurrent use.
+type Client struct {
+	timeout            time.Duration
+	pictures, webhooks hosts
+	picture, webhook   *http.Client
+	places             *semaphore.Weighted
+}
+
+// New makes a Client, or returns the error of cfg.Validate.
+func New(cfg Config) (*Client, error) { return newClient(cfg, nil, nil) }
+
+// newClient makes a Client with a resolver and trusted certificates other than
+// the system's.
+func newClient(cfg Config, resolver *net.Resolver, roots *x509.CertPool) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	pictures, err := newHosts(cfg.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	webhooks, err := newHosts(cfg.WebhookHosts)
+	if err != nil {
+		return nil, err
+	}
+	allowed, err := newAddresses(cfg.Networks)
+	if err != nil {
+		return nil, err
+	}
+	dialer := &net.Dialer{Timeout: 5 * time.Second, Resolver: resolver, ControlContext: allowed.control}
+	transport := &http.Transport{
+		// No Proxy: a proxy would do the dialling.
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    5 * time.Second,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // what is read is what was sent
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    2,
+		MaxIdleConns:           64,
+		MaxConnsPerHost:        16,
+		IdleConnTimeout:        30 * time.Second,
+	}
+	c := &Client{timeout: cfg.Timeout, pictures: pictures, webhooks: webhooks, places: semaphore.NewWeighted(atOnce)}
+	c.picture = &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return &refusal{fmt.Sprintf("it redirects more than %d times", maxRedirects)}
+		}
+		req.Header.Del("Referer")
+		return pictures.check(req.URL.String())
+	}}
+	c.webhook = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c, nil
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.picture.CloseIdleConnections() }
+
+// CheckPicture returns a *refersam.Error if no picture would be fetched from an
+// address, as far as the address itself tells.
+func (c *Client) CheckPicture(address string) error {
+	if len(c.pictures) == 0 {
+		return refused("This service fetches no pictures; send them.")
+	}
+	return refuse(c.pictures.check(address))
+}
+
+// CheckWebhook returns a *refersam.Error if a webhook would not be told, as far
+// as its address tells.
+func (c *Client) CheckWebhook(address string) error {
+	if len(c.webhooks) == 0 {
+		return refused("Webhooks are switched off here.")
+	}
+	return refuse(c.webhooks.check(address))
+}
+
+// Picture fetches at most the given number of bytes of something that looks
+// like a picture. Its errors are a *refersam.Error: CodeFetchRefused when the
+// service is not set to go there, CodeFetchFailed when the other side did not
+// give it, CodeImageTooLarge, CodeUnsupportedMedia, CodeDeadlineExceeded when
+// ctx ended. None tells an address that a name led to.
+func (c *Client) Picture(ctx context.Context, address string, most int64) ([]byte, error) {
+	if err := c.CheckPicture(address); err != nil {
+		return nil, err
+	}
+	if err := c.places.Acquire(ctx, 1); err != nil {
+		return nil, late(err)
+	}
+	defer c.places.Release(1)
+	own, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	content, err := c.get(own, address, most)
+	var known *refersam.Error
+	switch {
+	case err == nil || errors.As(err, &known):
+		return content, err
+	case ctx.Err() != nil:
+		return nil, late(err)
+	default:
+		return nil, failure(err)
+	}
+}
+
+func (c *Client) get(ctx context.Context, address string, most int64) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Accept", "image/*")
+	resp, err := c.picture.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	switch encoding := resp.Header.Get("Content-Encoding"); {
+	case resp.StatusCode != http.StatusOK:
+		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered with status %d.", resp.StatusCode)
+	case encoding != "" && encoding != "identity":
+		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered in a content encoding that was not asked for.")
+	case resp.ContentLength > most:
+		return nil, tooLarge(most)
+	}
+	var content bytes.Buffer
+	if _, err := io.CopyN(&content, resp.Body, 512); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !mayBePicture(content.Bytes()) {
+		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "What is at the picture's address is not a picture.")
+	}
+	if _, err := io.Copy(&content, io.LimitReader(resp.Body, most+1-int64(content.Len()))); err != nil {
+		return nil, err
+	}
+	if int64(content.Len()) > most {
+		return nil, tooLarge(most)
+	}
+	// When its time is over the connection is closed, and the other side may
+	// take that for a reason to end the body in good order.
+	return content.Bytes(), ctx.Err()
+}
+
+// mayBePicture tells what begins as a picture, or as nothing that is known.
+func mayBePicture(beginning []byte) bool {
+	kind := http.DetectContentType(beginning)
+	return strings.HasPrefix(kind, "image/") || kind == "application/octet-stream" || strings.HasPrefix(kind, "video/") // HEIC is a kind of MP4
+}
+
+func tooLarge(most int64) error {
+	return refersam.Errorf(refersam.CodeImageTooLarge, "The picture is larger than %d bytes.", most)
+}
+
+func late(cause error) error {
+	return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: "The picture could not be fetched in time.", Err: cause}
+}
+
+// Post tells a webhook, and follows no redirect. Its error tells no address
+// that a name led to.
+func (c *Client) Post(ctx context.Context, address string, header http.Header, body []byte) (status int, retryAfter time.Duration, err error) {
+	if err := c.CheckWebhook(address); err != nil { // the list may have changed since it was submitted
+		return 0, 0, plain(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return 0, 0, plain(err)
+	}
+	req.Header = header.Clone()
+	req.Header.Set("User-Agent", userAgent)
+	resp, err := c.webhook.Do(req)
+	if err != nil {
+		return 0, 0, plain(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be used again
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 && seconds < 1<<20 {
+		retryAfter = time.Duration(seconds) * time.Second
+	}
+	return resp.StatusCode, retryAfter, nil
+}

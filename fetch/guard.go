@@ -1,0 +1,260 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/refersam/refersam"
+	"golang.org/x/net/idna"
+)
+
+// refusal is why an address is not gone to. It names no address but the
+// client's own.
+type refusal struct{ why string }
+
+func (r *refusal) Error() string { return "the address is refused: " + r.why }
+
+func refused(message string) error { return refersam.Errorf(refersam.CodeFetchRefused, "%s", message) }
+
+// refuse makes a *refersam.Error of a refusal.
+func refuse(err error) error {
+	var r *refusal
+	if errors.As(err, &r) {
+		return &refersam.Error{Code: refersam.CodeFetchRefused, Message: "The address is not one that this service goes to: " + r.why + ".", Err: err}
+	}
+	return err
+}
+
+// host is an entry of a list of hosts.
+type host struct {
+	name string // in its canonical form; "" for any
+	port string
+	// below says that the entry is for all names below name.
+	below bool
+}
+
+// hosts is a list of hosts that may be gone to.
+type hosts []host
+
+const httpsPort = "443"
+
+func newHosts(entries []string) (hosts, error) {
+	var list hosts
+	for _, entry := range entries {
+		if entry == "*" {
+			list = append(list, host{port: httpsPort})
+			continue
+		}
+		h := host{port: httpsPort}
+		name, port, err := net.SplitHostPort(entry)
+		if err != nil {
+			name = strings.Trim(entry, "[]")
+		} else {
+			h.port = port
+		}
+		if n, err := strconv.ParseUint(h.port, 10, 16); err != nil || n == 0 {
+			return nil, badHost(entry)
+		}
+		name, h.below = strings.CutPrefix(name, "*.")
+		if h.name, err = canonical(name); err != nil {
+			return nil, badHost(entry)
+		}
+		list = append(list, h)
+	}
+	return list, nil
+}
+
+func badHost(entry string) error {
+	return fmt.Errorf("%q is not of the form example.com, *.example.com or example.com:8443", entry)
+}
+
+// names maps a name to ASCII and refuses what no resolver should be asked.
+var names = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
+// canonical returns a host as it is compared: in ASCII, in small letters,
+// without the dot at its end; an IP address as netip writes it.
+func canonical(name string) (string, error) {
+	if ip, err := netip.ParseAddr(name); err == nil {
+		if ip.Zone() != "" {
+			return "", &refusal{"an address with a zone is of this machine's networks"}
+		}
+		return ip.String(), nil
+	}
+	name, err := names.ToASCII(strings.TrimSuffix(name, "."))
+	if err != nil || name == "" {
+		return "", &refusal{"its host is not a valid name"}
+	}
+	return strings.ToLower(name), nil
+}
+
+// maxURL is how many bytes an address may have.
+const maxURL = 2048
+
+// check returns a refusal unless an address is https and its host on the list.
+func (list hosts) check(address string) error {
+	if len(address) > maxURL {
+		return &refusal{fmt.Sprintf("it is longer than %d bytes", maxURL)}
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return &refusal{"it cannot be read"}
+	case u.Scheme != "https":
+		return &refusal{"it is not https"}
+	case u.User != nil:
+		return &refusal{"it has a user in it"}
+	case u.Opaque != "" || u.Hostname() == "" || strings.ContainsAny(address, "\\\t\r\n "):
+		return &refusal{"it cannot be read"}
+	}
+	name, err := canonical(u.Hostname())
+	if err != nil {
+		return err
+	}
+	port := u.Port()
+	if port == "" {
+		port = httpsPort
+	}
+	for _, h := range list {
+		if h.allows(name, port) {
+			return nil
+		}
+	}
+	return &refusal{"its host is not on the list"}
+}
+
+func (h *host) allows(name, port string) bool {
+	switch {
+	case h.port != port:
+		return false
+	case h.name == "":
+		return true
+	case h.below:
+		return strings.HasSuffix(name, "."+h.name)
+	default:
+		return name == h.name
+	}
+}
+
+// special are the networks of IPv4 that are not for everybody (IANA's registry of
+// special-purpose addresses), and a host of the Azure cloud that is public only
+// by its number.
+var special = prefixes(
+	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+	"192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24",
+	"203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
+)
+
+// unicast6 is what IPv6 has of public addresses; those that carry others in
+// them (NAT64, mapped ones, tunnels) or are for examples are not public.
+var (
+	unicast6 = netip.MustParsePrefix("2000::/3")
+	special6 = prefixes("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
+)
+
+func prefixes(texts ...string) []netip.Prefix {
+	list := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		list[i] = netip.MustParsePrefix(text)
+	}
+	return list
+}
+
+// addresses are the IP addresses that may be dialled: public ones, and those of
+// some networks.
+type addresses []netip.Prefix
+
+func newAddresses(networks []string) (addresses, error) {
+	var list addresses
+	for _, text := range networks {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not of the form 10.1.0.0/16", text)
+		}
+		list = append(list, network.Masked())
+	}
+	return list, nil
+}
+
+// allow reports whether an address may be dialled.
+func (a addresses) allow(ip netip.Addr) bool {
+	if ip.Zone() != "" {
+		return false
+	}
+	ip = ip.Unmap() // which is what the system does with it
+	for _, network := range a {
+		if network.Contains(ip) {
+			return true
+		}
+	}
+	reserved := special
+	if ip.Is6() {
+		if !unicast6.Contains(ip) {
+			return false
+		}
+		reserved = special6
+	}
+	for _, network := range reserved {
+		if network.Contains(ip) {
+			return false
+		}
+	}
+	return true
+}
+
+// control looks at an address when it is dialled: only then is it sure where a
+// name leads.
+func (a addresses) control(_ context.Context, network, address string, _ syscall.RawConn) error {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil || !strings.HasPrefix(network, "tcp") || !a.allow(at.Addr()) {
+		return &refusal{"its host is not on a public network"}
+	}
+	return nil
+}
+
+// failure says what went wrong outside, without an address that a name led to.
+func failure(err error) error {
+	var r *refusal
+	if errors.As(err, &r) {
+		return refuse(r)
+	}
+	return &refersam.Error{Code: refersam.CodeFetchFailed, Message: "The picture could not be fetched: " + reason(err) + ".", Err: err}
+}
+
+// plain is err in words that may be shown.
+func plain(err error) error {
+	var r *refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	var known *refersam.Error
+	if errors.As(err, &known) {
+		return errors.New(known.Message)
+	}
+	return errors.New(reason(err))
+}
+
+func reason(err error) string {
+	var (
+		dns         *net.DNSError
+		certificate *tls.CertificateVerificationError
+		op          net.Error
+	)
+	switch {
+	case errors.As(err, &dns):
+		return "its host has no address"
+	case errors.As(err, &certificate):
+		return "its certificate is not valid"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &op) && op.Timeout():
+		return "it took too long"
+	default:
+		return "the connection failed"
+	}
+}
