@@ -164,7 +164,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		})
 	}
 	_ = group.Wait() // errors are in the results
-	c.Header("Vary", "Accept-Encoding")
+	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")
 	return writeCompressed(c.Writer, answer, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 }

@@ -68,6 +68,9 @@ type Config struct {
 	// ShutdownGrace is how long requests under way may go on after the service
 	// was told to stop. Default 20s.
 	ShutdownGrace time.Duration `env:"REFERSAM_SHUTDOWN_GRACE"`
+	// CORSOrigins are the origins whose pages may use the API from a browser, as
+	// https://app.example.com, separated by commas; * for all. Default none.
+	CORSOrigins []string `env:"REFERSAM_CORS_ORIGINS"`
 	// TrustedProxies are the addresses and networks whose X-Forwarded-For is
 	// believed, separated by commas. Default none.
 	TrustedProxies []string `env:"REFERSAM_TRUSTED_PROXIES"`
@@ -107,6 +110,9 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("REFERSAM_TLS_CERT and REFERSAM_TLS_KEY belong together: set both or none"))
 	}
 	if err := validateAdmin(c.AdminListen); err != nil {
+		errs = append(errs, err)
+	}
+	if err := validateOrigins(c.CORSOrigins); err != nil {
 		errs = append(errs, err)
 	}
 	if c.DrainDelay < 0 {

@@ -41,6 +41,8 @@ type Segmenter interface {
 	// Choose describes the variant that would answer req now, or returns the
 	// error that Segment would for it.
 	Choose(req *refersam.Request) (pipeline.Variant, error)
+	// Limits are what Segment takes.
+	Limits() pipeline.Limits
 	// Check returns the error that Segment would for anything but the picture.
 	Check(req *refersam.Request) error
 	// Inspect reads the header of an encoded picture; its errors are those of
@@ -145,7 +147,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		return nil, err
 	}
 
-	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure)
+	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, share(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", page.file("index.html"))
 	e.Match(read, routeDocs, drawnInStyles, page.file("docs.html"))
@@ -157,6 +159,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
 	e.GET("/v1/models", g.require(store.ScopeSegment), handle(g.models))
+	e.GET("/v1/models/:name", g.require(store.ScopeSegment), handle(g.model))
 	segmenting := e.Group("/v1", g.require(store.ScopeSegment))
 	segmenting.GET("/images", handle(g.images))
 	segmenting.GET("/images/:id", handle(g.image))

@@ -463,6 +463,15 @@ func TestModels(t *testing.T) {
 			MaxTokens                                                       int `json:"max_tokens"`
 		}
 		Formats []string
+		Limits  struct {
+			MaxImageBytes    int `json:"max_image_bytes"`
+			MaxImagePixels   int `json:"max_image_pixels"`
+			MaxPhrases       int `json:"max_phrases"`
+			MaxPhraseBytes   int `json:"max_phrase_bytes"`
+			MaxBatchItems    int `json:"max_batch_items"`
+			MaxBatchBytes    int `json:"max_batch_bytes"`
+			RequestTimeoutMS int `json:"request_timeout_ms"`
+		}
 	}
 	d := json.NewDecoder(s.get("/v1/models").Body)
 	d.DisallowUnknownFields()
@@ -478,6 +487,16 @@ func TestModels(t *testing.T) {
 		m.Precision != "fp32" || len(m.Checkpoint) != 64 {
 		t.Errorf("%+v", m)
 	}
+	if l := got.Limits; l.MaxImageBytes != maxImage || l.MaxImagePixels != 50_000_000 || l.MaxPhrases != 32 || l.MaxPhraseBytes != 1000 ||
+		l.MaxBatchItems != 64 || l.MaxBatchBytes != 100<<20 || l.RequestTimeoutMS != 30_000 {
+		t.Errorf("%+v", l)
+	}
+	for _, name := range []string{"refersam_clip", "clip"} {
+		if w := s.get("/v1/models/" + name); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"name":"refersam_clip"`) {
+			t.Errorf("status %d: %s", w.Code, w.Body)
+		}
+	}
+	expectProblem(t, s.get("/v1/models/gpt"), http.StatusNotFound, "not_found", "")
 }
 
 func TestProbes(t *testing.T) {

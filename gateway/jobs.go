@@ -433,7 +433,7 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	tag := `"` + item.Blob + `"`
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
-	c.Header("Vary", "Accept-Encoding")
+	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	if matches(c.Request.Header.Values("If-None-Match"), tag) {
 		c.Status(http.StatusNotModified)
 		return nil

@@ -135,6 +135,11 @@ func (d *description) describeMasks() {
 	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
 		Description: "What each model says of itself, and how the units are split between them.",
 	}, d.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
+	d.addGuarded(http.MethodGet, "/v1/models/{name}", "masks", "getModel", "What does a model say of itself?", &huma.Operation{
+		Parameters: []*huma.Param{{
+			Name: "name", In: "path", Required: true, Description: "Its name, or its variant's", Schema: &huma.Schema{Type: huma.TypeString}, Example: "refersam_bert",
+		}},
+	}, d.json(model{}, "The model", exampleModels().Models[0]), refuses(refersam.CodeNotReady, refersam.CodeNotFound))
 }
 
 func (d *description) describeService() {
@@ -387,7 +392,8 @@ func exampleBatchAnswer() BatchAnswer {
 }
 
 func exampleModels() modelList {
-	return modelList{Formats: Formats, Models: []model{{
+	most := limits{20 << 20, 50_000_000, 32, 1000, maxItems, maxBatchBody, 30_000}
+	return modelList{Formats: Formats, Limits: most, Models: []model{{
 		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
 		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",
 		Checkpoint: strings.Repeat("0", 64),

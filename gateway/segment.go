@@ -68,7 +68,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	}
 	fetched := time.Since(begun) - read
 	asked := question(who, req, pic)
-	c.Header("Vary", "Accept, Accept-Encoding")
+	c.Writer.Header().Add("Vary", "Accept, Accept-Encoding")
 	if g.unchanged(c, form, req, asked) {
 		return nil
 	}

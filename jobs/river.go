@@ -117,7 +117,7 @@ func (e *Engine) Run(ctx context.Context, work Worker, payload Payload) error {
 			return err
 		}
 		defer owner.Close()
-		if err := e.reclaim(ctx); err != nil {
+		if err := e.reclaim(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
 	}

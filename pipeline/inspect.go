@@ -20,3 +20,19 @@ func (s *Segmenter) Inspect(ctx context.Context, image []byte) (Header, error) {
 	width, height := encoded.Size()
 	return Header{width, height, encoded.MediaType()}, nil
 }
+
+// Limits are what Segment takes.
+type Limits struct {
+	// MaxImageBytes is for the encoded picture, MaxImagePixels for its width
+	// times its height.
+	MaxImageBytes  int64
+	MaxImagePixels int
+	// MaxPhrases is for one picture, MaxPhraseBytes for one phrase.
+	MaxPhrases, MaxPhraseBytes int
+}
+
+// Limits are what Segment takes.
+func (s *Segmenter) Limits() Limits {
+	images := s.decoder.Config()
+	return Limits{images.MaxBytes, images.MaxPixels, s.cfg.MaxPhrases, s.cfg.MaxPhraseBytes}
+}

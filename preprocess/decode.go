@@ -108,6 +108,9 @@ func New(cfg Config) (*Decoder, error) {
 	return &Decoder{cfg: cfg, memory: semaphore.NewWeighted(cfg.DecodeMemory)}, nil
 }
 
+// Config returns what the Decoder was made with.
+func (d *Decoder) Config() Config { return d.cfg }
+
 // Open reads the header of an encoded picture and reserves the memory that
 // decoding will take. It waits while other pictures take all of
 // Config.DecodeMemory, so call it while holding nothing that they need. The

@@ -1,0 +1,73 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+)
+
+// anyOrigin is the entry of CORSOrigins for all pages.
+const anyOrigin = "*"
+
+// validateOrigins reports what is no origin as browsers send it.
+func validateOrigins(origins []string) error {
+	var errs []error
+	for _, origin := range origins {
+		u, err := url.Parse(origin)
+		if origin != anyOrigin && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+strings.ToLower(u.Host)) {
+			errs = append(errs, fmt.Errorf("REFERSAM_CORS_ORIGINS: %q is not of the form https://app.example.com, or *", origin))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var (
+	corsMethods = strings.Join([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete}, ", ")
+	corsRequest = strings.Join([]string{
+		"Authorization", "X-API-Key", "Content-Type", headerIdempotencyKey, "If-None-Match", headerEventID, headerPrefer, headerRequestID, headerUnitID,
+	}, ", ")
+	corsAnswer = strings.Join([]string{
+		headerRequestID, "ETag", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Server-Timing", "WWW-Authenticate", headerReplayed, headerApplied,
+		"X-Refersam-Model", "X-Refersam-Variant", "X-Refersam-Status", "X-Refersam-Score", "X-Refersam-Origin", "X-Refersam-Area", "X-Refersam-Bbox", "X-Refersam-Warning",
+	}, ", ")
+)
+
+// corsMaxAge is for how many seconds a browser need not ask again.
+const corsMaxAge = "7200"
+
+// share is middleware that lets pages of other origins use the API (Fetch
+// standard, section 3.3). Credentials that a browser adds by itself are never
+// allowed: a page must have its key.
+func share(origins []string) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if len(origins) == 0 || !strings.HasPrefix(c.Request.URL.Path, "/v1/") {
+			return
+		}
+		h := c.Writer.Header()
+		h.Add("Vary", "Origin")
+		origin := c.GetHeader("Origin")
+		switch {
+		case origin == "":
+			return
+		case slices.Contains(origins, anyOrigin):
+			origin = anyOrigin
+		case !slices.Contains(origins, origin):
+			return
+		}
+		h.Set("Access-Control-Allow-Origin", origin)
+		h.Set("Access-Control-Expose-Headers", corsAnswer)
+		h.Set("Timing-Allow-Origin", origin)
+		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
+		if c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != "" {
+			h.Set("Access-Control-Allow-Methods", corsMethods)
+			h.Set("Access-Control-Allow-Headers", corsRequest)
+			h.Set("Access-Control-Max-Age", corsMaxAge)
+			c.AbortWithStatus(http.StatusNoContent)
+		}
+	}
+}
