@@ -21,6 +21,7 @@ const (
 	CodeUnknownVariant   Code = "unknown_model"
 	CodeJobNotFound      Code = "job_not_found"
 	CodeUnfinished       Code = "job_unfinished"
+	CodeItemFailed       Code = "item_failed"
 	CodeCancelled        Code = "cancelled"
 	CodeFetchRefused     Code = "fetch_refused"
 	CodeFetchFailed      Code = "fetch_failed"

@@ -30,7 +30,7 @@ type batchBody struct {
 	// Output holds where an item's own says nothing.
 	Output   output     `json:"output"`
 	Variant  string     `json:"variant"`
-	Deadline *int64     `json:"deadline_ms"`
+	Deadline *whole     `json:"deadline_ms"`
 	Priority *string    `json:"priority"`
 	Webhook  *webhookTo `json:"webhook"`
 }

@@ -18,7 +18,7 @@ type body struct {
 	Prompts  promptList   `json:"prompts"`
 	Output   output       `json:"output"`
 	Variant  string       `json:"variant"`
-	Deadline *int64       `json:"deadline_ms"`
+	Deadline *whole       `json:"deadline_ms"`
 	Priority *string      `json:"priority"`
 	Webhook  *webhookTo   `json:"webhook"`
 }
@@ -33,6 +33,42 @@ type pictureBody struct {
 	Data []byte  `json:"data"`
 	ID   *string `json:"id"`
 	URL  *string `json:"url"`
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom. A member that is there is
+// not null: which one is there says where the picture is.
+func (p *pictureBody) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '{' {
+		return errors.ErrUnsupported // as an object is what it should be
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return err
+	}
+	for d.PeekKind() != '}' {
+		token, err := d.ReadToken()
+		if err != nil {
+			return err
+		}
+		name, place := token.String(), string(d.StackPointer())
+		if d.PeekKind() == 'n' {
+			return invalid(place, "The value must not be null; leave it out.")
+		}
+		switch name {
+		case "data":
+			err = json.UnmarshalDecode(d, &p.Data)
+		case "id":
+			err = json.UnmarshalDecode(d, &p.ID)
+		case "url":
+			err = json.UnmarshalDecode(d, &p.URL)
+		default:
+			err = invalid(place, "There is no field %q here.", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := d.ReadToken()
+	return err
 }
 
 type promptBody struct {
@@ -93,10 +129,10 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 }
 
 // parseCommon checks what does not belong to one picture.
-func parseCommon(variant string, deadlineMS *int64, priority *string, webhook *webhookTo) (req segmentRequest, err error) {
+func parseCommon(variant string, deadlineMS *whole, priority *string, webhook *webhookTo) (req segmentRequest, err error) {
 	req.variant = variant
 	if deadlineMS != nil {
-		if req.deadline, err = parseDeadline(*deadlineMS, "/deadline_ms"); err != nil {
+		if req.deadline, err = parseDeadline(int64(*deadlineMS), "/deadline_ms"); err != nil {
 			return req, err
 		}
 	}

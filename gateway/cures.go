@@ -14,6 +14,7 @@ var cures = map[refersam.Code]string{
 	refersam.CodeUnknownVariant:   "Leave the variant out, or take one that `/v1/models` lists.",
 	refersam.CodeJobNotFound:      "Check the id, and use the API key that made the job.",
 	refersam.CodeUnfinished:       "Wait for the job's end: look at the job, follow its events, or have it told to a webhook.",
+	refersam.CodeItemFailed:       "Look at the item's `problem` in the job, mend what it names, and submit it again.",
 	refersam.CodeCancelled:        "Submit the work again if it is wanted after all.",
 	refersam.CodeFetchRefused:     "Send the picture itself; or ask whoever runs the service to add the host.",
 	refersam.CodeFetchFailed:      "Check that the address gives the picture to anybody, without redirects to other hosts; or send the picture itself.",

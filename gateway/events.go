@@ -29,6 +29,9 @@ const (
 	// of one key.
 	maxStreams       = 512
 	maxStreamsPerKey = 32
+	// maxEvent is the largest number of an event, which JavaScript can still tell
+	// from the next.
+	maxEvent = 1 << 53
 )
 
 // jobEvent is an event about a job, or one of its items.
@@ -73,15 +76,23 @@ func lastEvent(c *gin.Context) (int64, error) {
 	if err := onlyParams(c, "last_event_id"); err != nil {
 		return 0, err
 	}
-	value, field := c.GetHeader(headerEventID), headerEventID
-	if value == "" {
-		value, field = c.Query("last_event_id"), "last_event_id"
+	query, asked := c.GetQuery("last_event_id")
+	last, err := eventNumber("last_event_id", query, asked)
+	if err != nil {
+		return 0, err
 	}
-	if value == "" {
+	if header := c.GetHeader(headerEventID); header != "" {
+		return eventNumber(headerEventID, header, true)
+	}
+	return last, nil
+}
+
+func eventNumber(field, value string, given bool) (int64, error) {
+	if !given {
 		return 0, nil
 	}
 	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil || n < 0 {
+	if err != nil || n < 0 || n > maxEvent {
 		return 0, invalid(field, "The id of the last event must be one that the stream gave.")
 	}
 	return n, nil

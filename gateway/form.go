@@ -187,9 +187,9 @@ func (f *fields) set(name, value string) error {
 	case "tolerance":
 		f.options.Tolerance, err = number(name, value)
 	case "min_area":
-		f.options.MinArea, err = whole(name, value)
+		f.options.MinArea, err = wholeNumber(name, value)
 	case "fill_holes":
-		f.options.FillHoles, err = whole(name, value)
+		f.options.FillHoles, err = wholeNumber(name, value)
 	case "keep":
 		f.options.Keep = &value
 	case "size":
@@ -226,11 +226,12 @@ func number(name, value string) (*float64, error) {
 	return &v, nil
 }
 
-func whole(name, value string) (*int, error) {
-	v, err := strconv.Atoi(value)
+func wholeNumber(name, value string) (*whole, error) {
+	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil {
 		return nil, invalid(name, "The value must be a whole number.")
 	}
+	v := whole(n)
 	return &v, nil
 }
 

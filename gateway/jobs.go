@@ -66,6 +66,8 @@ func (g *Gateway) onceIfAsync(limit bodyLimit) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if prefersAsync(c.Request.Header) {
 			g.once(c, limit)
+		} else if _, err := idempotencyKey(c.Request.Header); err != nil {
+			fail(c, err)
 		}
 	}
 }
@@ -424,7 +426,8 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	case err != nil:
 		return jobsError(err)
 	case item.Problem != nil:
-		return item.Problem.Err()
+		// That is no fault of this request, whoever's it was.
+		return refersam.Errorf(refersam.CodeItemFailed, "The item has failed with %s: %s", item.Problem.Code, item.Problem.Message)
 	case item.Status == jobs.Cancelled:
 		return refersam.Errorf(refersam.CodeCancelled, "The item was cancelled.")
 	case item.Status != jobs.Succeeded:

@@ -131,7 +131,7 @@ func TestJobBatch(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	decode(t, s.get(j.Items[0].Result))
-	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/1"), http.StatusUnprocessableEntity, "invalid_image", "/items/1/image/data")
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/1"), http.StatusGone, "item_failed", "")
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/2"), http.StatusNotFound, "job_not_found", "")
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/x"), http.StatusNotFound, "job_not_found", "")
 }

@@ -146,8 +146,8 @@ func (d *description) describeService() {
 	d.addGuarded(http.MethodGet, "/v1/usage", "service", "usage", "What has a key used?", &huma.Operation{
 		Description: "Days are in UTC. Every key may see its own usage, and one with the scope `admin` that of all.",
 		Parameters: []*huma.Param{
-			queryParam("from", "The first day; 30 days back without it", "2026-10-24"),
-			queryParam("to", "The last day; today without it", "2026-11-22"),
+			dayParam("from", "The first day; 30 days back without it", "2026-10-24"),
+			dayParam("to", "The last day; today without it", "2026-11-22"),
 			queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"),
 		},
 	}, d.json(usageAnswer{}, "The usage", usageAnswer{
@@ -299,8 +299,8 @@ func maskHeaders() map[string]*huma.Param {
 func requestIDParam() *huma.Param {
 	return &huma.Param{
 		Name: headerRequestID, In: "header", Example: exampleID,
-		Description: "An id for the request; one that is not of this form is replaced",
-		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: saneID.String()},
+		Description: fmt.Sprintf("An id for the request; one that is not of the form `%s` is replaced", saneID),
+		Schema:      &huma.Schema{Type: huma.TypeString},
 	}
 }
 
@@ -322,6 +322,12 @@ func ifNoneMatchParam() *huma.Param {
 
 func queryParam(name, description, example string) *huma.Param {
 	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}
+}
+
+func dayParam(name, description, example string) *huma.Param {
+	p := queryParam(name, description, example)
+	p.Schema.Format = "date"
+	return p
 }
 
 // head describes HEAD of what get describes.
@@ -371,6 +377,9 @@ Unknown members and fields are refused, never ignored. What is not a success is 
 	return b.String()
 }
 
+// examplePNG is a picture of 4 × 2 pixels in base64.
+const examplePNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAACCAIAAADwyuo0AAAAEElEQVR42mP476AARwzIHACVqgr5fE1q6QAAAABJRU5ErkJggg=="
+
 const exampleID = "PZ4K2C6JXQ7M3VHT5WYNB6ADEF"
 
 func exampleAnswer() *Answer {
@@ -382,8 +391,8 @@ func exampleAnswer() *Answer {
 }
 
 func exampleBatch() stdjson.RawMessage {
-	return stdjson.RawMessage(`{"items": [{"id": "first", "image": {"data": "iVBORw0KGgo="}, "prompts": [{"text": "the duck on the left"}]},` +
-		` {"image": {"data": "/9j/4AAQ"}, "prompts": [{"text": "all the apples"}], "output": {"formats": ["png"]}}], "output": {"formats": ["coco_rle"]}}`)
+	return stdjson.RawMessage(`{"items": [{"id": "first", "image": {"data": "` + examplePNG + `"}, "prompts": [{"text": "the duck on the left"}]},` +
+		` {"image": {"data": "` + examplePNG + `"}, "prompts": [{"text": "all the apples"}], "output": {"formats": ["png"]}}], "output": {"formats": ["coco_rle"]}}`)
 }
 
 func exampleBatchAnswer() BatchAnswer {

@@ -11,18 +11,19 @@ import (
 
 func (d *description) describeImages() {
 	no := false
-	form := &huma.Schema{
-		Type:                 huma.TypeObject,
-		AdditionalProperties: false,
-		Properties:           pictureFields(false),
-		OneOf:                []*huma.Schema{{Required: []string{fieldImage}}, {Required: []string{fieldImageURL}}},
+	form := &huma.Schema{}
+	for _, name := range []string{fieldImage, fieldImageURL} {
+		form.OneOf = append(form.OneOf, &huma.Schema{
+			Type: huma.TypeObject, AdditionalProperties: false, Required: []string{name},
+			Properties: map[string]*huma.Schema{name: pictureFields(false)[name]},
+		})
 	}
 	d.addGuarded(http.MethodPost, "/v1/images", "images", "uploadImage", "Send a picture to be kept", &huma.Operation{
 		Description: "The same picture has the same id, which is made of the SHA-256 of its bytes; to send it again makes it last longer. " +
 			"It belongs to the API key that sent it.",
 		Parameters: []*huma.Param{requestIDParam(), idempotencyKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			mediaJSON:  d.media(uploadBody{}, map[string]any{"image": map[string]any{"data": "iVBORw0KGgo="}}),
+			mediaJSON:  d.media(uploadBody{}, map[string]any{"image": map[string]any{"data": examplePNG}}),
 			mediaForm:  {Schema: form, Encoding: map[string]*huma.Encoding{fieldImageURL: {ContentType: mediaText, Explode: &no}}},
 			"image/*":  binaryMedia(),
 			mediaBytes: binaryMedia(),

@@ -30,7 +30,7 @@ func (d *description) describeJobs() {
 		Parameters:  []*huma.Param{jobIDParam()},
 	}, d.json(jobAnswer{}, "The job", exampleJob(true)), notFound)
 	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/items/{index}", "jobs", "getJobResult", "What came of an item of a job?", &huma.Operation{
-		Description: "What the request would have been answered with had it not been a job: in the form that its `Accept` chose, or with the problem.",
+		Description: "What the request would have been answered with had it not been a job, in the form that its `Accept` chose.",
 		Parameters: []*huma.Param{jobIDParam(), {
 			Name: "index", In: "path", Required: true, Description: "The index of the item, from 0", Schema: &huma.Schema{Type: huma.TypeString}, Example: "0",
 		}, ifNoneMatchParam()},
@@ -39,18 +39,18 @@ func (d *description) describeJobs() {
 			mediaJSON: d.media(Answer{}, exampleAnswer()), mediaPNG: binaryMedia(), mediaZip: binaryMedia(), mediaMixed: binaryMedia(),
 		}, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, nil},
-		notFound, refuses(refersam.CodeUnfinished, refersam.CodeCancelled), refusesMasks(), refusesPictures(),
+		notFound, refuses(refersam.CodeUnfinished, refersam.CodeCancelled, refersam.CodeItemFailed, refersam.CodeOverloaded),
 	)
 	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/events", "jobs", "followJob", "Follow a job", &huma.Operation{
 		Description: "Server-sent events, numbered from 1: `job` with `job` and `status` when the job's status changes, `item` with an entry of a job's `items` when an item has ended. " +
 			"The stream ends with the job. A client that was cut off says the last number that it has and gets what came after.",
 		Parameters: []*huma.Param{
 			jobIDParam(),
-			{Name: headerEventID, In: "header", Description: "The number of the last event that the client has", Schema: &huma.Schema{Type: huma.TypeString}, Example: "3"},
-			queryParam("last_event_id", "The same, for clients that cannot send headers", "3"),
+			{Name: headerEventID, In: "header", Description: "The number of the last event that the client has", Schema: eventNumberSchema(), Example: 3},
+			{Name: "last_event_id", In: "query", Description: "The same, for clients that cannot send headers", Schema: eventNumberSchema(), Example: 3},
 		},
 	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
-		mediaEvents: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
+		mediaEvents: {Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
 	}, nil}, notFound, refuses(refersam.CodeInvalidRequest, refersam.CodeOverloaded))
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
@@ -63,6 +63,11 @@ func (d *description) describeJobs() {
 		Description: "For a day they are signed with the one before, too.",
 		Parameters:  []*huma.Param{idempotencyKeyParam()},
 	}, d.json(secretAnswer{}, "The new secret", exampleSecret()), refusesAgain())
+}
+
+func eventNumberSchema() *huma.Schema {
+	low, high := 0.0, float64(maxEvent)
+	return &huma.Schema{Type: huma.TypeInteger, Minimum: &low, Maximum: &high}
 }
 
 // refusesAgain are the problems of an Idempotency-Key, and of the body that it

@@ -2,10 +2,14 @@ package gateway
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
 )
 
@@ -27,13 +31,34 @@ const (
 	overlayJPEG = "jpeg"
 )
 
+// whole is a whole number, also one that is written as 64.0, as some
+// languages do and JSON Schema has it.
+type whole int64
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (n *whole) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	if d.PeekKind() != '0' {
+		return errors.ErrUnsupported // as a number is what it should be
+	}
+	token, err := d.ReadToken()
+	if err != nil {
+		return err
+	}
+	f, err := strconv.ParseFloat(token.String(), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return invalid(string(d.StackPointer()), "The value is not a whole number.")
+	}
+	*n = whole(f)
+	return nil
+}
+
 // options say how one mask is made and written. What is nil is left to the
 // defaults of the request, or else to those of the service.
 type options struct {
 	Formats   []string `json:"formats"`
 	Threshold *float64 `json:"threshold"`
-	MinArea   *int     `json:"min_area"`
-	FillHoles *int     `json:"fill_holes"`
+	MinArea   *whole   `json:"min_area"`
+	FillHoles *whole   `json:"fill_holes"`
 	Keep      *string  `json:"keep"`
 	Tolerance *float64 `json:"tolerance"`
 }
@@ -137,8 +162,8 @@ func newPrompt(id, text string, request *output, own *options, field func(member
 			ID:        id,
 			Text:      text,
 			Threshold: or(own.Threshold, or(all.Threshold, 0)),
-			FillHoles: or(own.FillHoles, or(all.FillHoles, 0)),
-			MinArea:   or(own.MinArea, or(all.MinArea, 0)),
+			FillHoles: int(or(own.FillHoles, or(all.FillHoles, 0))),
+			MinArea:   int(or(own.MinArea, or(all.MinArea, 0))),
 			Largest:   or(own.Keep, or(all.Keep, keepAll)) == keepLargest,
 		},
 		tolerance: or(own.Tolerance, or(all.Tolerance, 0)),

@@ -31,6 +31,7 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeUnknownVariant:   {http.StatusUnprocessableEntity, "The variant is not known"},
 	refersam.CodeJobNotFound:      {http.StatusNotFound, "There is no such job"},
 	refersam.CodeUnfinished:       {http.StatusConflict, "The job has not ended"},
+	refersam.CodeItemFailed:       {http.StatusGone, "The item has failed"},
 	refersam.CodeCancelled:        {http.StatusGone, "It was cancelled"},
 	refersam.CodeFetchRefused:     {http.StatusUnprocessableEntity, "The address is not one that the service goes to"},
 	refersam.CodeFetchFailed:      {http.StatusUnprocessableEntity, "The address gave no picture"},

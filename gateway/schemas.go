@@ -108,7 +108,7 @@ func (s *schemas) finish() {
 		all["Picture"].OneOf = append(all["Picture"].OneOf, &huma.Schema{Required: []string{member}})
 		all["Picture"].Properties[member].Nullable = false
 	}
-	all["Output"].Nullable = true
+	all["Output"].Nullable, all["WebhookTarget"].Nullable = true, true
 	for name, field := range s.fields {
 		for _, from := range []string{"Output", "SegmentRequest"} {
 			if property := all[from].Properties[fieldMember(name)]; property != nil {
@@ -152,7 +152,7 @@ func complete(s *huma.Schema, name, member string) {
 
 // segmentBody is what POST /v1/segment reads.
 func (s *schemas) segmentBody() *huma.RequestBody {
-	example := stdjson.RawMessage(`{"image": {"data": "iVBORw0KGgo="}, "prompts": [{"id": "a", "text": "the duck on the left", "threshold": 0.4}],` +
+	example := stdjson.RawMessage(`{"image": {"data": "` + examplePNG + `"}, "prompts": [{"id": "a", "text": "the duck on the left", "threshold": 0.4}],` +
 		` "output": {"formats": ["coco_rle", "png"]}, "variant": "clip", "deadline_ms": 2000, "priority": "interactive"}`)
 	no := false
 	return &huma.RequestBody{

@@ -174,8 +174,8 @@ func usageRange(c *gin.Context, now time.Time) (from, to string, err error) {
 }
 
 func day(c *gin.Context, name string, unless time.Time) (time.Time, error) {
-	value := c.Query(name)
-	if value == "" {
+	value, given := c.GetQuery(name)
+	if !given {
 		return unless, nil
 	}
 	t, err := time.Parse(time.DateOnly, value)

@@ -1,0 +1,173 @@
+"""Hooks for Schemathesis: pictures, things that exist, and rules that the description of the API cannot state.
+
+What is generated is changed only where it would be refused for a reason that no schema tells; each such rule is
+in the documentation of the API. At the end a table tells which operation was answered how, and an operation that
+never succeeded is a failure: its checks have seen nothing but refusals.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import collections
+import json
+import os
+import random
+import struct
+import threading
+import uuid
+import zlib
+from pathlib import Path
+
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.core.parameters import ParameterLocation
+
+CHUNK = struct.Struct(">I")
+
+
+def png(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
+    """A picture of one colour, width x height pixels of RGB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return CHUNK.pack(len(data)) + kind + data + CHUNK.pack(zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = (b"\x00" + bytes(colour) * width) * height
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def any_png() -> bytes:
+    return png(random.randint(1, 32), random.randint(1, 32), tuple(random.randbytes(3)))
+
+
+sides = st.integers(1, 32)
+levels = st.integers(0, 255)
+pictures = st.builds(png, sides, sides, st.tuples(levels, levels, levels))
+for media_type in ("image/*", "application/octet-stream"):
+    schemathesis.openapi.media_type(media_type, pictures)
+schemathesis.openapi.format("binary", pictures)
+
+lock = threading.Lock()
+jobs: collections.deque[str] = collections.deque(maxlen=64)
+images: collections.deque[str] = collections.deque(maxlen=64)
+answers: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
+
+
+def is_json(data: object) -> bool:
+    return isinstance(data, dict)
+
+
+def use_picture(image: dict | None, by_id: bool) -> None:
+    """Bytes in base64 are not a picture, an id of the right form is not that of an image, and the service that is
+    checked fetches nothing."""
+    if image is None:
+        return
+    if by_id and "id" in image and images:
+        if random.random() < 0.7:
+            image["id"] = random.choice(images)
+    elif not ("id" in image and by_id):
+        image.clear()
+        image["data"] = base64.b64encode(any_png()).decode()
+
+
+def use_output(output: dict | None) -> None:
+    """An overlay is as large as the picture."""
+    if output:
+        output.pop("size", None)
+
+
+def named(phrase: str) -> str:
+    """A phrase of nothing but what is neither letter nor digit may be empty to a tokenizer."""
+    return "x" + phrase
+
+
+def positive(case, location: ParameterLocation) -> bool:
+    """Whether a part of a case was made to be valid; those that were not stay as they are."""
+    part = case.meta.components.get(location) if case.meta else None
+    return part is None or part.mode.is_positive
+
+
+@schemathesis.hook
+def before_call(context, case, **kwargs) -> None:
+    path = case.operation.path
+    if "Idempotency-Key" in case.headers and positive(case, ParameterLocation.HEADER):
+        case.headers["Idempotency-Key"] = str(uuid.uuid4())  # the same name for another request is refused
+    parameters = case.path_parameters
+    if "id" in parameters and positive(case, ParameterLocation.PATH) and random.random() < 0.7:
+        known = jobs if path.startswith("/v1/jobs") else images
+        if known:
+            parameters["id"] = random.choice(known)
+        if "index" in parameters:
+            parameters["index"] = "0"
+    query = case.query
+    if path == "/v1/usage" and positive(case, ParameterLocation.QUERY):
+        query.pop("from", None)  # which must not come after the other
+    if path == "/v1/segment":
+        use_query(case)
+    if is_json(case.body) and positive(case, ParameterLocation.BODY):
+        if case.media_type == "multipart/form-data":
+            use_form(case.body)
+        else:
+            use_json(case.body, path)
+
+
+def use_query(case) -> None:
+    """A query goes with a body that is the picture, and brings the phrases then."""
+    if not positive(case, ParameterLocation.QUERY):
+        return
+    if case.media_type in ("multipart/form-data", "application/json"):
+        case.query.clear()
+    else:
+        case.query["phrase"] = ["the duck on the left"]
+        for name in ("variant", "webhook", "size"):
+            case.query.pop(name, None)
+
+
+def use_form(form: dict) -> None:
+    for name in ("variant", "webhook", "size"):
+        form.pop(name, None)
+    if "phrase" in form:
+        form["phrase"] = [named(phrase) for phrase in form["phrase"]]
+    if "image_url" in form:
+        del form["image_url"]
+        form["image"] = any_png()
+    if "image_id" in form and images and random.random() < 0.7:
+        form["image_id"] = random.choice(images)
+
+
+def use_json(body: dict, path: str) -> None:
+    for name in ("variant", "webhook"):
+        body.pop(name, None)
+    use_output(body.get("output"))
+    for item in [body, *body.get("items", [])]:
+        use_picture(item.get("image"), by_id=path != "/v1/images")
+        use_output(item.get("output"))
+        for prompt in item.get("prompts", []):
+            prompt["text"] = named(prompt["text"])
+
+
+@schemathesis.hook
+def after_call(context, case, response) -> None:
+    name = f"{case.method.upper()} {case.operation.path}"
+    with lock:
+        answers[name][response.status_code] += 1
+        if response.status_code in (200, 201, 202) and "json" in str(response.headers.get("content-type")):
+            try:
+                answer = json.loads(response.content)
+            except ValueError:
+                return
+            ident = answer.get("id") if is_json(answer) else None
+            if isinstance(ident, str) and ident.startswith("job_"):
+                jobs.append(ident)
+            elif isinstance(ident, str) and ident.startswith("img_"):
+                images.append(ident)
+
+
+@atexit.register
+def tell() -> None:
+    report = os.environ.get("API_CHECK_ANSWERS")
+    if report:
+        Path(report).write_text(json.dumps({name: dict(counts) for name, counts in answers.items()}))
