@@ -126,6 +126,25 @@ openapi-lint: check-go $(REDOCLY) ## Check the description of the API against th
 $(REDOCLY):
 	npm install --silent --no-fund --no-audit --ignore-scripts --prefix $@ @redocly/cli@$(REDOCLY_VERSION)
 
+ROUNDS ?= 20
+
+.PHONY: crash-proof
+crash-proof: .venv/.dev ## Kill the gateway while 500 jobs come in and are done, on both databases (ROUNDS=…)
+	CRASH_ROUNDS=$(ROUNDS) go test -count=1 -timeout 2h -v -run '^TestCrash$$' ./tests
+
+SCHEMATHESIS_VERSION := 4.32.5
+SCHEMATHESIS := bin/tools/schemathesis-$(SCHEMATHESIS_VERSION)
+CASES ?= 20000
+
+.PHONY: api-check
+api-check: .venv/.dev $(SCHEMATHESIS) ## Hold a running service against its description with Schemathesis (CASES=…)
+	API_CHECK_CASES=$(CASES) SCHEMATHESIS=$(CURDIR)/$(SCHEMATHESIS)/bin/schemathesis go test -count=1 -timeout 1h -v -run '^TestAPICheck$$' ./tests
+
+# In an environment of its own: it pins packages that .venv has in other versions.
+$(SCHEMATHESIS): | .venv/.dev
+	$(PY) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check schemathesis==$(SCHEMATHESIS_VERSION)
+
 .PHONY: bench
 bench: .venv/.dev ## Time pictures, phrases and masks against other ways to do the same (minutes)
 	$(PY) benchmarks

@@ -93,8 +93,17 @@ func (r *keyring) get(ctx context.Context, id string) (*store.Key, error) {
 	return key, nil
 }
 
+// databaseAway is the answer when the database gives none. That the request's
+// own time is over is not the database's fault.
 func databaseAway(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return outOfTime(err)
+	}
 	return &refersam.Error{Code: refersam.CodeUnavailable, Message: "The database of the service is not available at the moment; try again soon.", Err: err}
+}
+
+func outOfTime(err error) error {
+	return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: "The request could not be answered in time.", Err: err}
 }
 
 // token returns what a client sent to say who it is, "" if it sent nothing.

@@ -173,6 +173,9 @@ func (g *Gateway) keepBlob(ctx context.Context, key string, content []byte, now 
 }
 
 func storageAway(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return outOfTime(err)
+	}
 	return &refersam.Error{Code: refersam.CodeUnavailable, Message: "The storage of the service is not available at the moment; try again soon.", Err: err}
 }
 

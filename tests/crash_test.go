@@ -1,0 +1,309 @@
+package tests_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/store/storetest"
+)
+
+// crashRounds is how often the gateway is killed with each database: make
+// crash-proof sets it.
+func crashRounds(t *testing.T) (rounds, perRound int) {
+	rounds, err := strconv.Atoi(os.Getenv("CRASH_ROUNDS"))
+	if err != nil {
+		return 1, 60
+	}
+	return rounds, 500
+}
+
+// TestCrash kills the gateway at random moments while jobs come in and are
+// done. Whatever was acknowledged is done, once, and told; and whatever was sent
+// again under the same Idempotency-Key is one job.
+func TestCrash(t *testing.T) {
+	server := startNull(t)
+	t.Run("SQLite", func(t *testing.T) {
+		data := t.TempDir()
+		crash(t, server.address, "REFERSAM_DATA="+data)
+		// Nothing is half written.
+		backup := exec.Command(executable, "backup", "--data", data, filepath.Join(t.TempDir(), "backup.db"))
+		if out, err := backup.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		address := storetest.NewCluster(t).NewDatabase(t)
+		crash(t, server.address, "REFERSAM_DATABASE_URL="+string(address), "REFERSAM_DATA="+t.TempDir())
+	})
+}
+
+// tinyPicture is a PNG of 4 × 2 pixels.
+var tinyPicture = func() string {
+	raw, err := base64.StdEncoding.DecodeString("iVBORw0KGgoAAAANSUhEUgAAAAQAAAACCAIAAADwyuo0AAAAEElEQVR42mP476AARwzIHACVqgr5fE1q6QAAAABJRU5ErkJggg==")
+	if err != nil {
+		panic(err)
+	}
+	return string(raw)
+}()
+
+// hooks is a server that is told the ends of jobs.
+type hooks struct {
+	*httptest.Server
+	mu   sync.Mutex
+	told map[string]map[string]int // by job: how often under which id
+}
+
+func newHooks(t *testing.T) *hooks {
+	h := &hooks{told: make(map[string]map[string]int)}
+	h.Server = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var body struct{ Data struct{ ID, Status string } }
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Data.Status != "succeeded" {
+			t.Errorf("told %+v: %v", body, err)
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.told[body.Data.ID] == nil {
+			h.told[body.Data.ID] = make(map[string]int)
+		}
+		h.told[body.Data.ID][r.Header.Get("Webhook-Id")]++
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+// environment lets a gateway tell h.
+func (h *hooks) environment(t *testing.T) []string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"REFERSAM_WEBHOOK_HOSTS=" + h.Listener.Addr().String(), "REFERSAM_FETCH_NETWORKS=127.0.0.1/32", "SSL_CERT_FILE=" + file}
+}
+
+// crashing is a gateway that is killed and started again.
+type crashing struct {
+	t           *testing.T
+	dir         string
+	environment []string
+	current     atomic.Pointer[service]
+}
+
+func (c *crashing) start() {
+	s, err := launch(c.dir, c.environment, "serve")
+	if err == nil {
+		err = s.waitReady()
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.current.Store(s)
+}
+
+func (c *crashing) kill() {
+	if err := c.current.Load().signal(syscall.SIGKILL); err == nil {
+		c.t.Error("the gateway survived SIGKILL")
+	}
+}
+
+func crash(t *testing.T, triton string, environment ...string) {
+	rounds, perRound := crashRounds(t)
+	h := newHooks(t)
+	c := &crashing{t: t, dir: t.TempDir(), environment: append(append(environment, h.environment(t)...),
+		"REFERSAM_TRITON="+triton, "REFERSAM_LOG_LEVEL=ERROR", "REFERSAM_REQUEST_TIMEOUT=3s", "REFERSAM_WRITE_TIMEOUT=3s", "REFERSAM_ADMIN_LISTEN=off")}
+	c.start()
+	defer func() { c.current.Load().kill() }()
+	all := make(map[string]bool)
+	for round := range rounds {
+		ids := c.round(round, perRound, h.URL+"/hook")
+		for _, id := range ids {
+			if all[id] {
+				t.Errorf("two requests made the job %s", id)
+			}
+			all[id] = true
+			c.expectDone(id)
+		}
+		t.Logf("round %d: %d jobs are done, once", round+1, len(ids))
+	}
+	c.expectKnown(all)
+	h.expectTold(t, all)
+	if err := c.current.Load().signal(syscall.SIGTERM); err != nil {
+		t.Errorf("the stop: %v", err)
+	}
+}
+
+// round submits n jobs while the gateway is killed once, and returns their ids.
+func (c *crashing) round(round, n int, hook string) []string {
+	ids := make([]string, n)
+	var clients sync.WaitGroup
+	var next, acknowledged atomic.Int64
+	next.Store(-1)
+	for range 4 {
+		clients.Go(func() {
+			for {
+				i := int(next.Add(1))
+				if i >= n {
+					return
+				}
+				ids[i] = c.submit(fmt.Sprintf("crash-%d-%d", round, i), hook)
+				acknowledged.Add(1)
+			}
+		})
+	}
+	// At a moment of the submitting, or of what is done thereafter.
+	at := rand.Int64N(int64(n) * 5 / 4)
+	for deadline := time.Now().Add(time.Minute); acknowledged.Load() < min(at, int64(n)) && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(rand.N(50 * time.Millisecond))
+	c.kill()
+	c.start()
+	clients.Wait()
+	return ids
+}
+
+// submit submits a job until that is acknowledged, and returns its id.
+func (c *crashing) submit(name, hook string) string {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		contentType, body, err := encodeForm(part{"image", tinyPicture}, part{"phrase", name}, part{"webhook", hook})
+		if err != nil {
+			c.t.Error(err)
+			return ""
+		}
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, c.current.Load().url+"/v1/segment", bytes.NewReader(body))
+		if err != nil {
+			c.t.Error(err)
+			return ""
+		}
+		req.Header.Set("Content-Type", contentType)
+		req.Header.Set("Prefer", "respond-async")
+		req.Header.Set("Idempotency-Key", name)
+		resp, err := client.Do(req)
+		if err != nil {
+			continue // it has just been killed
+		}
+		answer, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			continue
+		}
+		var job struct{ ID string }
+		switch resp.StatusCode {
+		case http.StatusAccepted:
+			if err := json.Unmarshal(answer, &job); err != nil {
+				c.t.Error(err)
+			}
+			return job.ID
+		case http.StatusConflict, http.StatusServiceUnavailable: // the one that was killed holds the name for a while
+		default:
+			c.t.Errorf("%s: status %d: %s", name, resp.StatusCode, answer)
+			return ""
+		}
+	}
+	c.t.Errorf("%s was not acknowledged in time", name)
+	return ""
+}
+
+// get returns the status and the body of a GET.
+func (c *crashing) get(path string) (int, []byte) {
+	resp, err := client.Get(c.current.Load().url + path)
+	if err != nil {
+		c.t.Error(err)
+		return 0, nil
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.t.Error(err)
+	}
+	return resp.StatusCode, body
+}
+
+// expectDone waits for the end of a job by its events, of which there is one of
+// its item's end.
+func (c *crashing) expectDone(id string) {
+	c.t.Helper()
+	var status int
+	var stream []byte
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		if status, stream = c.get("/v1/jobs/" + id + "/events"); bytes.Contains(stream, []byte("event: job\ndata: {\"job\":\""+id+"\",\"status\":\"succeeded\"}")) {
+			break
+		}
+	}
+	if n := strings.Count(string(stream), "event: item"); status != http.StatusOK || n != 1 {
+		c.t.Errorf("%s: status %d, %d ends of its item: %s", id, status, n, stream)
+	}
+	if status, body := c.get("/v1/jobs/" + id + "/items/0"); status != http.StatusOK || !bytes.Contains(body, []byte(`"status":"ok"`)) {
+		c.t.Errorf("%s: status %d: %s", id, status, body)
+	}
+}
+
+// expectKnown sees to it that there are no other jobs.
+func (c *crashing) expectKnown(all map[string]bool) {
+	c.t.Helper()
+	listed := 0
+	for cursor := ""; ; {
+		status, body := c.get("/v1/jobs?limit=100" + cursor)
+		var list struct {
+			Jobs []struct{ ID string }
+			Next string
+		}
+		if err := json.Unmarshal(body, &list); err != nil || status != http.StatusOK {
+			c.t.Fatalf("status %d, %v: %s", status, err, body)
+		}
+		for _, j := range list.Jobs {
+			if listed++; !all[j.ID] {
+				c.t.Errorf("nobody was told of the job %s", j.ID)
+			}
+		}
+		if list.Next == "" {
+			break
+		}
+		cursor = "&cursor=" + list.Next
+	}
+	if listed != len(all) {
+		c.t.Errorf("%d jobs are listed of %d", listed, len(all))
+	}
+}
+
+// expectTold waits until the ends of all jobs have been told, each under one
+// id.
+func (h *hooks) expectTold(t *testing.T, all map[string]bool) {
+	t.Helper()
+	told := func() int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.told)
+	}
+	for deadline := time.Now().Add(2 * time.Minute); told() < len(all) && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id := range all {
+		if len(h.told[id]) != 1 {
+			t.Errorf("%s was told under the ids %v", id, h.told[id])
+		}
+	}
+	if len(h.told) != len(all) {
+		t.Errorf("%d ends were told of %d", len(h.told), len(all))
+	}
+}
