@@ -28,7 +28,7 @@ export CGO_ENABLED := $(if $(JPEG_HEADER),1,0)
 
 PY := .venv/bin/python
 # What ruff looks at: the package, and the scripts that make test data of the Go packages.
-RUFF := --config export/pyproject.toml export triton tokenize preprocess postprocess benchmarks tests
+RUFF := --config export/pyproject.toml export clients triton tokenize preprocess postprocess benchmarks tests
 GO_VERSION = $(shell sed -n 's/^go //p' go.mod)
 # The commit is stamped into the binary wherever there is a checkout to ask.
 BUILD_VCS := $(shell git rev-parse --quiet --verify HEAD >/dev/null 2>&1 && echo true || echo false)
@@ -125,6 +125,17 @@ openapi-lint: check-go $(REDOCLY) ## Check the description of the API against th
 
 $(REDOCLY):
 	npm install --silent --no-fund --no-audit --ignore-scripts --prefix $@ @redocly/cli@$(REDOCLY_VERSION)
+
+OPENAPI_TYPESCRIPT := bin/tools/openapi-typescript-7
+
+.PHONY: api-types
+api-types: check-go $(OPENAPI_TYPESCRIPT) ## Write TypeScript types of the API to bin/refersam.d.ts, and check them
+	go test -count=1 -run '^TestOpenAPI_Write$$' ./gateway -openapi $(CURDIR)/bin/openapi.json
+	$(OPENAPI_TYPESCRIPT)/node_modules/.bin/openapi-typescript bin/openapi.json -o bin/refersam.d.ts
+	$(OPENAPI_TYPESCRIPT)/node_modules/.bin/tsc --noEmit --strict --skipLibCheck false --target es2022 --module nodenext bin/refersam.d.ts clients/typescript/example.ts
+
+$(OPENAPI_TYPESCRIPT):
+	npm install --silent --no-fund --no-audit --ignore-scripts --prefix $@ openapi-typescript@7.13.0 typescript@5.9.3
 
 ROUNDS ?= 20
 

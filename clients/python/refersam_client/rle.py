@@ -1,0 +1,37 @@
+"""The compressed run-length encoding of pycocotools (cocoapi, maskApi.c)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
+    """The mask of compressed counts: bool, (height, width).
+
+    A number is written in groups of 5 bits, lowest first, as characters from "0" on; bit 5 says that another
+    group follows, and bit 4 of the last one is the sign. From the third on, a number is what it adds to the
+    one before the last. Runs go down the columns, background first. Raises ValueError if they do not fill the
+    mask.
+    """
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    if codes.size and (codes.min() < 0 or codes.max() > 63 or codes[-1] & 32):
+        raise ValueError("these are not counts of a compressed run-length encoding")
+    last = (codes & 32) == 0
+    first = np.concatenate(([True], last[:-1])) if codes.size else np.zeros(0, bool)
+    starts = np.flatnonzero(first)
+    group = np.arange(codes.size) - np.repeat(starts, np.diff(np.append(starts, codes.size)))
+    if group.size and group.max() > 7:
+        raise ValueError("a run is too long")
+    values = np.add.reduceat((codes & 31) << (5 * group), starts) if starts.size else np.zeros(0, np.int64)
+    ends = np.flatnonzero(last)
+    negative = (codes[ends] & 16) != 0
+    values = values - (negative.astype(np.int64) << (5 * (group[ends] + 1)))
+    # From the third on they are differences: two cumulative sums, of the odd and of the even ones.
+    runs = values.copy()
+    runs[1::2] = np.cumsum(values[1::2])
+    runs[2::2] = np.cumsum(values[2::2])
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError(f"the runs do not fill {height} x {width} pixels")
+    pixels = np.repeat(np.arange(runs.size) % 2 == 1, runs)
+    return pixels.reshape(width, height).T
