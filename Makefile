@@ -137,6 +137,10 @@ api-types: check-go $(OPENAPI_TYPESCRIPT) ## Write TypeScript types of the API t
 $(OPENAPI_TYPESCRIPT):
 	npm install --silent --no-fund --no-audit --ignore-scripts --prefix $@ openapi-typescript@7.13.0 typescript@5.9.3
 
+.PHONY: fuzz-api
+fuzz-api: check-go ## Send a million changed requests to a listening gateway (COUNT=…)
+	FUZZ_API_COUNT=$(COUNT) go test -count=1 -timeout 1h -v -run '^TestFuzzAPI$$' ./gateway
+
 ROUNDS ?= 20
 
 .PHONY: crash-proof
@@ -147,9 +151,17 @@ SCHEMATHESIS_VERSION := 4.32.5
 SCHEMATHESIS := bin/tools/schemathesis-$(SCHEMATHESIS_VERSION)
 CASES ?= 20000
 
+STOCK_CLIENT_VERSION := 0.29.1
+STOCK_CLIENT := bin/tools/openapi-python-client-$(STOCK_CLIENT_VERSION)
+
 .PHONY: api-check
-api-check: .venv/.dev $(SCHEMATHESIS) ## Hold a running service against its description with Schemathesis (CASES=…)
-	API_CHECK_CASES=$(CASES) SCHEMATHESIS=$(CURDIR)/$(SCHEMATHESIS)/bin/schemathesis go test -count=1 -timeout 1h -v -run '^TestAPICheck$$' ./tests
+api-check: .venv/.dev $(SCHEMATHESIS) $(STOCK_CLIENT) ## Hold a service against its description: Schemathesis (CASES=…), a generated client
+	API_CHECK_CASES=$(CASES) SCHEMATHESIS=$(CURDIR)/$(SCHEMATHESIS)/bin/schemathesis STOCK_CLIENT=$(CURDIR)/$(STOCK_CLIENT) \
+	  go test -count=1 -timeout 1h -v -run '^(TestAPICheck|TestStockClient)$$' ./tests
+
+$(STOCK_CLIENT): | .venv/.dev
+	$(PY) -m venv $@
+	$@/bin/pip install --quiet --disable-pip-version-check openapi-python-client==$(STOCK_CLIENT_VERSION)
 
 # In an environment of its own: it pins packages that .venv has in other versions.
 $(SCHEMATHESIS): | .venv/.dev

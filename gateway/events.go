@@ -81,8 +81,8 @@ func lastEvent(c *gin.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if header := c.GetHeader(headerEventID); header != "" {
-		return eventNumber(headerEventID, header, true)
+	if header := c.Request.Header.Values(headerEventID); len(header) > 0 {
+		return eventNumber(headerEventID, header[0], true)
 	}
 	return last, nil
 }

@@ -11,13 +11,8 @@ import (
 
 func (d *description) describeImages() {
 	no := false
-	form := &huma.Schema{}
-	for _, name := range []string{fieldImage, fieldImageURL} {
-		form.OneOf = append(form.OneOf, &huma.Schema{
-			Type: huma.TypeObject, AdditionalProperties: false, Required: []string{name},
-			Properties: map[string]*huma.Schema{name: pictureFields(false)[name]},
-		})
-	}
+	form := &huma.Schema{Type: huma.TypeObject, AdditionalProperties: false, Properties: pictureFields(false)}
+	exactlyOne(form)
 	d.addGuarded(http.MethodPost, "/v1/images", "images", "uploadImage", "Send a picture to be kept", &huma.Operation{
 		Description: "The same picture has the same id, which is made of the SHA-256 of its bytes; to send it again makes it last longer. " +
 			"It belongs to the API key that sent it.",

@@ -86,5 +86,6 @@ func (f *pageFile) serve(c *gin.Context, name string) {
 	if f.mediaType != "" {
 		c.Header("Content-Type", f.mediaType)
 	}
+	c.Request.Header.Del("Range") // files are small, and what comes of a range is not a problem of ours
 	http.ServeContent(c.Writer, c.Request, path.Base(name), time.Time{}, bytes.NewReader(f.content))
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -121,6 +122,11 @@ func newProblem(err error, requestID string) (p problem, retryAfter time.Duratio
 // status.
 func fail(c *gin.Context, err error) {
 	_ = c.Error(err)
+	if errors.Is(c.Request.Context().Err(), context.Canceled) && errors.Is(err, context.Canceled) {
+		// Nobody reads this, or a client that has closed its side too early.
+		c.AbortWithStatus(statusClientGone)
+		return
+	}
 	p, retryAfter := newProblem(err, requestID(c))
 	switch p.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusConflict:

@@ -105,9 +105,9 @@ func (s *schemas) finish() {
 		}
 	}
 	for _, member := range []string{"data", "id", "url"} {
-		all["Picture"].OneOf = append(all["Picture"].OneOf, &huma.Schema{Required: []string{member}})
 		all["Picture"].Properties[member].Nullable = false
 	}
+	exactlyOne(all["Picture"])
 	all["Output"].Nullable, all["WebhookTarget"].Nullable = true, true
 	for name, field := range s.fields {
 		for _, from := range []string{"Output", "SegmentRequest"} {
@@ -121,7 +121,8 @@ func (s *schemas) finish() {
 	*s.fields["webhook"] = huma.Schema{Type: huma.TypeString, Pattern: urlPattern, Description: words[anySchema+"webhook"]}
 	phrase := &huma.Schema{Type: huma.TypeString}
 	phraseText(phrase)
-	*s.fields["phrase"] = huma.Schema{Type: huma.TypeArray, Items: phrase, Description: words[anySchema+"prompts"]}
+	one := 1
+	*s.fields["phrase"] = huma.Schema{Type: huma.TypeArray, Items: phrase, MinItems: &one, Description: words[anySchema+"prompts"]}
 }
 
 // fieldMember is the member of JSON that a field of a form stands for.
@@ -173,16 +174,21 @@ func (s *schemas) segmentBody() *huma.RequestBody {
 	}
 }
 
-// formSchema describes what parseForm reads.
+// exactlyOne says that one of the members is there. Generators of clients
+// understand that; of oneOf with nothing but required they make nothing.
+func exactlyOne(s *huma.Schema) {
+	one := 1
+	s.MinProperties, s.MaxProperties = &one, &one
+}
+
+// formSchema describes what parseForm reads: of the fields that bring a
+// picture, exactly one is there.
 func (s *schemas) formSchema() *huma.Schema {
 	f := &huma.Schema{
 		Type:                 huma.TypeObject,
 		AdditionalProperties: false,
 		Required:             []string{"phrase"},
 		Properties:           pictureFields(true),
-	}
-	for _, name := range []string{fieldImage, fieldImageID, fieldImageURL} {
-		f.OneOf = append(f.OneOf, &huma.Schema{Required: []string{name}})
 	}
 	for name, field := range s.fields {
 		f.Properties[name] = field
