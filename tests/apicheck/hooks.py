@@ -142,7 +142,7 @@ def use_form(form: dict, path: str) -> None:
     for name in ("variant", "webhook", "size"):
         form.pop(name, None)
     if "phrase" in form:
-        form["phrase"] = [named(phrase) for phrase in form["phrase"][:MAX_PHRASES]]
+        form["phrase"] = [named(phrase) for phrase in form["phrase"][:MAX_PHRASES]] or ["the duck"]
     form.pop("image_url", None)
     if images and random.random() < 0.1:
         form.pop("image", None)
