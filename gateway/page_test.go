@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"flag"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,7 +14,11 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
+	"github.com/refersam/refersam/store"
 )
+
+// screenshots is where to write them, to be looked at.
+var screenshots = flag.String("screenshots", "", "write screenshots into this folder")
 
 // A picture is dropped on the page, a phrase typed, and the page shows the
 // mask in the picture's place; then it says in words what a problem says.
@@ -118,5 +123,47 @@ func TestPage_Browser(t *testing.T) {
 	}
 	if !slices.Equal(gatewaytest.Canvas(t, ctx), before) {
 		t.Error("the page still shows the mask of the answer before")
+	}
+}
+
+// Where keys are asked for, the page asks for one, and goes on with it.
+func TestPage_Key(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
+	s := start(t, authenticated)
+	token := s.newKey(t, store.Key{})
+	server := httptest.NewServer(s)
+	defer server.Close()
+	ctx := gatewaytest.Browser(t)
+	if err := chromedp.Do(ctx,
+		chromedp.EmulateViewport(1200, 800),
+		chromedp.Navigate(server.URL),
+		chromedp.WaitVisible(chromedp.CSS("#key")),
+		chromedp.SendKeys(chromedp.CSS("#key"), "rsk_wrong\r"),
+		chromedp.Poll[chromedp.Void](`document.getElementById("problem").textContent.includes("cut off")`),
+		chromedp.WaitVisible(chromedp.CSS("#key")),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if *screenshots != "" {
+		image, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(*screenshots, "key.png"), image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := chromedp.Do(ctx,
+		chromedp.SendKeys(chromedp.CSS("#key"), token.Reveal()+"\r"),
+		chromedp.WaitVisible(chromedp.CSS("input[name=variant][value=clip]")),
+		chromedp.Poll[chromedp.Void](`document.getElementById("key-form").hidden && document.getElementById("problem").hidden`),
+		chromedp.Poll[chromedp.Void](`!location.href.includes("rsk_") && !Object.values(localStorage).join().includes("rsk_")`),
+	); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(s.log.String(), token.Secret) {
+		t.Error("the log has the key")
 	}
 }

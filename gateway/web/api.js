@@ -8,10 +8,22 @@ export class Problem extends Error {
   }
 }
 
-async function ask(url, options) {
+const KEY = "refersam-key"; // in this tab's storage, and only until the tab is closed
+
+/** Has every request show an API key. */
+export function useKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+function withKey(options) {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { ...options, headers: { ...options.headers, authorization: `Bearer ${key}` } } : options;
+}
+
+async function ask(url, options = {}) {
   let response;
   try {
-    response = await fetch(url, options);
+    response = await fetch(url, url.startsWith("v1/") ? withKey(options) : options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("The server cannot be reached. Is it still running?");

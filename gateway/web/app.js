@@ -20,6 +20,14 @@ function say(words) {
 function complain(problem) {
   $("problem").hidden = !problem;
   $("problem").textContent = problem ? problem.message : "";
+  if (problem?.code === "unauthorized") askForKey();
+}
+
+function askForKey() {
+  if ($("key-form").hidden) {
+    $("key-form").hidden = false;
+    $("key").focus();
+  }
 }
 
 function redraw() {
@@ -229,15 +237,22 @@ function showVariants(models) {
   );
 }
 
+let waiting = 0; // counts calls of waitForModels, so that the last one goes on alone
+
 /** Asks for the variants until the model is loaded. */
 async function waitForModels() {
-  for (;;) {
+  const turn = ++waiting;
+  while (turn === waiting) {
     try {
       showVariants(await api.models());
       if ($("status").dataset.waiting) say("");
       delete $("status").dataset.waiting;
       return;
     } catch (problem) {
+      if (problem.code === "unauthorized") {
+        complain(problem);
+        return; // until there is a key
+      }
       if (!request) {
         $("status").dataset.waiting = "yes";
         say(problem.message);
@@ -250,6 +265,15 @@ async function waitForModels() {
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   find();
+});
+$("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  api.useKey($("key").value.trim());
+  $("key").value = "";
+  $("key-form").hidden = true;
+  complain(null);
+  waitForModels();
+  if (picture && $("phrase").value.trim()) find();
 });
 $("file").addEventListener("change", () => {
   openFromOutside($("file").files);
