@@ -51,7 +51,7 @@ type service struct {
 
 // start returns a service that is ready. Its requests are served one at a time
 // by the tests, so the log needs no lock.
-func start(t *testing.T, change ...func(*gateway.Config)) *service {
+func start(t testing.TB, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	s := loading(t, pipelinetest.NewColourModel("bert", "clip"), change...)
 	s.waitReady(t)

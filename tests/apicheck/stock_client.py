@@ -21,14 +21,15 @@ print([model.name for model in list_models.sync(client=client).models])
 
 data = b64encode(file.read_bytes()).decode()
 request = SegmentRequest(
-    image=Picture(data=data), prompts=[Prompt(text="the duck"), Prompt(text="all the apples")]
+    image=Picture(data=data), prompts=[Prompt(text="all the doggies"), Prompt(text="the elephant")]
 )
 answer = segment.sync(client=client, body=request)
 assert len(answer.results) == 2, answer
+assert answer.results[0].area > 0, answer
 print([result.area for result in answer.results])
 
 form = SegmentFilesBody(
-    phrase=["the duck"], image=File(io.BytesIO(file.read_bytes()), "picture.jpg", "image/jpeg")
+    phrase=["all the doggies"], image=File(io.BytesIO(file.read_bytes()), "picture.jpg", "image/jpeg")
 )
 again = segment.sync(client=client, body=form)
 assert again.results[0].area == answer.results[0].area, again
