@@ -27,7 +27,7 @@ import (
 
 // crashRounds is how often the gateway is killed with each database: make
 // crash-proof sets it.
-func crashRounds(t *testing.T) (rounds, perRound int) {
+func crashRounds() (rounds, perRound int) {
 	rounds, err := strconv.Atoi(os.Getenv("CRASH_ROUNDS"))
 	if err != nil {
 		return 1, 60
@@ -125,7 +125,7 @@ func (c *crashing) kill() {
 }
 
 func crash(t *testing.T, triton string, environment ...string) {
-	rounds, perRound := crashRounds(t)
+	rounds, perRound := crashRounds()
 	h := newHooks(t)
 	c := &crashing{t: t, dir: t.TempDir(), environment: append(append(environment, h.environment(t)...),
 		"REFERSAM_TRITON="+triton, "REFERSAM_LOG_LEVEL=ERROR", "REFERSAM_REQUEST_TIMEOUT=3s", "REFERSAM_WRITE_TIMEOUT=3s", "REFERSAM_ADMIN_LISTEN=off")}
