@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -434,22 +433,5 @@ func TestSharer(t *testing.T) {
 		if asked.request.Key != want {
 			t.Errorf("%s: %s, want %s", auth, asked.request.Key, want)
 		}
-	}
-}
-
-// BenchmarkAccess is what a key with limits costs a request beyond one without
-// authentication: at most 50 µs.
-func BenchmarkAccess(b *testing.B) {
-	for _, auth := range []string{gateway.AuthOff, gateway.AuthOn} {
-		b.Run(auth, func(b *testing.B) {
-			s := loading(b, pipelinetest.NewColourModel("bert"), func(cfg *gateway.Config) { cfg.Auth = auth })
-			s.waitReady(b)
-			token := s.newKey(b, store.Key{Rate: store.Rate{Requests: 1e8, Window: time.Second}, Concurrency: 100})
-			req := bearer(httptest.NewRequest(http.MethodPost, "/v1/segment", bytes.NewReader(nil)), token)
-			for b.Loop() {
-				s.do(req)
-				s.log.Reset()
-			}
-		})
 	}
 }

@@ -243,8 +243,12 @@ func TestFuzzAPI(t *testing.T) {
 		t.Logf("%4d: %d", status, answers[status])
 	}
 	t.Logf("%d requests in %s, %.0f a second; at most %d MB in memory", count, took.Round(time.Second), float64(count)/took.Seconds(), peak>>20)
-	if answers[http.StatusOK] == 0 {
-		t.Error("nothing succeeded")
+	if answers[http.StatusOK] < count/5 {
+		t.Errorf("only %d of %d requests succeeded", answers[http.StatusOK], count)
+	}
+	// None is answered to what ends in the middle, or waits for a stream.
+	if answers[0] > count/5 {
+		t.Errorf("%d of %d requests were not answered", answers[0], count)
 	}
 	if peak > fuzzMemory {
 		t.Errorf("%d MB in memory", peak>>20)

@@ -5,14 +5,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 )
 
 // neverHere are operations that cannot succeed on a service that tells nobody
-// anything.
-var neverHere = []string{"POST /v1/jobs/{id}/webhook/redeliver"}
+// anything, and the one that Schemathesis itself has read before its hooks are
+// there.
+var neverHere = []string{"POST /v1/jobs/{id}/webhook/redeliver", "GET /openapi.json"}
 
 // TestAPICheck has Schemathesis hold a running service against its own
 // description: make api-check. API_CHECK_CASES is about how many cases it
@@ -43,23 +45,20 @@ func TestAPICheck(t *testing.T) {
 	if err := json.Unmarshal(data, &answers); err != nil {
 		t.Fatal(err)
 	}
-	described := describedOperations(t, s.service)
 	total, byStatus := 0, map[string]int{}
-	for operation, counts := range answers {
+	for _, operation := range describedOperations(t, s.service) {
 		succeeded := false
-		for status, n := range counts {
+		for status, n := range answers[operation] {
 			total += n
 			byStatus[status] += n
 			succeeded = succeeded || strings.HasPrefix(status, "2")
 		}
-		if described[operation] {
-			t.Logf("%-45s %v", operation, counts)
-		}
-		if described[operation] && !succeeded && !strings.Contains(strings.Join(neverHere, "\n"), operation) {
-			t.Errorf("%s never succeeded: %v", operation, counts)
+		t.Logf("%-45s %v", operation, answers[operation])
+		if !succeeded && !slices.Contains(neverHere, operation) {
+			t.Errorf("%s never succeeded: %v", operation, answers[operation])
 		}
 	}
-	t.Logf("%d requests, by status: %v", total, byStatus)
+	t.Logf("%d requests to operations that are described, by status: %v", total, byStatus)
 	if total < cases {
 		t.Errorf("%d requests are fewer than %d", total, cases)
 	}
@@ -69,7 +68,7 @@ func TestAPICheck(t *testing.T) {
 }
 
 // describedOperations are those of the description, as "GET /v1/models".
-func describedOperations(t *testing.T, s *service) map[string]bool {
+func describedOperations(t *testing.T, s *service) []string {
 	t.Helper()
 	resp, err := client.Get(s.url + "/openapi.json")
 	if err != nil {
@@ -82,11 +81,12 @@ func describedOperations(t *testing.T, s *service) map[string]bool {
 	if err := json.NewDecoder(resp.Body).Decode(&document); err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]bool{}
+	var all []string
 	for path, methods := range document.Paths {
 		for method := range methods {
-			all[strings.ToUpper(method)+" "+path] = true
+			all = append(all, strings.ToUpper(method)+" "+path)
 		}
 	}
+	slices.Sort(all)
 	return all
 }
