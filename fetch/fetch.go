@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -239,7 +240,7 @@ func (c *Client) Post(ctx context.Context, address string, header http.Header, b
 	if err != nil {
 		return 0, 0, plain(err)
 	}
-	req.Header = header.Clone()
+	maps.Copy(req.Header, header)
 	req.Header.Set("User-Agent", userAgent)
 	resp, err := c.webhook.Do(req)
 	if err != nil {

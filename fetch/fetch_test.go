@@ -433,6 +433,10 @@ func TestPictureRequest(t *testing.T) {
 
 func TestCertificate(t *testing.T) {
 	w := newWorld(t)
+	other := w.client(func(cfg *fetch.Config) { cfg.Hosts = []string{"*.other.example:" + w.port} })
+	if _, err := other.Picture(t.Context(), "https://a.other.example:"+w.port+"/picture.png", 1<<20); refersam.ErrorCode(err) != refersam.CodeFetchFailed {
+		t.Errorf("a certificate for another host: %v", err)
+	}
 	w.roots = x509.NewCertPool()
 	_, err := w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20)
 	if refersam.ErrorCode(err) != refersam.CodeFetchFailed || !strings.Contains(err.Error(), "certificate") {
@@ -537,6 +541,7 @@ func TestConfig(t *testing.T) {
 		{func(c *fetch.Config) { c.Hosts = []string{"a b"} }, "REFERSAM_FETCH_HOSTS"},
 		{func(c *fetch.Config) { c.WebhookHosts = []string{"a.*.example"} }, "REFERSAM_WEBHOOK_HOSTS"},
 		{func(c *fetch.Config) { c.Networks = []string{"10.0.0.1"} }, "REFERSAM_FETCH_NETWORKS"},
+		{func(c *fetch.Config) { c.Networks = []string{"::ffff:10.0.0.0/104"} }, "REFERSAM_FETCH_NETWORKS"},
 		{func(c *fetch.Config) { c.Timeout = 0 }, "REFERSAM_FETCH_TIMEOUT"},
 	} {
 		cfg := fetch.DefaultConfig()

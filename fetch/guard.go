@@ -175,7 +175,7 @@ func newAddresses(networks []string) (addresses, error) {
 	var list addresses
 	for _, text := range networks {
 		network, err := netip.ParsePrefix(text)
-		if err != nil {
+		if err != nil || network.Addr().Is4In6() { // addresses are compared as those of IPv4
 			return nil, fmt.Errorf("%q is not of the form 10.1.0.0/16", text)
 		}
 		list = append(list, network.Masked())

@@ -19,7 +19,8 @@ func validateOrigins(origins []string) error {
 	var errs []error
 	for _, origin := range origins {
 		u, err := url.Parse(origin)
-		if origin != anyOrigin && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+strings.ToLower(u.Host)) {
+		if origin != anyOrigin && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+strings.ToLower(u.Host) ||
+			u.Port() == "443" && u.Scheme == "https" || u.Port() == "80" && u.Scheme == "http") { // browsers leave those out
 			errs = append(errs, fmt.Errorf("REFERSAM_CORS_ORIGINS: %q is not of the form https://app.example.com, or *", origin))
 		}
 	}

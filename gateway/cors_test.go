@@ -61,7 +61,7 @@ func TestCORS(t *testing.T) {
 			}
 		})
 	}
-	for _, origin := range []string{"app.example.com", "https://app.example.com/", "https://APP.example.com", "ftp://a", "https://*.example.com/x", "null"} {
+	for _, origin := range []string{"app.example.com", "https://app.example.com/", "https://APP.example.com", "ftp://a", "https://*.example.com/x", "null", "https://app.example.com:443", "http://a.example:80"} {
 		cfg := gateway.DefaultConfig()
 		cfg.CORSOrigins = []string{origin}
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "REFERSAM_CORS_ORIGINS") {

@@ -1,0 +1,104 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/refersam/refersam/gateway"
+)
+
+// exchange sends bytes over a connection of its own, and returns the statuses
+// of the answers until the gateway closes it.
+func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	for i, piece := range pieces {
+		if i > 0 {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if _, err := io.WriteString(conn, piece); err != nil {
+			break // it has seen enough
+		}
+	}
+	_ = conn.(*net.TCPConn).CloseWrite()
+	for r := bufio.NewReader(conn); ; {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return statuses
+		}
+		statuses = append(statuses, resp.StatusCode)
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+}
+
+// What is no HTTP, or HTTP that two readers might read in two ways, is refused,
+// and what comes after it on the same connection is not read.
+func TestWire(t *testing.T) {
+	s := start(t)
+	address := listen(t, s)
+	const live = "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+	for _, tc := range []struct {
+		name, sent string
+		want       []int
+	}{
+		{"two requests at once", live + live, []int{200, 200}},
+		{"HTTP/1.0", "GET /livez HTTP/1.0\r\n\r\n" + live, []int{200}},
+		{"an absolute address", "GET http://evil.example/livez HTTP/1.1\r\nHost: a\r\n\r\n", []int{200}},
+		{"no host", "GET /livez HTTP/1.1\r\n\r\n" + live, []int{400}},
+		{"two hosts", "GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" + live, []int{400}},
+		{"garbage", "\x00\x01\x02\r\n\r\n" + live, []int{400}},
+		{"garbage after a request", live + "\x16\x03\x01\x02\r\n\r\n" + live, []int{200, 400}},
+		{"two lengths", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 40\r\n\r\nabcd" + live, []int{400}},
+		{"a length that is none", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\nabcd" + live, []int{400}},
+		{"a negative length", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: -4\r\n\r\n" + live, []int{400}},
+		{"another encoding", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + live, []int{501}},
+		{"an encoding in disguise", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + live, []int{400}},
+		{"a folded header", "GET /livez HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n", []int{200}},
+		{"a header without a name", "GET /livez HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n" + live, []int{400}},
+		{"a null byte", "GET /livez HTTP/1.1\r\nHost: a\r\nX-A: \x00\r\n\r\n" + live, []int{400}},
+		{"long headers", "GET /livez HTTP/1.1\r\nHost: a\r\nX-A: " + strings.Repeat("a", 1<<20) + "\r\n\r\n" + live, []int{431}},
+		{"many headers", "GET /livez HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("X-A: b\r\n", 100_000) + "\r\n" + live, []int{431}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := exchange(t, address, tc.sent); fmt.Sprint(got) != fmt.Sprint(tc.want) {
+				t.Errorf("%v, want %v", got, tc.want)
+			}
+		})
+	}
+	// With a length and chunks, the chunks count (RFC 9112, section 6.3): what is
+	// behind them is the next request, whatever the length says.
+	both := exchange(t, address, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"+live)
+	if fmt.Sprint(both) != "[422 200]" {
+		t.Errorf("a length and chunks: %v", both)
+	}
+}
+
+// A body that trickles in ends with the time that a request may take to come.
+func TestSlowBody(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 300 * time.Millisecond })
+	address := listen(t, s)
+	trickle := []string{"POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"}
+	for range 100 {
+		trickle = append(trickle, " ")
+	}
+	begun := time.Now()
+	statuses := exchange(t, address, trickle...)
+	if took := time.Since(begun); took > 8*time.Second || len(statuses) > 1 || len(statuses) == 1 && statuses[0]/100 == 2 {
+		t.Errorf("after %s: %v", took, statuses)
+	}
+	if w := s.get("/livez"); w.Code != http.StatusOK {
+		t.Errorf("status %d", w.Code)
+	}
+}
