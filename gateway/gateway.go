@@ -58,6 +58,7 @@ type State interface {
 	Ledger
 	Answers
 	Images
+	Opinions
 	Retention
 	// Shared reports whether other gateways may use the same state.
 	Shared() bool
@@ -178,6 +179,8 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	segmenting.POST("/jobs/:id/webhook/redeliver", g.idempotent(noBody), handle(g.redeliver))
 	segmenting.GET("/webhooks/secret", handle(g.webhookSecret))
 	segmenting.POST("/webhooks/secret/rotate", g.idempotent(noBody), handle(g.rotateWebhookSecret))
+	e.POST("/v1/feedback", g.require(store.ScopeFeedback), g.limiter.limitConcurrency, g.idempotent(feedbackLimit), handle(g.addFeedback))
+	e.GET("/v1/feedback", g.require(store.ScopeAdmin), handle(g.listFeedback))
 	e.GET("/v1/usage", g.require(anyScope), handle(g.usage))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))

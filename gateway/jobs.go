@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
@@ -163,7 +164,7 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
 	who := g.asker(c)
-	s := jobs.Submission{ID: jobID(c), APIKey: who.consumer, Kind: kind, WebhookURL: items[0].req.webhook, Items: make([]jobs.Work, len(items))}
+	s := jobs.Submission{ID: nameFrom(c, "job_"), APIKey: who.consumer, Kind: kind, WebhookURL: items[0].req.webhook, Items: make([]jobs.Work, len(items))}
 	for i := range items {
 		var err error
 		if s.Items[i], err = g.newWork(ctx, who, form, begun, &items[i]); err != nil {
@@ -180,17 +181,17 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 	return writeStatusJSON(c, http.StatusAccepted, newJobAnswer(j))
 }
 
-// jobID is the ID of the job that a request makes: with an Idempotency-Key it
-// is made of that, so that the same request never makes two jobs, even if the
+// nameFrom is the ID of what a request stores: with an Idempotency-Key it is
+// made of that, so that the same request never stores two things, even if the
 // gateway dies before it has kept its answer.
-func jobID(c *gin.Context) string {
+func nameFrom(c *gin.Context, prefix string) string {
 	a, ok := c.Value(keyAttempt).(store.Attempt)
 	if !ok {
-		return jobs.NewID()
+		return prefix + strings.ToLower(rand.Text())
 	}
 	h := sha256.New()
 	feed(h, []byte(a.APIKey), []byte(a.Key), a.RequestHash)
-	return "job_" + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
+	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
 }
 
 // storedWork is a request for masks as it waits in the database, without its

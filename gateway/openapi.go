@@ -59,6 +59,7 @@ func newDescription() *huma.OpenAPI {
 	d.describeMasks()
 	d.describeImages()
 	d.describeJobs()
+	d.describeFeedback()
 	d.describeService()
 	d.describePages()
 	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {

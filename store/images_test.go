@@ -153,3 +153,44 @@ func testGarbage(t *testing.T, cfg store.Config) {
 		t.Errorf("%v, %v", garbage, err)
 	}
 }
+
+func testFeedback(t *testing.T, cfg store.Config) {
+	s, ctx := open(t, cfg), t.Context()
+	want := &store.Feedback{
+		ID: "a", APIKey: "k", RequestID: "r", Result: 1, Verdict: "bad", Rating: 2, Height: 2, Width: 4, Counts: "242", Comment: "no", Created: now,
+	}
+	for range 2 { // again changes nothing
+		if err := s.AddFeedback(ctx, *want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []string{"b", "c"} {
+		if err := s.AddFeedback(ctx, store.Feedback{ID: id, APIKey: "k", RequestID: "other", Created: now.Add(time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ids []string
+	var last *store.Feedback
+	for {
+		page, err := s.Feedback(ctx, last, "", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, f := range page {
+			ids = append(ids, f.ID)
+		}
+		last = page[len(page)-1]
+	}
+	if diff := cmp.Diff([]string{"c", "b", "a"}, ids); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want, last); diff != "" {
+		t.Error(diff)
+	}
+	if only, err := s.Feedback(ctx, nil, "r", 9); err != nil || len(only) != 1 {
+		t.Errorf("%v, %v", only, err)
+	}
+}

@@ -51,6 +51,7 @@ func suite(t *testing.T, newConfig func(*testing.T) store.Config) {
 		{"Sweep", testSweep},
 		{"Images", testImages},
 		{"Garbage", testGarbage},
+		{"Feedback", testFeedback},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, newConfig(t)) })
 	}

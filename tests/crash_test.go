@@ -35,8 +35,8 @@ func crashRounds() (rounds, perRound int) {
 	return rounds, 500
 }
 
-// TestCrash kills the gateway at random moments while jobs come in and are
-// done. Whatever was acknowledged is done, once, and told; and whatever was sent
+// TestCrash kills the gateway at random moments while jobs and feedback come
+// in and jobs are done. Whatever was acknowledged is done, once, and told; and whatever was sent
 // again under the same Idempotency-Key is one job.
 func TestCrash(t *testing.T) {
 	server := startNull(t)
@@ -180,15 +180,24 @@ func (c *crashing) round(round, n int, hook string) []string {
 	return ids
 }
 
-// submit submits a job until that is acknowledged, and returns its id.
+// submit submits a job and feedback until they are acknowledged, and returns
+// the job's id.
 func (c *crashing) submit(name, hook string) string {
+	contentType, body, err := encodeForm(part{"image", tinyPicture}, part{"phrase", name}, part{"webhook", hook})
+	if err != nil {
+		c.t.Error(err)
+		return ""
+	}
+	id := c.post("/v1/segment", contentType, body, name, http.StatusAccepted)
+	c.post("/v1/feedback", "application/json", fmt.Appendf(nil, `{"request_id": %q, "rating": 3}`, name), name+"-feedback", http.StatusCreated)
+	return id
+}
+
+// post sends something that is to be stored until that is acknowledged with a
+// status, and returns its id.
+func (c *crashing) post(path, contentType string, body []byte, name string, want int) string {
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		contentType, body, err := encodeForm(part{"image", tinyPicture}, part{"phrase", name}, part{"webhook", hook})
-		if err != nil {
-			c.t.Error(err)
-			return ""
-		}
-		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, c.current.Load().url+"/v1/segment", bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, c.current.Load().url+path, bytes.NewReader(body))
 		if err != nil {
 			c.t.Error(err)
 			return ""
@@ -207,7 +216,7 @@ func (c *crashing) submit(name, hook string) string {
 		}
 		var job struct{ ID string }
 		switch resp.StatusCode {
-		case http.StatusAccepted:
+		case want:
 			if err := json.Unmarshal(answer, &job); err != nil {
 				c.t.Error(err)
 			}
@@ -256,31 +265,49 @@ func (c *crashing) expectDone(id string) {
 	}
 }
 
-// expectKnown sees to it that there are no other jobs.
+// expectKnown sees to it that there are no other jobs, and as much feedback,
+// each about another request.
 func (c *crashing) expectKnown(all map[string]bool) {
 	c.t.Helper()
-	listed := 0
-	for cursor := ""; ; {
-		status, body := c.get("/v1/jobs?limit=100" + cursor)
-		var list struct {
-			Jobs []struct{ ID string }
-			Next string
+	listed := c.list("/v1/jobs", "jobs", "id")
+	for id, n := range listed {
+		if !all[id] || n != 1 {
+			c.t.Errorf("the job %s is listed %d times; somebody was told of it: %t", id, n, all[id])
 		}
-		if err := json.Unmarshal(body, &list); err != nil || status != http.StatusOK {
+	}
+	said := c.list("/v1/feedback", "feedback", "request_id")
+	for request, n := range said {
+		if n != 1 {
+			c.t.Errorf("feedback about %s is there %d times", request, n)
+		}
+	}
+	if len(listed) != len(all) || len(said) != len(all) {
+		c.t.Errorf("of %d jobs %d are listed, and %d pieces of feedback", len(all), len(listed), len(said))
+	}
+}
+
+// list counts the entries of a list by one of their members.
+func (c *crashing) list(path, name, member string) map[string]int {
+	counts := make(map[string]int)
+	for cursor := ""; ; {
+		status, body := c.get(path + "?limit=100" + cursor)
+		var page map[string]json.RawMessage
+		var entries []map[string]any
+		err := json.Unmarshal(body, &page)
+		if err == nil {
+			err = json.Unmarshal(page[name], &entries)
+		}
+		if err != nil || status != http.StatusOK {
 			c.t.Fatalf("status %d, %v: %s", status, err, body)
 		}
-		for _, j := range list.Jobs {
-			if listed++; !all[j.ID] {
-				c.t.Errorf("nobody was told of the job %s", j.ID)
-			}
+		for _, e := range entries {
+			counts[fmt.Sprint(e[member])]++
 		}
-		if list.Next == "" {
-			break
+		var next string
+		if page["next"] == nil || json.Unmarshal(page["next"], &next) != nil {
+			return counts
 		}
-		cursor = "&cursor=" + list.Next
-	}
-	if listed != len(all) {
-		c.t.Errorf("%d jobs are listed of %d", listed, len(all))
+		cursor = "&cursor=" + next
 	}
 }
 

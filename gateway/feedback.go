@@ -1,0 +1,162 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam/postprocess"
+	"github.com/refersam/refersam/store"
+)
+
+// Opinions keeps what clients say about masks; *store.Store is one.
+type Opinions interface {
+	// AddFeedback keeps feedback once, however often it is called.
+	AddFeedback(ctx context.Context, f store.Feedback) error
+	Feedback(ctx context.Context, after *store.Feedback, requestID string, limit int) ([]*store.Feedback, error)
+}
+
+const (
+	// maxFeedbackBody is how many bytes feedback may have, maxComment its
+	// comment.
+	maxFeedbackBody = 4 << 20
+	maxComment      = 2000
+	maxRating       = 5
+
+	verdictGood = "good"
+	verdictBad  = "bad"
+)
+
+func feedbackLimit(string) int64 { return maxFeedbackBody }
+
+// feedbackBody is what a client says about a mask.
+type feedbackBody struct {
+	RequestID string  `json:"request_id"`
+	Result    *whole  `json:"result"`
+	Verdict   *string `json:"verdict"`
+	Rating    *whole  `json:"rating"`
+	Mask      *RLE    `json:"corrected_mask"`
+	Comment   *string `json:"comment"`
+}
+
+// feedbackAnswer is feedback as it is kept.
+type feedbackAnswer struct {
+	ID        string    `json:"id"`
+	Key       string    `json:"key"`
+	RequestID string    `json:"request_id"`
+	Result    int       `json:"result"`
+	Verdict   string    `json:"verdict,omitempty"`
+	Rating    int       `json:"rating,omitzero"`
+	Mask      *RLE      `json:"corrected_mask,omitempty"`
+	Comment   string    `json:"comment,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+type feedbackList struct {
+	Feedback []feedbackAnswer `json:"feedback"`
+	Next     string           `json:"next,omitempty"`
+}
+
+func newFeedbackAnswer(f *store.Feedback) feedbackAnswer {
+	a := feedbackAnswer{
+		ID: f.ID, Key: f.APIKey, RequestID: f.RequestID, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment, CreatedAt: f.Created,
+	}
+	if f.Counts != "" {
+		a.Mask = &RLE{[2]int{f.Height, f.Width}, f.Counts}
+	}
+	return a
+}
+
+// addFeedback answers POST /v1/feedback.
+func (g *Gateway) addFeedback(c *gin.Context) error {
+	if err := onlyJSON(c.Request); err != nil {
+		return err
+	}
+	_, release, err := g.reserveBody(c, feedbackLimit)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var b feedbackBody
+	body := http.MaxBytesReader(c.Writer, c.Request.Body, maxFeedbackBody)
+	if err := json.UnmarshalRead(body, &b, json.RejectUnknownMembers(true)); err != nil {
+		return bodyError(jsonError(err))
+	}
+	f, err := b.feedback(g.segmenter.Limits().MaxImagePixels)
+	if err != nil {
+		return err
+	}
+	f.ID, f.APIKey, f.Created = nameFrom(c, "fb_"), consumer(c), time.Now()
+	if err := g.state.AddFeedback(c.Request.Context(), *f); err != nil {
+		return databaseAway(err)
+	}
+	c.Header("Cache-Control", "no-store")
+	return writeStatusJSON(c, http.StatusCreated, newFeedbackAnswer(f))
+}
+
+// feedback checks what a client says; all that is wrong is told at once.
+func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
+	var wrong faults
+	f := &store.Feedback{RequestID: b.RequestID, Result: int(or(b.Result, 0)), Verdict: or(b.Verdict, ""), Rating: int(or(b.Rating, 0)), Comment: or(b.Comment, "")}
+	if !saneID.MatchString(b.RequestID) {
+		wrong.add(invalid("/request_id", "The request id must be that of an answer."))
+	}
+	if f.Result < 0 || f.Result >= maxParts {
+		wrong.add(invalid("/result", "The result must be the index of one."))
+	}
+	wrong.add(oneOf(b.Verdict, "/verdict", verdictGood, verdictBad))
+	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > maxRating) {
+		wrong.add(invalid("/rating", "The rating must be a whole number from 1 to %d.", maxRating))
+	}
+	if len(f.Comment) > maxComment {
+		wrong.add(invalid("/comment", "The comment must have at most %d bytes.", maxComment))
+	}
+	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
+		wrong.add(invalid("", "Say something: verdict, rating, corrected_mask or comment."))
+	}
+	if b.Mask != nil {
+		f.Height, f.Width, f.Counts = b.Mask.Size[0], b.Mask.Size[1], b.Mask.Counts
+		wrong.add(checkMask(b.Mask, maxPixels))
+	}
+	return f, wrong.err()
+}
+
+// checkMask refuses run lengths that are no mask.
+func checkMask(mask *RLE, maxPixels int) error {
+	height, width := mask.Size[0], mask.Size[1]
+	if height < 1 || width < 1 || width > maxPixels || height > maxPixels/width {
+		return invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
+	}
+	if _, err := postprocess.DecodeRLE(mask.Counts, width, height); err != nil {
+		return invalid("/corrected_mask/counts", "These are not the counts of a mask of this size, as pycocotools writes them.")
+	}
+	return nil
+}
+
+// listFeedback answers GET /v1/feedback, for who may see that of all keys.
+func (g *Gateway) listFeedback(c *gin.Context) error {
+	at, err := parsePage(c, "request_id")
+	if err != nil {
+		return err
+	}
+	var after *store.Feedback
+	if at.id != "" {
+		after = &store.Feedback{ID: at.id, Created: at.created}
+	}
+	found, err := g.state.Feedback(c.Request.Context(), after, c.Query("request_id"), at.limit+1)
+	if err != nil {
+		return databaseAway(err)
+	}
+	list := feedbackList{Feedback: []feedbackAnswer{}}
+	for i, f := range found {
+		if i == at.limit {
+			list.Next = cursor(found[i-1].Created, found[i-1].ID)
+			break
+		}
+		list.Feedback = append(list.Feedback, newFeedbackAnswer(f))
+	}
+	c.Header("Cache-Control", "no-store")
+	return writeJSON(c, list)
+}
