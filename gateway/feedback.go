@@ -33,13 +33,16 @@ func feedbackLimit(string) int64 { return maxFeedbackBody }
 
 // feedbackBody is what a client says about a mask.
 type feedbackBody struct {
-	RequestID string  `json:"request_id"`
-	Result    *whole  `json:"result"`
-	Verdict   *string `json:"verdict"`
-	Rating    *whole  `json:"rating"`
-	Mask      *RLE    `json:"corrected_mask"`
-	Comment   *string `json:"comment"`
+	RequestID string         `json:"request_id"`
+	Result    *whole         `json:"result"`
+	Verdict   *string        `json:"verdict"`
+	Rating    *whole         `json:"rating"`
+	Mask      *correctedMask `json:"corrected_mask"`
+	Comment   *string        `json:"comment"`
 }
+
+// correctedMask is a mask as a client thinks it should be.
+type correctedMask RLE
 
 // feedbackAnswer is feedback as it is kept.
 type feedbackAnswer struct {
@@ -124,7 +127,7 @@ func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
 }
 
 // checkMask refuses run lengths that are no mask.
-func checkMask(mask *RLE, maxPixels int) error {
+func checkMask(mask *correctedMask, maxPixels int) error {
 	height, width := mask.Size[0], mask.Size[1]
 	if height < 1 || width < 1 || width > maxPixels || height > maxPixels/width {
 		return invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)

@@ -48,6 +48,7 @@ var schemaNames = map[string]string{
 	"feedbackBody":   "FeedbackRequest",
 	"feedbackAnswer": "Feedback",
 	"feedbackList":   "FeedbackList",
+	"correctedMask":  "CorrectedMask",
 	"imageList":      "Images",
 	"batchBody":      "BatchRequest",
 	"itemBody":       "BatchItem",
@@ -83,6 +84,7 @@ var requests = map[string][]string{
 	"Upload":          {"image"},
 	"WebhookTarget":   {"url"},
 	"FeedbackRequest": {"request_id"},
+	"CorrectedMask":   {"size", "counts"},
 	"BatchRequest":    {"items"},
 	"BatchItem":       {"image", "prompts"},
 	"Output":          nil,
@@ -113,6 +115,7 @@ func (s *schemas) finish() {
 	}
 	exactlyOne(all["Picture"])
 	all["Output"].Nullable, all["WebhookTarget"].Nullable = true, true
+	all["CorrectedMask"].Nullable = true
 	for name, field := range s.fields {
 		for _, from := range []string{"Output", "SegmentRequest"} {
 			if property := all[from].Properties[fieldMember(name)]; property != nil {
@@ -126,6 +129,7 @@ func (s *schemas) finish() {
 	phrase := &huma.Schema{Type: huma.TypeString}
 	phraseText(phrase)
 	one := 1
+	s.fields["format"].MinItems = &one
 	*s.fields["phrase"] = huma.Schema{Type: huma.TypeArray, Items: phrase, MinItems: &one, Description: words[anySchema+"prompts"]}
 }
 
@@ -363,6 +367,9 @@ var words = map[string]string{
 	"FeedbackRequest.rating":         "From 1, of no use, to 5, as it should be",
 	"FeedbackRequest.corrected_mask": "The mask as it should be",
 	"FeedbackRequest.comment":        "In words, at most 2,000 bytes",
+	"CorrectedMask":                  "A mask as pycocotools writes it.",
+	"CorrectedMask.size":             "Height and width in pixels",
+	"CorrectedMask.counts":           "The runs",
 	"Feedback":                       "What a client has said about a mask.",
 	"Feedback.id":                    "Its id",
 	"Feedback.key":                   "The id of the API key; `anonymous` without authentication",

@@ -153,6 +153,11 @@ def use_form(form: dict, path: str) -> None:
 
 
 def use_json(body: dict, path: str) -> None:
+    if path == "/v1/feedback":  # says something, and run lengths that are a mask
+        body["rating"] = 3
+        if body.get("corrected_mask"):
+            body["corrected_mask"] = {"size": [2, 4], "counts": "242"}
+        return
     for name in ("variant", "webhook"):
         body.pop(name, None)
     use_output(body.get("output"))
