@@ -18,6 +18,7 @@ function say(words) {
 }
 
 function complain(problem) {
+  if (!problem && !$("key-form").hidden) return; // why a key is wanted stays until there is one
   $("problem").hidden = !problem;
   $("problem").textContent = problem ? problem.message : "";
   if (problem?.code === "unauthorized") askForKey();
