@@ -7,6 +7,7 @@
 package blobs
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -34,7 +36,7 @@ type Config struct {
 	// for what is not AWS and prefix=… for a part of it; credentials come from
 	// the AWS variables and files. Default none: the folder blobs in
 	// REFERSAM_DATA.
-	URL string `env:"REFERSAM_BLOBS_URL"`
+	URL URL `env:"REFERSAM_BLOBS_URL"`
 }
 
 // Validate reports everything that is wrong with c.
@@ -42,14 +44,39 @@ func (c *Config) Validate() error {
 	if c.URL == "" {
 		return nil
 	}
-	u, err := url.Parse(c.URL)
+	u, err := url.Parse(string(c.URL))
 	if err != nil || u.Scheme != "s3" || u.Host == "" {
 		return errors.New("REFERSAM_BLOBS_URL is not of the form s3://bucket?region=…")
 	}
-	if u.User != nil {
+	endpoint, err := url.Parse(u.Query().Get("endpoint"))
+	if err != nil {
+		return errors.New("REFERSAM_BLOBS_URL: the endpoint is not a URL")
+	}
+	if u.User != nil || endpoint.User != nil {
 		return errors.New("REFERSAM_BLOBS_URL must not hold credentials; give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	}
 	return nil
+}
+
+// URL is the address of a bucket.
+type URL string
+
+// String returns the address as it may be shown, also one that is refused
+// because it holds credentials.
+func (u URL) String() string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return "(not a URL)"
+	}
+	query := parsed.Query()
+	if endpoint, err := url.Parse(query.Get("endpoint")); err != nil || endpoint.User != nil {
+		query.Set("endpoint", "xxxxx")
+		parsed.RawQuery = query.Encode()
+	}
+	if parsed.User != nil {
+		parsed.User = url.User("xxxxx")
+	}
+	return parsed.String()
 }
 
 // Bucket is an open bucket. Make one with Open, end it with Close.
@@ -58,18 +85,17 @@ type Bucket struct {
 	folder string // "" for S3
 }
 
-// Open opens the bucket, or the folder blobs in data, which it makes if there is
-// none.
+// openTimeout bounds the first look at a bucket.
+const openTimeout = 10 * time.Second
+
+// Open opens the bucket, which must be there, or the folder blobs in data, which
+// it makes if there is none.
 func Open(ctx context.Context, cfg Config, data string) (*Bucket, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if cfg.URL != "" {
-		bucket, err := blob.OpenBucket(ctx, cfg.URL)
-		if err != nil {
-			return nil, fmt.Errorf("REFERSAM_BLOBS_URL: %w", err)
-		}
-		return &Bucket{bucket: bucket}, nil
+		return openS3(ctx, string(cfg.URL))
 	}
 	folder := filepath.Join(data, "blobs")
 	bucket, err := fileblob.OpenBucket(folder, &fileblob.Options{
@@ -78,10 +104,31 @@ func Open(ctx context.Context, cfg Config, data string) (*Bucket, error) {
 		NoTempDir:   true, // a file is renamed to its name, which must not cross file systems
 		Metadata:    fileblob.MetadataDontWrite,
 	})
+	if err == nil {
+		err = syncPath(data)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("REFERSAM_DATA, the folder where objects are kept: %w", err)
 	}
 	return &Bucket{bucket, folder}, nil
+}
+
+func openS3(ctx context.Context, address string) (*Bucket, error) {
+	bucket, err := blob.OpenBucket(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("REFERSAM_BLOBS_URL: %w", err)
+	}
+	// In a bucket that is not there, every object would be one that is gone.
+	look, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	there, err := bucket.IsAccessible(look)
+	if err == nil && !there {
+		err = errors.New("there is no such bucket")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("REFERSAM_BLOBS_URL: %w", err), bucket.Close())
+	}
+	return &Bucket{bucket: bucket}, nil
 }
 
 // Local reports whether only this machine sees what is kept.
@@ -97,9 +144,18 @@ func NewName() string {
 	return name[:2] + "/" + name
 }
 
+// ownName matches what NewName returns, and the files that Put writes before
+// they have their names.
+var ownName = regexp.MustCompile(`^[a-z2-7]{2}/[a-z2-7]{26}(\.[0-9a-f]+\.tmp)?$`)
+
 // Put keeps content under a name.
 func (b *Bucket) Put(ctx context.Context, name string, content []byte) error {
-	err := b.bucket.WriteAll(ctx, name, content, &blob.WriterOptions{ContentType: "application/octet-stream"})
+	// WriteAll compares a sum at the end, so that what could not be written to
+	// its end never gets its name.
+	err := b.bucket.WriteAll(ctx, name, content, &blob.WriterOptions{
+		ContentType:    "application/octet-stream",
+		MaxConcurrency: 1, // each part of a large object is copied
+	})
 	if err != nil || b.folder == "" {
 		return err
 	}
@@ -116,6 +172,18 @@ func syncPath(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
+// Size returns how many bytes an object has, or ErrNotFound.
+func (b *Bucket) Size(ctx context.Context, name string) (int64, error) {
+	found, err := b.bucket.Attributes(ctx, name)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return 0, ErrNotFound
+	}
+	if err != nil {
+		return 0, err
+	}
+	return found.Size, nil
+}
+
 // Get returns an object of at most the given number of bytes, or ErrNotFound.
 func (b *Bucket) Get(ctx context.Context, name string, most int64) (content []byte, err error) {
 	r, err := b.bucket.NewReader(ctx, name, nil)
@@ -126,12 +194,16 @@ func (b *Bucket) Get(ctx context.Context, name string, most int64) (content []by
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	if r.Size() > most {
-		return nil, fmt.Errorf("the object %s has %d bytes, more than %d", name, r.Size(), most)
+	var read bytes.Buffer
+	// The size is what a server says of it, and 0 if it says nothing.
+	read.Grow(int(min(r.Size(), most)) + bytes.MinRead)
+	if _, err := io.Copy(&read, io.LimitReader(r, most+1)); err != nil {
+		return nil, fmt.Errorf("read the object %s: %w", name, err)
 	}
-	content = make([]byte, r.Size())
-	_, err = io.ReadFull(r, content)
-	return content, err
+	if int64(read.Len()) > most {
+		return nil, fmt.Errorf("the object %s has more than %d bytes", name, most)
+	}
+	return read.Bytes(), nil
 }
 
 // Delete deletes an object; that there is none is no error.
@@ -143,9 +215,13 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 	return err
 }
 
-// Walk calls f with each object, in any order, and ends with its first error.
-// Objects that come or go meanwhile may be missed.
+// Walk calls f with each object that Put has written or begun to write, in any
+// order, and ends with its first error. Objects that come or go meanwhile may be
+// missed, and what others keep in the same bucket is passed by.
 func (b *Bucket) Walk(ctx context.Context, f func(name string, modified time.Time) error) error {
+	if b.folder != "" {
+		return b.walkFolder(ctx, f)
+	}
 	objects := b.bucket.List(nil)
 	for {
 		o, err := objects.Next(ctx)
@@ -155,8 +231,33 @@ func (b *Bucket) Walk(ctx context.Context, f func(name string, modified time.Tim
 		if err != nil {
 			return err
 		}
+		if !ownName.MatchString(o.Key) {
+			continue
+		}
 		if err := f(o.Key, o.ModTime); err != nil {
 			return err
 		}
 	}
+}
+
+// walkFolder is Walk for a folder, of which fileblob makes a list by reading all
+// of it for each page, and gives up when a file goes meanwhile.
+func (b *Bucket) walkFolder(ctx context.Context, f func(name string, modified time.Time) error) error {
+	return fs.WalkDir(os.DirFS(b.folder), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err := errors.Join(ctx.Err(), ignoreGone(err)); err != nil || entry == nil || !ownName.MatchString(name) {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return ignoreGone(err)
+		}
+		return f(name, info.ModTime())
+	})
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -27,8 +27,9 @@ type Config struct {
 	// "off" for none. Whoever can reach it may change settings, so it must be on
 	// the loopback interface. Default "127.0.0.1:8081".
 	AdminListen string `env:"REFERSAM_ADMIN_LISTEN"`
-	// MaxInFlight is how many requests for masks are worked on at once, reading
-	// their bodies included; more are refused. Default 1024.
+	// MaxInFlight is how many requests that bring a picture, or ask for one back,
+	// are worked on at once, reading their bodies included; more are refused.
+	// Default 1024.
 	MaxInFlight int `env:"REFERSAM_MAX_IN_FLIGHT"`
 	// BodyMemory is how many bytes of memory the bodies of all requests under
 	// way may take together, three for each byte that a client announces;

@@ -92,9 +92,11 @@ func openState(t testing.TB, cfg store.Config) *store.Store {
 }
 
 // openBlobs opens a folder until the test ends.
-func openBlobs(t testing.TB) *blobs.Bucket {
+func openBlobs(t testing.TB) *blobs.Bucket { return openBucket(t, blobs.Config{}) }
+
+func openBucket(t testing.TB, cfg blobs.Config) *blobs.Bucket {
 	t.Helper()
-	bucket, err := blobs.Open(context.Background(), blobs.Config{}, t.TempDir())
+	bucket, err := blobs.Open(context.Background(), cfg, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +110,12 @@ func openBlobs(t testing.TB) *blobs.Bucket {
 
 // before returns a service that keeps its state in a database.
 func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
+	t.Helper()
+	return beforeBoth(t, state, openBlobs(t), model, change...)
+}
+
+// beforeBoth returns a service that keeps its state in a database and a bucket.
+func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	limits := preprocess.DefaultConfig()
 	limits.MaxBytes = maxImage
@@ -137,7 +145,7 @@ func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, c
 	for _, c := range change {
 		c(&cfg)
 	}
-	s := &service{model: model, segmenter: segmenter, state: state, blobs: openBlobs(t), fetcher: &outside{}, log: &bytes.Buffer{}}
+	s := &service{model: model, segmenter: segmenter, state: state, blobs: bucket, fetcher: &outside{}, log: &bytes.Buffer{}}
 	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
 		t.Fatal(err)
 	}

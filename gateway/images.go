@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -25,7 +26,8 @@ import (
 type Images interface {
 	ReserveBlob(ctx context.Context, b store.Blob, quota int64, now time.Time) error
 	ForgetBlob(ctx context.Context, name string) error
-	AddImage(ctx context.Context, i store.Image) (*store.Image, error)
+	Stored(ctx context.Context, apiKey string) (bytes int64, err error)
+	AddImage(ctx context.Context, i store.Image, lost string) (*store.Image, error)
 	RenewImage(ctx context.Context, apiKey, id string, expires, now time.Time) (*store.Image, error)
 	Image(ctx context.Context, apiKey, id string, now time.Time) (*store.Image, error)
 	Images(ctx context.Context, apiKey string, before *store.Image, limit int, now time.Time) ([]*store.Image, error)
@@ -35,7 +37,8 @@ type Images interface {
 // Blobs keeps bytes outside the database; *blobs.Bucket is one.
 type Blobs interface {
 	Put(ctx context.Context, name string, content []byte) error
-	// Get returns blobs.ErrNotFound when there is no such object.
+	// Size and Get return blobs.ErrNotFound when there is no such object.
+	Size(ctx context.Context, name string) (int64, error)
 	Get(ctx context.Context, name string, most int64) ([]byte, error)
 	Delete(ctx context.Context, name string) error
 	Walk(ctx context.Context, f func(name string, modified time.Time) error) error
@@ -122,11 +125,19 @@ func (g *Gateway) uploadImage(c *gin.Context) error {
 func (g *Gateway) keepImage(ctx context.Context, key string, from *source, pic *picture) (image *store.Image, created bool, err error) {
 	now := time.Now()
 	id := imagePrefix + hex.EncodeToString(pic.digest[:])
+	var lost string
 	image, err = g.state.RenewImage(ctx, key, id, now.Add(g.cfg.ImageTTL), now)
-	if err == nil {
-		return image, false, nil
-	}
-	if !errors.Is(err, store.ErrNotFound) {
+	switch {
+	case err == nil:
+		size, err := g.blobs.Size(ctx, image.Blob)
+		if err != nil && !errors.Is(err, blobs.ErrNotFound) {
+			return nil, false, storageAway(err)
+		}
+		if err == nil && size == image.Bytes {
+			return image, false, nil
+		}
+		lost = image.Blob
+	case !errors.Is(err, store.ErrNotFound):
 		return nil, false, databaseAway(err)
 	}
 	header, err := g.segmenter.Inspect(ctx, pic.content)
@@ -140,11 +151,11 @@ func (g *Gateway) keepImage(ctx context.Context, key string, from *source, pic *
 	image, err = g.state.AddImage(ctx, store.Image{
 		APIKey: key, ID: id, Blob: blob, Width: header.Width, Height: header.Height, MediaType: header.MediaType,
 		Bytes: int64(len(pic.content)), Created: now, Expires: now.Add(g.cfg.ImageTTL),
-	})
+	}, lost)
 	if err != nil {
 		return nil, false, databaseAway(err) // what was written is garbage in an hour
 	}
-	return image, image.Blob == blob, nil // else somebody has sent the same at this moment
+	return image, image.Blob == blob && lost == "", nil // else somebody has sent the same at this moment
 }
 
 // keepBlob writes an object that takes the storage of a key.
@@ -152,11 +163,7 @@ func (g *Gateway) keepBlob(ctx context.Context, key string, content []byte, now 
 	name = blobs.NewName()
 	err = g.state.ReserveBlob(ctx, store.Blob{Name: name, APIKey: key, Bytes: int64(len(content))}, g.cfg.StoragePerKey, now)
 	if errors.Is(err, store.ErrQuota) {
-		return "", &refersam.Error{
-			Code:       refersam.CodeQuotaExceeded,
-			Message:    "The API key may keep no more pictures and answers; delete some, or wait until some have expired.",
-			RetryAfter: time.Minute,
-		}
+		return "", g.storageFull(ctx, key, err)
 	}
 	if err != nil {
 		return "", databaseAway(err)
@@ -164,12 +171,25 @@ func (g *Gateway) keepBlob(ctx context.Context, key string, content []byte, now 
 	if err := g.blobs.Put(ctx, name, content); err != nil {
 		forget, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 		defer cancel()
-		if forgetErr := g.state.ForgetBlob(forget, name); forgetErr != nil {
-			err = errors.Join(err, forgetErr) // it counts for an hour, then it is garbage
-		}
-		return "", storageAway(err)
+		// It may have been written all the same. What is left of it is a stray, and
+		// a row that is left is garbage in an hour.
+		return "", storageAway(errors.Join(err, g.blobs.Delete(forget, name), g.state.ForgetBlob(forget, name)))
 	}
 	return name, nil
+}
+
+func (g *Gateway) storageFull(ctx context.Context, key string, cause error) error {
+	stored, err := g.state.Stored(ctx, key)
+	if err != nil {
+		return databaseAway(err)
+	}
+	return &refersam.Error{
+		Code: refersam.CodeQuotaExceeded,
+		Message: fmt.Sprintf("The API key keeps pictures and answers of %d bytes and may keep %d; delete some, or wait until some have expired. What was deleted counts until it is purged.",
+			stored, g.cfg.StoragePerKey),
+		RetryAfter: time.Minute,
+		Err:        cause,
+	}
 }
 
 func storageAway(err error) error {
@@ -280,7 +300,8 @@ func (g *Gateway) image(c *gin.Context) error {
 // imageContent answers GET /v1/images/{id}/content with the bytes as they were
 // sent.
 func (g *Gateway) imageContent(c *gin.Context) error {
-	ctx := c.Request.Context()
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	defer cancel()
 	image, err := g.findImage(ctx, consumer(c), c.Param("id"))
 	if err != nil {
 		return err
@@ -339,9 +360,12 @@ func (g *Gateway) imageBytes(ctx context.Context, image *store.Image, held *hold
 		return nil, err
 	}
 	content, err := g.blobs.Get(ctx, image.Blob, image.Bytes)
+	if err == nil && int64(len(content)) < image.Bytes { // the id promises the bytes
+		err = fmt.Errorf("it has %d bytes of %d: %w", len(content), image.Bytes, blobs.ErrNotFound)
+	}
 	if errors.Is(err, blobs.ErrNotFound) {
 		// A database that was restored without its objects.
-		g.log.Warn("the object of an image is gone", "image", image.ID, "object", image.Blob)
+		g.log.Warn("the object of an image is gone", "image", image.ID, "object", image.Blob, "cause", err)
 		return nil, imageNotFound(err)
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,12 +14,16 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/blobs/blobstest"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/store/storetest"
 )
 
 // sentImage mirrors the documented form of an image.
@@ -247,16 +252,124 @@ func objects(t *testing.T, b *blobs.Bucket) (n int) {
 	return n
 }
 
-// A database that was restored without its objects says that images are gone.
+// A database that was restored without its objects says that images are gone,
+// until they are sent again.
 func TestImageWithoutObject(t *testing.T) {
 	s := start(t)
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
-	if err := s.blobs.Walk(t.Context(), func(name string, _ time.Time) error { return s.blobs.Delete(t.Context(), name) }); err != nil {
+	lose := map[string]func(name string) error{
+		"gone": func(name string) error { return s.blobs.Delete(t.Context(), name) },
+		"cut":  func(name string) error { return s.blobs.Put(t.Context(), name, []byte(picture[:9])) },
+	}
+	byID := func() *http.Request { return form(part{"image_id", sent.ID}, part{"phrase", "red"}) }
+	for _, how := range []string{"gone", "cut"} {
+		s.log.Reset()
+		if err := s.blobs.Walk(t.Context(), func(name string, _ time.Time) error { return lose[how](name) }); err != nil {
+			t.Fatal(err)
+		}
+		expectProblem(t, s.get("/v1/images/"+sent.ID+"/content"), http.StatusNotFound, "image_not_found", "")
+		expectProblem(t, s.do(byID()), http.StatusNotFound, "image_not_found", "image_id")
+		if !strings.Contains(s.log.String(), "the object of an image is gone") {
+			t.Errorf("the log is silent: %s", s.log)
+		}
+		if again := decodeImage(t, s.do(upload()), http.StatusOK); again.ID != sent.ID || !again.CreatedAt.Equal(sent.CreatedAt) {
+			t.Errorf("%s: %+v", how, again)
+		}
+		decode(t, s.do(byID()))
+		if w := s.get("/v1/images/" + sent.ID + "/content"); w.Body.String() != picture {
+			t.Errorf("%s: status %d", how, w.Code)
+		}
+	}
+	// What was lost is garbage, the image is not.
+	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 2 {
+		t.Errorf("%+v, %v", purged, err)
+	}
+	decode(t, s.do(byID()))
+}
+
+// An image that is deleted and purged while it is looked at is looked at to the
+// end.
+func TestImageDeletedInUse(t *testing.T) {
+	s := start(t)
+	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+	s.model.SetBefore(func(context.Context) error {
+		if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, store.Token{}); w.Code != http.StatusNoContent {
+			t.Errorf("status %d: %s", w.Code, w.Body)
+		}
+		if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+			t.Errorf("%+v, %v", purged, err)
+		}
+		return nil
+	})
+	decode(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})))
+	s.model.SetBefore(nil)
+	expectProblem(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id")
+}
+
+// Usage counts pictures when they are looked at, not when they are sent.
+func TestImageUsage(t *testing.T) {
+	s := start(t, authenticated)
+	key := s.newKey(t, store.Key{})
+	sent := decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
+	if used := usage(t, s.ask(http.MethodGet, "/v1/usage", key)); len(used) != 0 {
+		t.Errorf("%+v", used)
+	}
+	decode(t, s.do(bearer(form(part{"image_id", sent.ID}, part{"phrase", "red"}), key)))
+	if used := usage(t, s.ask(http.MethodGet, "/v1/usage", key)); len(used) != 1 || used[0].Pictures != 1 {
+		t.Errorf("%+v", used)
+	}
+}
+
+// A crash between a row and its object leaves storage taken, until the row is
+// purged.
+func TestRowWithoutObject(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) })
+	if err := s.state.ReserveBlob(t.Context(), store.Blob{Name: blobs.NewName(), APIKey: "anonymous", Bytes: 1}, 1<<20, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	expectProblem(t, s.get("/v1/images/"+sent.ID+"/content"), http.StatusNotFound, "image_not_found", "")
-	if !strings.Contains(s.log.String(), "the object of an image is gone") {
-		t.Errorf("the log is silent: %s", s.log)
+	w := s.do(upload())
+	expectProblem(t, w, http.StatusTooManyRequests, "quota_exceeded", "")
+	if !strings.Contains(w.Body.String(), fmt.Sprintf("of 1 bytes and may keep %d", len(picture))) {
+		t.Errorf("%s", w.Body)
+	}
+	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+		t.Errorf("%+v, %v", purged, err)
+	}
+	decodeImage(t, s.do(upload()), http.StatusCreated)
+}
+
+// stubborn is a bucket that does not delete one of its objects.
+type stubborn struct {
+	*blobs.Bucket
+	keeps string
+}
+
+func (b stubborn) Delete(ctx context.Context, name string) error {
+	if name == b.keeps {
+		return errors.New("no")
+	}
+	return b.Bucket.Delete(ctx, name)
+}
+
+// What cannot be deleted keeps nothing else from being deleted, and is swept
+// when it can be.
+func TestPurgeFails(t *testing.T) {
+	s := start(t)
+	var names []string
+	for range 20 {
+		name := blobs.NewName()
+		names = append(names, name)
+		if err := errors.Join(s.state.ReserveBlob(t.Context(), store.Blob{Name: name, APIKey: "k", Bytes: 1}, 1<<20, time.Now()),
+			s.blobs.Put(t.Context(), name, []byte("a"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := gateway.Purge(t.Context(), s.state, stubborn{s.blobs, names[3]}, later())
+	if err == nil || !strings.Contains(err.Error(), names[3]) || objects(t, s.blobs) != 1 {
+		t.Errorf("%d objects are left: %v", objects(t, s.blobs), err)
+	}
+	if n, err := gateway.Sweep(t.Context(), s.state, s.blobs, time.Now().Add(25*time.Hour)); err != nil || n != 1 || objects(t, s.blobs) != 0 {
+		t.Errorf("%d strays, %v", n, err)
 	}
 }
 
@@ -280,15 +393,30 @@ func TestSweep(t *testing.T) {
 
 // What clients send and delete while others purge is never half there.
 func TestImagesWhilePurging(t *testing.T) {
-	s := start(t)
-	s.log.Reset()
+	t.Run("SQLite and a folder", func(t *testing.T) { testWhilePurging(t, openState(t, store.Config{Data: t.TempDir()}), openBlobs(t)) })
+	t.Run("PostgreSQL and S3", func(t *testing.T) {
+		state := openState(t, store.Config{DatabaseURL: storetest.NewCluster(t).NewDatabase(t)})
+		testWhilePurging(t, state, openBucket(t, blobs.Config{URL: blobstest.NewS3(t)}))
+	})
+}
+
+func testWhilePurging(t *testing.T, state *store.Store, bucket *blobs.Bucket) {
+	s := beforeBoth(t, state, bucket, pipelinetest.NewColourModel("bert"))
+	s.waitReady(t)
 	gw := s.Gateway
 	ctx, stop := context.WithCancel(t.Context())
 	var purgers, clients sync.WaitGroup
+	var purged atomic.Int64
 	for range 2 {
 		purgers.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := gateway.Purge(context.Background(), s.state, s.blobs, time.Now().Add(59*time.Minute)); err != nil {
+				// What is two seconds old counts as an hour old, or a day.
+				p, err := gateway.Purge(context.Background(), s.state, s.blobs, time.Now().Add(time.Hour-2*time.Second))
+				if err != nil {
+					t.Error(err)
+				}
+				purged.Add(p.Objects)
+				if _, err := gateway.Sweep(context.Background(), s.state, s.blobs, time.Now().Add(24*time.Hour-2*time.Second)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -299,10 +427,11 @@ func TestImagesWhilePurging(t *testing.T) {
 		gw.ServeHTTP(w, req)
 		return w
 	}
+	end := time.Now().Add(4 * time.Second)
 	for i := range 3 {
 		clients.Go(func() {
 			png := picture + fmt.Sprint(i)
-			for range 20 {
+			for time.Now().Before(end) {
 				var sent sentImage
 				w := serve(upload(part{"image", png}))
 				if err := json.Unmarshal(w.Body.Bytes(), &sent); err != nil || w.Code/100 != 2 {
@@ -319,6 +448,9 @@ func TestImagesWhilePurging(t *testing.T) {
 	clients.Wait()
 	stop()
 	purgers.Wait()
+	if purged.Load() == 0 {
+		t.Error("nothing was purged meanwhile")
+	}
 	if _, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || objects(t, s.blobs) != 0 {
 		t.Errorf("%d objects are left: %v", objects(t, s.blobs), err)
 	}

@@ -43,7 +43,7 @@ func (d *description) describeImages() {
 	},
 		answered{http.StatusOK, "The bytes", map[string]*huma.MediaType{"*/*": binaryMedia()}, map[string]*huma.Param{"ETag": header("The SHA-256 of the bytes", huma.TypeString)}},
 		answered{http.StatusNotModified, "The client has it, as its If-None-Match says", nil, nil},
-		refuses(refersam.CodeImageNotFound, refersam.CodeImageTooLarge, refersam.CodeOverloaded),
+		refuses(refersam.CodeImageNotFound, refersam.CodeImageTooLarge, refersam.CodeOverloaded, refersam.CodeDeadlineExceeded),
 	)
 	d.addGuarded(http.MethodDelete, "/v1/images/{id}", "images", "deleteImage", "Delete an image", &huma.Operation{
 		Parameters: []*huma.Param{imageIDParam()},

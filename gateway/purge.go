@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/refersam/refersam/store"
+	"golang.org/x/sync/errgroup"
 )
 
 // Retention forgets what has been kept long enough; *store.Store is one.
@@ -25,8 +27,11 @@ type Purged struct {
 }
 
 const (
-	// garbageBatch is how many objects are deleted at a time.
+	// garbageBatch is how many rows are deleted in one transaction.
 	garbageBatch = 100
+	// deletesAtOnce is how many objects are deleted at the same time: a bucket
+	// answers as slowly as 50 ms.
+	deletesAtOnce = 16
 	// strayAge is how old an object must be to be a stray: whoever writes one
 	// makes its row before.
 	strayAge = 24 * time.Hour
@@ -47,17 +52,35 @@ func Purge(ctx context.Context, state Retention, bucket Blobs, now time.Time) (p
 		if err != nil {
 			return p, fmt.Errorf("find objects that nothing refers to: %w", err)
 		}
+		if len(garbage) == 0 {
+			return p, nil
+		}
+		if err := deleteObjects(ctx, bucket, garbage); err != nil {
+			return p, err
+		}
 		for _, b := range garbage {
-			if err := bucket.Delete(ctx, b.Name); err != nil {
-				return p, fmt.Errorf("delete the object %s, which is a stray now: %w", b.Name, err)
-			}
 			p.Objects++
 			p.Bytes += b.Bytes
 		}
-		if len(garbage) < garbageBatch {
-			return p, nil
-		}
 	}
+}
+
+// deleteObjects deletes objects that have no row any more: it tries all of them,
+// since nobody else will.
+func deleteObjects(ctx context.Context, bucket Blobs, garbage []store.Blob) error {
+	errs := make([]error, len(garbage))
+	var group errgroup.Group
+	group.SetLimit(deletesAtOnce)
+	for i, b := range garbage {
+		group.Go(func() error {
+			if errs[i] = bucket.Delete(ctx, b.Name); errs[i] != nil {
+				errs[i] = fmt.Errorf("delete the object %s, which is a stray now: %w", b.Name, errs[i])
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors are in errs
+	return errors.Join(errs...)
 }
 
 // Sweep deletes strays: objects that a crash has left without a row.

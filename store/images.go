@@ -4,6 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -23,21 +27,34 @@ const garbageAge = time.Hour
 
 // ReserveBlob makes the row of an object that is to be written. Without it for
 // an hour, the object is garbage, unless something refers to it. If the key
-// would have more than quota bytes, it is ErrQuota; what several gateways
-// reserve at the same moment may come to more.
+// would have more than quota bytes, it is ErrQuota.
 func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.Time) error {
+	if b.Bytes > quota {
+		return ErrQuota
+	}
 	return s.InTx(ctx, func(tx *sql.Tx) error {
-		var taken int64
-		if err := tx.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs WHERE api_key = $1`, b.APIKey).Scan(&taken); err != nil {
+		n, err := changed(tx.ExecContext(ctx, `INSERT INTO storage (api_key, bytes) VALUES ($1, $2)
+			ON CONFLICT (api_key) DO UPDATE SET bytes = storage.bytes + excluded.bytes WHERE storage.bytes + excluded.bytes <= $3`,
+			b.APIKey, b.Bytes, quota))
+		if err != nil {
 			return err
 		}
-		if taken+b.Bytes > quota {
+		if n == 0 {
 			return ErrQuota
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO blobs (name, api_key, bytes, created_us) VALUES ($1, $2, $3, $4)`,
+		_, err = tx.ExecContext(ctx, `INSERT INTO blobs (name, api_key, bytes, created_us) VALUES ($1, $2, $3, $4)`,
 			b.Name, b.APIKey, b.Bytes, micros(now))
 		return err
 	})
+}
+
+// Stored returns how many bytes a key keeps, garbage included.
+func (s *Store) Stored(ctx context.Context, apiKey string) (bytes int64, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT bytes FROM storage WHERE api_key = $1`, apiKey).Scan(&bytes)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return bytes, err
 }
 
 // unreferenced are the conditions under which nothing refers to a row of blobs.
@@ -47,31 +64,86 @@ const unreferenced = `NOT EXISTS (SELECT 1 FROM images WHERE images.blob = blobs
 
 // ForgetBlob deletes the row of an object that could not be written.
 func (s *Store) ForgetBlob(ctx context.Context, name string) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM blobs WHERE name = $1 AND `+unreferenced, name)
+	_, err := s.forgetBlobs(ctx, []any{name})
 	return err
 }
 
 // TakeGarbage deletes the rows of at most limit objects that nothing refers to,
-// and returns them: whoever gets them deletes the objects.
+// and returns them: whoever gets them deletes the objects. There is no more for
+// now if it finds none.
 func (s *Store) TakeGarbage(ctx context.Context, limit int, now time.Time) ([]Blob, error) {
-	// That something begins to refer to an object at this moment is an error of
-	// the foreign key: next time it is left alone.
-	rows, err := s.write.QueryContext(ctx, `DELETE FROM blobs WHERE name IN
-		(SELECT name FROM blobs WHERE created_us < $1 AND `+unreferenced+` LIMIT $2) RETURNING name, api_key, bytes`,
+	// Looking for them passes by all that is kept, which must not keep others
+	// from writing; whether they still are garbage is looked at again.
+	names, err := s.garbage(ctx, limit, now)
+	if err != nil || len(names) == 0 {
+		return nil, err
+	}
+	return s.forgetBlobs(ctx, names)
+}
+
+func (s *Store) garbage(ctx context.Context, limit int, now time.Time) ([]any, error) {
+	rows, err := s.read.QueryContext(ctx, `SELECT name FROM blobs WHERE created_us < $1 AND `+unreferenced+` ORDER BY created_us LIMIT $2`,
 		micros(now.Add(-garbageAge)), limit)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var garbage []Blob
+	var names []any
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, rows.Err()
+}
+
+// forgetBlobs deletes those rows to which nothing refers, and returns them.
+func (s *Store) forgetBlobs(ctx context.Context, names []any) (forgotten []Blob, err error) {
+	err = s.InTx(ctx, func(tx *sql.Tx) error {
+		// That something begins to refer to an object at this moment is an error
+		// of the foreign key: next time it is left alone.
+		forgotten, err = deleteBlobs(ctx, tx, names)
+		if err != nil {
+			return err
+		}
+		freed := make(map[string]int64)
+		for _, b := range forgotten {
+			freed[b.APIKey] += b.Bytes
+		}
+		for _, key := range slices.Sorted(maps.Keys(freed)) { // all in one order, lest two wait for each other
+			if _, err := tx.ExecContext(ctx, `UPDATE storage SET bytes = bytes - $1 WHERE api_key = $2`, freed[key], key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return forgotten, nil
+}
+
+func deleteBlobs(ctx context.Context, tx *sql.Tx, names []any) ([]Blob, error) {
+	marks := make([]string, len(names))
+	for i := range names {
+		marks[i] = "$" + strconv.Itoa(i+1)
+	}
+	rows, err := tx.QueryContext(ctx, `DELETE FROM blobs WHERE name IN (`+strings.Join(marks, ", ")+`) AND `+unreferenced+` RETURNING name, api_key, bytes`, names...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var deleted []Blob
 	for rows.Next() {
 		var b Blob
 		if err := rows.Scan(&b.Name, &b.APIKey, &b.Bytes); err != nil {
 			return nil, err
 		}
-		garbage = append(garbage, b)
+		deleted = append(deleted, b)
 	}
-	return garbage, rows.Err()
+	return deleted, rows.Err()
 }
 
 // KnowsBlob reports whether an object has a row.
@@ -97,11 +169,14 @@ const imageColumns = `api_key, id, blob, width, height, media_type, bytes, creat
 
 // AddImage adds an image, whose object has been written, and returns the one
 // that is there afterwards: if the key had it already, that with a later expiry.
-func (s *Store) AddImage(ctx context.Context, i Image) (*Image, error) {
+// It keeps its object, unless that is the one called lost.
+func (s *Store) AddImage(ctx context.Context, i Image, lost string) (*Image, error) {
 	return scanImage(s.write.QueryRowContext(ctx, `INSERT INTO images (`+imageColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-		ON CONFLICT (api_key, id) DO UPDATE SET expires_us = CASE WHEN images.expires_us > excluded.expires_us THEN images.expires_us ELSE excluded.expires_us END
+		ON CONFLICT (api_key, id) DO UPDATE SET
+			blob = CASE WHEN images.blob = $10 THEN excluded.blob ELSE images.blob END,
+			expires_us = CASE WHEN images.expires_us > excluded.expires_us THEN images.expires_us ELSE excluded.expires_us END
 		RETURNING `+imageColumns,
-		i.APIKey, i.ID, i.Blob, i.Width, i.Height, i.MediaType, i.Bytes, micros(i.Created), micros(i.Expires)))
+		i.APIKey, i.ID, i.Blob, i.Width, i.Height, i.MediaType, i.Bytes, micros(i.Created), micros(i.Expires), lost))
 }
 
 // RenewImage gives an image that has not expired another expiry, and returns

@@ -21,7 +21,7 @@ func addImage(t *testing.T, s *store.Store, id, blob string, created time.Time) 
 	}
 	i, err := s.AddImage(t.Context(), store.Image{
 		APIKey: "k", ID: id, Blob: blob, Width: 4, Height: 3, MediaType: "image/png", Bytes: 10, Created: created, Expires: created.Add(time.Hour),
-	})
+	}, "lost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +53,15 @@ func testImages(t *testing.T, cfg store.Config) {
 		if !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	// An object that is lost is replaced.
+	addImage(t, s, "b", "lost", now)
+	found := addImage(t, s, "b", "found", now)
+	if found.Blob != "found" {
+		t.Errorf("%+v", found)
+	}
+	if err := s.DeleteImage(ctx, "k", "b", now); err != nil {
+		t.Error(err)
 	}
 	if got, err := s.RenewImage(ctx, "k", "a", now.Add(2*time.Hour), now); err != nil || !got.Expires.Equal(now.Add(2*time.Hour)) {
 		t.Errorf("%+v, %v", got, err)
@@ -109,6 +118,12 @@ func testGarbage(t *testing.T, cfg store.Config) {
 	if garbage, err := s.TakeGarbage(ctx, 10, now.Add(time.Hour)); err != nil || len(garbage) != 0 {
 		t.Errorf("too young: %v, %v", garbage, err)
 	}
+	if n, err := s.Stored(ctx, "k"); err != nil || n != 100 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if n, err := s.Stored(ctx, "m"); err != nil || n != 0 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
 	// Every row is taken once, whoever asks.
 	late := now.Add(time.Hour + time.Second)
 	var taken atomic.Int64
@@ -152,6 +167,72 @@ func testGarbage(t *testing.T, cfg store.Config) {
 	if garbage, err := s.TakeGarbage(ctx, 10, late); err != nil || len(garbage) != 1 || garbage[0] != (store.Blob{Name: "used", APIKey: "k", Bytes: 10}) {
 		t.Errorf("%v, %v", garbage, err)
 	}
+	for _, key := range []string{"k", "l"} {
+		if n, err := s.Stored(ctx, key); err != nil || n != 0 {
+			t.Errorf("%s has %d bytes, %v", key, n, err)
+		}
+	}
+}
+
+// However many ask at once, and while others delete, a key has no more than its
+// quota, and what it has is what is there.
+func testStorageAtOnce(t *testing.T, cfg store.Config) {
+	s, other := open(t, cfg), open(t, cfg)
+	ctx := t.Context()
+	const quota = 1000
+	stop := make(chan struct{})
+	var group, purgers sync.WaitGroup
+	var refused, taken atomic.Int64
+	for _, s := range []*store.Store{s, other} {
+		purgers.Go(func() {
+			for {
+				garbage, err := s.TakeGarbage(ctx, 7, now.Add(time.Hour))
+				if err != nil {
+					t.Error(err)
+				}
+				taken.Add(int64(len(garbage)))
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for n := range 6 {
+		s := []*store.Store{s, other}[n%2]
+		group.Go(func() {
+			for i := range 40 {
+				// Half of them are old enough to be garbage at once.
+				key, age := fmt.Sprint("key", i%3), time.Duration(i%2)*time.Second
+				err := s.ReserveBlob(ctx, store.Blob{Name: fmt.Sprint(n, "-", i), APIKey: key, Bytes: 90}, quota, now.Add(-age))
+				if errors.Is(err, store.ErrQuota) {
+					refused.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+				if bytes, err := s.Stored(ctx, key); err != nil || bytes > quota {
+					t.Errorf("%s has %d bytes, %v", key, bytes, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(stop)
+	purgers.Wait()
+	if refused.Load() == 0 || taken.Load() == 0 {
+		t.Errorf("%d were refused and %d taken", refused.Load(), taken.Load())
+	}
+	for i := range 3 {
+		key := fmt.Sprint("key", i)
+		var want int64
+		if err := s.Reader().QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs WHERE api_key = $1`, key).Scan(&want); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := s.Stored(ctx, key); err != nil || n != want {
+			t.Errorf("%s has %d bytes, want %d: %v", key, n, want, err)
+		}
+	}
 }
 
 func testFeedback(t *testing.T, cfg store.Config) {
@@ -192,5 +273,28 @@ func testFeedback(t *testing.T, cfg store.Config) {
 	}
 	if only, err := s.Feedback(ctx, nil, "r", 9); err != nil || len(only) != 1 {
 		t.Errorf("%v, %v", only, err)
+	}
+}
+
+// A database from before sums were kept gets them.
+func testStorageUpgrade(t *testing.T, cfg store.Config) {
+	s, ctx := open(t, cfg), t.Context()
+	for i, key := range []string{"k", "k", "l"} {
+		if err := s.ReserveBlob(ctx, store.Blob{Name: fmt.Sprint(i), APIKey: key, Bytes: 7}, 100, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, statement := range []string{
+		`DROP TABLE storage`, `CREATE INDEX blobs_api_key ON blobs (api_key)`, `DELETE FROM goose_db_version WHERE version_id = 5`,
+	} {
+		if err := s.Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = open(t, cfg)
+	for key, want := range map[string]int64{"k": 14, "l": 7} {
+		if n, err := s.Stored(ctx, key); err != nil || n != want {
+			t.Errorf("%s has %d bytes, want %d: %v", key, n, want, err)
+		}
 	}
 }

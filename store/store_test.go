@@ -52,6 +52,8 @@ func suite(t *testing.T, newConfig func(*testing.T) store.Config) {
 		{"Images", testImages},
 		{"Garbage", testGarbage},
 		{"Feedback", testFeedback},
+		{"StorageAtOnce", testStorageAtOnce},
+		{"StorageUpgrade", testStorageUpgrade},
 	} {
 		t.Run(tc.name, func(t *testing.T) { tc.test(t, newConfig(t)) })
 	}

@@ -38,7 +38,7 @@ type commands struct {
 	Keys       keysCommand       `cmd:"" help:"Make, list, rotate and revoke API keys."`
 	Backup     backupCommand     `cmd:"" help:"Copy the SQLite database, while a gateway uses it."`
 	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of the SQLite database, while no gateway uses it."`
-	Purge      purgeCommand      `cmd:"" help:"Delete pictures that have expired, and what is left of them, at once."`
+	Purge      purgeCommand      `cmd:"" help:"Delete pictures and jobs that have expired, and what is left of them, at once."`
 	Config     configCommand     `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
 	Version    versionCommand    `cmd:"" help:"Print what this program was built from."`
 }

@@ -81,16 +81,10 @@ func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		}
 		defer func() { err = errors.Join(err, bucket.Close()) }()
 		now := time.Now()
-		purged, err := gateway.Purge(ctx, s, bucket, now)
-		if err != nil {
-			return err
-		}
-		strays, err := gateway.Sweep(ctx, s, bucket, now)
-		if err != nil {
-			return err
-		}
+		purged, purgeErr := gateway.Purge(ctx, s, bucket, now)
+		strays, sweepErr := gateway.Sweep(ctx, s, bucket, now)
 		fmt.Fprintf(m.Stdout, "deleted %d expired images and %d expired jobs, %d objects of %d bytes that nothing refers to, and %d objects without a row\n",
 			purged.Images, purged.Jobs, purged.Objects, purged.Bytes, strays)
-		return nil
+		return errors.Join(purgeErr, sweepErr)
 	})
 }

@@ -1,13 +1,18 @@
 package main_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/blobs/blobstest"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/store/storetest"
 )
 
 // newKey makes a key by the command line and returns what a client sends.
@@ -141,6 +146,96 @@ func TestBackupRestore(t *testing.T) {
 				t.Errorf("exit %d, want a message with %q:\n%s", code, tc.want, errs)
 			}
 		})
+	}
+}
+
+// Purging deletes what has expired, what nothing refers to, and strays, beside a
+// gateway that has the same state open, and nothing else.
+func TestPurge(t *testing.T) {
+	t.Run("SQLite and a folder", func(t *testing.T) {
+		folder := t.TempDir()
+		testPurge(t, store.Config{Data: folder}, blobs.Config{}, []string{"REFERSAM_DATA=" + folder})
+	})
+	t.Run("PostgreSQL and S3", func(t *testing.T) {
+		database, bucket := storetest.NewCluster(t).NewDatabase(t), blobstest.NewS3(t)
+		testPurge(t, store.Config{DatabaseURL: database}, blobs.Config{URL: bucket},
+			[]string{"REFERSAM_DATABASE_URL=" + string(database), "REFERSAM_BLOBS_URL=" + string(bucket)})
+	})
+}
+
+func testPurge(t *testing.T, stateConfig store.Config, bucketConfig blobs.Config, environ []string) {
+	ctx, now := t.Context(), time.Now()
+	state, err := store.Open(ctx, stateConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	bucket, err := blobs.Open(ctx, bucketConfig, stateConfig.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bucket.Close()
+	keep := func(age, life time.Duration) string {
+		name := blobs.NewName()
+		at := now.Add(-age)
+		err := state.ReserveBlob(ctx, store.Blob{Name: name, APIKey: "k", Bytes: 5}, 1000, at)
+		if err == nil {
+			err = bucket.Put(ctx, name, []byte("bytes"))
+		}
+		if err == nil && life > 0 {
+			_, err = state.AddImage(ctx, store.Image{APIKey: "k", ID: name, Blob: name, Width: 1, Height: 1, MediaType: "image/png", Bytes: 5, Created: at, Expires: at.Add(life)}, "")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	expired, forgotten := keep(3*time.Hour, time.Hour), keep(2*time.Hour, 0)
+	wanted, underWay := keep(3*time.Hour, 24*time.Hour), keep(time.Minute, 0)
+	var stray string
+	strays := 0
+	if bucket.Local() { // an object cannot be made old in a bucket
+		stray = blobs.NewName()
+		strays = 1
+		if err := bucket.Put(ctx, stray, nil); err != nil {
+			t.Fatal(err)
+		}
+		yesterday := now.Add(-25 * time.Hour)
+		if err := os.Chtimes(filepath.Join(stateConfig.Data, "blobs", stray), yesterday, yesterday); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{
+		fmt.Sprintf("deleted 1 expired images and 0 expired jobs, 2 objects of 10 bytes that nothing refers to, and %d objects without a row\n", strays),
+		"deleted 0 expired images and 0 expired jobs, 0 objects of 0 bytes that nothing refers to, and 0 objects without a row\n",
+	} {
+		if code, out, errs := run(t, environ, "purge"); code != 0 || out != want {
+			t.Errorf("exit %d: %s%s\nwant %s", code, out, errs, want)
+		}
+	}
+	for name, want := range map[string]bool{expired: false, forgotten: false, stray: false, wanted: true, underWay: true} {
+		if _, err := bucket.Size(ctx, name); name != "" && (err == nil) != want {
+			t.Errorf("%s is there: %t: %v", name, err == nil, err)
+		}
+	}
+	if n, err := state.Stored(ctx, "k"); err != nil || n != 10 {
+		t.Errorf("the key has %d bytes: %v", n, err)
+	}
+}
+
+// Credentials that do not belong into the address of a bucket are not shown.
+func TestConfigBlobs(t *testing.T) {
+	for _, address := range []string{"s3://id:secret@pictures", "s3://pictures?endpoint=https://id:secret@minio.example.com", "s3://pictures?endpoint=:secret"} {
+		for _, command := range []string{"config", "purge"} {
+			code, out, errs := run(t, []string{"REFERSAM_DATA=" + t.TempDir(), "REFERSAM_BLOBS_URL=" + address}, command)
+			if code == 0 || strings.Contains(out+errs, "secret") || !strings.Contains(errs, "REFERSAM_BLOBS_URL") {
+				t.Errorf("exit %d: %s%s", code, out, errs)
+			}
+		}
+	}
+	code, out, errs := run(t, []string{"REFERSAM_BLOBS_URL=s3://pictures?region=eu"}, "config")
+	if code != 0 || !strings.Contains(out, "s3://pictures?region=eu ") {
+		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
 }
 
