@@ -66,13 +66,17 @@ func newWorld(t *testing.T) *world {
 
 // certificate makes one that the world trusts.
 func (w *world) certificate(names ...string) tls.Certificate {
+	return w.certificateUntil(time.Now().Add(time.Hour), names...)
+}
+
+func (w *world) certificateUntil(end time.Time, names ...string) tls.Certificate {
 	w.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		w.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
 		IsCA: true, BasicConstraintsValid: true,
 	}
 	for _, name := range names {
@@ -213,6 +217,8 @@ func (w *world) answer(rw http.ResponseWriter, r *http.Request) {
 		to("https://private.good.example:%s/", w.port)
 	case "/to-metadata":
 		to("http://169.254.169.254/latest/meta-data/")
+	case "/to-rebind":
+		to("https://rebind.example:%s/picture.png", w.port)
 	case "/to-http":
 		to("http://good.example:%s/picture.png", w.port)
 	case "/to-file":
@@ -402,9 +408,11 @@ func TestRebinding(t *testing.T) {
 	if _, err := c.Picture(t.Context(), address, 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	c.Close() // the connection that was looked at may be used again
-	if _, err := c.Picture(t.Context(), address, 1<<20); refersam.ErrorCode(err) != refersam.CodeFetchRefused {
-		t.Errorf("%v", err)
+	for _, address := range []string{address, "https://good.example:" + w.port + "/to-rebind"} {
+		c.Close() // the connection that was looked at may be used again
+		if _, err := c.Picture(t.Context(), address, 1<<20); refersam.ErrorCode(err) != refersam.CodeFetchRefused {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 	if n := w.reached.Load(); n != 0 {
 		t.Errorf("a private server was reached %d times", n)
@@ -437,8 +445,15 @@ func TestCertificate(t *testing.T) {
 	if _, err := other.Picture(t.Context(), "https://a.other.example:"+w.port+"/picture.png", 1<<20); refersam.ErrorCode(err) != refersam.CodeFetchFailed {
 		t.Errorf("a certificate for another host: %v", err)
 	}
+	w.cert = w.certificateUntil(time.Now().Add(-time.Second), "good.example")
+	_, port, _ := net.SplitHostPort(w.serve("127.0.0.1:0", http.HandlerFunc(w.answer), false))
+	expired := w.client(func(cfg *fetch.Config) { cfg.Hosts = []string{"good.example:" + port} })
+	_, err := expired.Picture(t.Context(), "https://good.example:"+port+"/picture.png", 1<<20)
+	if refersam.ErrorCode(err) != refersam.CodeFetchFailed || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a certificate that has expired: %v", err)
+	}
 	w.roots = x509.NewCertPool()
-	_, err := w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20)
+	_, err = w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20)
 	if refersam.ErrorCode(err) != refersam.CodeFetchFailed || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("%v", err)
 	}
