@@ -81,7 +81,7 @@ func (r *keyring) get(ctx context.Context, id string) (*store.Key, error) {
 	}
 	key, err := r.keys.Key(ctx, id)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, databaseAway(err)
+		return nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,6 +91,22 @@ func (r *keyring) get(ctx context.Context, id string) (*store.Key, error) {
 	// From when it was asked for, so that the bound holds however long that took.
 	r.known[id] = knownKey{key, now.Add(keyMemory)}
 	return key, nil
+}
+
+// stateTimeout is how long a request waits to be told who its client is and
+// whether it may: a database that is silent is one that is away.
+const stateTimeout = 2 * time.Second
+
+func withStateTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, stateTimeout)
+}
+
+// stateAway is databaseAway for what was asked withStateTimeout.
+func stateAway(c *gin.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && c.Request.Context().Err() == nil {
+		err = errors.New("the database is silent")
+	}
+	return databaseAway(err)
 }
 
 // databaseAway is the answer when the database gives none. That the request's
@@ -135,9 +151,11 @@ func (r *keyring) authenticate(c *gin.Context) (*store.Key, error) {
 		return nil, unauthorized(c, "invalid_token", "The API key is not of the form rsk_<id>_<secret>; was it cut off?")
 	}
 	now := time.Now()
-	key, err := r.get(c.Request.Context(), parsed.ID)
+	ctx, cancel := withStateTimeout(c.Request.Context())
+	defer cancel()
+	key, err := r.get(ctx, parsed.ID)
 	if err != nil {
-		return nil, err
+		return nil, stateAway(c, err)
 	}
 	if key == nil || !key.Holds(parsed.Secret, now) {
 		return nil, unauthorized(c, "invalid_token", "There is no such API key, or its secret has been replaced.")
@@ -173,6 +191,9 @@ const anyScope store.Scope = ""
 func (g *Gateway) require(scope store.Scope) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if !g.cfg.Authenticates() {
+			if err := g.checkNear(c); err != nil {
+				fail(c, err)
+			}
 			return
 		}
 		key, err := g.keyring.authenticate(c)
@@ -187,6 +208,22 @@ func (g *Gateway) require(scope store.Scope) gin.HandlerFunc {
 			fail(c, err)
 		}
 	}
+}
+
+// checkNear refuses, where everybody is let in because only this machine can
+// reach the gateway, what others have sent through this machine: a browser for a
+// page of another site, or a proxy.
+func (g *Gateway) checkNear(c *gin.Context) error {
+	if g.cfg.Auth != AuthAuto {
+		return nil
+	}
+	if !namesLoopback(c.Request.Host) {
+		return refersam.Errorf(refersam.CodeForbidden, "The service is for this machine alone, as localhost or 127.0.0.1; with REFERSAM_AUTH=on it is for others, too.")
+	}
+	if c.GetHeader("Sec-Fetch-Site") == "cross-site" && !mayShare(g.cfg.CORSOrigins, c.GetHeader("Origin")) {
+		return refersam.Errorf(refersam.CodeForbidden, "Pages of other sites may not use this service; REFERSAM_CORS_ORIGINS lets some.")
+	}
+	return nil
 }
 
 // apiKey returns the key that the request has shown, or nil without

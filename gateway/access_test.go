@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -159,22 +160,35 @@ func TestAccess_Revoked(t *testing.T) {
 	decode(t, s.do(bearer(segment(), overlapping)))
 }
 
+// away is a database that cannot be asked about keys.
+type away struct{ *store.Store }
+
+func (away) Key(context.Context, string) (*store.Key, error) {
+	return nil, errors.New("sql: database is closed")
+}
+
 // Without a database nobody is let in, and it is not the client's fault.
 func TestAccess_DatabaseAway(t *testing.T) {
-	state, err := store.Open(t.Context(), store.Config{Data: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := before(t, state, pipelinetest.NewColourModel("bert"), authenticated)
-	token := s.newKey(t, store.Key{})
-	if err := state.Close(); err != nil {
-		t.Fatal(err)
-	}
-	w := s.do(bearer(segment(), token))
+	s := start(t)
+	w := httptest.NewRecorder()
+	s.withState(t, away{s.state}).ServeHTTP(w, bearer(segment(), s.newKey(t, store.Key{})))
 	expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")
 	if strings.Contains(w.Body.String(), "sql") {
 		t.Errorf("the cause is shown: %s", w.Body)
 	}
+}
+
+// withState is another gateway of the service, which wants keys, with a state of
+// the test's.
+func (s *service) withState(t *testing.T, state gateway.State) *gateway.Gateway {
+	t.Helper()
+	cfg := gateway.DefaultConfig()
+	cfg.Auth = gateway.AuthOn
+	gw, err := gateway.New(cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return gw
 }
 
 func TestAuthenticates(t *testing.T) {
@@ -433,5 +447,103 @@ func TestSharer(t *testing.T) {
 		if asked.request.Key != want {
 			t.Errorf("%s: %s, want %s", auth, asked.request.Key, want)
 		}
+	}
+}
+
+// Where everybody is let in because only this machine can reach the service,
+// neither pages of other sites nor a proxy's clients are everybody.
+func TestNear(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) {
+		cfg.Auth, cfg.CORSOrigins = gateway.AuthAuto, []string{"https://app.example"}
+	})
+	for _, tc := range []struct {
+		host, site, origin string
+		status             int
+	}{
+		{"127.0.0.1:8080", "", "", 200},
+		{"localhost", "same-origin", "", 200},
+		{"[::1]:8080", "none", "", 200},
+		{"localhost:8080", "cross-site", "https://app.example", 200},
+		{"localhost:8080", "cross-site", "https://evil.example", 403},
+		{"localhost:8080", "cross-site", "", 403},
+		{"rebound.example", "same-origin", "", 403},
+		{"192.0.2.1:8080", "", "", 403},
+	} {
+		req := httptest.NewRequest(http.MethodGet, "/v1/images", nil)
+		req.Host = tc.host
+		if tc.site != "" {
+			req.Header.Set("Sec-Fetch-Site", tc.site)
+		}
+		if tc.origin != "" {
+			req.Header.Set("Origin", tc.origin)
+		}
+		w := s.do(req)
+		if w.Code != tc.status {
+			t.Errorf("%+v: status %d: %s", tc, w.Code, w.Body)
+		}
+		if w.Code == http.StatusForbidden && !strings.Contains(w.Body.String(), "REFERSAM_") {
+			t.Errorf("not what to do: %s", w.Body)
+		}
+	}
+}
+
+// silent is a database that does not answer about some keys.
+type silent struct {
+	*store.Store
+	about map[string]bool
+}
+
+func (s *silent) Shared() bool { return true }
+
+func (s *silent) TakeTokens(ctx context.Context, key string, rate store.Rate, want int64, now time.Time) (store.Tokens, error) {
+	if s.about[key] {
+		<-ctx.Done()
+		return store.Tokens{}, ctx.Err()
+	}
+	return s.Store.TakeTokens(ctx, key, rate, want, now)
+}
+
+func (s *silent) LeaseSlots(ctx context.Context, key, gateway string, limit, want int64, until, now time.Time) (int64, error) {
+	if s.about[key] {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return s.Store.LeaseSlots(ctx, key, gateway, limit, want, until, now)
+}
+
+// A database that is silent is one that is away, soon, and for nobody else.
+func TestDatabaseSilent(t *testing.T) {
+	s := start(t)
+	state := &silent{Store: s.state, about: make(map[string]bool)}
+	gw := s.withState(t, state)
+	rated := s.newKey(t, store.Key{Rate: store.Rate{Requests: 100, Window: time.Second}})
+	counted := s.newKey(t, store.Key{Concurrency: 2})
+	fine := s.newKey(t, store.Key{Rate: store.Rate{Requests: 100, Window: time.Second}, Concurrency: 2})
+	state.about[rated.ID], state.about[counted.ID] = true, true
+	var group sync.WaitGroup
+	begun := time.Now()
+	for range 5 {
+		for _, key := range []store.Token{rated, counted} {
+			group.Go(func() {
+				w := httptest.NewRecorder()
+				gw.ServeHTTP(w, bearer(segment(), key))
+				expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")
+			})
+		}
+	}
+	time.Sleep(100 * time.Millisecond)
+	renewal, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	group.Go(func() { gw.RenewSlots(renewal) })
+	time.Sleep(100 * time.Millisecond)
+	w := httptest.NewRecorder()
+	gw.ServeHTTP(w, bearer(segment(), fine))
+	decode(t, w)
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("another key waited %s", took)
+	}
+	group.Wait()
+	if took := time.Since(begun); took > 4*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }

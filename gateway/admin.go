@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -79,14 +80,18 @@ func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
 // sameHost refuses what a browser sends for a page of another site, which may
 // have its name lead to this machine.
 func sameHost(c *gin.Context) {
-	host, _, err := net.SplitHostPort(c.Request.Host)
-	if err != nil {
-		host = c.Request.Host
-	}
-	ip := net.ParseIP(host)
-	if host != "localhost" && (ip == nil || !ip.IsLoopback()) || c.GetHeader("Sec-Fetch-Site") == "cross-site" {
+	if !namesLoopback(c.Request.Host) || c.GetHeader("Sec-Fetch-Site") == "cross-site" {
 		fail(c, refersam.Errorf(refersam.CodeNotFound, "This address is for requests from this machine."))
 	}
+}
+
+// namesLoopback reports whether the Host of a request says that its client means
+// this machine.
+func namesLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return loopback(strings.Trim(host, "[]"))
 }
 
 func profile(c *gin.Context) {

@@ -89,6 +89,9 @@ func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
 	for i := range b.Items {
 		from, to := &b.Items[i], &batch.items[i]
 		out := from.Output.within(&b.Output)
+		if err := checkID("/items/"+strconv.Itoa(i)+"/id", from.ID); err != nil {
+			return nil, err // an answer would have to repeat it
+		}
 		to.id = from.ID
 		to.req, to.err = newRequest("/items/"+strconv.Itoa(i), common, from.Image, from.Prompts, &out, maxImage)
 	}
@@ -147,7 +150,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		return err
 	}
 	if batch.byReference() {
-		held.release() // of the body nothing is left that counts
+		g.dropBody(c, held)
 	}
 	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, batch.deadline))
 	defer cancel()

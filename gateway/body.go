@@ -202,6 +202,7 @@ func (l promptList) prompts(at string, request *output) ([]prompt, error) {
 	)
 	for i := range l {
 		var err error
+		wrong.add(checkID(fmt.Sprintf("%s/%d/id", at, i), l[i].ID))
 		made[i], err = newPrompt(l[i].ID, l[i].Text, request, &l[i].options, func(member string) string {
 			return fmt.Sprintf("%s/%d/%s", at, i, member)
 		})

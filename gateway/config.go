@@ -50,6 +50,10 @@ type Config struct {
 	// API key, or for all clients together without authentication. Default
 	// 2147483648 (2 GiB).
 	StoragePerKey int64 `env:"REFERSAM_STORAGE_PER_KEY_BYTES"`
+	// FeedbackPerKey is how many bytes of masks and comments are kept as feedback
+	// for one API key, or for all clients together without authentication.
+	// Default 268435456 (256 MiB).
+	FeedbackPerKey int64 `env:"REFERSAM_FEEDBACK_PER_KEY_BYTES"`
 	// ReadHeaderTimeout is how long a client may take to send the headers of a
 	// request. Default 5s.
 	ReadHeaderTimeout time.Duration `env:"REFERSAM_READ_HEADER_TIMEOUT"`
@@ -90,6 +94,7 @@ func DefaultConfig() Config {
 		ImageTTL:          24 * time.Hour,
 		JobPatience:       24 * time.Hour,
 		StoragePerKey:     2 << 30,
+		FeedbackPerKey:    256 << 20,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -130,6 +135,9 @@ func (c *Config) Validate() error {
 	}
 	if c.StoragePerKey < 0 {
 		errs = append(errs, errors.New("REFERSAM_STORAGE_PER_KEY_BYTES must not be negative"))
+	}
+	if c.FeedbackPerKey < 0 {
+		errs = append(errs, errors.New("REFERSAM_FEEDBACK_PER_KEY_BYTES must not be negative"))
 	}
 	for _, positive := range []struct {
 		name  string

@@ -38,6 +38,11 @@ var (
 	}, ", ")
 )
 
+// mayShare reports whether pages of an origin may use the API.
+func mayShare(origins []string, origin string) bool {
+	return slices.Contains(origins, anyOrigin) || slices.Contains(origins, origin)
+}
+
 // corsMaxAge is for how many seconds a browser need not ask again.
 const corsMaxAge = "7200"
 
@@ -52,13 +57,11 @@ func share(origins []string) gin.HandlerFunc {
 		h := c.Writer.Header()
 		h.Add("Vary", "Origin")
 		origin := c.GetHeader("Origin")
-		switch {
-		case origin == "":
+		if origin == "" || !mayShare(origins, origin) {
 			return
-		case slices.Contains(origins, anyOrigin):
+		}
+		if slices.Contains(origins, anyOrigin) {
 			origin = anyOrigin
-		case !slices.Contains(origins, origin):
-			return
 		}
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Expose-Headers", corsAnswer)

@@ -23,7 +23,7 @@ var cures = map[refersam.Code]string{
 	refersam.CodeMethodNotAllowed: "Use a method that the `Allow` header lists.",
 	refersam.CodeNotAcceptable:    "Send `Accept: application/json`, `image/png`, `application/zip` or `multipart/mixed`, or leave it out.",
 	refersam.CodeUnauthorized:     "Send an API key that works, as `Authorization: Bearer rsk_…`; ask whoever runs the service for one.",
-	refersam.CodeForbidden:        "Use a key with the scope that `WWW-Authenticate` names.",
+	refersam.CodeForbidden:        "Use a key with the scope that `WWW-Authenticate` names. A service without keys is for its own machine and the origins it is set to.",
 	refersam.CodeQuotaExceeded:    "Wait for as many seconds as `Retry-After` says, or ask for more.",
 	refersam.CodeUnderWay:         "Wait for as many seconds as `Retry-After` says, then send the same again.",
 	refersam.CodeKeyReused:        "Take a new `Idempotency-Key` for a new request.",

@@ -121,6 +121,9 @@ func (g *Gateway) follow(ctx context.Context, s *stream, key, id string, after i
 		if len(events) == eventsAtOnce {
 			continue
 		}
+		if !g.stillWorks(ctx, key) {
+			return nil // which the next request is told
+		}
 		if j, err := g.jobs.Job(ctx, key, id); err != nil || j.Status.Ended() && after >= j.Seq {
 			return ignoreGone(ctx, err) // it was deleted, or there is no more to tell
 		}
@@ -138,6 +141,16 @@ func (g *Gateway) follow(ctx context.Context, s *stream, key, id string, after i
 		case <-poll.C:
 		}
 	}
+}
+
+// stillWorks reports whether a key has neither been revoked nor expired, as far
+// as is known.
+func (g *Gateway) stillWorks(ctx context.Context, id string) bool {
+	if !g.cfg.Authenticates() {
+		return true
+	}
+	key, err := g.keyring.get(ctx, id)
+	return err != nil || key != nil && key.Live(time.Now()) == nil
 }
 
 // errGone says that nobody reads a stream any more.

@@ -2,11 +2,14 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/store"
 )
@@ -14,8 +17,8 @@ import (
 // Opinions keeps what clients say about masks; *store.Store is one.
 type Opinions interface {
 	// AddFeedback keeps feedback once, however often it is called.
-	AddFeedback(ctx context.Context, f store.Feedback) error
-	Feedback(ctx context.Context, after *store.Feedback, requestID string, limit int) ([]*store.Feedback, error)
+	AddFeedback(ctx context.Context, f store.Feedback, quota int64) error
+	Feedback(ctx context.Context, after *store.Feedback, requestID string, limit int) (all []*store.Feedback, more bool, err error)
 }
 
 const (
@@ -92,7 +95,17 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 		return err
 	}
 	f.ID, f.APIKey, f.Created = nameFrom(c, "fb_"), consumer(c), time.Now()
-	if err := g.state.AddFeedback(c.Request.Context(), *f); err != nil {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	defer cancel()
+	err = g.state.AddFeedback(ctx, *f, g.cfg.FeedbackPerKey)
+	if errors.Is(err, store.ErrQuota) {
+		return &refersam.Error{
+			Code:       refersam.CodeQuotaExceeded,
+			Message:    fmt.Sprintf("The API key may keep no more than %d bytes of masks and comments; ask who runs the service for more.", g.cfg.FeedbackPerKey),
+			RetryAfter: time.Hour, // it takes somebody to change a setting
+		}
+	}
+	if err != nil {
 		return databaseAway(err)
 	}
 	c.Header("Cache-Control", "no-store")
@@ -116,6 +129,7 @@ func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
 	if len(f.Comment) > maxComment {
 		wrong.add(invalid("/comment", "The comment must have at most %d bytes.", maxComment))
 	}
+	wrong.add(checkText("/comment", f.Comment))
 	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
 		wrong.add(invalid("", "Say something: verdict, rating, corrected_mask or comment."))
 	}
@@ -148,17 +162,17 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	if at.id != "" {
 		after = &store.Feedback{ID: at.id, Created: at.created}
 	}
-	found, err := g.state.Feedback(c.Request.Context(), after, c.Query("request_id"), at.limit+1)
+	found, more, err := g.state.Feedback(c.Request.Context(), after, c.Query("request_id"), at.limit)
 	if err != nil {
 		return databaseAway(err)
 	}
 	list := feedbackList{Feedback: []feedbackAnswer{}}
-	for i, f := range found {
-		if i == at.limit {
-			list.Next = cursor(found[i-1].Created, found[i-1].ID)
-			break
-		}
+	for _, f := range found {
 		list.Feedback = append(list.Feedback, newFeedbackAnswer(f))
+	}
+	if more {
+		last := found[len(found)-1]
+		list.Next = cursor(last.Created, last.ID)
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, list)

@@ -156,7 +156,7 @@ func (f *fields) read(part *multipart.Part, maxImage int64) error {
 	default:
 		f.req.source.url = value
 	}
-	return nil
+	return checkText(name, value)
 }
 
 // set takes a field in: phrase once or more, format any number of times, each
@@ -168,6 +168,9 @@ func (f *fields) set(name, value string) error {
 		return nil
 	case "format":
 		for format := range strings.SplitSeq(value, ",") {
+			if len(f.options.Formats) == maxFormats {
+				return invalid(name, "There are more than %d.", maxFormats)
+			}
 			f.options.Formats = append(f.options.Formats, strings.TrimSpace(format))
 		}
 		return nil
@@ -176,6 +179,9 @@ func (f *fields) set(name, value string) error {
 		return invalid(name, "There is no field %q; there are image, image_id, image_url, %s.", name, strings.Join(fieldNames, ", "))
 	}
 	if err := f.once(name); err != nil {
+		return err
+	}
+	if err := checkText(name, value); err != nil {
 		return err
 	}
 	var err error

@@ -82,6 +82,7 @@ type Gateway struct {
 	log         *slog.Logger
 	engine      *gin.Engine
 	bodies      *semaphore.Weighted // bytes of memory for bodies under way
+	shares      *shares             // of bodies
 	answers     *semaphore.Weighted // bytes of memory for masks under way
 	metrics     *metrics
 	stopping    atomic.Bool
@@ -133,6 +134,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		log:       log,
 		engine:    gin.New(),
 		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
+		shares:    newShares(cfg.BodyMemory),
 		answers:   semaphore.NewWeighted(cfg.AnswerMemory),
 		metrics:   newMetrics(),
 	}
@@ -162,26 +164,28 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	e.GET("/v1/models", g.require(store.ScopeSegment), handle(g.models))
 	e.GET("/v1/models/:name", g.require(store.ScopeSegment), handle(g.model))
 	segmenting := e.Group("/v1", g.require(store.ScopeSegment))
-	segmenting.GET("/images", handle(g.images))
-	segmenting.GET("/images/:id", handle(g.image))
-	segmenting.DELETE("/images/:id", handle(g.deleteImage))
+	soon := limitTime(cfg.RequestTimeout)
+	segmenting.GET("/images", soon, handle(g.images))
+	segmenting.GET("/images/:id", soon, handle(g.image))
+	segmenting.DELETE("/images/:id", soon, handle(g.deleteImage))
+	// These hold pictures and masks in memory.
 	forMasks := segmenting.Group("", g.limiter.limitConcurrency, limitInFlight(cfg.MaxInFlight))
-	forMasks.GET("/images/:id/content", handle(g.imageContent))
+	forMasks.GET("/images/:id/content", soon, handle(g.imageContent))
+	forMasks.GET("/jobs/:id/items/:index", nameJob, soon, handle(g.jobResult))
 	forMasks.POST("/images", g.idempotent(g.pictureLimit), handle(g.uploadImage))
-	forMasks.POST("/segment", g.onceIfAsync(g.pictureLimit), handle(g.segment))
-	forMasks.POST(`/segment\:batch`, g.onceIfAsync(batchLimit), handle(g.segmentBatch))
-	segmenting.GET("/jobs", handle(g.listJobs))
-	segmenting.GET("/jobs/:id", handle(g.job))
-	segmenting.DELETE("/jobs/:id", handle(g.deleteJob))
-	segmenting.GET("/jobs/:id/events", handle(g.jobEvents))
-	segmenting.GET("/jobs/:id/items/:index", handle(g.jobResult))
-	segmenting.POST("/jobs/:id/cancel", handle(g.cancelJob))
-	segmenting.POST("/jobs/:id/webhook/redeliver", g.idempotent(noBody), handle(g.redeliver))
-	segmenting.GET("/webhooks/secret", handle(g.webhookSecret))
-	segmenting.POST("/webhooks/secret/rotate", g.idempotent(noBody), handle(g.rotateWebhookSecret))
+	forMasks.POST("/segment", checkUnit, g.onceIfAsync(g.pictureLimit), handle(g.segment))
+	forMasks.POST(`/segment\:batch`, checkUnit, g.onceIfAsync(batchLimit), handle(g.segmentBatch))
+	segmenting.GET("/jobs", soon, handle(g.listJobs))
+	segmenting.GET("/jobs/:id", nameJob, soon, handle(g.job))
+	segmenting.DELETE("/jobs/:id", nameJob, soon, handle(g.deleteJob))
+	segmenting.GET("/jobs/:id/events", nameJob, handle(g.jobEvents))
+	segmenting.POST("/jobs/:id/cancel", nameJob, soon, handle(g.cancelJob))
+	segmenting.POST("/jobs/:id/webhook/redeliver", nameJob, soon, g.idempotent(noBody), handle(g.redeliver))
+	segmenting.GET("/webhooks/secret", soon, handle(g.webhookSecret))
+	segmenting.POST("/webhooks/secret/rotate", soon, g.idempotent(noBody), handle(g.rotateWebhookSecret))
 	e.POST("/v1/feedback", g.require(store.ScopeFeedback), g.limiter.limitConcurrency, g.idempotent(feedbackLimit), handle(g.addFeedback))
-	e.GET("/v1/feedback", g.require(store.ScopeAdmin), handle(g.listFeedback))
-	e.GET("/v1/usage", g.require(anyScope), handle(g.usage))
+	e.GET("/v1/feedback", g.require(store.ScopeAdmin), soon, handle(g.listFeedback))
+	e.GET("/v1/usage", g.require(anyScope), soon, handle(g.usage))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
 	return g, nil

@@ -114,6 +114,14 @@ func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, c
 	return beforeBoth(t, state, openBlobs(t), model, change...)
 }
 
+// withoutKeys are the defaults for everybody, also those who use another Host
+// than this machine.
+func withoutKeys() gateway.Config {
+	cfg := gateway.DefaultConfig()
+	cfg.Auth = gateway.AuthOff
+	return cfg
+}
+
 // beforeBoth returns a service that keeps its state in a database and a bucket.
 func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
@@ -141,7 +149,7 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 		}
 	})
 
-	cfg := gateway.DefaultConfig()
+	cfg := withoutKeys()
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -57,8 +57,8 @@ var idempotencyForm = regexp.MustCompile(`^[\x21\x23-\x7e]{1,255}$`)
 
 // idempotent is middleware for routes that store something. A request with an
 // Idempotency-Key is done once: who repeats it gets the first answer again,
-// whichever gateway it comes to. Faults of the service (5xx) are not kept: the
-// request may be tried again.
+// whichever gateway it comes to. What was not done is not kept: a refusal may be
+// of the moment, and the request may be tried again.
 //
 // It holds the body and the answer in memory and counts the body, of which
 // limit is the largest, against BodyMemory; it comes after require.
@@ -90,7 +90,9 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 	c.Set(keyAttempt, attempt)
 	now := time.Now()
 	lease := now.Add(g.cfg.RequestTimeout + g.cfg.WriteTimeout)
-	known, err := g.state.Begin(c.Request.Context(), attempt, lease, now)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	defer cancel()
+	known, err := g.state.Begin(ctx, attempt, lease, now)
 	switch {
 	case errors.Is(err, store.ErrUnderWay):
 		fail(c, &refersam.Error{Code: refersam.CodeUnderWay, Message: "The first request with this Idempotency-Key has no answer yet; try again soon.", RetryAfter: time.Second})
@@ -119,7 +121,7 @@ func (g *Gateway) attempt(c *gin.Context, a store.Attempt) {
 	c.Writer = held
 	c.Next()
 	done = true
-	if held.status >= http.StatusInternalServerError {
+	if held.status/100 != 2 {
 		g.abandon(ctx, a)
 	} else if err := g.keep(ctx, a, held); err != nil {
 		// What was asked for has been done; that is what the client must hear.
@@ -212,23 +214,16 @@ func feed(h hash.Hash, pieces ...[]byte) {
 	}
 }
 
-// feedForm adds the parts of a form to a hash, and reports whether it was one.
+// feedForm adds the parts of a form to a hash, and reports whether it was one
+// that a route may take.
 func feedForm(h hash.Hash, body []byte, boundary string) bool {
-	parts := multipart.NewReader(bytes.NewReader(body), boundary)
-	for {
-		part, err := parts.NextPart()
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a form cut off between its parts
-			return true
-		}
-		if err != nil {
-			return false
-		}
+	return readParts(multipart.NewReader(bytes.NewReader(body), boundary), func(part *multipart.Part) error {
 		value, err := io.ReadAll(part)
-		if err != nil {
-			return false
+		if err == nil {
+			feed(h, []byte(part.FormName()), []byte(part.FileName()), []byte(part.Header.Get("Content-Type")), value)
 		}
-		feed(h, []byte(part.FormName()), []byte(part.FileName()), []byte(part.Header.Get("Content-Type")), value)
-	}
+		return err
+	}) == nil
 }
 
 // heldWriter keeps an answer back until send. Its headers are those of the

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -145,7 +146,7 @@ func TestIdempotency_UnderWay(t *testing.T) {
 	var gateways []*gateway.Gateway
 	for range 2 {
 		s := start(t)
-		gw, err := gateway.New(gateway.DefaultConfig(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
+		gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +171,7 @@ func TestIdempotency_UnderWay(t *testing.T) {
 	}
 }
 
-// A fault of the service is not kept, an error of the client's is.
+// What was not done is not kept: it may be done with the same key.
 func TestIdempotency_Errors(t *testing.T) {
 	s, o := withOrders(t)
 	fault := errors.New("a fault")
@@ -181,13 +182,20 @@ func TestIdempotency_Errors(t *testing.T) {
 	o.during = nil
 	expectOrder(t, s.do(order("a", "x")), 1, false)
 
-	o.during = func(*gin.Context) error { return refersam.Errorf(refersam.CodeInvalidImage, "No picture.") }
-	expectProblem(t, s.do(order("b", "x")), http.StatusUnprocessableEntity, "invalid_image", "")
-	o.during = nil
-	w := s.do(order("b", "x"))
-	if w.Code != http.StatusUnprocessableEntity || w.Header().Get("Idempotency-Replayed") != "true" {
+	for code, status := range map[refersam.Code]int{
+		refersam.CodeQuotaExceeded: http.StatusTooManyRequests, refersam.CodeUnfinished: http.StatusConflict, refersam.CodeFetchFailed: http.StatusUnprocessableEntity,
+	} {
+		o.during = func(*gin.Context) error { return refersam.Errorf(code, "Not now.") }
+		expectProblem(t, s.do(order("b", "x")), status, string(code), "")
+	}
+	leaving, leave := context.WithCancel(t.Context())
+	o.during = func(c *gin.Context) error { leave(); return c.Request.Context().Err() }
+	if w := s.do(order("b", "x").WithContext(leaving)); w.Code != 499 {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
+	o.during = nil
+	expectOrder(t, s.do(order("b", "y")), 2, false)
+	expectOrder(t, s.do(order("b", "y")), 2, true)
 
 	req := order("c", "")
 	req.Body = io.NopCloser(io.LimitReader(&endless{}, 1<<30))

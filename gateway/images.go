@@ -25,7 +25,7 @@ import (
 // *store.Store is one.
 type Images interface {
 	ReserveBlob(ctx context.Context, b store.Blob, quota int64, now time.Time) error
-	ForgetBlob(ctx context.Context, name string) error
+	ForgetBlob(ctx context.Context, name string) (forgotten bool, err error)
 	Stored(ctx context.Context, apiKey string) (bytes int64, err error)
 	AddImage(ctx context.Context, i store.Image, lost string) (*store.Image, error)
 	RenewImage(ctx context.Context, apiKey, id string, expires, now time.Time) (*store.Image, error)
@@ -101,7 +101,7 @@ func (g *Gateway) uploadImage(c *gin.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
 	if from.data == nil {
-		held.release() // of the body nothing is left that counts
+		g.dropBody(c, held)
 	}
 	pic, err := g.picture(ctx, g.asker(c), &from, held)
 	if err != nil {
@@ -169,13 +169,27 @@ func (g *Gateway) keepBlob(ctx context.Context, key string, content []byte, now 
 		return "", databaseAway(err)
 	}
 	if err := g.blobs.Put(ctx, name, content); err != nil {
-		forget, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
-		defer cancel()
-		// It may have been written all the same. What is left of it is a stray, and
-		// a row that is left is garbage in an hour.
-		return "", storageAway(errors.Join(err, g.blobs.Delete(forget, name), g.state.ForgetBlob(forget, name)))
+		g.dropBlobs(ctx, []string{name}) // it may have been written all the same
+		return "", storageAway(err)
 	}
 	return name, nil
+}
+
+// dropBlobs deletes objects unless something has begun to refer to them. Where
+// that fails, a row that is left is garbage in an hour, and an object without a
+// row a stray.
+func (g *Gateway) dropBlobs(ctx context.Context, names []string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	for _, name := range names {
+		forgotten, err := g.state.ForgetBlob(ctx, name)
+		if forgotten {
+			err = g.blobs.Delete(ctx, name)
+		}
+		if err != nil {
+			g.log.Warn("an object that nobody needs was not deleted yet", "object", name, "cause", err)
+		}
+	}
 }
 
 func (g *Gateway) storageFull(ctx context.Context, key string, cause error) error {
@@ -300,8 +314,7 @@ func (g *Gateway) image(c *gin.Context) error {
 // imageContent answers GET /v1/images/{id}/content with the bytes as they were
 // sent.
 func (g *Gateway) imageContent(c *gin.Context) error {
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
-	defer cancel()
+	ctx := c.Request.Context()
 	image, err := g.findImage(ctx, consumer(c), c.Param("id"))
 	if err != nil {
 		return err
@@ -325,6 +338,9 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 
 // deleteImage answers DELETE /v1/images/{id}.
 func (g *Gateway) deleteImage(c *gin.Context) error {
+	if _, ok := digestOf(c.Param("id")); !ok {
+		return imageNotFound(nil)
+	}
 	err := g.state.DeleteImage(c.Request.Context(), consumer(c), c.Param("id"), time.Now())
 	if errors.Is(err, store.ErrNotFound) {
 		return imageNotFound(nil)
@@ -356,7 +372,7 @@ func (g *Gateway) imageBytes(ctx context.Context, image *store.Image, held *hold
 	if image.Bytes > g.maxImage { // the bound was higher once
 		return nil, tooLarge("", g.maxImage)
 	}
-	if err := held.take(ctx, image.Bytes); err != nil {
+	if err := held.take(ctx, min(image.Bytes, g.cfg.BodyMemory)); err != nil {
 		return nil, err
 	}
 	content, err := g.blobs.Get(ctx, image.Blob, image.Bytes)

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -483,7 +485,7 @@ func TestImageStorageAway(t *testing.T) {
 	if err := os.WriteFile(folder, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	gw, err := gateway.New(gateway.DefaultConfig(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
+	gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -493,4 +495,36 @@ func TestImageStorageAway(t *testing.T) {
 	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 0 {
 		t.Errorf("a row was left: %+v, %v", purged, err)
 	}
+}
+
+// Asking by id needs no more memory than there is, and who sent an address
+// under an Idempotency-Key keeps no body while it is fetched.
+func TestImageMemory(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = int64(len(picture)) - 1 })
+	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+	decode(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})))
+
+	s = start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 4 << 20 })
+	release := make(chan struct{})
+	const n = 60
+	begun := make(chan struct{}, n)
+	s.fetcher.during = func() { begun <- struct{}{}; <-release }
+	s.fetcher.put("https://good.example/a.png", picture)
+	body := `{"image":{"url":"https://good.example/a.png"}}` + strings.Repeat(" ", 1<<20)
+	var group sync.WaitGroup
+	for i := range n {
+		req := to("/v1/images", jsonRequest(""))
+		req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+		group.Go(func() { s.ServeHTTP(httptest.NewRecorder(), with(req, "Idempotency-Key", fmt.Sprint(i))) })
+	}
+	<-begun
+	time.Sleep(500 * time.Millisecond)
+	runtime.GC()
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	if live := memory.HeapAlloc >> 20; live > 40 {
+		t.Errorf("%d MiB are held", live)
+	}
+	close(release)
+	group.Wait()
 }

@@ -171,14 +171,47 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 			return err
 		}
 	}
-	j, err := g.jobs.Submit(ctx, s, time.Now())
+	j, err := g.submitKept(ctx, s, items)
 	if err != nil {
-		return jobsError(err)
+		return err
 	}
 	c.Header("Location", "/v1/jobs/"+j.ID)
 	c.Header(headerApplied, preferAsync)
 	c.Header("Cache-Control", "no-store")
 	return writeStatusJSON(c, http.StatusAccepted, newJobAnswer(j))
+}
+
+// nameJob is middleware that refuses ids that no job has, nor any text.
+func nameJob(c *gin.Context) {
+	if !isText(c.Param("id")) {
+		fail(c, jobsError(jobs.ErrNotFound))
+	}
+}
+
+// submitKept keeps the pictures of a job and submits it. Pictures of a job that is
+// not taken do not stay.
+func (g *Gateway) submitKept(ctx context.Context, s jobs.Submission, items []batchItem) (j *jobs.Job, err error) {
+	var kept []string
+	defer func() {
+		if err != nil {
+			g.dropBlobs(ctx, kept)
+		}
+	}()
+	for i := range items {
+		if items[i].req.source.data == nil {
+			continue
+		}
+		name, err := g.keepBlob(ctx, s.APIKey, items[i].req.source.data, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		s.Items[i].Picture = name
+		kept = append(kept, name)
+	}
+	if j, err = g.jobs.Submit(ctx, s, time.Now()); err != nil {
+		return nil, jobsError(err)
+	}
+	return j, nil
 }
 
 // nameFrom is the ID of what a request stores: with an Idempotency-Key it is
@@ -217,8 +250,8 @@ type storedPrompt struct {
 	Tolerance float64
 }
 
-// newWork makes the work of an item, whose picture it keeps. What could not
-// succeed is refused now.
+// newWork makes the work of an item; a picture that came with it is to be kept
+// yet. What could not succeed is refused now.
 func (g *Gateway) newWork(ctx context.Context, who asker, form string, begun time.Time, item *batchItem) (jobs.Work, error) {
 	req := item.req
 	err := g.segmenter.Check(question(who, req, &picture{}))
@@ -261,9 +294,6 @@ func (g *Gateway) newWork(ctx context.Context, who asker, form string, begun tim
 			return w, translate(err, req.field)
 		}
 		w.Bytes = int64(len(req.source.data))
-		if w.Picture, err = g.keepBlob(ctx, who.consumer, req.source.data, time.Now()); err != nil {
-			return w, err
-		}
 	}
 	return w, nil
 }
@@ -446,12 +476,13 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	if err := json.Unmarshal(item.Header, &header); err != nil {
 		return fmt.Errorf("the header of a result cannot be read: %w", err)
 	}
-	masks := room{memory: g.answers}
-	defer masks.release()
-	if err := masks.take(maxStored / answerCost); err != nil {
+	// It does not wait for what masks, which cannot wait, need.
+	held := &hold{memory: g.answers, impatient: true}
+	defer held.release()
+	if err := held.take(ctx, min(item.Bytes, g.cfg.AnswerMemory)); err != nil {
 		return err
 	}
-	content, err := g.blobs.Get(ctx, item.Blob, maxStored)
+	content, err := g.blobs.Get(ctx, item.Blob, item.Bytes)
 	if errors.Is(err, blobs.ErrNotFound) {
 		g.log.Warn("the result of a job is gone", "job", c.Param("id"), "object", item.Blob)
 		return jobsError(jobs.ErrNotFound)
@@ -469,10 +500,6 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	writeBody(c.Writer, mediaType, content)
 	return nil
 }
-
-// maxStored is how many bytes a result may have: masks of maxAnswer in base64,
-// and what is said about them.
-const maxStored = maxAnswer/3*4 + 1<<20
 
 // secretAnswer is what webhooks of a key are signed with.
 type secretAnswer struct {

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -392,4 +394,80 @@ func TestJobQuota(t *testing.T) {
 		t.Errorf("%+v", j)
 	}
 	expectProblem(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusTooManyRequests, "quota_exceeded", "")
+}
+
+// A job that is not taken leaves no pictures behind.
+func TestJobRefusedKeepsNothing(t *testing.T) {
+	s := start(t)
+	refused := func() *http.Request {
+		return async(batchRequest(`{"items": [{"image": {"data": %q}, "prompts": [{"text": "red"}]}, {"image": {"id": "img_nothing"}, "prompts": [{"text": "red"}]}]}`, encoded))
+	}
+	expectProblem(t, s.do(refused()), http.StatusNotFound, "image_not_found", "/items/1/image/id")
+	if n, err := s.state.Stored(t.Context(), "anonymous"); err != nil || n != 0 || objects(t, s.blobs) != 0 {
+		t.Errorf("%d bytes and %d objects are left: %v", n, objects(t, s.blobs), err)
+	}
+	// Nor does one for which the key has too many.
+	release := s.stuck(t)
+	defer release()
+	if err := s.state.InTx(t.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`INSERT INTO jobs (id, api_key, kind, status, total, seq, created_us) VALUES ('job_many', 'anonymous', 'batch', 'queued', 10000, 1, 1)`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	expectProblem(t, s.do(async(segment())), http.StatusTooManyRequests, "quota_exceeded", "")
+	if n, err := s.state.Stored(t.Context(), "anonymous"); err != nil || n != 0 || objects(t, s.blobs) != 0 {
+		t.Errorf("%d bytes and %d objects are left: %v", n, objects(t, s.blobs), err)
+	}
+}
+
+// blocked is a client that does not read its answer.
+type blocked struct {
+	*httptest.ResponseRecorder
+	begun, release chan struct{}
+}
+
+func (b blocked) Write(p []byte) (int, error) {
+	b.begun <- struct{}{}
+	<-b.release
+	return b.ResponseRecorder.Write(p)
+}
+
+// Results take the memory that they need, and no more.
+func TestJobResultMemory(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.AnswerMemory = 64 << 10 })
+	j := s.finish(t, decodeJob(t, s.do(async(segment())), http.StatusAccepted).ID)
+	begun, release := make(chan struct{}), make(chan struct{})
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			s.ServeHTTP(blocked{httptest.NewRecorder(), begun, release}, httptest.NewRequest(http.MethodGet, j.Items[0].Result, nil))
+		})
+		<-begun
+	}
+	if w := s.get(j.Items[0].Result); w.Code != http.StatusOK {
+		t.Errorf("status %d: %s", w.Code, w.Body)
+	}
+	decode(t, s.do(segment()))
+	close(release)
+	group.Wait()
+}
+
+// A stream ends with its key.
+func TestJobEvents_Revoked(t *testing.T) {
+	s := start(t, authenticated)
+	key := s.newKey(t, store.Key{})
+	release := s.stuck(t)
+	defer release()
+	j := decodeJob(t, s.do(bearer(async(segment()), key)), http.StatusAccepted)
+	time.AfterFunc(100*time.Millisecond, func() {
+		if err := s.state.RevokeKey(context.Background(), key.ID, time.Now()); err != nil {
+			t.Error(err)
+		}
+	})
+	begun := time.Now()
+	s.ask(http.MethodGet, "/v1/jobs/"+j.ID+"/events", key)
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("the stream went on for %s", took)
+	}
 }

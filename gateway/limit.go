@@ -36,8 +36,6 @@ const (
 	slotSlack = 8
 	// slotPause is how long a gateway does not ask again after it got no slot.
 	slotPause = 50 * time.Millisecond
-	// giveBackTimeout bounds giving slots back.
-	giveBackTimeout = 2 * time.Second
 	// allowanceMemory is how long the state of a key is kept that is not used.
 	allowanceMemory = 25 * time.Hour // longer than the longest window takes to fill
 )
@@ -55,7 +53,8 @@ type limiter struct {
 }
 
 // allowance is what a key may still do here. Its lock is held while the
-// database is asked: requests of one key wait for each other then.
+// database is asked: requests of one key wait for each other then, none longer
+// than stateTimeout, which begins before the lock is waited for.
 type allowance struct {
 	mu   sync.Mutex
 	used time.Time
@@ -102,11 +101,13 @@ func (l *limiter) admit(c *gin.Context, key *store.Key) error {
 		return nil
 	}
 	now := time.Now()
+	ctx, cancel := withStateTimeout(c.Request.Context())
+	defer cancel()
 	a := l.of(key.ID, now)
 	defer a.mu.Unlock()
-	ok, err := l.take(c.Request.Context(), a, key, now)
+	ok, err := l.take(ctx, a, key, now)
 	if err != nil {
-		return databaseAway(err)
+		return stateAway(c, err)
 	}
 	a.fill(key.Rate, now)
 	left := max(0, int64(a.tokens)) + a.lent
@@ -185,9 +186,11 @@ func (l *limiter) limitConcurrency(c *gin.Context) {
 	if key == nil || key.Concurrency == 0 {
 		return
 	}
-	ok, err := l.enter(c.Request.Context(), key, time.Now())
+	ctx, cancel := withStateTimeout(c.Request.Context())
+	ok, err := l.enter(ctx, key, time.Now())
+	cancel()
 	if err != nil {
-		fail(c, databaseAway(err))
+		fail(c, stateAway(c, err))
 		return
 	}
 	if !ok {
@@ -229,14 +232,14 @@ func (l *limiter) enter(ctx context.Context, key *store.Key, now time.Time) (boo
 // come to another gateway, finds them.
 func (l *limiter) leave(ctx context.Context, key *store.Key) {
 	now := time.Now()
+	ctx, cancel := withStateTimeout(context.WithoutCancel(ctx))
+	defer cancel()
 	a := l.of(key.ID, now)
 	defer a.mu.Unlock()
 	a.inFlight--
 	if l.quotas == nil || a.slots-a.inFlight <= key.Concurrency/slotSlack {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
-	defer cancel()
 	if err := l.lease(ctx, a, key.ID, key.Concurrency, a.inFlight, now); err != nil {
 		l.log.Warn("slots of a key were not given back and end by themselves", "key", key.ID, "cause", err)
 	}
@@ -262,6 +265,9 @@ func (l *limiter) renew(ctx context.Context, now time.Time) {
 	keys := maps.Clone(l.keys)
 	l.mu.Unlock()
 	for id, a := range keys {
+		if ctx.Err() != nil { // the next round is soon
+			return
+		}
 		a.mu.Lock()
 		if a.slots > 0 {
 			// No limit: these requests are under way, whatever was lent to others
@@ -279,7 +285,9 @@ func (l *limiter) forget(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, a := range l.keys {
-		a.mu.Lock()
+		if !a.mu.TryLock() { // it is used
+			continue
+		}
 		if a.inFlight == 0 && now.Sub(a.used) > allowanceMemory {
 			delete(l.keys, id)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"mime"
 	"net/http"
+	"sync"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
@@ -44,6 +45,12 @@ func (h *hold) release() {
 	h.n = 0
 }
 
+// dropBody gives the memory of a body back of which nothing is left that counts.
+func (g *Gateway) dropBody(c *gin.Context, h *hold) {
+	c.Request.Body = http.NoBody // an Idempotency-Key has had it buffered
+	h.release()
+}
+
 // bodyLimit says how many bytes a body of a media type may have.
 type bodyLimit func(mediaType string) int64
 
@@ -69,19 +76,72 @@ func bodyMemory(r *http.Request, limit bodyLimit) int64 {
 	return bodyCost * size
 }
 
+// shares keep keys from taking all of a memory: what one may have at once is
+// most, for more of which its requests wait for each other.
+type shares struct {
+	most int64
+
+	mu    sync.Mutex
+	byKey map[string]*keyShare
+}
+
+type keyShare struct {
+	memory   *semaphore.Weighted
+	requests int
+}
+
+func newShares(all int64) *shares {
+	return &shares{most: max(1, all/4*3), byKey: make(map[string]*keyShare)}
+}
+
+// take waits for n bytes of a key's share.
+func (s *shares) take(ctx context.Context, key string, n int64) (release func(), err error) {
+	s.mu.Lock()
+	of := s.byKey[key]
+	if of == nil {
+		of = &keyShare{memory: semaphore.NewWeighted(s.most)}
+		s.byKey[key] = of
+	}
+	of.requests++
+	s.mu.Unlock()
+	h := &hold{memory: of.memory}
+	release = func() {
+		h.release()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if of.requests--; of.requests == 0 {
+			delete(s.byKey, key)
+		}
+	}
+	if err := h.take(ctx, min(n, s.most)); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
 // reserveBody waits until there is memory for a request's body, and takes it
-// until the request has been answered. What middleware has taken for the same
-// body is not taken twice.
+// until the request has been answered: from the share of its key first, so that
+// a client with slow connections keeps no others waiting. What middleware has
+// taken for the same body is not taken twice.
 func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (h *hold, release func(), err error) {
 	if h, ok := c.Value(keyHold).(*hold); ok {
 		return h, func() {}, nil
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
+	n := min(bodyMemory(c.Request, limit), g.cfg.BodyMemory)
+	giveBack := func() {}
+	if key := apiKey(c); key != nil {
+		if giveBack, err = g.shares.take(ctx, key.ID, n); err != nil {
+			return nil, nil, err
+		}
+	}
 	h = &hold{memory: g.bodies}
-	if err := h.take(ctx, min(bodyMemory(c.Request, limit), g.cfg.BodyMemory)); err != nil {
+	if err := h.take(ctx, n); err != nil {
+		giveBack()
 		return nil, nil, err
 	}
 	c.Set(keyHold, h)
-	return h, h.release, nil
+	return h, func() { h.release(); giveBack() }, nil
 }

@@ -129,6 +129,21 @@ func drawnInStyles(c *gin.Context) {
 	h.Set("Content-Security-Policy", strings.Replace(h.Get("Content-Security-Policy"), "img-src ", "img-src data: ", 1))
 }
 
+// limitTime ends what a request has asked of others after a time. It is for
+// routes that read no picture, which takes a client a time of its own.
+func limitTime(most time.Duration) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		request := c.Request
+		ctx, cancel := context.WithTimeout(request.Context(), most)
+		defer func() {
+			cancel()
+			c.Request = request // of which the client's going away is to be told
+		}()
+		c.Request = request.WithContext(ctx)
+		c.Next()
+	}
+}
+
 // limitInFlight refuses what comes while n requests are under way.
 func limitInFlight(n int) gin.HandlerFunc {
 	slots := make(chan struct{}, n)

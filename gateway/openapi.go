@@ -305,11 +305,17 @@ func requestIDParam() *huma.Param {
 	}
 }
 
+func idSchema() *huma.Schema {
+	s := &huma.Schema{Type: huma.TypeString}
+	clientID(s)
+	return s
+}
+
 func unitIDParam() *huma.Param {
 	return &huma.Param{
 		Name: headerUnitID, In: "header", Example: "user-17",
 		Description: "Whom a variant sticks to; without it the client's address",
-		Schema:      &huma.Schema{Type: huma.TypeString},
+		Schema:      idSchema(),
 	}
 }
 

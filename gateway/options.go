@@ -15,6 +15,7 @@ import (
 
 // The bounds of options.
 const (
+	maxFormats   = 32
 	maxArea      = 1 << 28 // pixels, as many as a picture can have
 	maxTolerance = 1000    // pixels
 )
@@ -52,15 +53,24 @@ func (n *whole) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return nil
 }
 
+// formatList has no more than maxFormats names of formats.
+type formatList []string
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom.
+func (l *formatList) UnmarshalJSONFrom(d *jsontext.Decoder) (err error) {
+	*l, err = readList[string](d, maxFormats)
+	return err
+}
+
 // options say how one mask is made and written. What is nil is left to the
 // defaults of the request, or else to those of the service.
 type options struct {
-	Formats   []string `json:"formats"`
-	Threshold *float64 `json:"threshold"`
-	MinArea   *whole   `json:"min_area"`
-	FillHoles *whole   `json:"fill_holes"`
-	Keep      *string  `json:"keep"`
-	Tolerance *float64 `json:"tolerance"`
+	Formats   formatList `json:"formats"`
+	Threshold *float64   `json:"threshold"`
+	MinArea   *whole     `json:"min_area"`
+	FillHoles *whole     `json:"fill_holes"`
+	Keep      *string    `json:"keep"`
+	Tolerance *float64   `json:"tolerance"`
 }
 
 // output is what holds for the whole request: defaults of the prompts' options,

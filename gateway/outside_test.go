@@ -16,6 +16,7 @@ import (
 type outside struct {
 	mu       sync.Mutex
 	pictures map[string]string
+	during   func()
 }
 
 func (o *outside) put(url, content string) {
@@ -29,8 +30,11 @@ func (o *outside) put(url, content string) {
 
 func (o *outside) Picture(_ context.Context, url string, most int64) ([]byte, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	content, ok := o.pictures[url]
+	o.mu.Unlock()
+	if o.during != nil {
+		o.during()
+	}
 	if !ok {
 		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered with status 404.")
 	}

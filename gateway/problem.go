@@ -41,7 +41,7 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
 	refersam.CodeNotAcceptable:    {http.StatusNotAcceptable, "The answer has no form that is acceptable to the client"},
 	refersam.CodeUnauthorized:     {http.StatusUnauthorized, "The request shows no API key that works"},
-	refersam.CodeForbidden:        {http.StatusForbidden, "The API key does not allow this"},
+	refersam.CodeForbidden:        {http.StatusForbidden, "The request is not allowed"},
 	refersam.CodeQuotaExceeded:    {http.StatusTooManyRequests, "The API key has used up what it allows"},
 	refersam.CodeUnderWay:         {http.StatusConflict, "The same request is under way"},
 	refersam.CodeKeyReused:        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
@@ -85,8 +85,8 @@ func problemErrors(err *refersam.Error) []problemError {
 		if e.Field == "" || len(all) == maxErrors {
 			continue
 		}
-		shown := problemError{Detail: validUTF8(e.Message)}
-		if pointer := validUTF8(e.Field); strings.HasPrefix(pointer, "/") {
+		shown := problemError{Detail: showable(e.Message)}
+		if pointer := showable(e.Field); strings.HasPrefix(pointer, "/") {
 			shown.Pointer = "#" + (&url.URL{Fragment: pointer}).EscapedFragment()
 		} else {
 			shown.Field = pointer
@@ -109,9 +109,9 @@ func newProblem(err error, requestID string) (p problem, retryAfter time.Duratio
 		Type:      problemType(shown.Code),
 		Title:     k.title,
 		Status:    k.status,
-		Detail:    validUTF8(shown.Message),
+		Detail:    showable(shown.Message),
 		Code:      shown.Code,
-		Field:     validUTF8(shown.Field),
+		Field:     showable(shown.Field),
 		RequestID: requestID,
 		Errors:    problemErrors(shown),
 	}, shown.RetryAfter
@@ -139,6 +139,18 @@ func fail(c *gin.Context, err error) {
 	c.Header("Cache-Control", "no-store")
 	c.Data(p.Status, mediaProblem, body)
 	c.Abort()
+}
+
+// maxShown is how many bytes of a text a problem shows: it may quote a client
+// that sent megabytes.
+const maxShown = 1000
+
+// showable makes text that may quote the client's bytes fit for a problem.
+func showable(s string) string {
+	if len(s) > maxShown {
+		s = s[:maxShown] + "…"
+	}
+	return validUTF8(s)
 }
 
 // validUTF8 makes text that may quote the client's bytes fit for JSON.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,8 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
+	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/store/storetest"
 )
 
 var errAway = &refersam.Error{Code: refersam.CodeUnavailable, Message: "away", Err: errors.New("dial 10.1.2.3:8001")}
@@ -98,7 +101,7 @@ func TestBadInput(t *testing.T) {
 	rawPicture := func(query string) *http.Request { return withQuery(raw("image/png", picture), query) }
 	parts := make([]part, 600)
 	for i := range parts {
-		parts[i] = part{"format", "png"}
+		parts[i] = phrase
 	}
 
 	for _, tc := range []struct {
@@ -151,6 +154,16 @@ func TestBadInput(t *testing.T) {
 		{"a member of another type", withJSON(`,"prompts":"x"`), unprocessable, "invalid_request", "/prompts"},
 		{"an unknown format", form(image, phrase, part{"format", "png,svg"}), unprocessable, "invalid_request", "format"},
 		{"an unknown format in JSON", withJSON(`,"prompts":[{"text":"x"}],"output":{"formats":["png","svg"]}`), unprocessable, "invalid_request", "/output/formats/1"},
+		{"more formats than there are", form(image, phrase, part{"format", strings.Repeat(",", 64<<10-1)}), unprocessable, "invalid_request", "format"},
+		{"more formats in fields", form(append(bytesOf(33, part{"format", "png"}), image, phrase)...), unprocessable, "invalid_request", "format"},
+		{"more formats in JSON", withJSON(`,"prompts":[{"text":"x"}],"output":{"formats":["png"` + strings.Repeat(`,"png"`, 32) + `]}`), unprocessable, "invalid_request", "/output/formats"},
+		{"more formats of a prompt", withJSON(`,"prompts":[{"text":"x","formats":["png"` + strings.Repeat(`,"png"`, 32) + `]}]`), unprocessable, "invalid_request", "/prompts/0/formats"},
+		{"a long id", withJSON(`,"prompts":[{"text":"x","id":"` + strings.Repeat("ü", 129) + `"}]`), unprocessable, "invalid_request", "/prompts/0/id"},
+		{"an id with NUL", withJSON(`,"prompts":[{"text":"x"},{"text":"x","id":"a\u0000"}]`), unprocessable, "invalid_request", "/prompts/1/id"},
+		{"a long unit", with(form(image, phrase), "X-Unit-Id", strings.Repeat("a", 129)), unprocessable, "invalid_request", "X-Unit-Id"},
+		{"a unit that is not UTF-8", with(form(image, phrase), "X-Unit-Id", "\xff"), unprocessable, "invalid_request", "X-Unit-Id"},
+		{"a webhook that is not UTF-8", async(form(image, phrase, part{"webhook", "https://good.example/\xff"})), unprocessable, "invalid_request", "webhook"},
+		{"an address that is not UTF-8", async(form(phrase, part{"image_url", "https://good.example/\xff"})), unprocessable, "invalid_request", "image_url"},
 		{"a threshold that is none", form(image, phrase, part{"threshold", "half"}), unprocessable, "invalid_request", "threshold"},
 		{"a threshold of 1", form(image, phrase, part{"threshold", "1"}), unprocessable, "invalid_request", "threshold"},
 		{"a threshold of NaN", form(image, phrase, part{"threshold", "NaN"}), unprocessable, "invalid_request", "threshold"},
@@ -212,6 +225,51 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	decode(t, s.do(form(image, phrase))) // and still serves
+}
+
+// However much a client has wrong, it gets an answer of a few thousand bytes.
+func TestProblem_Short(t *testing.T) {
+	s := start(t)
+	long := strings.Repeat("x", 100_000)
+	prompts := strings.Repeat(fmt.Sprintf(`{"text":"x","formats":[%q]},`, long), 8)
+	for name, req := range map[string]*http.Request{
+		"a field":   form(part{long, "x"}),
+		"a member":  jsonRequest(`{%q: 1}`, long),
+		"formats":   jsonRequest(`{"image":{"data":%q},"prompts":[%s{"text":"x"}]}`, encoded, prompts),
+		"a query":   httptest.NewRequest(http.MethodGet, "/v1/jobs?"+long+"=1", nil),
+		"a variant": form(part{"image", picture}, part{"phrase", "x"}, part{"variant", long[:60_000]}),
+	} {
+		w := s.do(req)
+		if w.Code != http.StatusUnprocessableEntity || w.Body.Len() > 40_000 {
+			t.Errorf("%s: status %d and %d bytes", name, w.Code, w.Body.Len())
+		}
+	}
+}
+
+// What no database takes for text is no fault of the database.
+func TestNoText(t *testing.T) {
+	for name, state := range map[string]*store.Store{
+		"SQLite":     openState(t, store.Config{Data: t.TempDir()}),
+		"PostgreSQL": openState(t, store.Config{DatabaseURL: storetest.NewCluster(t).NewDatabase(t)}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := before(t, state, pipelinetest.NewColourModel("bert"))
+			s.waitReady(t)
+			for path, status := range map[string]int{
+				"/v1/jobs/%00": 404, "/v1/jobs/%ff": 404, "/v1/images/%00": 404, "/v1/jobs/%00/events": 404, "/v1/models/%00": 404,
+				"/v1/usage?key=%00": 422, "/v1/feedback?request_id=%ff": 422, "/v1/jobs?status=%00": 422, "/v1/jobs?cursor=%00": 422,
+			} {
+				if w := s.get(path); w.Code != status {
+					t.Errorf("%s: status %d: %s", path, w.Code, w.Body)
+				}
+			}
+			expectProblem(t, s.do(feedback(`{"request_id":"a","comment":"a\u0000b"}`)), 422, "invalid_request", "/comment")
+			batch := batchRequest(`{"items": [{"id": "\u0000", "image": {"data": %[1]q}, "prompts": [{"text": "red"}]}]}`, encoded)
+			expectProblem(t, s.do(async(batch)), 422, "invalid_request", "/items/0/id")
+			long := batchRequest(`{"items": [{"id": %[2]q, "image": {"data": %[1]q}, "prompts": [{"text": "red"}]}]}`, encoded, strings.Repeat("a", 129))
+			expectProblem(t, s.do(long), 422, "invalid_request", "/items/0/id")
+		})
+	}
 }
 
 // Everything that is wrong with the options of a request is told at once.
@@ -401,7 +459,7 @@ func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response
 
 func TestPanic(t *testing.T) {
 	s := start(t)
-	gw, err := gateway.New(gateway.DefaultConfig(), gateway.Parts{Segmenter: panicking{}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
+	gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: panicking{}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/refersam/refersam"
 )
@@ -190,7 +191,8 @@ func parsePriority(value, field string) (refersam.Priority, error) {
 	}
 }
 
-// faults collects what is wrong with a request.
+// faults collects what is wrong with a request, as much of it as a problem
+// tells of.
 type faults struct{ all []*refersam.Error }
 
 // add adds err, with what is wrong also.
@@ -198,6 +200,7 @@ func (f *faults) add(err error) {
 	var known *refersam.Error
 	if errors.As(err, &known) {
 		f.all = append(append(f.all, known), known.Also...)
+		f.all = f.all[:min(len(f.all), maxErrors)]
 	}
 }
 
@@ -210,6 +213,28 @@ func (f *faults) err() error {
 	first.Also = f.all[1:]
 	return &first
 }
+
+// maxID is how many characters an id may have that a client gives a prompt or an
+// item, to find its result again, or itself, to keep its variant.
+const maxID = 128
+
+// checkID refuses ids that are too long to be kept, or no text.
+func checkID(field, id string) error {
+	if utf8.RuneCountInString(id) > maxID {
+		return invalid(field, "The id must have at most %d characters.", maxID)
+	}
+	return checkText(field, id)
+}
+
+// checkText refuses what databases do not take for text.
+func checkText(field, value string) error {
+	if !isText(value) {
+		return invalid(field, "The value must be UTF-8 without NUL.")
+	}
+	return nil
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 func invalid(field, format string, args ...any) *refersam.Error {
 	err := refersam.Errorf(refersam.CodeInvalidRequest, format, args...)

@@ -238,6 +238,8 @@ const anySchema = "*."
 // bounds narrow members to the values that are taken, or given.
 var bounds = map[string]func(*huma.Schema){
 	"Prompt.text":                phraseText,
+	"Prompt.id":                  clientID,
+	"BatchItem.id":               clientID,
 	"Picture.id":                 pattern(imageIDPattern),
 	"FeedbackRequest.request_id": pattern(saneID.String()),
 	"FeedbackRequest.result":     within(0, maxParts-1, false),
@@ -254,7 +256,7 @@ var bounds = map[string]func(*huma.Schema){
 	"*.min_area":                 within(0, maxArea, false),
 	"*.fill_holes":               within(0, maxArea, false),
 	"*.keep":                     oneOfWords(keepAll, keepLargest),
-	"*.formats":                  func(s *huma.Schema) { oneOfWords(Formats...)(s.Items) },
+	"*.formats":                  func(s *huma.Schema) { most := maxFormats; s.MaxItems = &most; oneOfWords(Formats...)(s.Items) },
 	"Output.size":                oneOfWords(string(refersam.SizeOriginal), string(refersam.SizeModel)),
 	"Output.overlay":             oneOfWords(overlayPNG, overlayJPEG),
 	"*.prompts":                  func(s *huma.Schema) { one := 1; s.MinItems = &one },
@@ -292,6 +294,12 @@ func oneOfWords(allowed ...string) func(*huma.Schema) {
 			s.Enum = append(s.Enum, nil)
 		}
 	}
+}
+
+// clientID describes what checkID takes.
+func clientID(s *huma.Schema) {
+	most := maxID
+	s.MaxLength, s.Pattern = &most, `^[^\x00]*$`
 }
 
 func pattern(p string) func(*huma.Schema) { return func(s *huma.Schema) { s.Pattern = p } }

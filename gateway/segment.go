@@ -59,7 +59,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, req.deadline))
 	defer cancel()
 	if req.source.data == nil {
-		held.release() // of the body nothing is left that counts
+		g.dropBody(c, held)
 	}
 	who := g.asker(c)
 	pic, err := g.picture(ctx, who, &req.source, held)
@@ -102,6 +102,13 @@ type asker struct {
 	// consumer is whose usage it is, sharer whose work when there is too much to
 	// do, unit whom a variant sticks to.
 	consumer, sharer, unit string
+}
+
+// checkUnit is middleware that refuses a unit that is no name.
+func checkUnit(c *gin.Context) {
+	if err := checkID(headerUnitID, c.GetHeader(headerUnitID)); err != nil {
+		fail(c, err)
+	}
 }
 
 func (g *Gateway) asker(c *gin.Context) asker {

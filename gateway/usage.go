@@ -153,6 +153,9 @@ func onlyParams(c *gin.Context, names ...string) error {
 		if len(values) > 1 {
 			return invalid(name, "The parameter %q may be given only once.", name)
 		}
+		if err := checkText(name, values[0]); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/store"
 )
 
 // exchange sends bytes over a connection of its own, and returns the statuses
@@ -101,4 +102,32 @@ func TestSlowBody(t *testing.T) {
 	if w := s.get("/livez"); w.Code != http.StatusOK {
 		t.Errorf("status %d", w.Code)
 	}
+}
+
+// A client whose bodies do not come keeps others waiting neither for memory nor
+// for its own requests.
+func TestSlowBodies_OfOneKey(t *testing.T) {
+	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 20 })
+	address := listen(t, s)
+	slow, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+	var connections []net.Conn
+	for range 20 { // each of 3 MiB
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		connections = append(connections, conn)
+		fmt.Fprintf(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx", slow.Reveal())
+	}
+	time.Sleep(200 * time.Millisecond)
+	begun := time.Now()
+	decode(t, s.do(bearer(segment(), other)))
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("another client waited %s", took)
+	}
+	for _, conn := range connections {
+		conn.Close()
+	}
+	decode(t, s.do(bearer(segment(), slow)))
 }

@@ -65,8 +65,10 @@ type Item struct {
 	Status Status
 	// Problem is why it has failed.
 	Problem *Problem
-	// Blob names the object that has its result, for whose reader Header is.
+	// Blob names the object that has its result, of so many Bytes, for whose
+	// reader Header is.
 	Blob   string
+	Bytes  int64
 	Header []byte
 }
 

@@ -82,7 +82,8 @@ func (e *Engine) Item(ctx context.Context, apiKey, id string, index int) (*Item,
 
 // items returns an item of a job, or all for a negative index.
 func (e *Engine) items(ctx context.Context, id string, index int) ([]Item, error) {
-	rows, err := e.state.Reader().QueryContext(ctx, `SELECT item, client_id, status, COALESCE(result, ''), header, problem FROM job_items
+	rows, err := e.state.Reader().QueryContext(ctx, `SELECT item, client_id, status, COALESCE(result, ''),
+		COALESCE((SELECT bytes FROM blobs WHERE name = result), 0), header, problem FROM job_items
 		WHERE job = $1 AND ($2 < 0 OR item = $2) ORDER BY item`, id, index)
 	if err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func (e *Engine) items(ctx context.Context, id string, index int) ([]Item, error
 	for rows.Next() {
 		var i Item
 		var problem []byte
-		if err := rows.Scan(&i.Index, &i.ID, &i.Status, &i.Blob, &i.Header, &problem); err != nil {
+		if err := rows.Scan(&i.Index, &i.ID, &i.Status, &i.Blob, &i.Bytes, &i.Header, &problem); err != nil {
 			return nil, err
 		}
 		if problem != nil {

@@ -29,7 +29,7 @@ func (c *Config) Validate() error {
 		return nil
 	}
 	u, err := url.Parse(string(c.DatabaseURL))
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Opaque != "" {
 		return errors.New("REFERSAM_DATABASE_URL is not of the form postgres://user:password@host/name")
 	}
 	if _, err := pgx.ParseConfig(string(c.DatabaseURL)); err != nil {
@@ -44,12 +44,15 @@ type URL string
 // String returns the address as it may be shown.
 func (u URL) String() string {
 	parsed, err := url.Parse(string(u))
-	if err != nil {
+	if u != "" && (err != nil || parsed.Scheme == "" || parsed.Opaque != "") {
 		return "(not a URL)"
 	}
-	if query := parsed.Query(); query.Has("password") {
-		query.Set("password", "xxxxx")
-		parsed.RawQuery = query.Encode()
+	query := parsed.Query()
+	for _, secret := range []string{"password", "sslpassword"} {
+		if query.Has(secret) {
+			query.Set(secret, "xxxxx")
+			parsed.RawQuery = query.Encode()
+		}
 	}
 	return parsed.Redacted()
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 )
 
@@ -26,38 +27,56 @@ type Feedback struct {
 const feedbackColumns = `id, api_key, request_id, result, verdict, rating, height, width, counts, comment, created_us`
 
 // AddFeedback keeps feedback. One of an ID that is there already changes
-// nothing.
-func (s *Store) AddFeedback(ctx context.Context, f Feedback) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-		ON CONFLICT (id) DO NOTHING`,
-		f.ID, f.APIKey, f.RequestID, f.Result, f.Verdict, f.Rating, f.Height, f.Width, f.Counts, f.Comment, micros(f.Created))
-	return err
+// nothing. It is ErrQuota if the key would have more than quota bytes of masks
+// and comments.
+func (s *Store) AddFeedback(ctx context.Context, f Feedback, quota int64) error {
+	return s.InTx(ctx, func(tx *sql.Tx) error {
+		n, err := changed(tx.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+			ON CONFLICT (id) DO NOTHING`,
+			f.ID, f.APIKey, f.RequestID, f.Result, f.Verdict, f.Rating, f.Height, f.Width, f.Counts, f.Comment, micros(f.Created)))
+		if err != nil || n == 0 {
+			return err
+		}
+		return reserve(ctx, tx, f.APIKey, kindFeedback, f.bytes(), quota)
+	})
 }
 
+// bytes is what the quota counts.
+func (f *Feedback) bytes() int64 { return int64(len(f.Counts) + len(f.Comment)) }
+
+// maxFeedback is about how many bytes of masks and comments Feedback returns at
+// a time.
+const maxFeedback = 8 << 20
+
 // Feedback returns at most limit pieces of feedback of all keys, the newest
-// first: those after one in that order, or from the beginning if after is nil;
-// only that about a request unless requestID is "".
-func (s *Store) Feedback(ctx context.Context, after *Feedback, requestID string, limit int) ([]*Feedback, error) {
+// first, and whether there are more: those after one in that order, or from the
+// beginning if after is nil; only that about a request unless requestID is "".
+// Where they are large it returns fewer, but one at least.
+func (s *Store) Feedback(ctx context.Context, after *Feedback, requestID string, limit int) (all []*Feedback, more bool, err error) {
 	created, id := int64(1)<<62, ""
 	if after != nil {
 		created, id = micros(after.Created), after.ID
 	}
 	rows, err := s.read.QueryContext(ctx, `SELECT `+feedbackColumns+` FROM feedback
 		WHERE (created_us < $1 OR created_us = $1 AND id < $2) AND ($3 = '' OR request_id = $3)
-		ORDER BY created_us DESC, id DESC LIMIT $4`, created, id, requestID, limit)
+		ORDER BY created_us DESC, id DESC LIMIT $4`, created, id, requestID, limit+1)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer rows.Close()
-	var all []*Feedback
+	var bytes int64
 	for rows.Next() {
+		if len(all) == limit || bytes >= maxFeedback {
+			return all, true, nil
+		}
 		var f Feedback
 		var at int64
 		if err := rows.Scan(&f.ID, &f.APIKey, &f.RequestID, &f.Result, &f.Verdict, &f.Rating, &f.Height, &f.Width, &f.Counts, &f.Comment, &at); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		f.Created = fromMicros(at)
+		bytes += f.bytes()
 		all = append(all, &f)
 	}
-	return all, rows.Err()
+	return all, false, rows.Err()
 }

@@ -29,28 +29,40 @@ const garbageAge = time.Hour
 // an hour, the object is garbage, unless something refers to it. If the key
 // would have more than quota bytes, it is ErrQuota.
 func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.Time) error {
-	if b.Bytes > quota {
-		return ErrQuota
-	}
 	return s.InTx(ctx, func(tx *sql.Tx) error {
-		n, err := changed(tx.ExecContext(ctx, `INSERT INTO storage (api_key, bytes) VALUES ($1, $2)
-			ON CONFLICT (api_key) DO UPDATE SET bytes = storage.bytes + excluded.bytes WHERE storage.bytes + excluded.bytes <= $3`,
-			b.APIKey, b.Bytes, quota))
-		if err != nil {
+		if err := reserve(ctx, tx, b.APIKey, kindBlobs, b.Bytes, quota); err != nil {
 			return err
 		}
-		if n == 0 {
-			return ErrQuota
-		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO blobs (name, api_key, bytes, created_us) VALUES ($1, $2, $3, $4)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO blobs (name, api_key, bytes, created_us) VALUES ($1, $2, $3, $4)`,
 			b.Name, b.APIKey, b.Bytes, micros(now))
 		return err
 	})
 }
 
-// Stored returns how many bytes a key keeps, garbage included.
+// The kinds of what takes the storage of a key, each of which has a quota.
+const (
+	kindBlobs    = "blobs"
+	kindFeedback = "feedback"
+)
+
+// reserve adds to what a key has of a kind, or returns ErrQuota.
+func reserve(ctx context.Context, tx *sql.Tx, apiKey, kind string, bytes, quota int64) error {
+	if bytes > quota {
+		return ErrQuota
+	}
+	n, err := changed(tx.ExecContext(ctx, `INSERT INTO storage (api_key, kind, bytes) VALUES ($1, $2, $3)
+		ON CONFLICT (api_key, kind) DO UPDATE SET bytes = storage.bytes + excluded.bytes WHERE storage.bytes + excluded.bytes <= $4`,
+		apiKey, kind, bytes, quota))
+	if err == nil && n == 0 {
+		err = ErrQuota
+	}
+	return err
+}
+
+// Stored returns how many bytes of pictures and answers a key keeps, garbage
+// included.
 func (s *Store) Stored(ctx context.Context, apiKey string) (bytes int64, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT bytes FROM storage WHERE api_key = $1`, apiKey).Scan(&bytes)
+	err = s.read.QueryRowContext(ctx, `SELECT bytes FROM storage WHERE api_key = $1 AND kind = $2`, apiKey, kindBlobs).Scan(&bytes)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
 	}
@@ -62,10 +74,11 @@ const unreferenced = `NOT EXISTS (SELECT 1 FROM images WHERE images.blob = blobs
 	AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_items.picture = blobs.name)
 	AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_items.result = blobs.name)`
 
-// ForgetBlob deletes the row of an object that could not be written.
-func (s *Store) ForgetBlob(ctx context.Context, name string) error {
-	_, err := s.forgetBlobs(ctx, []any{name})
-	return err
+// ForgetBlob deletes the row of an object that was not written or is not needed,
+// unless something refers to it.
+func (s *Store) ForgetBlob(ctx context.Context, name string) (forgotten bool, err error) {
+	rows, err := s.forgetBlobs(ctx, []any{name})
+	return len(rows) > 0, err
 }
 
 // TakeGarbage deletes the rows of at most limit objects that nothing refers to,
@@ -113,7 +126,7 @@ func (s *Store) forgetBlobs(ctx context.Context, names []any) (forgotten []Blob,
 			freed[b.APIKey] += b.Bytes
 		}
 		for _, key := range slices.Sorted(maps.Keys(freed)) { // all in one order, lest two wait for each other
-			if _, err := tx.ExecContext(ctx, `UPDATE storage SET bytes = bytes - $1 WHERE api_key = $2`, freed[key], key); err != nil {
+			if _, err := tx.ExecContext(ctx, `UPDATE storage SET bytes = bytes - $1 WHERE api_key = $2 AND kind = $3`, freed[key], key, kindBlobs); err != nil {
 				return err
 			}
 		}

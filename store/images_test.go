@@ -155,7 +155,7 @@ func testGarbage(t *testing.T, cfg store.Config) {
 		}
 	}
 	// What is referred to stays.
-	if err := s.ForgetBlob(ctx, "used"); err != nil {
+	if forgotten, err := s.ForgetBlob(ctx, "used"); err != nil || forgotten {
 		t.Error(err)
 	}
 	if known, _ := s.KnowsBlob(ctx, "used"); !known {
@@ -237,42 +237,83 @@ func testStorageAtOnce(t *testing.T, cfg store.Config) {
 
 func testFeedback(t *testing.T, cfg store.Config) {
 	s, ctx := open(t, cfg), t.Context()
+	const quota = 100
 	want := &store.Feedback{
 		ID: "a", APIKey: "k", RequestID: "r", Result: 1, Verdict: "bad", Rating: 2, Height: 2, Width: 4, Counts: "242", Comment: "no", Created: now,
 	}
-	for range 2 { // again changes nothing
-		if err := s.AddFeedback(ctx, *want); err != nil {
+	for range 30 { // again changes nothing
+		if err := s.AddFeedback(ctx, *want, quota); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, id := range []string{"b", "c"} {
-		if err := s.AddFeedback(ctx, store.Feedback{ID: id, APIKey: "k", RequestID: "other", Created: now.Add(time.Second)}); err != nil {
+		if err := s.AddFeedback(ctx, store.Feedback{ID: id, APIKey: "k", RequestID: "other", Created: now.Add(time.Second)}, quota); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var ids []string
-	var last *store.Feedback
-	for {
-		page, err := s.Feedback(ctx, last, "", 2)
+	if diff := cmp.Diff([]string{"c", "b", "a"}, feedbackIDs(t, s, 2)); diff != "" {
+		t.Error(diff)
+	}
+	only, more, err := s.Feedback(ctx, nil, "r", 1)
+	if err != nil || more {
+		t.Errorf("more: %t, %v", more, err)
+	}
+	if diff := cmp.Diff([]*store.Feedback{want}, only); diff != "" {
+		t.Error(diff)
+	}
+
+	// A key has a quota, beside that of its pictures; nothing is left of what was
+	// too much.
+	large := store.Feedback{ID: "d", APIKey: "k", Counts: strings.Repeat("4", 95), Created: now}
+	if err := s.AddFeedback(ctx, large, quota); err != nil {
+		t.Error(err)
+	}
+	large.ID = "e"
+	if err := s.AddFeedback(ctx, large, quota); !errors.Is(err, store.ErrQuota) {
+		t.Errorf("%v", err)
+	}
+	large.APIKey = "l"
+	if err := s.AddFeedback(ctx, large, quota); err != nil {
+		t.Error(err)
+	}
+	if n, err := s.Stored(ctx, "k"); err != nil || n != 0 {
+		t.Errorf("%d bytes of pictures, %v", n, err)
+	}
+	if diff := cmp.Diff([]string{"c", "b", "e", "d", "a"}, feedbackIDs(t, s, 100)); diff != "" {
+		t.Error(diff)
+	}
+
+	// A page of large masks is short.
+	for i := range 5 {
+		err := s.AddFeedback(ctx, store.Feedback{ID: fmt.Sprint("large", i), Counts: strings.Repeat("4", 3<<20), Created: now.Add(time.Minute)}, 1<<30)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(page) == 0 {
-			break
+	}
+	if page, more, err := s.Feedback(ctx, nil, "", 100); err != nil || len(page) != 3 || !more {
+		t.Errorf("%d, more: %t, %v", len(page), more, err)
+	}
+	if ids := feedbackIDs(t, s, 100); len(ids) != 10 {
+		t.Errorf("%q", ids)
+	}
+}
+
+// feedbackIDs goes through all pages.
+func feedbackIDs(t *testing.T, s *store.Store, limit int) (ids []string) {
+	t.Helper()
+	var last *store.Feedback
+	for {
+		page, more, err := s.Feedback(t.Context(), last, "", limit)
+		if err != nil {
+			t.Fatal(err)
 		}
 		for _, f := range page {
 			ids = append(ids, f.ID)
 		}
+		if !more {
+			return ids
+		}
 		last = page[len(page)-1]
-	}
-	if diff := cmp.Diff([]string{"c", "b", "a"}, ids); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff(want, last); diff != "" {
-		t.Error(diff)
-	}
-	if only, err := s.Feedback(ctx, nil, "r", 9); err != nil || len(only) != 1 {
-		t.Errorf("%v, %v", only, err)
 	}
 }
 
@@ -283,6 +324,9 @@ func testStorageUpgrade(t *testing.T, cfg store.Config) {
 		if err := s.ReserveBlob(ctx, store.Blob{Name: fmt.Sprint(i), APIKey: key, Bytes: 7}, 100, now); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := s.AddFeedback(ctx, store.Feedback{ID: "f", APIKey: "k", Counts: "four", Comment: "ok", Created: now}, 6); err != nil {
+		t.Fatal(err)
 	}
 	for _, statement := range []string{
 		`DROP TABLE storage`, `CREATE INDEX blobs_api_key ON blobs (api_key)`, `DELETE FROM goose_db_version WHERE version_id = 5`,
@@ -296,5 +340,8 @@ func testStorageUpgrade(t *testing.T, cfg store.Config) {
 		if n, err := s.Stored(ctx, key); err != nil || n != want {
 			t.Errorf("%s has %d bytes, want %d: %v", key, n, want, err)
 		}
+	}
+	if err := s.AddFeedback(ctx, store.Feedback{ID: "g", APIKey: "k", Comment: "!", Created: now}, 6); !errors.Is(err, store.ErrQuota) {
+		t.Errorf("%v", err)
 	}
 }

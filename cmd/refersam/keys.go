@@ -47,7 +47,7 @@ type keysCreateCommand struct {
 	Scopes      []string `required:"" placeholder:"SCOPE,…" help:"What it allows: segment, feedback, admin."`
 	Rate        string   `placeholder:"10/s" help:"How many requests it allows, in a second (s), minute (m), hour (h) or day (d). Default: any number."`
 	Concurrency int64    `placeholder:"N" help:"How many requests may be under way. Default: any number."`
-	Expires     span     `placeholder:"90d" help:"After what time it stops working. Default: never."`
+	Expires     *span    `placeholder:"90d" help:"After what time it stops working. Default: never."`
 }
 
 // Run makes a key.
@@ -87,8 +87,11 @@ func (c *keysCreateCommand) key(now time.Time) (k store.Key, err error) {
 	if k.Concurrency = c.Concurrency; k.Concurrency < 0 {
 		return k, errors.New("--concurrency must not be negative")
 	}
-	if c.Expires > 0 {
-		k.Expires = now.Add(time.Duration(c.Expires))
+	if c.Expires != nil {
+		if *c.Expires <= 0 {
+			return k, errors.New("--expires must be positive; without it the key never expires")
+		}
+		k.Expires = now.Add(time.Duration(*c.Expires))
 	}
 	return k, nil
 }

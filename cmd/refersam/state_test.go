@@ -80,6 +80,7 @@ func TestKeys(t *testing.T) {
 		{"another rate", []string{"create", "--name", "a", "--scopes", "segment", "--rate", "fast"}, "10/s"},
 		{"a negative number", []string{"create", "--name", "a", "--scopes", "segment", "--concurrency=-1"}, "--concurrency"},
 		{"another time", []string{"create", "--name", "a", "--scopes", "segment", "--expires", "soon"}, "90d"},
+		{"no time", []string{"create", "--name", "a", "--scopes", "segment", "--expires", "0d"}, "--expires"},
 		{"no such key", []string{"rotate", "nobody"}, "no key nobody"},
 		{"a revoked key", []string{"rotate", token.ID}, "no key " + token.ID},
 		{"a key instead of its id", []string{"revoke", other.Reveal()}, "by its id alone, " + other.ID},
@@ -241,6 +242,11 @@ func TestConfigBlobs(t *testing.T) {
 
 // The password of a database is not shown.
 func TestConfigPassword(t *testing.T) {
+	for _, address := range []string{"host=h password=secret", "postgres:secret", "postgres://u@h/d?sslpassword=secret&password=secret"} {
+		if _, out, errs := run(t, []string{"REFERSAM_DATABASE_URL=" + address}, "config"); strings.Contains(out+errs, "secret") {
+			t.Errorf("%s%s", out, errs)
+		}
+	}
 	code, out, errs := run(t, []string{"REFERSAM_DATABASE_URL=postgres://u:secret@h/d"}, "config")
 	if code != 0 || strings.Contains(out, "secret") || !strings.Contains(out, "postgres://u:xxxxx@h/d") {
 		t.Errorf("exit %d: %s%s", code, out, errs)
