@@ -27,6 +27,18 @@ func (e *Engine) Duplicate(ctx context.Context, t *testing.T, w *Work) {
 	}
 }
 
+// Outstanding counts the tries of webhooks that are still to be made.
+func (e *Engine) Outstanding(t *testing.T) (n int) {
+	t.Helper()
+	err := e.state.Reader().QueryRowContext(t.Context(), `SELECT COUNT(*) FROM river_job WHERE kind = 'webhook'
+		AND state IN ('available', 'scheduled', 'retryable', 'pending')
+		OR kind = 'webhook' AND state = 'running' AND CAST(metadata AS TEXT) NOT LIKE '%cancel_attempted_at%'`).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // Kill does what a process would that dies when n items have begun: they stay
 // marked as running, and whoever watches the process sees it gone.
 func (e *Engine) Kill(t *testing.T, work Worker, begun <-chan struct{}, n int) {

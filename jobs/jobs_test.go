@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -45,6 +46,7 @@ func suite(t *testing.T, newConfig func(*testing.T) store.Config) {
 		{"Problems", testProblems},
 		{"Overload", testOverload},
 		{"Cancel", testCancel},
+		{"CancelWhileEnding", testCancelWhileEnding},
 		{"SubmitAgain", testSubmitAgain},
 		{"PerKey", testPerKey},
 		{"List", testList},
@@ -52,6 +54,7 @@ func suite(t *testing.T, newConfig func(*testing.T) store.Config) {
 		{"Stop", testStop},
 		{"Twice", testTwice},
 		{"Webhook", testWebhook},
+		{"RedeliverOften", testRedeliverOften},
 		{"Secrets", testSecrets},
 		{"Expire", testExpire},
 	} {
@@ -342,6 +345,35 @@ func testCancel(t *testing.T, b *bench) {
 }
 
 // A job that is submitted again under its ID is the one that is there.
+// Who cancels and who ends items of the same job do not wait for each other in a
+// circle: nobody fails, and no item is done again.
+func testCancelWhileEnding(t *testing.T, b *bench) {
+	var tries sync.Map
+	var e *engine
+	e = b.run(func(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
+		if _, again := tries.LoadOrStore(fmt.Sprint(w.Job, w.Index), true); again {
+			t.Errorf("item %d of %s is done again", w.Index, w.Job)
+		}
+		return echo(func() *store.Store { return e.state })(ctx, w)
+	})
+	for range 10 {
+		j := e.submit(t, work(64))
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() {
+				for range 5 {
+					time.Sleep(rand.N(20 * time.Millisecond))
+					if _, err := e.Cancel(context.Background(), "k", j.ID, time.Now()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		e.wait(t, j.ID)
+	}
+}
+
 func testSubmitAgain(t *testing.T, b *bench) {
 	e := b.open()
 	var group sync.WaitGroup
@@ -575,6 +607,44 @@ func testWebhook(t *testing.T, b *bench) {
 	}
 	if _, err := e.Redeliver(t.Context(), "k", e.submit(t, work(1)).ID); !errors.Is(err, jobs.ErrNotFound) && !errors.Is(err, jobs.ErrRunning) {
 		t.Errorf("%v", err)
+	}
+}
+
+// However often a webhook is to be told again, one try is outstanding.
+func testRedeliverOften(t *testing.T, b *bench) {
+	var tries atomic.Int64
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		tries.Add(1)
+		w.WriteHeader(http.StatusInternalServerError)
+	}))
+	defer server.Close()
+	b.post = poster{server.Client()}
+	e := b.runEcho()
+	j, err := e.Submit(t.Context(), jobs.Submission{APIKey: "k", Items: work(1), WebhookURL: server.URL}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.wait(t, j.ID)
+	for range 20 {
+		if j, err = e.Redeliver(t.Context(), "k", j.ID); err != nil || j.Webhook.Status != jobs.Pending {
+			t.Fatalf("%+v, %v", j, err)
+		}
+		if n := e.Outstanding(t); n != 1 {
+			t.Fatalf("%d tries are outstanding", n)
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for j.Webhook.Attempts == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not told")
+		}
+		time.Sleep(10 * time.Millisecond)
+		if j, err = e.Job(t.Context(), "k", j.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := e.Outstanding(t); n != 1 || tries.Load() > 21 {
+		t.Errorf("%d tries are outstanding after %d", n, tries.Load())
 	}
 }
 

@@ -32,10 +32,19 @@ func scanJob(row interface{ Scan(...any) error }) (*Job, error) {
 	return &j, nil
 }
 
-// known returns ErrNotFound unless a key has the job. It keeps others from
-// changing the job until tx ends.
-func known(ctx context.Context, tx *sql.Tx, apiKey, id string) error {
-	result, err := tx.ExecContext(ctx, `UPDATE jobs SET seq = seq WHERE api_key = $1 AND id = $2`, apiKey, id)
+// lock keeps others from changing a job until tx ends. Whoever changes items
+// locks their job first: two who did so in another order could wait for each
+// other. It is ErrNotFound if there is no such job.
+func lock(ctx context.Context, tx *sql.Tx, id string) error {
+	return locked(tx.ExecContext(ctx, `UPDATE jobs SET seq = seq WHERE id = $1`, id))
+}
+
+// lockOwn is lock for a job that must be a key's.
+func lockOwn(ctx context.Context, tx *sql.Tx, apiKey, id string) error {
+	return locked(tx.ExecContext(ctx, `UPDATE jobs SET seq = seq WHERE api_key = $1 AND id = $2`, apiKey, id))
+}
+
+func locked(result sql.Result, err error) error {
 	if err != nil {
 		return err
 	}

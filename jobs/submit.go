@@ -79,7 +79,7 @@ func (e *Engine) submit(ctx context.Context, tx *sql.Tx, s *Submission, now time
 // What is being done is given up.
 func (e *Engine) Cancel(ctx context.Context, apiKey, id string, now time.Time) (*Job, error) {
 	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
-		if err := known(ctx, tx, apiKey, id); err != nil {
+		if err := lockOwn(ctx, tx, apiKey, id); err != nil {
 			return err
 		}
 		return e.cancel(ctx, tx, id, now)
@@ -120,7 +120,7 @@ func (e *Engine) cancel(ctx context.Context, tx *sql.Tx, id string, now time.Tim
 // are garbage then.
 func (e *Engine) Delete(ctx context.Context, apiKey, id string, now time.Time) error {
 	return e.state.InTx(ctx, func(tx *sql.Tx) error {
-		if err := known(ctx, tx, apiKey, id); err != nil {
+		if err := lockOwn(ctx, tx, apiKey, id); err != nil {
 			return err
 		}
 		if err := e.cancel(ctx, tx, id, now); err != nil {

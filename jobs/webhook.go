@@ -64,17 +64,28 @@ func (e *Engine) webhook(ctx context.Context, job string) (*Webhook, error) {
 	return &w, nil
 }
 
-// tell has a job's end told, in the transaction that ends it.
+// tell has a job's end told, in the transaction that ends it. What was to tell
+// it before does not any more: however often a client wants to be told again,
+// it is told once for that.
 func (e *Engine) tell(ctx context.Context, tx *sql.Tx, job string) error {
-	var one int
-	err := tx.QueryRowContext(ctx, `SELECT 1 FROM job_webhooks WHERE job = $1`, job).Scan(&one)
+	var before int64
+	err := tx.QueryRowContext(ctx, `SELECT river_id FROM job_webhooks WHERE job = $1`, job).Scan(&before)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	_, err = e.insertTx(ctx, tx, []riverqueue.InsertManyParams{{Args: webhookArgs{job}, InsertOpts: webhookOpts}})
+	if before != 0 {
+		if err := e.cancelTx(ctx, tx, before); err != nil {
+			return err
+		}
+	}
+	ids, err := e.insertTx(ctx, tx, []riverqueue.InsertManyParams{{Args: webhookArgs{job}, InsertOpts: webhookOpts}})
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE job_webhooks SET river_id = $1 WHERE job = $2`, ids[0], job)
 	return err
 }
 
@@ -82,7 +93,7 @@ func (e *Engine) tell(ctx context.Context, tx *sql.Tx, job string) error {
 // ErrNotFound if the job has no webhook, and ErrRunning if it has not ended.
 func (e *Engine) Redeliver(ctx context.Context, apiKey, id string) (*Job, error) {
 	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
-		if err := known(ctx, tx, apiKey, id); err != nil {
+		if err := lockOwn(ctx, tx, apiKey, id); err != nil {
 			return err
 		}
 		var finished int64
@@ -158,8 +169,9 @@ func (w *webhookWorker) Work(ctx context.Context, job *riverqueue.Job[webhookArg
 	if status == http.StatusGone || verdict == Pending && tried > len(schedule) {
 		verdict = GivenUp
 	}
-	_, err = e.state.Writer().ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = $2, tried_us = $3, last_error = $4 WHERE job = $5`,
-		verdict, tried, micros(now), said, id)
+	// Unless another has been set to tell it again meanwhile.
+	_, err = e.state.Writer().ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = $2, tried_us = $3, last_error = $4 WHERE job = $5 AND river_id = $6`,
+		verdict, tried, micros(now), said, id, job.ID)
 	if err != nil || verdict != Pending {
 		return err
 	}

@@ -87,6 +87,9 @@ func wait(err error) time.Duration {
 func (e *Engine) begin(ctx context.Context, a itemArgs, now time.Time) (w *Work, failures int, err error) {
 	w = &Work{Job: a.Job, Index: a.Index}
 	err = e.state.InTx(ctx, func(tx *sql.Tx) error {
+		if err := lock(ctx, tx, a.Job); err != nil {
+			return err
+		}
 		var (
 			before   Status
 			deadline int64
@@ -94,29 +97,29 @@ func (e *Engine) begin(ctx context.Context, a itemArgs, now time.Time) (w *Work,
 		err := tx.QueryRowContext(ctx, `SELECT i.status, i.client_id, i.request, COALESCE(i.picture, ''), i.bytes, i.deadline_us, i.failures, j.api_key
 			FROM job_items i JOIN jobs j ON j.id = i.job WHERE i.job = $1 AND i.item = $2`, a.Job, a.Index).
 			Scan(&before, &w.ID, &w.Request, &w.Picture, &w.Bytes, &deadline, &failures, &w.APIKey)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && before.Ended() {
-			w = nil
-			return nil
-		}
 		if err != nil {
 			return err
+		}
+		if before.Ended() {
+			return errEnded
 		}
 		w.Deadline = fromMicros(deadline)
 		if before == Running {
 			return nil
 		}
-		result, err := tx.ExecContext(ctx, `UPDATE job_items SET status = $1 WHERE job = $2 AND item = $3 AND status = $4`, Running, a.Job, a.Index, Queued)
-		if err != nil {
-			return err
-		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			w = nil // cancelled at this moment
+		if _, err := tx.ExecContext(ctx, `UPDATE job_items SET status = $1 WHERE job = $2 AND item = $3`, Running, a.Job, a.Index); err != nil {
 			return err
 		}
 		return e.started(ctx, tx, a.Job, now)
 	})
+	if errors.Is(err, ErrNotFound) || errors.Is(err, errEnded) {
+		return nil, 0, nil
+	}
 	return w, failures, err
 }
+
+// errEnded says that an item has ended.
+var errEnded = errors.New("the item has ended")
 
 // started marks a job as running with its first item.
 func (e *Engine) started(ctx context.Context, tx *sql.Tx, id string, now time.Time) error {
@@ -159,7 +162,10 @@ func (e *Engine) end(ctx context.Context, w *Work, status Status, result sql.Nul
 	// River ends ctx at the stop; what is done by then is worth keeping.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return e.state.InTx(ctx, func(tx *sql.Tx) error {
+	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
+		if err := lock(ctx, tx, w.Job); err != nil {
+			return err
+		}
 		changed, err := tx.ExecContext(ctx, `UPDATE job_items SET status = $1, result = $2, header = $3, problem = $4
 			WHERE job = $5 AND item = $6 AND status IN ('queued', 'running')`, status, result, header, problem, w.Job, w.Index)
 		if err != nil {
@@ -170,4 +176,8 @@ func (e *Engine) end(ctx context.Context, w *Work, status Status, result sql.Nul
 		}
 		return e.ended(ctx, tx, w.Job, []int{w.Index}, status, time.Now())
 	})
+	if errors.Is(err, ErrNotFound) {
+		return nil // it was deleted meanwhile
+	}
+	return err
 }
