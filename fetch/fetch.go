@@ -149,11 +149,12 @@ func (c *Client) CheckWebhook(address string) error {
 }
 
 // Picture fetches at most the given number of bytes of something that looks
-// like a picture. Its errors are a *refersam.Error: CodeFetchRefused when the
-// service is not set to go there, CodeFetchFailed when the other side did not
-// give it, CodeImageTooLarge, CodeUnsupportedMedia, CodeDeadlineExceeded when
-// ctx ended. None tells an address that a name led to.
-func (c *Client) Picture(ctx context.Context, address string, most int64) ([]byte, error) {
+// like a picture. Before it reads them it calls reserve with how many there will
+// be at most, and gives up with its error. Its own errors are a *refersam.Error:
+// CodeFetchRefused when the service is not set to go there, CodeFetchFailed when
+// the other side did not give it, CodeImageTooLarge, CodeUnsupportedMedia,
+// CodeDeadlineExceeded when ctx ended. None tells an address that a name led to.
+func (c *Client) Picture(ctx context.Context, address string, most int64, reserve func(bytes int64) error) ([]byte, error) {
 	if err := c.CheckPicture(address); err != nil {
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (c *Client) Picture(ctx context.Context, address string, most int64) ([]byt
 	defer c.places.Release(1)
 	own, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	content, err := c.get(own, address, most)
+	content, err := c.get(own, address, most, reserve)
 	var known *refersam.Error
 	switch {
 	case err == nil || errors.As(err, &known):
@@ -175,7 +176,7 @@ func (c *Client) Picture(ctx context.Context, address string, most int64) ([]byt
 	}
 }
 
-func (c *Client) get(ctx context.Context, address string, most int64) ([]byte, error) {
+func (c *Client) get(ctx context.Context, address string, most int64, reserve func(bytes int64) error) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
@@ -194,6 +195,12 @@ func (c *Client) get(ctx context.Context, address string, most int64) ([]byte, e
 		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered in a content encoding that was not asked for.")
 	case resp.ContentLength > most:
 		return nil, tooLarge(most)
+	}
+	if resp.ContentLength >= 0 {
+		most = resp.ContentLength
+	}
+	if err := reserve(most); err != nil {
+		return nil, err
 	}
 	var content bytes.Buffer
 	if _, err := io.CopyN(&content, resp.Body, 512); err != nil && !errors.Is(err, io.EOF) {

@@ -207,6 +207,9 @@ func (w *world) answer(rw http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; path {
 	case "/picture.png":
 		fmt.Fprint(rw, picture)
+	case "/unannounced":
+		rw.(http.Flusher).Flush()
+		fmt.Fprint(rw, picture)
 	case "/to-picture":
 		to("https://good.example:%s/picture.png", w.port)
 	case "/to-other":
@@ -382,7 +385,7 @@ func TestPicture(t *testing.T) {
 		{"a name of nothing", "https://nowhere.example:" + w.port + "/", failed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			content, err := c.Picture(t.Context(), tc.url, 1<<20)
+			content, err := c.Picture(t.Context(), tc.url, 1<<20, noLimit)
 			if got := refersam.ErrorCode(err); got != tc.code {
 				t.Errorf("%q, want %q: %v", got, tc.code, err)
 			}
@@ -405,12 +408,12 @@ func TestRebinding(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(nil)
 	address := "https://rebind.example:" + w.port + "/picture.png"
-	if _, err := c.Picture(t.Context(), address, 1<<20); err != nil {
+	if _, err := c.Picture(t.Context(), address, 1<<20, noLimit); err != nil {
 		t.Fatal(err)
 	}
 	for _, address := range []string{address, "https://good.example:" + w.port + "/to-rebind"} {
 		c.Close() // the connection that was looked at may be used again
-		if _, err := c.Picture(t.Context(), address, 1<<20); refersam.ErrorCode(err) != refersam.CodeFetchRefused {
+		if _, err := c.Picture(t.Context(), address, 1<<20, noLimit); refersam.ErrorCode(err) != refersam.CodeFetchRefused {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
@@ -419,11 +422,31 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
+func noLimit(int64) error { return nil }
+
+// Memory is reserved for what is announced, and for the most if nothing is;
+// without it nothing is read.
+func TestReserve(t *testing.T) {
+	w := newWorld(t)
+	c := w.client(nil)
+	for path, want := range map[string]int64{"/picture.png": int64(len(picture)), "/unannounced": 1 << 20} {
+		var reserved int64
+		content, err := c.Picture(t.Context(), "https://good.example:"+w.port+path, 1<<20, func(n int64) error { reserved = n; return nil })
+		if err != nil || string(content) != picture || reserved != want {
+			t.Errorf("%s: %d bytes, %d reserved, want %d: %v", path, len(content), reserved, want, err)
+		}
+	}
+	full := refersam.Errorf(refersam.CodeOverloaded, "full")
+	if _, err := c.Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, func(int64) error { return full }); !errors.Is(err, full) {
+		t.Errorf("%v", err)
+	}
+}
+
 // What is sent says nothing of the service or of other requests.
 func TestPictureRequest(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.2:"+w.port) // which would do the dialling
-	if _, err := w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/to-picture", 1<<20); err != nil {
+	if _, err := w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/to-picture", 1<<20, noLimit); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -442,18 +465,18 @@ func TestPictureRequest(t *testing.T) {
 func TestCertificate(t *testing.T) {
 	w := newWorld(t)
 	other := w.client(func(cfg *fetch.Config) { cfg.Hosts = []string{"*.other.example:" + w.port} })
-	if _, err := other.Picture(t.Context(), "https://a.other.example:"+w.port+"/picture.png", 1<<20); refersam.ErrorCode(err) != refersam.CodeFetchFailed {
+	if _, err := other.Picture(t.Context(), "https://a.other.example:"+w.port+"/picture.png", 1<<20, noLimit); refersam.ErrorCode(err) != refersam.CodeFetchFailed {
 		t.Errorf("a certificate for another host: %v", err)
 	}
 	w.cert = w.certificateUntil(time.Now().Add(-time.Second), "good.example")
 	_, port, _ := net.SplitHostPort(w.serve("127.0.0.1:0", http.HandlerFunc(w.answer), false))
 	expired := w.client(func(cfg *fetch.Config) { cfg.Hosts = []string{"good.example:" + port} })
-	_, err := expired.Picture(t.Context(), "https://good.example:"+port+"/picture.png", 1<<20)
+	_, err := expired.Picture(t.Context(), "https://good.example:"+port+"/picture.png", 1<<20, noLimit)
 	if refersam.ErrorCode(err) != refersam.CodeFetchFailed || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("a certificate that has expired: %v", err)
 	}
 	w.roots = x509.NewCertPool()
-	_, err = w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20)
+	_, err = w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, noLimit)
 	if refersam.ErrorCode(err) != refersam.CodeFetchFailed || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("%v", err)
 	}
@@ -463,7 +486,7 @@ func TestDeadline(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := w.client(nil).Picture(ctx, "https://good.example:"+w.port+"/silent", 1<<20); refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded {
+	if _, err := w.client(nil).Picture(ctx, "https://good.example:"+w.port+"/silent", 1<<20, noLimit); refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded {
 		t.Errorf("%v", err)
 	}
 }
@@ -475,7 +498,7 @@ func TestOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, pictureErr := c.Picture(t.Context(), "https://example.com/a.png", 1<<20)
+	_, pictureErr := c.Picture(t.Context(), "https://example.com/a.png", 1<<20, noLimit)
 	for _, err := range []error{pictureErr, c.CheckWebhook("https://example.com/")} {
 		if refersam.ErrorCode(err) != refersam.CodeFetchRefused {
 			t.Errorf("%v", err)

@@ -10,7 +10,8 @@ import (
 // Fetcher goes out to addresses that clients name; *fetch.Client is one. It
 // decides which it goes to. Errors are a *refersam.Error.
 type Fetcher interface {
-	Picture(ctx context.Context, url string, most int64) ([]byte, error)
+	// Picture calls reserve before it reads, with how many bytes at most.
+	Picture(ctx context.Context, url string, most int64, reserve func(bytes int64) error) ([]byte, error)
 	// CheckPicture and CheckWebhook refuse what the address alone tells.
 	CheckPicture(url string) error
 	CheckWebhook(url string) error
@@ -33,16 +34,14 @@ func (g *Gateway) checkURL(from *source) error {
 	return placed(from.field, g.fetcher.CheckPicture(from.url))
 }
 
-// fetchPicture fetches the picture of a request, for which held must have the
-// memory of the largest.
+// fetchPicture fetches the picture of a request, whose memory it counts to held.
 func (g *Gateway) fetchPicture(ctx context.Context, from *source, held *hold) (*picture, error) {
 	if err := g.checkURL(from); err != nil {
 		return nil, err
 	}
-	if err := held.take(ctx, min(bodyCost*g.maxImage, g.cfg.BodyMemory)); err != nil {
-		return nil, err
-	}
-	content, err := g.fetcher.Picture(ctx, from.url, g.maxImage)
+	content, err := g.fetcher.Picture(ctx, from.url, g.maxImage, func(bytes int64) error {
+		return held.take(ctx, min(bodyCost*bytes, g.cfg.BodyMemory))
+	})
 	if err != nil {
 		return nil, placed(from.field, err)
 	}
