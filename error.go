@@ -57,15 +57,21 @@ type Error struct {
 	// Also are further faults of the same request, so that a client can mend all
 	// of them at once.
 	Also []*Error
+	// RequestID is the id under which the service has logged the request that
+	// failed, for clients that are to report it; empty inside the service.
+	RequestID string
 	// Err is the cause. It is logged, never shown.
 	Err error
 }
 
-// Error returns the code, the message and the cause, for logs.
+// Error returns all that is known, the cause too, for logs.
 func (e *Error) Error() string {
 	s := string(e.Code) + ": " + e.Message
 	if e.Field != "" {
 		s += " (" + e.Field + ")"
+	}
+	if e.RequestID != "" {
+		s += " [request " + e.RequestID + "]"
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
