@@ -32,6 +32,7 @@ const (
 	CodeUnauthorized     Code = "unauthorized"
 	CodeForbidden        Code = "forbidden"
 	CodeQuotaExceeded    Code = "quota_exceeded"
+	CodeStorageFull      Code = "storage_full"
 	CodeUnderWay         Code = "request_under_way"
 	CodeKeyReused        Code = "idempotency_key_reused"
 	CodeOverloaded       Code = "overloaded"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/store"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -167,6 +169,9 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		})
 	}
 	_ = group.Wait() // errors are in the results
+	if slices.ContainsFunc(answer.Results, func(r BatchResult) bool { return r.Answer != nil }) {
+		g.counter.add(who.consumer, store.Use{Requests: 1}, time.Now())
+	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")
 	return writeCompressed(c.Writer, answer, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))

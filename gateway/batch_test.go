@@ -119,7 +119,8 @@ func TestBatchBadInput(t *testing.T) {
 	}
 }
 
-// One deadline holds for all, and usage counts every picture.
+// One deadline holds for all, and usage counts one request and every picture,
+// whether it is answered at once or by a job.
 func TestBatchDeadlineAndUsage(t *testing.T) {
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{})
@@ -141,7 +142,20 @@ func TestBatchDeadlineAndUsage(t *testing.T) {
 	s.Forget()
 	decodeBatch(t, s.do(bearer(batchRequest(`{"items": [{"image": {"data": %[1]q}, "prompts": [{"text": "red"}]}, {"image": {"data": %[1]q}, "prompts": [{"text": "green"}]}]}`, encoded), key)))
 	used := usage(t, s.do(bearer(httptest.NewRequest(http.MethodGet, "/v1/usage", nil), key)))
-	if len(used) != 1 || used[0].Pictures != 2 || used[0].Day != time.Now().UTC().Format(time.DateOnly) {
+	if len(used) != 1 || used[0].Requests != 1 || used[0].Pictures != 2 || used[0].Day != time.Now().UTC().Format(time.DateOnly) {
+		t.Errorf("%+v", used)
+	}
+	w = s.do(bearer(async(batchRequest(`{"items": [{"image": {"data": %[1]q}, "prompts": [{"text": "red"}]}, {"image": {"data": %[1]q}, "prompts": [{"text": "green"}]}]}`, encoded)), key))
+	id := decodeJob(t, w, http.StatusAccepted).ID
+	deadline := time.Now().Add(20 * time.Second)
+	for decodeJob(t, s.ask(http.MethodGet, "/v1/jobs/"+id, key), http.StatusOK).Status != "succeeded" {
+		if time.Now().After(deadline) {
+			t.Fatal("the job is not done in time")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	used = usage(t, s.do(bearer(httptest.NewRequest(http.MethodGet, "/v1/usage", nil), key)))
+	if len(used) != 1 || used[0].Requests != 2 || used[0].Pictures != 4 {
 		t.Errorf("%+v", used)
 	}
 }

@@ -25,6 +25,7 @@ var cures = map[refersam.Code]string{
 	refersam.CodeUnauthorized:     "Send an API key that works, as `Authorization: Bearer rsk_…`; ask whoever runs the service for one.",
 	refersam.CodeForbidden:        "Use a key with the scope that `WWW-Authenticate` names. A service without keys is for its own machine and the origins it is set to.",
 	refersam.CodeQuotaExceeded:    "Wait for as many seconds as `Retry-After` says, or ask for more.",
+	refersam.CodeStorageFull:      "Delete images and jobs, or ask for more; to wait helps only once something has expired.",
 	refersam.CodeUnderWay:         "Wait for as many seconds as `Retry-After` says, then send the same again.",
 	refersam.CodeKeyReused:        "Take a new `Idempotency-Key` for a new request.",
 	refersam.CodeOverloaded:       "Wait for as many seconds as `Retry-After` says, then try again.",

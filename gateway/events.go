@@ -48,8 +48,14 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 		return err
 	}
 	ctx, key, id := c.Request.Context(), consumer(c), c.Param("id")
-	if _, err := g.jobs.Job(ctx, key, id); err != nil {
+	j, err := g.jobs.Job(ctx, key, id)
+	if err != nil {
 		return jobsError(err)
+	}
+	if j.Status.Ended() && after >= j.Seq {
+		// A browser's EventSource, which asks again by itself, stops at this.
+		c.Status(http.StatusNoContent)
+		return nil
 	}
 	if err := g.streams.enter(key); err != nil {
 		return err
@@ -63,7 +69,7 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 	if err := s.write("retry: 1000\n\n"); err != nil {
 		return nil // the client has gone
 	}
-	if err := g.follow(ctx, s, key, id, after); err != nil {
+	if err := g.follow(ctx, s, j, after); err != nil {
 		// The answer has begun: that it ends is all that can be said. The client
 		// asks again for what comes after the last event that it has.
 		g.log.Warn("a stream of events ended early", "request_id", requestID(c), "cause", err)
@@ -100,17 +106,17 @@ func eventNumber(field, value string, given bool) (int64, error) {
 
 // follow writes the events of a job after one until the last, until the client
 // goes away or the gateway stops.
-func (g *Gateway) follow(ctx context.Context, s *stream, key, id string, after int64) error {
+func (g *Gateway) follow(ctx context.Context, s *stream, j *jobs.Job, after int64) error {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	quiet := time.Now()
 	for {
-		events, err := g.jobs.Events(ctx, id, after, eventsAtOnce)
+		events, err := g.jobs.Events(ctx, j.ID, after, eventsAtOnce)
 		if err != nil {
 			return ignoreGone(ctx, err)
 		}
 		for _, ev := range events {
-			if err := g.writeEvent(ctx, s, key, id, ev); err != nil {
+			if err := g.writeEvent(ctx, s, j, ev); err != nil {
 				return ignoreGone(ctx, err)
 			}
 			if after = ev.Seq; ev.Item < 0 && ev.Status.Ended() {
@@ -121,10 +127,10 @@ func (g *Gateway) follow(ctx context.Context, s *stream, key, id string, after i
 		if len(events) == eventsAtOnce {
 			continue
 		}
-		if !g.stillWorks(ctx, key) {
+		if !g.stillWorks(ctx, j.APIKey) {
 			return nil // which the next request is told
 		}
-		if j, err := g.jobs.Job(ctx, key, id); err != nil || j.Status.Ended() && after >= j.Seq {
+		if now, err := g.jobs.Job(ctx, j.APIKey, j.ID); err != nil || now.Status.Ended() && after >= now.Seq {
 			return ignoreGone(ctx, err) // it was deleted, or there is no more to tell
 		}
 		if time.Since(quiet) >= heartbeat {
@@ -163,14 +169,14 @@ func ignoreGone(ctx context.Context, err error) error {
 	return err
 }
 
-func (g *Gateway) writeEvent(ctx context.Context, s *stream, key, id string, ev jobs.Event) error {
-	kind, data := "job", any(jobEvent{id, ev.Status})
+func (g *Gateway) writeEvent(ctx context.Context, s *stream, j *jobs.Job, ev jobs.Event) error {
+	kind, data := "job", any(jobEvent{j.ID, ev.Status})
 	if ev.Item >= 0 {
-		item, err := g.jobs.Item(ctx, key, id, ev.Item)
+		item, err := g.jobs.Item(ctx, j.APIKey, j.ID, ev.Item)
 		if err != nil {
 			return err
 		}
-		kind, data = "item", newJobItem(id, item)
+		kind, data = "item", newJobItem(j, item)
 	}
 	body, err := json.Marshal(data)
 	if err != nil {

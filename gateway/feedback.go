@@ -100,7 +100,7 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 	err = g.state.AddFeedback(ctx, *f, g.cfg.FeedbackPerKey)
 	if errors.Is(err, store.ErrQuota) {
 		return &refersam.Error{
-			Code:       refersam.CodeQuotaExceeded,
+			Code:       refersam.CodeStorageFull,
 			Message:    fmt.Sprintf("The API key may keep no more than %d bytes of masks and comments; ask who runs the service for more.", g.cfg.FeedbackPerKey),
 			RetryAfter: time.Hour, // it takes somebody to change a setting
 		}

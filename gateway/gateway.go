@@ -48,6 +48,9 @@ type Segmenter interface {
 	// Inspect reads the header of an encoded picture; its errors are those of
 	// Segment about pictures.
 	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
+	// CheckMasks returns the error that Segment would for a picture of width ×
+	// height pixels that is asked so many phrases.
+	CheckMasks(width, height, phrases int) error
 }
 
 // State is what the gateway remembers beyond its life; *store.Store is one. All

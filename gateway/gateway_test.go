@@ -484,6 +484,7 @@ func TestModels(t *testing.T) {
 			MaxImagePixels   int `json:"max_image_pixels"`
 			MaxPhrases       int `json:"max_phrases"`
 			MaxPhraseBytes   int `json:"max_phrase_bytes"`
+			MaxMaskPixels    int `json:"max_mask_pixels"`
 			MaxBatchItems    int `json:"max_batch_items"`
 			MaxBatchBytes    int `json:"max_batch_bytes"`
 			RequestTimeoutMS int `json:"request_timeout_ms"`
@@ -503,7 +504,7 @@ func TestModels(t *testing.T) {
 		m.Precision != "fp32" || len(m.Checkpoint) != 64 {
 		t.Errorf("%+v", m)
 	}
-	if l := got.Limits; l.MaxImageBytes != maxImage || l.MaxImagePixels != 50_000_000 || l.MaxPhrases != 32 || l.MaxPhraseBytes != 1000 ||
+	if l := got.Limits; l.MaxImageBytes != maxImage || l.MaxImagePixels != 50_000_000 || l.MaxPhrases != 32 || l.MaxPhraseBytes != 1000 || l.MaxMaskPixels != 256<<20 ||
 		l.MaxBatchItems != 64 || l.MaxBatchBytes != 100<<20 || l.RequestTimeoutMS != 30_000 {
 		t.Errorf("%+v", l)
 	}

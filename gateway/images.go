@@ -198,7 +198,7 @@ func (g *Gateway) storageFull(ctx context.Context, key string, cause error) erro
 		return databaseAway(err)
 	}
 	return &refersam.Error{
-		Code: refersam.CodeQuotaExceeded,
+		Code: refersam.CodeStorageFull,
 		Message: fmt.Sprintf("The API key keeps pictures and answers of %d bytes and may keep %d; delete some, or wait until some have expired. What was deleted counts until it is purged.",
 			stored, g.cfg.StoragePerKey),
 		RetryAfter: time.Minute,

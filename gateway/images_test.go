@@ -215,7 +215,7 @@ func TestImageQuota(t *testing.T) {
 	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) })
 	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
 	sent := decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
-	expectProblem(t, s.do(bearer(upload(part{"image", picture + "x"}), key)), http.StatusTooManyRequests, "quota_exceeded", "")
+	expectProblem(t, s.do(bearer(upload(part{"image", picture + "x"}), key)), http.StatusTooManyRequests, "storage_full", "")
 	decodeImage(t, s.do(bearer(upload(), key)), http.StatusOK) // takes nothing
 	decodeImage(t, s.do(bearer(upload(), other)), http.StatusCreated)
 	if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, key); w.Code != http.StatusNoContent {
@@ -330,7 +330,7 @@ func TestRowWithoutObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := s.do(upload())
-	expectProblem(t, w, http.StatusTooManyRequests, "quota_exceeded", "")
+	expectProblem(t, w, http.StatusTooManyRequests, "storage_full", "")
 	if !strings.Contains(w.Body.String(), fmt.Sprintf("of 1 bytes and may keep %d", len(picture))) {
 		t.Errorf("%s", w.Body)
 	}

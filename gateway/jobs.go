@@ -75,9 +75,11 @@ func (g *Gateway) onceIfAsync(limit bodyLimit) gin.HandlerFunc {
 
 // jobAnswer is a job as clients see it.
 type jobAnswer struct {
-	ID         string         `json:"id"`
-	Kind       string         `json:"kind"`
-	Status     jobs.Status    `json:"status"`
+	ID     string      `json:"id"`
+	Kind   string      `json:"kind"`
+	Status jobs.Status `json:"status"`
+	// RequestID is that of the request that made the job, and of its answers.
+	RequestID  string         `json:"request_id"`
 	CreatedAt  time.Time      `json:"created_at"`
 	StartedAt  *time.Time     `json:"started_at,omitempty"`
 	FinishedAt *time.Time     `json:"finished_at,omitempty"`
@@ -118,12 +120,12 @@ type jobList struct {
 
 func newJobAnswer(j *jobs.Job) jobAnswer {
 	a := jobAnswer{
-		ID: j.ID, Kind: j.Kind, Status: j.Status,
+		ID: j.ID, Kind: j.Kind, Status: j.Status, RequestID: j.RequestID,
 		CreatedAt: j.Created, StartedAt: known(j.Started), FinishedAt: known(j.Finished), ExpiresAt: known(j.Expires),
 		Progress: jobProgress{j.Total, j.Succeeded, j.Failed, j.Cancelled},
 	}
 	for i := range j.Items {
-		a.Items = append(a.Items, newJobItem(j.ID, &j.Items[i]))
+		a.Items = append(a.Items, newJobItem(j, &j.Items[i]))
 	}
 	if w := j.Webhook; w != nil {
 		a.Webhook = &webhookAnswer{w.URL, w.Status, w.Attempts, known(w.Tried), validUTF8(w.LastError)}
@@ -131,13 +133,13 @@ func newJobAnswer(j *jobs.Job) jobAnswer {
 	return a
 }
 
-func newJobItem(job string, i *jobs.Item) jobItem {
+func newJobItem(j *jobs.Job, i *jobs.Item) jobItem {
 	a := jobItem{Index: i.Index, ID: i.ID, Status: i.Status}
 	if i.Status == jobs.Succeeded {
-		a.Result = fmt.Sprintf("/v1/jobs/%s/items/%d", job, i.Index)
+		a.Result = fmt.Sprintf("/v1/jobs/%s/items/%d", j.ID, i.Index)
 	}
 	if i.Problem != nil {
-		p, _ := newProblem(i.Problem.Err(), "")
+		p, _ := newProblem(i.Problem.Err(), j.RequestID)
 		a.Problem = &p
 	}
 	return a
@@ -164,7 +166,10 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
 	who := g.asker(c)
-	s := jobs.Submission{ID: nameFrom(c, "job_"), APIKey: who.consumer, Kind: kind, WebhookURL: items[0].req.webhook, Items: make([]jobs.Work, len(items))}
+	s := jobs.Submission{
+		ID: nameFrom(c, "job_"), APIKey: who.consumer, RequestID: who.requestID, Kind: kind,
+		WebhookURL: items[0].req.webhook, Items: make([]jobs.Work, len(items)),
+	}
 	for i := range items {
 		var err error
 		if s.Items[i], err = g.newWork(ctx, who, form, begun, &items[i]); err != nil {
@@ -175,6 +180,7 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 	if err != nil {
 		return err
 	}
+	g.counter.add(who.consumer, store.Use{Requests: 1}, time.Now())
 	c.Header("Location", "/v1/jobs/"+j.ID)
 	c.Header(headerApplied, preferAsync)
 	c.Header("Cache-Control", "no-store")
@@ -239,8 +245,8 @@ type storedWork struct {
 	// if it is kept.
 	Field, URL string
 	// Form is that of the answer.
-	Form                    string
-	RequestID, Sharer, Unit string
+	Form         string
+	Sharer, Unit string
 }
 
 type storedPrompt struct {
@@ -263,7 +269,7 @@ func (g *Gateway) newWork(ctx context.Context, who asker, form string, begun tim
 	stored := storedWork{
 		Output: req.output, Variant: req.variant, Priority: req.priority, Naming: req.naming,
 		Field: req.source.field, URL: req.source.url, Form: form,
-		RequestID: who.requestID, Sharer: who.sharer, Unit: who.unit,
+		Sharer: who.sharer, Unit: who.unit,
 	}
 	if stored.Priority == "" {
 		stored.Priority = refersam.PriorityBatch
@@ -284,13 +290,20 @@ func (g *Gateway) newWork(ctx context.Context, who asker, form string, begun tim
 		if err != nil {
 			return w, placed(req.source.field, err)
 		}
+		if err := g.segmenter.CheckMasks(image.Width, image.Height, len(req.prompts)); err != nil {
+			return w, translate(err, req.field)
+		}
 		w.Picture, w.Bytes = image.Blob, image.Bytes
 	case req.source.url != "":
 		if err := g.checkURL(&req.source); err != nil {
 			return w, err
 		}
 	default:
-		if _, err := g.segmenter.Inspect(ctx, req.source.data); err != nil {
+		header, err := g.segmenter.Inspect(ctx, req.source.data)
+		if err == nil {
+			err = g.segmenter.CheckMasks(header.Width, header.Height, len(req.prompts))
+		}
+		if err != nil {
 			return w, translate(err, req.field)
 		}
 		w.Bytes = int64(len(req.source.data))
@@ -308,7 +321,7 @@ func (g *Gateway) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 		return jobs.Result{}, fmt.Errorf("the request of an item cannot be read: %w", err)
 	}
 	req := stored.request()
-	who := asker{requestID: stored.RequestID, consumer: w.APIKey, sharer: stored.Sharer, unit: stored.Unit}
+	who := asker{requestID: w.RequestID, consumer: w.APIKey, sharer: stored.Sharer, unit: stored.Unit}
 	held := &hold{memory: g.bodies}
 	defer held.release()
 	pic, err := g.pictureOf(ctx, who, req, w, held)
@@ -374,6 +387,8 @@ func jobsError(err error) error {
 		return &refersam.Error{Code: refersam.CodeJobNotFound, Message: "There is no such job, or it has expired.", Err: err}
 	case errors.Is(err, jobs.ErrRunning):
 		return &refersam.Error{Code: refersam.CodeUnfinished, Message: "The job has not ended.", RetryAfter: time.Second}
+	case errors.Is(err, jobs.ErrNoWebhook):
+		return refersam.Errorf(refersam.CodeInvalidRequest, "The job has no webhook; only one that was given with its request can be told again.")
 	default:
 		return databaseAway(err)
 	}

@@ -5,8 +5,10 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -23,6 +25,7 @@ import (
 // jobDocument mirrors the documented form of a job.
 type jobDocument struct {
 	ID, Kind, Status string
+	RequestID        string `json:"request_id"`
 	Progress         struct{ Total, Succeeded, Failed, Cancelled int }
 	Items            []struct {
 		Index              int
@@ -122,8 +125,8 @@ func TestJob(t *testing.T) {
 func TestJobBatch(t *testing.T) {
 	s := start(t)
 	broken := "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAAElFTkSuQmCC" // a header without pixels
-	j := decodeJob(t, s.do(async(batchRequest(`{"items": [{"id": "a", "image": {"data": %[1]q}, "prompts": [{"text": "red"}]},
-		{"id": "b", "image": {"data": %[2]q}, "prompts": [{"text": "red"}]}]}`, encoded, broken))), http.StatusAccepted)
+	j := decodeJob(t, s.do(with(async(batchRequest(`{"items": [{"id": "a", "image": {"data": %[1]q}, "prompts": [{"text": "red"}]},
+		{"id": "b", "image": {"data": %[2]q}, "prompts": [{"text": "red"}]}]}`, encoded, broken)), "X-Request-Id", "mine")), http.StatusAccepted)
 	j = s.finish(t, j.ID)
 	if j.Status != "failed" || j.Kind != "batch" || j.Progress.Succeeded != 1 || j.Progress.Failed != 1 || j.Items[0].ID != "a" || j.Items[0].Status != "succeeded" {
 		t.Errorf("%+v", j)
@@ -132,7 +135,9 @@ func TestJobBatch(t *testing.T) {
 	if p == nil || p.Code != "invalid_image" || p.Field != "/items/1/image/data" || j.Items[1].Result != "" {
 		t.Errorf("%+v", p)
 	}
-	decode(t, s.get(j.Items[0].Result))
+	if a := decode(t, s.get(j.Items[0].Result)); a.RequestID != "mine" || j.RequestID != "mine" || p.RequestID != "mine" {
+		t.Errorf("the request is %q in the answer, %q in the job, %q in the problem", a.RequestID, j.RequestID, p.RequestID)
+	}
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/1"), http.StatusGone, "item_failed", "")
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/2"), http.StatusNotFound, "job_not_found", "")
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/x"), http.StatusNotFound, "job_not_found", "")
@@ -297,6 +302,40 @@ func TestJobIdempotency(t *testing.T) {
 	decode(t, s.do(with(segment(), "Idempotency-Key", "a")))
 }
 
+// Only what has been told can be told again.
+func TestJobRedeliver_NoWebhook(t *testing.T) {
+	s := start(t)
+	j := s.finish(t, decodeJob(t, s.do(async(segment())), http.StatusAccepted).ID)
+	path := "/v1/jobs/" + j.ID + "/webhook/redeliver"
+	w := s.do(httptest.NewRequest(http.MethodPost, path, nil))
+	expectProblem(t, w, http.StatusUnprocessableEntity, "invalid_request", "")
+	if !strings.Contains(w.Body.String(), "no webhook") {
+		t.Errorf("%s", w.Body)
+	}
+	w = s.do(with(httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}")), "Idempotency-Key", "a"))
+	expectProblem(t, w, http.StatusRequestEntityTooLarge, "image_too_large", "")
+	if !strings.Contains(w.Body.String(), "no body") {
+		t.Errorf("%s", w.Body)
+	}
+}
+
+// A picture that is too large for its phrases makes no job, wherever it is.
+func TestJobTooManyPhrases(t *testing.T) {
+	s := start(t)
+	header := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte("IHDR"), 7000), 7000)
+	header = append(header, 8, 2, 0, 0, 0)
+	large := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
+	large = binary.BigEndian.AppendUint32(large, crc32.ChecksumIEEE(header))
+	kept := decodeImage(t, s.do(upload(part{"image", string(large)})), http.StatusCreated)
+	for field, value := range map[string]string{"image": string(large), "image_id": kept.ID} {
+		parts := []part{{field, value}}
+		for range 6 {
+			parts = append(parts, part{"phrase", "red"})
+		}
+		expectProblem(t, s.do(async(form(parts...))), http.StatusRequestEntityTooLarge, "image_too_large", field)
+	}
+}
+
 // event is one of a stream.
 type event struct{ id, kind, data string }
 
@@ -358,8 +397,9 @@ func TestJobEvents(t *testing.T) {
 			t.Error(diff)
 		}
 	}
-	if rest := events(t, s.get("/v1/jobs/"+j.ID+"/events?last_event_id=5").Body.String()); len(rest) != 0 {
-		t.Errorf("%+v", rest)
+	// A browser that has all of it does not come back.
+	if w := s.get("/v1/jobs/" + j.ID + "/events?last_event_id=5"); w.Code != http.StatusNoContent || w.Body.Len() != 0 {
+		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
 }
 
@@ -390,10 +430,10 @@ func TestJobEventsWhileStopping(t *testing.T) {
 func TestJobQuota(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) + 100 })
 	j := decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted)
-	if j = s.finish(t, j.ID); j.Status != "failed" || j.Items[0].Problem.Code != "quota_exceeded" {
+	if j = s.finish(t, j.ID); j.Status != "failed" || j.Items[0].Problem.Code != "storage_full" {
 		t.Errorf("%+v", j)
 	}
-	expectProblem(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusTooManyRequests, "quota_exceeded", "")
+	expectProblem(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusTooManyRequests, "storage_full", "")
 }
 
 // A job that is not taken leaves no pictures behind.

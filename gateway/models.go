@@ -18,6 +18,7 @@ type limits struct {
 	MaxImagePixels   int   `json:"max_image_pixels"`
 	MaxPhrases       int   `json:"max_phrases"`
 	MaxPhraseBytes   int   `json:"max_phrase_bytes"`
+	MaxMaskPixels    int   `json:"max_mask_pixels"`
 	MaxBatchItems    int   `json:"max_batch_items"`
 	MaxBatchBytes    int   `json:"max_batch_bytes"`
 	RequestTimeoutMS int64 `json:"request_timeout_ms"`
@@ -47,7 +48,7 @@ func (g *Gateway) models(c *gin.Context) error {
 	}
 	most := g.segmenter.Limits()
 	list := modelList{Formats: Formats, Limits: limits{
-		most.MaxImageBytes, most.MaxImagePixels, most.MaxPhrases, most.MaxPhraseBytes, maxItems, maxBatchBody, g.cfg.RequestTimeout.Milliseconds(),
+		most.MaxImageBytes, most.MaxImagePixels, most.MaxPhrases, most.MaxPhraseBytes, most.MaxMaskPixels, maxItems, maxBatchBody, g.cfg.RequestTimeout.Milliseconds(),
 	}}
 	for _, v := range g.segmenter.Variants() {
 		list.Models = append(list.Models, newModel(&v))

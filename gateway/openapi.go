@@ -89,8 +89,19 @@ func (d *description) add(method, path, tag, id, summary string, op *huma.Operat
 func (d *description) addGuarded(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
 	// With no key at all when the service listens on loopback alone.
 	op.Security = []map[string][]string{{"bearer": {}}, {"apiKey": {}}, {}}
-	answers = append(answers, refuses(refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable))
+	answers = append(answers, refuses(refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable, refersam.CodeDeadlineExceeded))
 	d.add(method, path, tag, id, summary, op, answers...)
+	for status, response := range op.Responses {
+		if status == "401" || status == "403" {
+			response.Headers["WWW-Authenticate"] = header("What is missing: a key, or the scope of it that is named (RFC 6750)", huma.TypeString)
+			continue // what a key may do is not known yet
+		}
+		response.Headers["RateLimit-Policy"] = header("What the API key allows (draft-ietf-httpapi-ratelimit-headers-10); absent if that is anything", huma.TypeString)
+		response.Headers["RateLimit"] = header("What is left of it", huma.TypeString)
+		if status[0] == '2' && slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == headerIdempotencyKey }) {
+			response.Headers[headerReplayed] = header("`true` for the first answer to this Idempotency-Key, given again", huma.TypeString)
+		}
+	}
 }
 
 // binaryMedia is a body of bytes.
@@ -106,13 +117,13 @@ func refusesPictures() answered {
 // refusesMasks are the problems that requests for masks have beside those.
 func refusesMasks() answered {
 	return refuses(refersam.CodeNotAcceptable, refersam.CodeImageNotFound, refersam.CodeFetchRefused, refersam.CodeFetchFailed, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
-		refersam.CodeUpstream, refersam.CodeOverloaded, refersam.CodeNotReady, refersam.CodeDeadlineExceeded)
+		refersam.CodeUpstream, refersam.CodeStorageFull, refersam.CodeOverloaded, refersam.CodeNotReady)
 }
 
 func (d *description) describeMasks() {
 	d.addGuarded(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases mean", &huma.Operation{
 		Description: "One picture and phrases go in, one mask a phrase comes out. The request is a form, JSON, or the picture itself with the fields of the form " +
-			"in the query; with a form or JSON there is no query. It changes nothing but what is counted as usage, so it may be repeated.",
+			"in the query; with a form or JSON there is no query. Unless it is to make a job it changes nothing but what is counted as usage, so it may be repeated.",
 		Parameters:  append(d.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam(), preferParam(), idempotencyKeyParam()),
 		RequestBody: d.segmentBody(),
 	},
@@ -408,7 +419,7 @@ func exampleBatchAnswer() BatchAnswer {
 }
 
 func exampleModels() modelList {
-	most := limits{20 << 20, 50_000_000, 32, 1000, maxItems, maxBatchBody, 30_000}
+	most := limits{20 << 20, 50_000_000, 32, 1000, 256 << 20, maxItems, maxBatchBody, 30_000}
 	return modelList{Formats: Formats, Limits: most, Models: []model{{
 		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
 		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",

@@ -28,7 +28,7 @@ func (d *description) describeImages() {
 		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{mediaJSON: d.media(imageAnswer{}, exampleImage())},
 			map[string]*huma.Param{"Location": header("Where it is", huma.TypeString)}},
 		refusesPictures(),
-		refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded, refersam.CodeDeadlineExceeded, refersam.CodeFetchRefused, refersam.CodeFetchFailed),
+		refuses(refersam.CodeStorageFull, refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded, refersam.CodeFetchRefused, refersam.CodeFetchFailed),
 	)
 	d.addGuarded(http.MethodGet, "/v1/images", "images", "listImages", "List the images of the API key", &huma.Operation{
 		Description: "The newest first.",
@@ -43,7 +43,7 @@ func (d *description) describeImages() {
 	},
 		answered{http.StatusOK, "The bytes", map[string]*huma.MediaType{"*/*": binaryMedia()}, map[string]*huma.Param{"ETag": header("The SHA-256 of the bytes", huma.TypeString)}},
 		answered{http.StatusNotModified, "The client has it, as its If-None-Match says", nil, nil},
-		refuses(refersam.CodeImageNotFound, refersam.CodeImageTooLarge, refersam.CodeOverloaded, refersam.CodeDeadlineExceeded),
+		refuses(refersam.CodeImageNotFound, refersam.CodeImageTooLarge, refersam.CodeOverloaded),
 	)
 	d.addGuarded(http.MethodDelete, "/v1/images/{id}", "images", "deleteImage", "Delete an image", &huma.Operation{
 		Parameters: []*huma.Param{imageIDParam()},

@@ -51,7 +51,9 @@ func (d *description) describeJobs() {
 		},
 	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
 		mediaEvents: {Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
-	}, nil}, notFound, refuses(refersam.CodeInvalidRequest, refersam.CodeOverloaded))
+	}, nil},
+		answered{http.StatusNoContent, "The job has ended, and the client has all of its events", nil, nil},
+		notFound, refuses(refersam.CodeInvalidRequest, refersam.CodeOverloaded))
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
 	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
@@ -105,7 +107,7 @@ func statuses() []any {
 func exampleJob(whole bool) jobAnswer {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	j := &jobs.Job{
-		ID: "job_k3v5q7x2m4n6b8c1z9d7f5g3hj", Kind: kindBatch, Status: jobs.Failed, Total: 2, Succeeded: 1, Failed: 1,
+		ID: "job_k3v5q7x2m4n6b8c1z9d7f5g3hj", Kind: kindBatch, Status: jobs.Failed, RequestID: exampleID, Total: 2, Succeeded: 1, Failed: 1,
 		Created: at, Started: at.Add(time.Second), Finished: at.Add(2 * time.Second), Expires: at.Add(24 * time.Hour),
 	}
 	if whole {

@@ -43,6 +43,7 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeUnauthorized:     {http.StatusUnauthorized, "The request shows no API key that works"},
 	refersam.CodeForbidden:        {http.StatusForbidden, "The request is not allowed"},
 	refersam.CodeQuotaExceeded:    {http.StatusTooManyRequests, "The API key has used up what it allows"},
+	refersam.CodeStorageFull:      {http.StatusTooManyRequests, "The API key keeps as much as it may"},
 	refersam.CodeUnderWay:         {http.StatusConflict, "The same request is under way"},
 	refersam.CodeKeyReused:        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
 	refersam.CodeOverloaded:       {http.StatusServiceUnavailable, "The service is overloaded"},

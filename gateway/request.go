@@ -153,10 +153,12 @@ func bodyError(err error) error {
 	switch {
 	case errors.As(err, &known):
 		return err
+	case errors.As(err, &tooLarge) && tooLarge.Limit == 0:
+		return &refersam.Error{Code: refersam.CodeImageTooLarge, Message: "This route takes no body.", Err: err}
 	case errors.As(err, &tooLarge):
 		return &refersam.Error{
 			Code:    refersam.CodeImageTooLarge,
-			Message: fmt.Sprintf("The request is larger than %d bytes.", tooLarge.Limit),
+			Message: fmt.Sprintf("The body of the request has more than the %d bytes that this route takes.", tooLarge.Limit),
 			Err:     err,
 		}
 	default:

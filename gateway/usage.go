@@ -79,9 +79,10 @@ func (u *counter) write(ctx context.Context) error {
 	return nil
 }
 
-// spent is what a request has used.
+// spent is what a picture has used. Requests are counted by who answers them: one
+// may have many pictures, or leave them to a job.
 func spent(resp *refersam.Response) store.Use {
-	use := store.Use{Requests: 1, Pictures: 1}
+	use := store.Use{Pictures: 1}
 	for i := range resp.Results {
 		use.GPU += resp.Results[i].ModelTime
 	}

@@ -44,7 +44,9 @@ func (s Status) Ended() bool { return s == Succeeded || s == Failed || s == Canc
 // Job is a piece of work.
 type Job struct {
 	ID, APIKey, Kind string
-	Status           Status
+	// RequestID is that of the request that made it.
+	RequestID string
+	Status    Status
 	// Total counts the items; the others those that have ended.
 	Total, Succeeded, Failed, Cancelled int
 	// Seq is the number of the last event.
@@ -89,17 +91,20 @@ type Submission struct {
 	// ID is the job's; it is drawn if it is empty. To submit a job again under
 	// the same ID gives the one that is there.
 	ID, APIKey, Kind string
-	Items            []Work
+	// RequestID is that of the request that makes it.
+	RequestID string
+	Items     []Work
 	// WebhookURL is where the end is told; "" for nowhere.
 	WebhookURL string
 }
 
 // Work is what is to be done for one item.
 type Work struct {
-	// Job and Index are those of the item; Submit sets them.
-	Job    string
-	Index  int
-	APIKey string
+	// Job and Index are those of the item, APIKey and RequestID those of the
+	// job; Submit sets them.
+	Job               string
+	Index             int
+	APIKey, RequestID string
 	// ID is what the client calls the item.
 	ID string
 	// Request is for the Worker, who alone knows what is in it.

@@ -14,14 +14,14 @@ import (
 // ErrNotFound says that a key has no such job, or a job no such item.
 var ErrNotFound = store.ErrNotFound
 
-const jobColumns = `id, api_key, kind, status, total, succeeded, failed, cancelled, seq, created_us, started_us, finished_us, expires_us`
+const jobColumns = `id, api_key, request_id, kind, status, total, succeeded, failed, cancelled, seq, created_us, started_us, finished_us, expires_us`
 
 func scanJob(row interface{ Scan(...any) error }) (*Job, error) {
 	var (
 		j                                   Job
 		created, started, finished, expires int64
 	)
-	err := row.Scan(&j.ID, &j.APIKey, &j.Kind, &j.Status, &j.Total, &j.Succeeded, &j.Failed, &j.Cancelled, &j.Seq, &created, &started, &finished, &expires)
+	err := row.Scan(&j.ID, &j.APIKey, &j.RequestID, &j.Kind, &j.Status, &j.Total, &j.Succeeded, &j.Failed, &j.Cancelled, &j.Seq, &created, &started, &finished, &expires)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
 	}

@@ -34,8 +34,8 @@ func (e *Engine) submit(ctx context.Context, tx *sql.Tx, s *Submission, now time
 	if err != nil {
 		return err
 	}
-	result, err := tx.ExecContext(ctx, `INSERT INTO jobs (id, api_key, kind, status, total, seq, created_us) VALUES ($1, $2, $3, $4, $5, 1, $6)
-		ON CONFLICT (id) DO NOTHING`, s.ID, s.APIKey, s.Kind, Queued, len(s.Items), micros(now))
+	result, err := tx.ExecContext(ctx, `INSERT INTO jobs (id, api_key, request_id, kind, status, total, seq, created_us) VALUES ($1, $2, $3, $4, $5, $6, 1, $7)
+		ON CONFLICT (id) DO NOTHING`, s.ID, s.APIKey, s.RequestID, s.Kind, Queued, len(s.Items), micros(now))
 	if err != nil {
 		return err
 	}

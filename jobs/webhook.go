@@ -90,7 +90,7 @@ func (e *Engine) tell(ctx context.Context, tx *sql.Tx, job string) error {
 }
 
 // Redeliver has the end of a job told again, whatever came of it before. It is
-// ErrNotFound if the job has no webhook, and ErrRunning if it has not ended.
+// ErrNoWebhook if the job has none, and ErrRunning if it has not ended.
 func (e *Engine) Redeliver(ctx context.Context, apiKey, id string) (*Job, error) {
 	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
 		if err := lockOwn(ctx, tx, apiKey, id); err != nil {
@@ -108,7 +108,7 @@ func (e *Engine) Redeliver(ctx context.Context, apiKey, id string) (*Job, error)
 			return err
 		}
 		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, ErrNotFound)
+			return errors.Join(err, ErrNoWebhook)
 		}
 		return e.tell(ctx, tx, id)
 	})
@@ -118,8 +118,12 @@ func (e *Engine) Redeliver(ctx context.Context, apiKey, id string) (*Job, error)
 	return e.Job(ctx, apiKey, id)
 }
 
-// ErrRunning says that a job has not ended.
-var ErrRunning = errors.New("the job has not ended")
+// ErrRunning says that a job has not ended, ErrNoWebhook that its end is told
+// nowhere.
+var (
+	ErrRunning   = errors.New("the job has not ended")
+	ErrNoWebhook = errors.New("the job has no webhook")
+)
 
 // schedule is how long to wait after each try, as Standard Webhooks recommends.
 // After the last one a webhook is given up.
@@ -169,8 +173,9 @@ func (w *webhookWorker) Work(ctx context.Context, job *riverqueue.Job[webhookArg
 	if status == http.StatusGone || verdict == Pending && tried > len(schedule) {
 		verdict = GivenUp
 	}
-	// Unless another has been set to tell it again meanwhile.
-	_, err = e.state.Writer().ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = $2, tried_us = $3, last_error = $4 WHERE job = $5 AND river_id = $6`,
+	// Unless another has been set to tell it again meanwhile; 0 is from before
+	// that was kept.
+	_, err = e.state.Writer().ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = $2, tried_us = $3, last_error = $4 WHERE job = $5 AND river_id IN ($6, 0)`,
 		verdict, tried, micros(now), said, id, job.ID)
 	if err != nil || verdict != Pending {
 		return err

@@ -60,7 +60,7 @@ func (w *itemWorker) Work(ctx context.Context, job *riverqueue.Job[itemArgs]) er
 		}
 	case refersam.CodeUpstream, refersam.CodeInternal:
 		if code == refersam.CodeInternal {
-			e.log.Error("an item of a job failed", "job", item.Job, "item", item.Index, "error", err)
+			e.log.Error("an item of a job failed", "request_id", item.RequestID, "job", item.Job, "item", item.Index, "error", err)
 		}
 		if failures+1 < maxFailures {
 			if err := e.countFailure(ctx, item); err != nil {
@@ -94,9 +94,9 @@ func (e *Engine) begin(ctx context.Context, a itemArgs, now time.Time) (w *Work,
 			before   Status
 			deadline int64
 		)
-		err := tx.QueryRowContext(ctx, `SELECT i.status, i.client_id, i.request, COALESCE(i.picture, ''), i.bytes, i.deadline_us, i.failures, j.api_key
+		err := tx.QueryRowContext(ctx, `SELECT i.status, i.client_id, i.request, COALESCE(i.picture, ''), i.bytes, i.deadline_us, i.failures, j.api_key, j.request_id
 			FROM job_items i JOIN jobs j ON j.id = i.job WHERE i.job = $1 AND i.item = $2`, a.Job, a.Index).
-			Scan(&before, &w.ID, &w.Request, &w.Picture, &w.Bytes, &deadline, &failures, &w.APIKey)
+			Scan(&before, &w.ID, &w.Request, &w.Picture, &w.Bytes, &deadline, &failures, &w.APIKey, &w.RequestID)
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func (e *Engine) succeed(ctx context.Context, w *Work, r Result) error {
 }
 
 func (e *Engine) fail(ctx context.Context, w *Work, cause error) error {
-	p := Problem{Code: refersam.CodeInternal, Message: "The cause was logged."}
+	p := Problem{Code: refersam.CodeInternal, Message: "The cause was logged under the id of the request."}
 	var known *refersam.Error
 	if errors.As(cause, &known) {
 		p = Problem{known.Code, known.Message, known.Field}

@@ -27,12 +27,13 @@ type Limits struct {
 	// times its height.
 	MaxImageBytes  int64
 	MaxImagePixels int
-	// MaxPhrases is for one picture, MaxPhraseBytes for one phrase.
-	MaxPhrases, MaxPhraseBytes int
+	// MaxPhrases is for one picture, MaxPhraseBytes for one phrase, MaxMaskPixels
+	// for the picture's pixels times its phrases.
+	MaxPhrases, MaxPhraseBytes, MaxMaskPixels int
 }
 
 // Limits are what Segment takes.
 func (s *Segmenter) Limits() Limits {
 	images := s.decoder.Config()
-	return Limits{images.MaxBytes, images.MaxPixels, s.cfg.MaxPhrases, s.cfg.MaxPhraseBytes}
+	return Limits{images.MaxBytes, images.MaxPixels, s.cfg.MaxPhrases, s.cfg.MaxPhraseBytes, s.cfg.MaxMaskPixels}
 }

@@ -161,8 +161,8 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 			r.ModelTime = asked[i].flight.spent
 		}
 		width, height := answers[i].width, answers[i].height
-		if most := s.cfg.MaxMaskPixels / (width * height); most < len(phrases) {
-			return tooManyPhrases(width, height, most, len(phrases))
+		if err := s.CheckMasks(width, height, len(phrases)); err != nil {
+			return err
 		}
 		if req.Picture {
 			return nil // who holds a picture must not wait for an answer, which may need its memory
@@ -326,8 +326,8 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	defer encoded.Close()
 	var in input
 	in.width, in.height = encoded.Size()
-	if most := s.cfg.MaxMaskPixels / (in.width * in.height); most < phrases {
-		return nil, tooManyPhrases(in.width, in.height, most, phrases)
+	if err := s.CheckMasks(in.width, in.height, phrases); err != nil {
+		return nil, err
 	}
 	cost := encoded.Cost()
 	inTime := func() error {
@@ -356,7 +356,13 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	return &in, err
 }
 
-func tooManyPhrases(width, height, most, phrases int) error {
+// CheckMasks returns the error that Segment would for a picture of width ×
+// height pixels, both positive, that is asked so many phrases.
+func (s *Segmenter) CheckMasks(width, height, phrases int) error {
+	most := s.cfg.MaxMaskPixels / (width * height)
+	if phrases <= most {
+		return nil
+	}
 	return ofImage(refersam.Errorf(refersam.CodeImageTooLarge,
 		"A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.", width, height, most, phrases))
 }

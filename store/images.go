@@ -263,8 +263,14 @@ func (s *Store) DeleteExpiredImages(ctx context.Context, now time.Time) (int64, 
 	return changed(s.write.ExecContext(ctx, `DELETE FROM images WHERE expires_us <= $1`, micros(now)))
 }
 
-// DeleteExpiredJobs deletes the jobs whose time is over, and returns how many.
-// Their objects are garbage then.
+// webhookTime is how much longer than its time a job stays whose webhook has not
+// been told: twice as long as the tries of package jobs take.
+const webhookTime = 7 * 24 * time.Hour
+
+// DeleteExpiredJobs deletes the jobs whose time is over and whose end is not to
+// be told any more, and returns how many. Their objects are garbage then.
 func (s *Store) DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, error) {
-	return changed(s.write.ExecContext(ctx, `DELETE FROM jobs WHERE expires_us > 0 AND expires_us <= $1`, micros(now)))
+	return changed(s.write.ExecContext(ctx, `DELETE FROM jobs WHERE expires_us > 0 AND (expires_us <= $1
+		OR expires_us <= $2 AND NOT EXISTS (SELECT 1 FROM job_webhooks w WHERE w.job = jobs.id AND w.status = 'pending'))`,
+		micros(now.Add(-webhookTime)), micros(now)))
 }

@@ -329,7 +329,9 @@ func testStorageUpgrade(t *testing.T, cfg store.Config) {
 		t.Fatal(err)
 	}
 	for _, statement := range []string{
-		`DROP TABLE storage`, `CREATE INDEX blobs_api_key ON blobs (api_key)`, `DELETE FROM goose_db_version WHERE version_id = 5`,
+		`DROP TABLE storage`, `CREATE INDEX blobs_api_key ON blobs (api_key)`,
+		`ALTER TABLE jobs DROP COLUMN request_id`, `ALTER TABLE job_webhooks DROP COLUMN river_id`,
+		`DELETE FROM goose_db_version WHERE version_id >= 5`,
 	} {
 		if err := s.Exec(ctx, statement); err != nil {
 			t.Fatal(err)

@@ -57,8 +57,7 @@ CREATE TABLE job_webhooks (
     status     TEXT NOT NULL,              -- pending, delivered, failed
     attempts   BIGINT NOT NULL DEFAULT 0,
     tried_us   BIGINT NOT NULL DEFAULT 0,
-    last_error TEXT NOT NULL DEFAULT '',
-    river_id   BIGINT NOT NULL DEFAULT 0   -- of what tells it
+    last_error TEXT NOT NULL DEFAULT ''
 );
 
 -- What a key's webhooks are signed with. They must be known, so they are not hashed.
