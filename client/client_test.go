@@ -1,13 +1,13 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +31,7 @@ var _ refersam.Segmenter = (*client.Client)(nil)
 type service struct {
 	segmenter *pipeline.Segmenter
 	state     *store.Store
+	gateway   http.Handler
 	url       string
 	// before sees requests first, and answers those that it returns true for.
 	before func(w http.ResponseWriter, r *http.Request) bool
@@ -61,7 +62,9 @@ func start(t *testing.T) *service {
 	bucket, err := blobs.Open(t.Context(), blobs.Config{}, t.TempDir())
 	fatal(err)
 	t.Cleanup(func() { _ = bucket.Close() })
-	fetcher, err := fetch.New(fetch.DefaultConfig())
+	outside := fetch.DefaultConfig()
+	outside.WebhookHosts = []string{"*"}
+	fetcher, err := fetch.New(outside)
 	fatal(err)
 	engine, err := jobs.Open(t.Context(), jobs.DefaultConfig(), s.state, fetcher, log)
 	fatal(err)
@@ -71,6 +74,7 @@ func start(t *testing.T) *service {
 		Segmenter: s.segmenter, MaxImage: preprocess.DefaultConfig().MaxBytes, State: s.state, Blobs: bucket, Jobs: engine, Fetcher: fetcher, Log: log,
 	})
 	fatal(err)
+	s.gateway = gw
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- s.segmenter.Run(ctx) }()
@@ -94,7 +98,7 @@ func start(t *testing.T) *service {
 
 func (s *service) client(t *testing.T) *client.Client {
 	t.Helper()
-	token, err := s.state.CreateKey(t.Context(), store.Key{Name: "a", Scopes: []store.Scope{store.ScopeSegment}}, time.Now())
+	token, err := s.state.CreateKey(t.Context(), store.Key{Name: "a", Scopes: []store.Scope{store.ScopeSegment, store.ScopeFeedback, store.ScopeAdmin}}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,79 +192,185 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What may pass is tried again when the service says, and no later than ctx
-// allows; what may not is not.
-func TestRetries(t *testing.T) {
+// What is wrong with a request is told at once, all of it, under its id.
+func TestFaults(t *testing.T) {
 	s := start(t)
 	c := s.client(t)
-	var tries atomic.Int64
-	refuse := func(n int64, status int, code string) {
-		tries.Store(0)
-		s.before = func(w http.ResponseWriter, _ *http.Request) bool {
-			if tries.Add(1) > n {
-				return false
-			}
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(status)
-			_, _ = w.Write([]byte(`{"code": "` + code + `", "detail": "no"}`))
-			return true
+	req := request()
+	req.ID = "mine.1"
+	req.Phrases[0].Threshold, req.Phrases[1].MinArea = 2, -1
+	_, err := c.Segment(t.Context(), req)
+	var e *refersam.Error
+	if !errors.As(err, &e) || e.Field != "/prompts/0/threshold" || e.RequestID != "mine.1" || len(e.Also) != 1 {
+		t.Fatalf("%+v", err)
+	}
+	if also := e.Also[0]; also.Field != "/prompts/1/min_area" || also.Message == "" || also.Code != refersam.CodeInvalidRequest || also.RequestID != "mine.1" {
+		t.Errorf("%+v", also)
+	}
+	for name, try := range map[string]func() error{
+		"a decoded picture": func() error { r := request(); r.Picture = true; _, err := c.Segment(t.Context(), r); return err },
+		"a shadow": func() error {
+			r := request()
+			r.Priority = refersam.PriorityShadow
+			_, err := c.Segment(t.Context(), r)
+			return err
+		},
+		"an empty id":          func() error { _, err := c.Job(t.Context(), ""); return err },
+		"an id that goes up":   func() error { return c.DeleteImage(t.Context(), "..") },
+		"a header of controls": func() error { _, err := c.Models(client.WithRequestID(t.Context(), "a\nb")); return err },
+	} {
+		if err := try(); refersam.ErrorCode(err) != refersam.CodeInvalidRequest {
+			t.Errorf("%s: %v", name, err)
 		}
-	}
-	refuse(2, http.StatusServiceUnavailable, "overloaded")
-	if _, err := c.Segment(t.Context(), request()); err != nil || tries.Load() != 3 {
-		t.Errorf("%d tries: %v", tries.Load(), err)
-	}
-	refuse(9, http.StatusUnprocessableEntity, "invalid_request")
-	if _, err := c.Segment(t.Context(), request()); refersam.ErrorCode(err) != refersam.CodeInvalidRequest || tries.Load() != 1 {
-		t.Errorf("%d tries: %v", tries.Load(), err)
-	}
-	refuse(9, http.StatusServiceUnavailable, "overloaded")
-	ctx, cancel := context.WithTimeout(t.Context(), 600*time.Millisecond)
-	defer cancel()
-	begun := time.Now()
-	if _, err := c.Segment(ctx, request()); refersam.ErrorCode(err) != refersam.CodeOverloaded || time.Since(begun) > 700*time.Millisecond {
-		t.Errorf("after %s: %v", time.Since(begun), err)
 	}
 }
 
-// Pictures are kept, and jobs done.
-func TestKept(t *testing.T) {
+// A batch is answered item by item, in order.
+func TestBatch(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
-	image, err := c.KeepImage(ctx, pipelinetest.Squares())
-	if err != nil || !strings.HasPrefix(image.ID, "img_") || image.Width == 0 || image.ExpiresAt.IsZero() {
-		t.Fatalf("%+v, %v", image, err)
+	image, err := c.KeepImage(ctx, client.Picture{Data: pipelinetest.Squares()})
+	if err != nil {
+		t.Fatal(err)
 	}
 	want, err := c.Segment(ctx, request())
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := func(got *refersam.Response, err error) {
-		t.Helper()
-		if err != nil || got.Results[0].Area != want.Results[0].Area {
-			t.Errorf("%+v, %v", got, err)
+	items := []client.Item{
+		{ID: "kept", Picture: client.Picture{ID: image.ID}, Phrases: request().Phrases, Quality: true},
+		{ID: "damaged", Picture: client.Picture{Data: []byte("none")}, Phrases: request().Phrases},
+		{Picture: client.Picture{Data: pipelinetest.Squares()}, Phrases: request().Phrases[:1], Size: refersam.SizeModel},
+		{ID: "fetched", Picture: client.Picture{URL: "https://example.com/a.png"}, Phrases: request().Phrases},
+	}
+	results, err := c.SegmentBatch(client.WithRequestID(ctx, "b1"), items, client.RequestOptions{Variant: "clip"})
+	if err != nil || len(results) != len(items) {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	first := results[0]
+	if first.Err != nil || first.ID != "kept" || first.Answer.RequestID != "b1" {
+		t.Fatalf("%+v", first)
+	}
+	if diff := cmp.Diff(want.Results, first.Answer.Results, cmpopts.IgnoreFields(refersam.Result{}, "Origin")); diff != "" {
+		t.Error(diff)
+	}
+	var e *refersam.Error
+	if second := results[1]; !errors.As(second.Err, &e) || e.Code != refersam.CodeUnsupportedMedia || e.Field != "/items/1/image/data" || e.RequestID != "b1" || second.Answer != nil {
+		t.Errorf("%+v", second)
+	}
+	if third := results[2]; third.Err != nil || third.ID != "" || len(third.Answer.Results) != 1 || third.Answer.MaskWidth >= want.MaskWidth {
+		t.Errorf("%+v", third)
+	}
+	if refersam.ErrorCode(results[3].Err) != refersam.CodeFetchRefused {
+		t.Errorf("%+v", results[3])
+	}
+	if _, err := c.SegmentBatch(ctx, nil, client.RequestOptions{}); refersam.ErrorCode(err) != refersam.CodeInvalidRequest {
+		t.Errorf("%v", err)
+	}
+}
+
+// Pictures are kept, listed, given back and deleted.
+func TestImages(t *testing.T) {
+	s := start(t)
+	c, ctx := s.client(t), t.Context()
+	image, err := c.KeepImage(ctx, client.Picture{Data: pipelinetest.Squares()})
+	if err != nil || !strings.HasPrefix(image.ID, "img_") || image.Width == 0 || image.ExpiresAt.IsZero() {
+		t.Fatalf("%+v, %v", image, err)
+	}
+	known, err := c.Image(ctx, image.ID)
+	if err != nil || *known != *image {
+		t.Errorf("%+v, %v", known, err)
+	}
+	content, err := c.ImageContent(ctx, image.ID)
+	if err != nil || !bytes.Equal(content, pipelinetest.Squares()) {
+		t.Errorf("%d bytes, %v", len(content), err)
+	}
+	a, err := c.SegmentItem(client.WithRequestID(ctx, "mine"), client.Item{Picture: client.Picture{ID: image.ID}, Phrases: request().Phrases}, client.RequestOptions{})
+	if err != nil || a.RequestID != "mine" || a.Results[0].Area == 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if _, err := c.KeepImage(ctx, client.Picture{URL: "https://example.com/a.png"}); refersam.ErrorCode(err) != refersam.CodeFetchRefused {
+		t.Errorf("%v", err)
+	}
+	for i := range 103 { // more than a page
+		picture := append(bytes.Clone(pipelinetest.Squares()), byte(i))
+		if _, err := c.KeepImage(ctx, client.Picture{Data: picture}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	same(c.SegmentImage(ctx, image.ID, request()))
+	ids := map[string]bool{}
+	for i, err := range c.Images(ctx) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[i.ID] = true
+	}
+	if len(ids) != 104 || !ids[image.ID] {
+		t.Errorf("%d images are listed", len(ids))
+	}
 	if err := c.DeleteImage(ctx, image.ID); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Image(ctx, image.ID); refersam.ErrorCode(err) != refersam.CodeImageNotFound {
 		t.Errorf("%v", err)
 	}
-	j, err := c.Submit(ctx, request(), "")
+	if err := c.DeleteImage(ctx, image.ID); refersam.ErrorCode(err) != refersam.CodeImageNotFound {
+		t.Errorf("%v", err)
+	}
+	wrong, err := client.New(s.url, client.WithKey("rsk_hidden"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if j, err = c.Wait(ctx, j.ID); err != nil || j.Status != "succeeded" || j.Err() != nil || j.Progress.Succeeded != 1 || j.FinishedAt.IsZero() {
-		t.Fatalf("%+v, %v", j, err)
+	for i, err := range wrong.Images(ctx) {
+		if i != nil || refersam.ErrorCode(err) != refersam.CodeUnauthorized {
+			t.Errorf("%+v, %v", i, err)
+		}
 	}
-	same(c.Result(ctx, j.ID, request()))
-	if j, err = c.Cancel(ctx, j.ID); err != nil || j.Status != "succeeded" {
-		t.Errorf("%+v, %v", j, err)
-	}
+}
+
+// What a service says of itself, and what is said to it.
+func TestService(t *testing.T) {
+	s := start(t)
+	c, ctx := s.client(t), t.Context()
 	models, err := c.Models(ctx)
 	if err != nil || len(models) != 2 || models[1].Variant != "clip" || models[1].ImageSize != 128 {
 		t.Errorf("%+v, %v", models, err)
+	}
+	resp, err := c.Segment(client.WithRequestID(ctx, "r1"), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := client.Feedback{RequestID: "r1", Item: 3, Result: 1, Verdict: "bad", Rating: 2, CorrectedMask: resp.Results[0].Mask, Comment: "the other one"}
+	kept, err := c.SendFeedback(ctx, sent)
+	if err != nil || kept.ID == "" || kept.Key == "" || kept.CreatedAt.IsZero() {
+		t.Fatalf("%+v, %v", kept, err)
+	}
+	if diff := cmp.Diff(&sent, kept, cmpopts.IgnoreFields(client.Feedback{}, "ID", "Key", "CreatedAt")); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := c.SendFeedback(ctx, client.Feedback{RequestID: "r2", Verdict: "good"}); err != nil {
+		t.Error(err)
+	}
+	for requestID, want := range map[string]int{"": 2, "r1": 1, "r3": 0} {
+		n := 0
+		for f, err := range c.Feedback(ctx, requestID) {
+			if err != nil || requestID != "" && !cmp.Equal(kept, f, cmpopts.EquateApproxTime(time.Millisecond)) {
+				t.Errorf("%+v, %v", f, err)
+			}
+			n++
+		}
+		if n != want {
+			t.Errorf("%d about %q", n, requestID)
+		}
+	}
+	today := time.Now().UTC().Truncate(24 * time.Hour)
+	for name, q := range map[string]client.UsageQuery{"all": {}, "today": {From: today, To: today}, "a key": {Key: kept.Key}} {
+		used, err := c.Usage(ctx, q)
+		if err != nil || len(used) != 1 || used[0].Requests != 1 || used[0].Pictures != 1 || used[0].Key != kept.Key || used[0].Day.Before(today) {
+			t.Errorf("%s: %+v, %v", name, used, err)
+		}
+	}
+	if used, err := c.Usage(ctx, client.UsageQuery{To: today.AddDate(0, 0, -1)}); err != nil || len(used) != 0 {
+		t.Errorf("%+v, %v", used, err)
 	}
 }

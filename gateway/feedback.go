@@ -37,6 +37,7 @@ func feedbackLimit(string) int64 { return maxFeedbackBody }
 // feedbackBody is what a client says about a mask.
 type feedbackBody struct {
 	RequestID string         `json:"request_id"`
+	Item      *whole         `json:"item"`
 	Result    *whole         `json:"result"`
 	Verdict   *string        `json:"verdict"`
 	Rating    *whole         `json:"rating"`
@@ -52,6 +53,7 @@ type feedbackAnswer struct {
 	ID        string    `json:"id"`
 	Key       string    `json:"key"`
 	RequestID string    `json:"request_id"`
+	Item      int       `json:"item"`
 	Result    int       `json:"result"`
 	Verdict   string    `json:"verdict,omitempty"`
 	Rating    int       `json:"rating,omitzero"`
@@ -67,7 +69,7 @@ type feedbackList struct {
 
 func newFeedbackAnswer(f *store.Feedback) feedbackAnswer {
 	a := feedbackAnswer{
-		ID: f.ID, Key: f.APIKey, RequestID: f.RequestID, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment, CreatedAt: f.Created,
+		ID: f.ID, Key: f.APIKey, RequestID: f.RequestID, Item: f.Item, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment, CreatedAt: f.Created,
 	}
 	if f.Counts != "" {
 		a.Mask = &RLE{[2]int{f.Height, f.Width}, f.Counts}
@@ -115,9 +117,15 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 // feedback checks what a client says; all that is wrong is told at once.
 func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
 	var wrong faults
-	f := &store.Feedback{RequestID: b.RequestID, Result: int(or(b.Result, 0)), Verdict: or(b.Verdict, ""), Rating: int(or(b.Rating, 0)), Comment: or(b.Comment, "")}
+	f := &store.Feedback{
+		RequestID: b.RequestID, Item: int(or(b.Item, 0)), Result: int(or(b.Result, 0)),
+		Verdict: or(b.Verdict, ""), Rating: int(or(b.Rating, 0)), Comment: or(b.Comment, ""),
+	}
 	if !saneID.MatchString(b.RequestID) {
 		wrong.add(invalid("/request_id", "The request id must be that of an answer."))
+	}
+	if f.Item < 0 || f.Item >= maxItems {
+		wrong.add(invalid("/item", "The item must be the index of one."))
 	}
 	if f.Result < 0 || f.Result >= maxParts {
 		wrong.add(invalid("/result", "The result must be the index of one."))

@@ -16,7 +16,7 @@ func feedback(body string) *http.Request { return to("/v1/feedback", jsonRequest
 type feedbackDocument struct {
 	ID, Key, Verdict, Comment string
 	RequestID                 string `json:"request_id"`
-	Result, Rating            int
+	Item, Result, Rating      int
 	Mask                      *struct {
 		Size   [2]int
 		Counts string
@@ -28,11 +28,11 @@ func TestFeedback(t *testing.T) {
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{Scopes: []store.Scope{store.ScopeFeedback}})
 	admin := s.newKey(t, store.Key{Scopes: []store.Scope{store.ScopeAdmin}})
-	whole := `{"request_id": "r-1", "result": 2, "verdict": "bad", "rating": 1, "corrected_mask": {"size": [2, 4], "counts": "242"}, "comment": "the other one"}`
+	whole := `{"request_id": "r-1", "item": 7, "result": 2, "verdict": "bad", "rating": 1, "corrected_mask": {"size": [2, 4], "counts": "242"}, "comment": "the other one"}`
 	for range 2 {
 		w := s.do(bearer(with(feedback(whole), "Idempotency-Key", "a"), key))
 		var f feedbackDocument
-		if err := json.Unmarshal(w.Body.Bytes(), &f); err != nil || w.Code != http.StatusCreated || f.Key != key.ID || f.Result != 2 || f.Rating != 1 ||
+		if err := json.Unmarshal(w.Body.Bytes(), &f); err != nil || w.Code != http.StatusCreated || f.Key != key.ID || f.Item != 7 || f.Result != 2 || f.Rating != 1 ||
 			f.Verdict != "bad" || f.Mask == nil || f.Mask.Counts != "242" || f.RequestID != "r-1" || !strings.HasPrefix(f.ID, "fb_") {
 			t.Errorf("status %d, %v: %s", w.Code, err, w.Body)
 		}
@@ -51,7 +51,7 @@ func TestFeedback(t *testing.T) {
 			t.Fatalf("%s: %v: %s", query, err, w.Body)
 		}
 		for i := range want {
-			if list.Feedback[i].RequestID != want[i] {
+			if f := list.Feedback[i]; f.RequestID != want[i] || f.Item != map[string]int{"r-1": 7}[want[i]] {
 				t.Errorf("%s: %+v", query, list.Feedback)
 			}
 		}
@@ -69,6 +69,7 @@ func TestFeedbackBadInput(t *testing.T) {
 		"a rating of 6":     {`{"request_id": "r", "rating": 6}`, "/rating"},
 		"half a rating":     {`{"request_id": "r", "rating": 2.5}`, "/rating"},
 		"no result":         {`{"request_id": "r", "rating": 2, "result": -1}`, "/result"},
+		"no item":           {`{"request_id": "r", "rating": 2, "item": 64}`, "/item"},
 		"a long comment":    {`{"request_id": "r", "comment": "` + strings.Repeat("a", 2001) + `"}`, "/comment"},
 		"no mask":           {`{"request_id": "r", "corrected_mask": {"size": [2, 4], "counts": "9"}}`, "/corrected_mask/counts"},
 		"a mask of no size": {`{"request_id": "r", "corrected_mask": {"size": [0, 4], "counts": ""}}`, "/corrected_mask/size"},

@@ -9,7 +9,7 @@ import (
 
 func (d *description) describeFeedback() {
 	example := feedbackAnswer{
-		ID: "fb_k3v5q7x2m4n6b8c1z9d7f5g3hj", Key: "k7m2q4xw5z3a6bcd", RequestID: exampleID, Result: 0, Verdict: verdictBad,
+		ID: "fb_k3v5q7x2m4n6b8c1z9d7f5g3hj", Key: "k7m2q4xw5z3a6bcd", RequestID: exampleID, Item: 0, Result: 0, Verdict: verdictBad,
 		Mask: &RLE{Size: [2]int{2, 4}, Counts: "242"}, Comment: "It is the other duck", CreatedAt: exampleImage().CreatedAt,
 	}
 	d.addGuarded(http.MethodPost, "/v1/feedback", "service", "addFeedback", "Say how good a mask was", &huma.Operation{

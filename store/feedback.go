@@ -9,10 +9,11 @@ import (
 // Feedback is what a client says about a mask.
 type Feedback struct {
 	ID, APIKey string
-	// RequestID is that of the request that was answered with the mask, Result
-	// the index of its result.
-	RequestID string
-	Result    int
+	// RequestID is that of the request that was answered with the mask, Item the
+	// index of the picture among those of the request, and Result that of the
+	// mask among those of the picture.
+	RequestID    string
+	Item, Result int
 	// Verdict is "good", "bad" or "", Rating 1 to 5 or 0.
 	Verdict string
 	Rating  int
@@ -24,16 +25,16 @@ type Feedback struct {
 	Created       time.Time
 }
 
-const feedbackColumns = `id, api_key, request_id, result, verdict, rating, height, width, counts, comment, created_us`
+const feedbackColumns = `id, api_key, request_id, item, result, verdict, rating, height, width, counts, comment, created_us`
 
 // AddFeedback keeps feedback. One of an ID that is there already changes
 // nothing. It is ErrQuota if the key would have more than quota bytes of masks
 // and comments.
 func (s *Store) AddFeedback(ctx context.Context, f Feedback, quota int64) error {
 	return s.InTx(ctx, func(tx *sql.Tx) error {
-		n, err := changed(tx.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		n, err := changed(tx.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			ON CONFLICT (id) DO NOTHING`,
-			f.ID, f.APIKey, f.RequestID, f.Result, f.Verdict, f.Rating, f.Height, f.Width, f.Counts, f.Comment, micros(f.Created)))
+			f.ID, f.APIKey, f.RequestID, f.Item, f.Result, f.Verdict, f.Rating, f.Height, f.Width, f.Counts, f.Comment, micros(f.Created)))
 		if err != nil || n == 0 {
 			return err
 		}
@@ -71,7 +72,7 @@ func (s *Store) Feedback(ctx context.Context, after *Feedback, requestID string,
 		}
 		var f Feedback
 		var at int64
-		if err := rows.Scan(&f.ID, &f.APIKey, &f.RequestID, &f.Result, &f.Verdict, &f.Rating, &f.Height, &f.Width, &f.Counts, &f.Comment, &at); err != nil {
+		if err := rows.Scan(&f.ID, &f.APIKey, &f.RequestID, &f.Item, &f.Result, &f.Verdict, &f.Rating, &f.Height, &f.Width, &f.Counts, &f.Comment, &at); err != nil {
 			return nil, false, err
 		}
 		f.Created = fromMicros(at)

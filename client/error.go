@@ -1,0 +1,129 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/refersam/refersam"
+)
+
+// failure is a try that was no success, and whether another may be one.
+type failure struct {
+	err    *refersam.Error
+	passes bool
+}
+
+// Error implements error.
+func (f *failure) Error() string { return f.err.Error() }
+
+// gone reports whether what was named does not exist.
+func (f *failure) gone() bool {
+	return f.err.Code == refersam.CodeImageNotFound || f.err.Code == refersam.CodeJobNotFound
+}
+
+// problem is what the service says of what went wrong (RFC 9457).
+type problem struct {
+	Code      refersam.Code
+	Detail    string
+	Field     string
+	RequestID string `json:"request_id"`
+	// Errors are all faults that have a place in the request. If the fault that
+	// Detail tells has one, it comes first.
+	Errors []struct{ Detail, Pointer, Field string }
+}
+
+// err is p as an error of the domain.
+func (p *problem) err() *refersam.Error {
+	e := &refersam.Error{Code: p.Code, Message: p.Detail, Field: p.Field, RequestID: p.RequestID}
+	for i, fault := range p.Errors {
+		also := &refersam.Error{Code: p.Code, Message: fault.Detail, Field: fault.Field, RequestID: p.RequestID}
+		if fault.Pointer != "" {
+			also.Field = strings.TrimPrefix(fault.Pointer, "#")
+			if pointer, err := url.PathUnescape(also.Field); err == nil {
+				also.Field = pointer
+			}
+		}
+		if i > 0 || also.Field != e.Field {
+			e.Also = append(e.Also, also)
+		}
+	}
+	return e
+}
+
+// newFailure is what an answer that is no success tells: a problem or, if a
+// proxy has answered, its status.
+func newFailure(resp *http.Response, body []byte) *failure {
+	var p problem
+	var e *refersam.Error
+	if err := decode(body, &p); err == nil && p.Code != "" {
+		e = p.err()
+	} else {
+		e = refersam.Errorf(codeOf(resp.StatusCode), "The answer has the status %d and does not say why.", resp.StatusCode)
+	}
+	if e.RequestID == "" {
+		e.RequestID = resp.Header.Get("X-Request-Id")
+	}
+	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
+	e.Err = fmt.Errorf("status %d", resp.StatusCode)
+	f := &failure{err: e}
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable:
+		f.passes = true
+	case http.StatusTooManyRequests:
+		f.passes = e.Code != refersam.CodeStorageFull // which takes somebody to delete something
+	case http.StatusConflict:
+		f.passes = e.Code == refersam.CodeUnderWay
+	}
+	return f
+}
+
+// codeOf is the code that fits a status of which nothing else is known.
+func codeOf(status int) refersam.Code {
+	switch status {
+	case http.StatusUnauthorized:
+		return refersam.CodeUnauthorized
+	case http.StatusForbidden:
+		return refersam.CodeForbidden
+	case http.StatusNotFound:
+		return refersam.CodeNotFound
+	case http.StatusRequestEntityTooLarge:
+		return refersam.CodeImageTooLarge
+	case http.StatusTooManyRequests:
+		return refersam.CodeQuotaExceeded
+	case http.StatusServiceUnavailable:
+		return refersam.CodeUnavailable
+	case http.StatusGatewayTimeout:
+		return refersam.CodeDeadlineExceeded
+	default:
+		return refersam.CodeUpstream
+	}
+}
+
+// retryAfter reads a Retry-After (RFC 9110, section 10.2.3): seconds or a time.
+func retryAfter(value string) time.Duration {
+	if seconds, err := strconv.Atoi(value); err == nil {
+		return time.Duration(min(max(0, seconds), math.MaxInt32)) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+// ended is the error of a call whose context has ended; last is what the
+// service said before, nil for nothing.
+func ended(ctx context.Context, last error) error {
+	e := refersam.Errorf(refersam.CodeCancelled, "The context was cancelled before there was an answer.")
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		e = refersam.Errorf(refersam.CodeDeadlineExceeded, "The context's deadline has passed before there was an answer.")
+	}
+	e.Err = errors.Join(ctx.Err(), last)
+	return e
+}

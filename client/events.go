@@ -1,0 +1,147 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxSilence is how long a stream may say nothing: the service says every
+	// 15 s that it lives.
+	maxSilence = 45 * time.Second
+	// maxLine bounds a line of a stream, in bytes: an item with its problem.
+	maxLine = 1 << 20
+)
+
+// Event tells that a job has got another status, or that one of its items has
+// ended.
+type Event struct {
+	// Seq numbers the events of a job from 1.
+	Seq int64
+	// Status is the new one, of the item if there is one, else of the job.
+	Status Status
+	// Item is nil if the event is about the whole job.
+	Item *JobItem
+}
+
+// Events follows a job: it goes through the events after the one numbered
+// after, 0 for all, as they happen, and ends after the job's end. A connection
+// that breaks, or that is silent for 45 s, is made again, and no event is lost
+// or comes twice. An error ends it.
+func (c *Client) Events(ctx context.Context, id string, after int64) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		f := follower{c: c, path: jobPath(id) + "/events", last: after, yield: yield}
+		for tries := 0; ; tries++ {
+			before := f.last
+			done, err := f.connect(ctx)
+			if done {
+				return
+			}
+			if f.last > before {
+				tries = 0
+			}
+			if err == nil {
+				err = sleep(ctx, min(firstPause<<min(tries, 16), maxPause), nil)
+			}
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+		}
+	}
+}
+
+// follower follows a job over one connection after the other.
+type follower struct {
+	c    *Client
+	path string
+	// last is the number of the last event that was yielded.
+	last  int64
+	yield func(Event, error) bool
+}
+
+// connect yields what one connection brings; done says that no other is wanted.
+// That it broke is no error.
+func (f *follower) connect(ctx context.Context) (done bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := call{method: http.MethodGet, path: f.path, header: http.Header{"Accept": {"text/event-stream"}}, stream: true}
+	if f.last > 0 {
+		r.header.Set("Last-Event-Id", strconv.FormatInt(f.last, 10))
+	}
+	a, err := f.c.send(ctx, r)
+	if err != nil {
+		return false, err
+	}
+	defer a.stream.Close()
+	if a.status == http.StatusNoContent { // the job has ended, and there is nothing more to tell
+		return true, nil
+	}
+	watch := time.AfterFunc(maxSilence, cancel)
+	defer watch.Stop()
+	return f.read(a.stream, func() { watch.Reset(maxSilence) })
+}
+
+// read yields the events of a stream until it ends or breaks, and calls alive
+// at each line.
+func (f *follower) read(stream io.Reader, alive func()) (done bool, err error) {
+	lines := bufio.NewScanner(stream)
+	lines.Buffer(nil, maxLine)
+	var id, kind, data string
+	for lines.Scan() {
+		alive()
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case lines.Text() == "":
+			done, err := f.event(id, kind, data)
+			if done || err != nil {
+				return done, err
+			}
+			id, kind, data = "", "", ""
+		case name == "id":
+			id = value
+		case name == "event":
+			kind = value
+		case name == "data":
+			data += value
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) { // it would be so again
+		return false, fmt.Errorf("the service's events: %w", lines.Err())
+	}
+	return false, nil
+}
+
+// event yields an event; done says that no other is wanted. What is not known
+// is passed over.
+func (f *follower) event(id, kind, data string) (done bool, err error) {
+	if kind != "job" && kind != "item" {
+		return false, nil
+	}
+	seq, err := strconv.ParseInt(id, 10, 64)
+	if err != nil {
+		return false, fmt.Errorf("the service numbers an event %q", id)
+	}
+	if seq <= f.last {
+		return false, nil
+	}
+	var item JobItem
+	if err := decode([]byte(data), &item); err != nil {
+		return false, fmt.Errorf("the service's event %d: %w", seq, err)
+	}
+	f.last = seq
+	ev := Event{Seq: seq, Status: item.Status}
+	if kind == "item" {
+		ev.Item = &item
+	}
+	return !f.yield(ev, nil) || kind == "job" && ev.Status.Ended(), nil
+}

@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"iter"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Image is a picture that the service keeps for its key.
+type Image struct {
+	// ID is img_ and the SHA-256 of the bytes in hexadecimal.
+	ID string
+	// Width and Height are those of the upright picture, in pixels.
+	Width, Height int
+	MediaType     string `json:"media_type"`
+	// Bytes is the size of what was sent.
+	Bytes     int64
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// KeepImage has a picture kept, from its bytes or its URL, or makes it last
+// longer. It is CodeStorageFull if the key may keep no more.
+func (c *Client) KeepImage(ctx context.Context, picture Picture) (*Image, error) {
+	r := call{method: http.MethodPost, path: "v1/images", header: once(), mediaType: mediaBytes, body: constant(picture.Data)}
+	if picture.ID != "" || picture.URL != "" {
+		body, err := json.Marshal(struct {
+			Image Picture `json:"image"`
+		}{picture})
+		if err != nil {
+			return nil, err
+		}
+		r.mediaType, r.body = mediaJSON, constant(body)
+	}
+	return get[Image](ctx, c, r)
+}
+
+// Image returns what is known of an image; CodeImageNotFound if the key has
+// none of this ID.
+func (c *Client) Image(ctx context.Context, id string) (*Image, error) {
+	return get[Image](ctx, c, call{method: http.MethodGet, path: imagePath(id)})
+}
+
+// Images goes through the images of the key, the newest first. An error ends
+// it.
+func (c *Client) Images(ctx context.Context) iter.Seq2[*Image, error] {
+	return list[Image](ctx, c, "v1/images", "images", nil)
+}
+
+// ImageContent returns the bytes of an image as they were sent;
+// CodeImageNotFound if the key has none of this ID.
+func (c *Client) ImageContent(ctx context.Context, id string) ([]byte, error) {
+	a, err := c.send(ctx, call{method: http.MethodGet, path: imagePath(id) + "/content"})
+	if err != nil {
+		return nil, err
+	}
+	return a.body, nil
+}
+
+// DeleteImage deletes an image; CodeImageNotFound if the key has none of this
+// ID.
+func (c *Client) DeleteImage(ctx context.Context, id string) error {
+	_, err := c.send(ctx, call{method: http.MethodDelete, path: imagePath(id)})
+	return err
+}
+
+func imagePath(id string) string { return "v1/images/" + url.PathEscape(id) }

@@ -1,0 +1,428 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/client"
+	"github.com/refersam/refersam/pipeline/pipelinetest"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+// items are one that succeeds, one whose picture turns out to be damaged, and
+// another that succeeds.
+func items() []client.Item {
+	whole := pipelinetest.Squares()
+	return []client.Item{
+		{ID: "first", Picture: client.Picture{Data: whole}, Phrases: request().Phrases, Quality: true},
+		{ID: "damaged", Picture: client.Picture{Data: whole[:len(whole)/2]}, Phrases: request().Phrases},
+		{Picture: client.Picture{Data: whole}, Phrases: request().Phrases[:1]},
+	}
+}
+
+// A job answers what a request would have, and tells of each item what came of
+// it.
+func TestJob(t *testing.T) {
+	s := start(t)
+	c, ctx := s.client(t), t.Context()
+	want, err := c.Segment(ctx, request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := client.JobOptions{RequestOptions: client.RequestOptions{Variant: "clip", Unit: "u"}, Deadline: time.Minute, IdempotencyKey: "one"}
+	submitted, err := c.Submit(client.WithRequestID(ctx, "sub"), items(), o)
+	if err != nil || submitted.Kind != "batch" || submitted.RequestID != "sub" || submitted.Progress.Total != 3 || submitted.Webhook != nil {
+		t.Fatalf("%+v, %v", submitted, err)
+	}
+	again, err := c.Submit(ctx, items(), o)
+	if err != nil || again.ID != submitted.ID {
+		t.Errorf("%+v, %v", again, err)
+	}
+	if _, err := c.Submit(ctx, items()[:1], o); refersam.ErrorCode(err) != refersam.CodeKeyReused {
+		t.Errorf("%v", err)
+	}
+	var seen []client.Progress
+	j, err := c.Wait(ctx, submitted.ID, func(j *client.Job) { seen = append(seen, j.Progress) })
+	if err != nil || j.Status != client.StatusFailed || j.Progress != (client.Progress{Total: 3, Succeeded: 2, Failed: 1}) ||
+		j.StartedAt.IsZero() || j.FinishedAt.IsZero() || j.ExpiresAt.IsZero() {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	if len(seen) == 0 || seen[len(seen)-1] != j.Progress {
+		t.Errorf("%+v", seen)
+	}
+	var e *refersam.Error
+	if !errors.As(j.Err(), &e) || e.Code != refersam.CodeInvalidImage || e.RequestID != "sub" || e.Field != "/items/1/image/data" || !strings.Contains(j.Err().Error(), "item 1") {
+		t.Errorf("%v", j.Err())
+	}
+	for i, want := range []client.JobItem{
+		{Index: 0, ID: "first", Status: client.StatusSucceeded, Result: "/v1/jobs/" + j.ID + "/items/0"},
+		{Index: 1, ID: "damaged", Status: client.StatusFailed, Err: e},
+		{Index: 2, Status: client.StatusSucceeded, Result: "/v1/jobs/" + j.ID + "/items/2"},
+	} {
+		if diff := cmp.Diff(want, j.Items[i]); diff != "" {
+			t.Error(diff)
+		}
+	}
+	a, err := c.Result(ctx, j.ID, 0)
+	if err != nil || a.RequestID != "sub" {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if diff := cmp.Diff(want.Results, a.Results, cmpopts.IgnoreFields(refersam.Result{}, "Origin")); diff != "" {
+		t.Error(diff)
+	}
+	for index, code := range map[int]refersam.Code{1: refersam.CodeItemFailed, 2: "", 3: refersam.CodeJobNotFound} {
+		if _, err := c.Result(ctx, j.ID, index); refersam.ErrorCode(err) != code {
+			t.Errorf("item %d: %v", index, err)
+		}
+	}
+	if j, err = c.Cancel(ctx, j.ID); err != nil || j.Status != client.StatusFailed {
+		t.Errorf("%+v, %v", j, err)
+	}
+	if _, err := c.Submit(ctx, []client.Item{{Picture: client.Picture{Data: []byte("none")}, Phrases: request().Phrases}}, client.JobOptions{}); refersam.ErrorCode(err) != refersam.CodeUnsupportedMedia {
+		t.Errorf("%v", err)
+	}
+}
+
+// Jobs are listed, by status, and forgotten; an image that is kept is asked
+// about.
+func TestJobs(t *testing.T) {
+	s := start(t)
+	c, ctx := s.client(t), t.Context()
+	image, err := c.KeepImage(ctx, client.Picture{Data: pipelinetest.Squares()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := []client.Item{{Picture: client.Picture{ID: image.ID}, Phrases: request().Phrases}}
+	var ids []string
+	for _, all := range [][]client.Item{one, items(), one} {
+		j, err := c.Submit(ctx, all, client.JobOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Wait(ctx, j.ID, nil); err != nil {
+			t.Fatal(err)
+		}
+		ids = append([]string{j.ID}, ids...)
+	}
+	for status, want := range map[client.Status][]string{"": ids, client.StatusFailed: ids[1:2], client.StatusQueued: nil} {
+		var got []string
+		for j, err := range c.Jobs(ctx, status) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, j.ID)
+			if code := refersam.ErrorCode(j.Err()); j.Status == client.StatusFailed && code != refersam.CodeItemFailed {
+				t.Errorf("%v", j.Err())
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: %s", status, diff)
+		}
+	}
+	for j, err := range c.Jobs(ctx, "") {
+		if err != nil || j.ID != ids[0] {
+			t.Errorf("%+v, %v", j, err)
+		}
+		break
+	}
+	if err := c.DeleteJob(ctx, ids[0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Job(ctx, ids[0]); refersam.ErrorCode(err) != refersam.CodeJobNotFound {
+		t.Errorf("%v", err)
+	}
+	cancelled := client.Job{Status: client.StatusCancelled, Items: []client.JobItem{{Err: refersam.Errorf(refersam.CodeInvalidImage, "no")}}}
+	if err := cancelled.Err(); !strings.Contains(err.Error(), string(refersam.CodeInvalidImage)) || !strings.Contains(err.Error(), string(refersam.CodeCancelled)) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Wait ends with its context, with the job as it was.
+func TestWaitEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := through(t, func(int, *http.Request) (*http.Response, error) {
+			return reply(200, `{"id": "job_1", "status": "running", "progress": {"total": 1}}`), nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		calls := 0
+		j, err := c.Wait(ctx, "job_1", func(*client.Job) { calls++ })
+		if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) || j == nil || j.Status != client.StatusRunning || calls != 1 {
+			t.Errorf("%d calls, %+v, %v", calls, j, err)
+		}
+	})
+}
+
+// Events come once each and in order, over as many connections as it takes.
+func TestEvents(t *testing.T) {
+	s := start(t)
+	c, ctx := s.client(t), t.Context()
+	j, err := c.Submit(ctx, items(), client.JobOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connections := 0
+	s.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/events") {
+			return false
+		}
+		if connections++; connections > 3 {
+			return false
+		}
+		// The whole stream is there; one event of it is passed on, and half of the next.
+		whole := httptest.NewRecorder()
+		s.gateway.ServeHTTP(whole, r)
+		parts := strings.SplitAfter(whole.Body.String(), "\n\n")
+		_, _ = io.WriteString(w, strings.Join(parts[:2], "")+parts[2][:len(parts[2])/2])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	follow := func(after int64) (all []client.Event) {
+		for ev, err := range c.Events(ctx, j.ID, after) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, ev)
+		}
+		return all
+	}
+	all := follow(0)
+	ended := map[int]client.Status{}
+	for i, ev := range all {
+		if ev.Seq != int64(i+1) {
+			t.Errorf("%d. event: %+v", i, ev)
+		}
+		if ev.Item != nil {
+			ended[ev.Item.Index] = ev.Status
+			if ev.Item.Status != ev.Status || (ev.Item.Err != nil) != (ev.Status == client.StatusFailed) {
+				t.Errorf("%+v", ev.Item)
+			}
+		}
+	}
+	if diff := cmp.Diff(map[int]client.Status{0: client.StatusSucceeded, 1: client.StatusFailed, 2: client.StatusSucceeded}, ended); diff != "" {
+		t.Error(diff)
+	}
+	if last := all[len(all)-1]; last.Item != nil || last.Status != client.StatusFailed || connections < 4 {
+		t.Errorf("%+v after %d connections", last, connections)
+	}
+	if rest := follow(int64(len(all) - 1)); len(rest) != 1 || rest[0] != all[len(all)-1] {
+		t.Errorf("%+v", rest)
+	}
+	if none := follow(int64(len(all))); none != nil {
+		t.Errorf("%+v", none)
+	}
+	for ev, err := range c.Events(ctx, j.ID, 0) {
+		if err != nil || ev != all[0] {
+			t.Errorf("%+v, %v", ev, err)
+		}
+		break
+	}
+	for ev, err := range c.Events(ctx, "job_1", 0) {
+		if refersam.ErrorCode(err) != refersam.CodeJobNotFound {
+			t.Errorf("%+v, %v", ev, err)
+		}
+	}
+}
+
+// pending is a stream that says something and then nothing until its request
+// ends.
+type pending struct {
+	io.Reader
+	ctx context.Context
+}
+
+func (p pending) Read(b []byte) (int, error) {
+	if n, err := p.Reader.Read(b); err == nil {
+		return n, nil
+	}
+	<-p.ctx.Done()
+	return 0, p.ctx.Err()
+}
+
+func (p pending) Close() error { return nil }
+
+// A connection that says nothing is made again, a job's end in 204 is the end,
+// and so is that of the context.
+func TestSilentEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var last []string
+		c, _ := through(t, func(try int, r *http.Request) (*http.Response, error) {
+			last = append(last, r.Header.Get("Last-Event-Id"))
+			if r.URL.Path != "/prefix/v1/jobs/job_1/events" {
+				t.Errorf("asked for %s", r.URL)
+			}
+			resp := reply(200, "")
+			switch try {
+			case 1:
+				resp.Body = pending{strings.NewReader("retry: 1000\n\nid: 4\nevent: job\ndata: {\"status\": \"running\"}\n\nid: 5\nevent: new\ndata: {}\n\n:\n\n"), r.Context()}
+			case 2:
+				return overloaded(), nil
+			case 3: // ends at once
+			default:
+				resp = reply(204, "")
+			}
+			return resp, nil
+		})
+		begun := time.Now()
+		var got []client.Event
+		for ev, err := range c.Events(t.Context(), "job_1", 3) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, ev)
+		}
+		took := time.Since(begun)
+		if diff := cmp.Diff([]client.Event{{Seq: 4, Status: client.StatusRunning}}, got); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"3", "4", "4", "4"}, last); diff != "" {
+			t.Error(diff)
+		}
+		if took < 45*time.Second || took > 50*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := through(t, func(_ int, r *http.Request) (*http.Response, error) {
+			resp := reply(200, "")
+			resp.Body = pending{strings.NewReader(""), r.Context()}
+			return resp, nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		for ev, err := range c.Events(ctx, "job_1", 0) {
+			if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%+v, %v", ev, err)
+			}
+		}
+		if ctx.Err() == nil {
+			t.Error("it ended early")
+		}
+	})
+	for name, stream := range map[string]string{
+		"no number": "event: job\ndata: {}\n\n",
+		"no JSON":   "id: 1\nevent: item\ndata: x\n\n",
+		"endless":   "data: " + strings.Repeat("x", 2<<20),
+	} {
+		c, _ := through(t, func(int, *http.Request) (*http.Response, error) { return reply(200, stream), nil })
+		n := 0
+		for ev, err := range c.Events(t.Context(), "job_1", 0) {
+			if n++; err == nil || n > 1 {
+				t.Errorf("%s: %+v, %v", name, ev, err)
+			}
+		}
+	}
+}
+
+// The end of a job is told, and told again.
+func TestWebhooks(t *testing.T) {
+	s := start(t)
+	c, ctx := s.client(t), t.Context()
+	j, err := c.Submit(ctx, items(), client.JobOptions{Webhook: "https://hooks.invalid/done"})
+	if err != nil || j.Webhook == nil || j.Webhook.URL != "https://hooks.invalid/done" || j.Webhook.Status != "pending" {
+		t.Fatalf("%+v, %v", j, err)
+	}
+	if j, err = c.Wait(ctx, j.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = c.RedeliverWebhook(ctx, j.ID); err != nil || j.Webhook.Status != "pending" {
+		t.Errorf("%+v, %v", j, err)
+	}
+	none, err := c.Submit(ctx, items()[:1], client.JobOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Wait(ctx, none.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.RedeliverWebhook(ctx, none.ID); refersam.ErrorCode(err) != refersam.CodeInvalidRequest {
+		t.Errorf("%v", err)
+	}
+	first, err := c.WebhookSecret(ctx)
+	if err != nil || !strings.HasPrefix(first.Secret, "whsec_") || !first.PreviousUntil.IsZero() {
+		t.Errorf("%+v, %v", first, err)
+	}
+	second, err := c.RotateWebhookSecret(ctx)
+	if err != nil || second.Secret == first.Secret || time.Until(second.PreviousUntil) < 23*time.Hour {
+		t.Errorf("%+v, %v", second, err)
+	}
+	if now, err := c.WebhookSecret(ctx); err != nil || *now != *second {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
+
+// A webhook is what the service has signed, lately.
+func TestVerifyWebhook(t *testing.T) {
+	const (
+		secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+		other  = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+		body   = `{"type": "job.finished", "timestamp": "2026-11-22T10:00:02Z", "data": {"id": "job_1", "status": "failed",
+			"items": [{"index": 0, "status": "failed", "problem": {"code": "invalid_image", "detail": "no", "request_id": "r1"}}]}}`
+	)
+	signed := func(at time.Time, body string, secrets ...string) http.Header {
+		t.Helper()
+		var all []string
+		for _, secret := range secrets {
+			signer, err := standardwebhooks.NewWebhook(secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			signature, err := signer.Sign("msg_1", at, []byte(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, signature)
+		}
+		h := http.Header{}
+		h.Set("Webhook-Id", "msg_1")
+		h.Set("Webhook-Timestamp", strconv.FormatInt(at.Unix(), 10))
+		h.Set("Webhook-Signature", strings.Join(all, " "))
+		return h
+	}
+	now := time.Now()
+	for name, header := range map[string]http.Header{"one signature": signed(now, body, secret), "during a rotation": signed(now, body, other, secret)} {
+		ev, err := client.VerifyWebhook(secret, header, []byte(body))
+		if err != nil || ev.ID != "msg_1" || ev.Type != "job.finished" || ev.Timestamp.IsZero() || ev.Job.ID != "job_1" {
+			t.Fatalf("%s: %+v, %v", name, ev, err)
+		}
+		var e *refersam.Error
+		if !errors.As(ev.Job.Err(), &e) || e.Code != refersam.CodeInvalidImage || e.RequestID != "r1" {
+			t.Errorf("%s: %v", name, ev.Job.Err())
+		}
+	}
+	const later = `{"type": "job.started", "timestamp": "2026-11-22T10:00:02Z", "data": []}`
+	if ev, err := client.VerifyWebhook(secret, signed(now, later, secret), []byte(later)); err != nil || ev.Job != nil || ev.Type != "job.started" {
+		t.Errorf("%+v, %v", ev, err)
+	}
+	changed := strings.Replace(body, "failed", "succeeded", 1)
+	for name, tc := range map[string]struct {
+		header http.Header
+		body   string
+	}{
+		"another secret": {signed(now, body, other), body},
+		"another body":   {signed(now, body, secret), changed},
+		"old":            {signed(now.Add(-6*time.Minute), body, secret), body},
+		"early":          {signed(now.Add(6*time.Minute), body, secret), body},
+		"unsigned":       {http.Header{}, body},
+		"no JSON":        {signed(now, "x", secret), "x"},
+		"no job":         {signed(now, `{"type": "job.finished"}`, secret), `{"type": "job.finished"}`},
+	} {
+		if ev, err := client.VerifyWebhook(secret, tc.header, []byte(tc.body)); err == nil {
+			t.Errorf("%s: %+v", name, ev)
+		}
+	}
+	if _, err := client.VerifyWebhook("whsec_!", signed(now, body, secret), []byte(body)); err == nil {
+		t.Error("that is no secret")
+	}
+}
