@@ -42,7 +42,7 @@ func (c *Client) RotateWebhookSecret(ctx context.Context) (*WebhookSecret, error
 }
 
 // RedeliverWebhook has the end of a job told again, and returns the job. It is
-// CodeUnfinished if the job has not ended, and CodeInvalidRequest if it has no
+// CodeUnfinished if the job has not ended, and CodeNotFound if it has no
 // webhook.
 func (c *Client) RedeliverWebhook(ctx context.Context, jobID string) (*Job, error) {
 	return get[Job](ctx, c, call{method: http.MethodPost, path: jobPath(jobID) + "/webhook/redeliver", header: once()})

@@ -388,7 +388,7 @@ func jobsError(err error) error {
 	case errors.Is(err, jobs.ErrRunning):
 		return &refersam.Error{Code: refersam.CodeUnfinished, Message: "The job has not ended.", RetryAfter: time.Second}
 	case errors.Is(err, jobs.ErrNoWebhook):
-		return refersam.Errorf(refersam.CodeInvalidRequest, "The job has no webhook; only one that was given with its request can be told again.")
+		return refersam.Errorf(refersam.CodeNotFound, "The job has no webhook; only one that was given with its request can be told again.")
 	default:
 		return databaseAway(err)
 	}

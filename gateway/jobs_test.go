@@ -308,7 +308,7 @@ func TestJobRedeliver_NoWebhook(t *testing.T) {
 	j := s.finish(t, decodeJob(t, s.do(async(segment())), http.StatusAccepted).ID)
 	path := "/v1/jobs/" + j.ID + "/webhook/redeliver"
 	w := s.do(httptest.NewRequest(http.MethodPost, path, nil))
-	expectProblem(t, w, http.StatusUnprocessableEntity, "invalid_request", "")
+	expectProblem(t, w, http.StatusNotFound, "not_found", "")
 	if !strings.Contains(w.Body.String(), "no webhook") {
 		t.Errorf("%s", w.Body)
 	}

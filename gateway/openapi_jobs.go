@@ -57,7 +57,7 @@ func (d *description) describeJobs() {
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
 	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
-		notFound, refuses(refersam.CodeUnfinished), refusesAgain())
+		notFound, refuses(refersam.CodeUnfinished, refersam.CodeNotFound), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/webhooks/secret", "jobs", "getWebhookSecret", "What are webhooks signed with?", &huma.Operation{
 		Description: "One secret an API key, for webhooks as Standard Webhooks (standardwebhooks.com) has them.",
 	}, d.json(secretAnswer{}, "The secret", exampleSecret()))
