@@ -9,22 +9,48 @@
 `AsyncClient` has the same methods, to be awaited.
 """
 
-from .answers import Answer, BatchResult, Image, Item, Job, Model, Problem, Result
+from .answers import (
+    Answer,
+    BatchResult,
+    Event,
+    Feedback,
+    Image,
+    Item,
+    Job,
+    Model,
+    Problem,
+    Quality,
+    Result,
+    UsageDay,
+    Webhook,
+)
+from .bodies import BatchItem, Output, PromptFields
 from .client import AsyncClient, Client
-from .rle import decode_rle
-from .webhooks import verify_webhook
+from .rle import decode_rle, encode_rle
+from .webhooks import WebhookEvent, parse_webhook, verify_webhook
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "BatchItem",
     "BatchResult",
     "Client",
+    "Event",
+    "Feedback",
     "Image",
     "Item",
     "Job",
     "Model",
+    "Output",
     "Problem",
+    "PromptFields",
+    "Quality",
     "Result",
+    "UsageDay",
+    "Webhook",
+    "WebhookEvent",
     "decode_rle",
+    "encode_rle",
+    "parse_webhook",
     "verify_webhook",
 ]

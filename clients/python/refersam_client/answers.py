@@ -1,10 +1,12 @@
-"""What a service answers. Sizes are in pixels, masks (height, width)."""
+"""What a service answers. Sizes are in pixels, masks (height, width), times aware of their zone. Members that
+this client does not know are passed over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -19,16 +21,34 @@ class Problem(Exception):  # noqa: N818
     """Why a request was not a success (RFC 9457). `code` is stable and for programs, the rest for people."""
 
     def __init__(self, document: Mapping[str, Any], retry_after: float | None = None) -> None:
+        # What an exception is made of are its args, so that it can be pickled.
+        super().__init__(document, retry_after)
         self.code: str = document.get("code", "unknown")
         self.status: int = document.get("status", 0)
         self.detail: str = document.get("detail", "")
+        #: The part of the request at fault: a JSON pointer, or the name of a field.
         self.field: str | None = document.get("field")
+        #: What the service has logged it under.
         self.request_id: str | None = document.get("request_id")
+        #: All faults that were found, each with detail and pointer or field.
         self.errors: list[dict[str, str]] = document.get("errors", [])
         #: After how many seconds to try again, if the service says so.
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
         place = f" ({self.field})" if self.field else ""
-        super().__init__(f"{self.code}: {self.detail}{place}")
+        return f"{self.code}: {self.detail}{place}"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far a mask is to be trusted."""
+
+    #: The parts of the mask that hang together.
+    components: int
+    #: How little the mask depends on its threshold: the intersection over union of the masks for thresholds
+    #: one logit above and below, 0 to 1.
+    stability: float
 
 
 @dataclass(frozen=True)
@@ -45,20 +65,27 @@ class Result:
     bbox: tuple[int, int, int, int]
     #: "model", or "shared" or "cache" when the model was not run for this request.
     origin: str
-    #: bool, (height, width); None if other formats were asked for.
-    mask: NDArray[np.bool_] | None
-    #: The mask in the formats that were asked for, as the service writes them.
+    #: There with output={"quality": True}.
+    quality: Quality | None
+    #: The mask in the formats that were asked for, as the service writes them: files such as "png" in base64,
+    #: "polygon" as GeoJSON.
     masks: Mapping[str, Any] = field(repr=False)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """bool, (height, width), decoded when it is first looked at; None if "coco_rle" was not among the
+        formats that were asked for. ValueError if the service has written no mask."""
+        rle = self.masks.get("coco_rle")
+        return decode_rle(rle["counts"], *rle["size"]) if rle else None
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Result:
-        masks = document.get("masks", {})
-        rle = masks.get("coco_rle")
-        mask = decode_rle(rle["counts"], rle["size"][0], rle["size"][1]) if rle else None
         x, y, w, h = document["bbox"]
+        quality = document.get("quality")
         return cls(
             document.get("prompt_id"), document["empty"], document["score"], document["area"], (x, y, w, h),
-            document["origin"], mask, masks,
+            document["origin"], Quality(quality["components"], quality["stability"]) if quality else None,
+            document.get("masks", {}),
         )  # fmt: skip
 
 
@@ -100,12 +127,8 @@ class BatchResult:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> BatchResult:
-        answer, problem = document.get("answer"), document.get("problem")
-        return cls(
-            document.get("id"),
-            Answer.parse(answer) if answer else None,
-            Problem(problem) if problem else None,
-        )
+        answer = document.get("answer")
+        return cls(document.get("id"), Answer.parse(answer) if answer else None, problem_in(document))
 
 
 @dataclass(frozen=True)
@@ -137,6 +160,29 @@ class Item:
     status: Status
     problem: Problem | None
 
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Item:
+        return cls(document["index"], document.get("id"), document["status"], problem_in(document))
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """What came of telling the end of a job."""
+
+    url: str
+    #: "failed" when it was given up.
+    status: Literal["pending", "delivered", "failed"]
+    attempts: int
+    last_attempt_at: datetime | None
+    last_error: str | None
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Webhook:
+        return cls(
+            document["url"], document["status"], document["attempts"], time_in(document, "last_attempt_at"),
+            document.get("last_error"),
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Job:
@@ -144,28 +190,106 @@ class Job:
 
     id: str
     kind: Literal["segment", "batch"]
+    #: "failed" if one of its items has failed.
     status: Status
+    #: That of the request that made the job, and of its answers; None from a service that does not tell it.
+    request_id: str | None
+    created_at: datetime
+    #: When the first item was begun, when the last one ended, and when the job is forgotten; None until it is
+    #: known.
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None
+    #: How many items there are, and how many of them have ended in which way.
     total: int
     succeeded: int
     failed: int
     cancelled: int
-    #: Not there in lists.
+    #: Neither of them is there in lists.
     items: list[Item]
+    webhook: Webhook | None
 
     @property
     def ended(self) -> bool:
-        return self.status not in ("queued", "running")
+        return ended(self.status)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Job:
-        progress = document["progress"]
-        items = [
-            Item(i["index"], i.get("id"), i["status"], Problem(i["problem"]) if "problem" in i else None)
-            for i in document.get("items", [])
-        ]
+        progress, webhook = document["progress"], document.get("webhook")
         return cls(
-            document["id"], document["kind"], document["status"], progress["total"], progress["succeeded"],
-            progress["failed"], progress["cancelled"], items,
+            document["id"], document["kind"], document["status"], document.get("request_id"),
+            datetime.fromisoformat(document["created_at"]), time_in(document, "started_at"),
+            time_in(document, "finished_at"), time_in(document, "expires_at"), progress["total"],
+            progress["succeeded"], progress["failed"], progress["cancelled"],
+            [Item.parse(item) for item in document.get("items", [])],
+            Webhook.parse(webhook) if webhook else None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Event:
+    """A job has got another status, or one of its items has ended."""
+
+    #: Events of a job are numbered from 1.
+    seq: int
+    #: The new one: of the item if there is one, else of the job.
+    status: Status
+    item: Item | None
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a client has said about a mask."""
+
+    id: str
+    #: The id of the API key.
+    key: str
+    request_id: str
+    #: The index of the picture in a batch or job, and that of the result in its answer.
+    item: int
+    result: int
+    verdict: Literal["good", "bad"] | None
+    #: From 1, of no use, to 5, as it should be.
+    rating: int | None
+    comment: str | None
+    created_at: datetime
+    #: The mask as it should be, as pycocotools writes it.
+    corrected_rle: Mapping[str, Any] | None = field(repr=False)
+
+    @cached_property
+    def corrected_mask(self) -> NDArray[np.bool_] | None:
+        """The mask as it should be: bool, (height, width)."""
+        rle = self.corrected_rle
+        return decode_rle(rle["counts"], *rle["size"]) if rle else None
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Feedback:
+        return cls(
+            document["id"], document["key"], document["request_id"], document["item"], document["result"],
+            document.get("verdict"), document.get("rating"), document.get("comment"),
+            datetime.fromisoformat(document["created_at"]), document.get("corrected_mask"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UsageDay:
+    """What a key has used on a day, which is one of UTC."""
+
+    day: date
+    #: The id of the API key; "anonymous" without authentication.
+    key: str
+    #: Requests that were answered with masks or a job; a batch is one.
+    requests: int
+    #: Pictures that masks were made for.
+    pictures: int
+    #: For how long model servers were busy with them, in milliseconds.
+    gpu_ms: float
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> UsageDay:
+        return cls(
+            date.fromisoformat(document["day"]), document["key"], document["requests"], document["pictures"],
+            document["gpu_ms"],
         )  # fmt: skip
 
 
@@ -177,8 +301,11 @@ class Model:
     variant: str
     version: str
     label: str | None
+    #: The side of the square that pictures are scaled to.
     image_size: int
+    #: How many tokens of a phrase are read.
     max_tokens: int
+    #: The probability from which a pixel is foreground, 0 to 1.
     threshold: float
 
     @classmethod
@@ -187,3 +314,17 @@ class Model:
             document["name"], document["variant"], document["version"], document.get("label"),
             document["image_size"], document["max_tokens"], document["threshold"],
         )  # fmt: skip
+
+
+def ended(status: Status) -> bool:
+    return status not in ("queued", "running")
+
+
+def problem_in(document: Mapping[str, Any]) -> Problem | None:
+    problem = document.get("problem")
+    return Problem(problem) if problem else None
+
+
+def time_in(document: Mapping[str, Any], name: str) -> datetime | None:
+    text = document.get(name)
+    return datetime.fromisoformat(text) if text else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
@@ -35,3 +35,26 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
         raise ValueError(f"the runs do not fill {height} x {width} pixels")
     pixels = np.repeat(np.arange(runs.size) % 2 == 1, runs)
     return pixels.reshape(width, height).T
+
+
+def encode_rle(mask: ArrayLike) -> str:
+    """The compressed counts of a mask, (height, width), of which what is not zero is foreground."""
+    pixels = np.asarray(mask, dtype=bool)
+    if pixels.ndim != 2 or not pixels.size:
+        raise ValueError(f"a mask has height and width, and not the shape {pixels.shape}")
+    flat = pixels.ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    # The first run is background, of no pixel if need be.
+    runs = np.diff(edges, prepend=[0, 0] if flat[0] else [0], append=[flat.size])
+    values = runs.copy()
+    values[3:] -= runs[1:-2]
+    return "".join(map(number, values.tolist()))
+
+
+def number(value: int) -> str:
+    text = ""
+    while True:
+        group, value = value & 31, value >> 5
+        if value == (-1 if group & 16 else 0):
+            return text + chr(48 + group)
+        text += chr(48 + (group | 32))

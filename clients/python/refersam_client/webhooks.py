@@ -1,12 +1,29 @@
-"""Checking that a webhook comes from the service (standardwebhooks.com)."""
+"""Checking that a webhook comes from the service (standardwebhooks.com), and reading it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from .answers import Job
+
+
+@dataclass(frozen=True)
+class WebhookEvent:
+    """What a webhook tells."""
+
+    #: The same each time that it is told.
+    id: str
+    type: str
+    timestamp: datetime
+    #: The job that has ended, with its items; None if `type` is not "job.finished".
+    job: Job | None
 
 
 def verify_webhook(
@@ -15,20 +32,36 @@ def verify_webhook(
     """The id of a webhook, which is the same each time it is told; ValueError if it is not from the service.
 
     body are the bytes as they came, secret is that of `webhook_secret()`; tolerance is how many seconds the
-    clocks may be apart, and bounds how old a webhook may be.
+    clocks may be apart, and bounds how old a webhook may be. now is in seconds since 1970; without it, it is
+    that of the clock.
     """
     names = {name.lower(): value for name, value in headers.items()}
     try:
         ident, sent, signatures = (names[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
         age = (time.time() if now is None else now) - int(sent)
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        signed, given = f"{ident}.{sent}.".encode() + body, signatures.encode()
     except (KeyError, ValueError) as cause:
         raise ValueError("this is not a webhook, or its secret is not one") from cause
     if abs(age) > tolerance:
         raise ValueError("the webhook is too old, or the clocks are apart")
-    expected = hmac.new(key, f"{ident}.{sent}.".encode() + body, hashlib.sha256).digest()
-    for signature in signatures.split():
-        version, _, value = signature.partition(",")
-        if version == "v1" and hmac.compare_digest(value, base64.b64encode(expected).decode()):
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
+    for signature in given.split():
+        version, _, value = signature.partition(b",")
+        # Of bytes: of text, anything but ASCII would be a TypeError.
+        if version == b"v1" and hmac.compare_digest(value, expected):
             return ident
     raise ValueError("the webhook is not signed with this secret")
+
+
+def parse_webhook(
+    body: bytes, headers: Mapping[str, str], secret: str, *, tolerance: float = 300, now: float | None = None
+) -> WebhookEvent:
+    """What a webhook tells, checked by verify_webhook, whose parameters and errors are the same."""
+    ident = verify_webhook(body, headers, secret, tolerance=tolerance, now=now)
+    try:
+        document = json.loads(body)
+        job = Job.parse(document["data"]) if document["type"] == "job.finished" else None
+        return WebhookEvent(ident, document["type"], datetime.fromisoformat(document["timestamp"]), job)
+    except (ValueError, LookupError, TypeError) as cause:
+        raise ValueError("the webhook tells nothing that this client reads") from cause

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
-import hmac
+import itertools
 import json
 import os
 import urllib.request
 from pathlib import Path
 
-import httpx2
 import numpy as np
 import pytest
 from pycocotools import mask as coco
-from refersam_client import AsyncClient, Client, Problem, decode_rle, verify_webhook
-from refersam_client import client as calls
+from refersam_client import (
+    AsyncClient,
+    BatchItem,
+    Client,
+    Output,
+    Problem,
+    PromptFields,
+    decode_rle,
+    encode_rle,
+)
 
 URL = os.environ["REFERSAM_URL"]
 PICTURE = Path(__file__).parents[3] / "tests" / "testdata" / "scene_00.jpg"
+SHOWN = "All of the doggies"
 
 
 @pytest.fixture
@@ -38,6 +45,10 @@ def test_rle_is_that_of_pycocotools():
             mask = generator.random((height, width)) < density
             counts = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
             np.testing.assert_array_equal(decode_rle(counts, int(height), int(width)), mask)
+            assert encode_rle(mask) == counts
+    for none in (np.zeros(3), np.zeros((0, 3))):
+        with pytest.raises(ValueError, match="shape"):
+            encode_rle(none)
 
 
 @pytest.mark.parametrize("counts", ["", "!", "o", "04", "ooooooooooo0", "\x7f0"])
@@ -47,8 +58,9 @@ def test_rle_that_is_none(counts):
 
 
 def test_segment(client):
-    answer = client.segment(PICTURE, ["the duck", {"text": "all the apples", "id": "b", "threshold": 0.4}])
+    answer = client.segment(PICTURE, [SHOWN, {"text": "all the apples", "id": "b", "threshold": 0.4}])
     assert [r.prompt_id for r in answer.results] == [None, "b"]
+    assert answer.results[0].area > 0
     for result in answer.results:
         assert result.mask.shape == (answer.height, answer.width)
         assert result.mask.dtype == bool
@@ -58,7 +70,12 @@ def test_segment(client):
             x, y, w, h = result.bbox
             rows, columns = np.nonzero(result.mask)
             assert (x, y, w, h) == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
-    small = client.segment(PICTURE.read_bytes(), "the duck", variant=answer.variant, output={"size": "model"})
+    with PICTURE.open("rb") as file:
+        small = client.segment(
+            file, {"text": SHOWN}, variant=answer.variant, output={"size": "model", "quality": True}
+        )
+    assert small.results[0].quality.components >= 1
+    assert 0 <= small.results[0].quality.stability <= 1
     assert small.results[0].mask.shape == (small.mask_height, small.mask_width) != (small.height, small.width)
 
 
@@ -66,10 +83,10 @@ def test_images_and_jobs(client):
     image = client.keep_image(PICTURE)
     assert image.id == "img_" + hashlib.sha256(PICTURE.read_bytes()).hexdigest()
     assert client.image(image.id) == client.image(image.id)
-    alone = client.segment(PICTURE, "the duck", variant="bert")
-    kept = client.segment(image, "the duck", variant="bert")
+    alone = client.segment(PICTURE, SHOWN, variant="bert")
+    kept = client.segment(image.id, SHOWN, variant="bert")
     np.testing.assert_array_equal(kept.results[0].mask, alone.results[0].mask)
-    job = client.wait(client.submit(image, "the duck", variant="bert").id)
+    job = client.wait(client.submit(image, SHOWN, variant="bert").id)
     assert (job.status, job.total, job.succeeded, job.ended) == ("succeeded", 1, 1, True)
     np.testing.assert_array_equal(client.result(job.id).results[0].mask, alone.results[0].mask)
     assert client.cancel(job.id).status == "succeeded"
@@ -79,13 +96,93 @@ def test_images_and_jobs(client):
     assert (caught.value.code, caught.value.status) == ("image_not_found", 404)
 
 
+def test_images_are_listed_and_given_back(client):
+    image = client.keep_image(PICTURE)
+    assert image in list(client.images())
+    assert client.image_content(image.id) == PICTURE.read_bytes()
+    client.delete_image(image.id)
+    with pytest.raises(Problem, match="image_not_found"):
+        client.delete_image(image.id)
+
+
 def test_batch(client):
-    first, second = client.segment_batch([(PICTURE, "the duck"), (b"no picture", "the duck")])
+    items = [
+        (PICTURE, "the duck"),
+        BatchItem(PICTURE, "the duck", id="b", output={"formats": ["polygon"]}),
+        BatchItem(b"no picture", "the duck", id="c"),
+    ]
+    first, second, third = client.segment_batch(items, variant="clip", deadline_ms=20_000)
     assert first.answer.results[0].mask is not None
-    assert first.problem is None
-    assert (second.answer, second.problem.code, second.problem.field) == (
-        None, "unsupported_media_type", "/items/1/image/data",
+    assert (first.id, first.problem, first.answer.variant) == (None, None, "clip")
+    assert (second.id, list(second.answer.results[0].masks)) == ("b", ["polygon"])
+    assert second.answer.results[0].mask is None
+    assert (third.id, third.answer, third.problem.code, third.problem.field) == (
+        "c", None, "unsupported_media_type", "/items/2/image/data",
     )  # fmt: skip
+
+
+def test_jobs_of_many(client):
+    own = client.with_options(request_id="request-of-mine")
+    job = own.submit_batch([BatchItem(PICTURE, "the duck", id="a"), (PICTURE, "all the apples")])
+    assert (job.kind, job.total, job.request_id) == ("batch", 2, "request-of-mine")
+    seen = []
+    ended = client.wait(job.id, 60, progress=seen.append)
+    assert seen[-1] == ended
+    assert ended.created_at <= ended.started_at <= ended.finished_at < ended.expires_at
+    assert [(item.index, item.id, item.status) for item in ended.items] == [
+        (0, "a", "succeeded"), (1, None, "succeeded"),
+    ]  # fmt: skip
+    assert client.result(job.id, 1).request_id == "request-of-mine"
+    events = list(client.events(job.id))
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert {event.item.index for event in events if event.item} == {0, 1}
+    assert (events[-1].item, events[-1].status) == (None, "succeeded")
+    assert list(client.events(job.id, events[-2].seq)) == events[-1:]
+    assert list(client.events(job.id, events[-1].seq)) == []
+    listed = next(listed for listed in client.jobs("succeeded") if listed.id == job.id)
+    assert (listed.succeeded, listed.items, listed.webhook) == (2, [], None)
+    client.delete_job(job.id)
+    with pytest.raises(Problem, match="job_not_found"):
+        list(client.events(job.id))
+    with pytest.raises(Problem, match="job_not_found"):
+        client.delete_job(job.id)
+
+
+def test_lists_have_pages(client):
+    ids = [client.submit(PICTURE, "the duck").id for _ in range(101)]
+    assert {job.id for job in client.jobs()} >= set(ids)
+    assert len(list(itertools.islice(client.jobs(), 3))) == 3
+    for job_id in ids:
+        client.delete_job(job_id)
+
+
+def test_webhooks(client):
+    before = client.webhook_secret()
+    after = client.rotate_webhook_secret()
+    assert before != after == client.webhook_secret()
+    assert after.startswith("whsec_")
+    with pytest.raises(Problem, match="fetch_refused"):
+        client.submit(PICTURE, "the duck", webhook="https://example.com/told")
+    job = client.wait(client.submit(PICTURE, "the duck").id)
+    with pytest.raises(Problem, match="no webhook"):
+        client.redeliver(job.id)
+
+
+def test_feedback_and_usage(client):
+    answer = client.segment(PICTURE, SHOWN)
+    mask = answer.results[0].mask
+    kept = client.send_feedback(
+        answer.request_id, item=5, verdict="bad", rating=2, comment="ä", corrected_mask=~mask
+    )
+    assert (kept.request_id, kept.item, kept.result, kept.verdict, kept.rating, kept.comment) == (
+        answer.request_id, 5, 0, "bad", 2, "ä",
+    )  # fmt: skip
+    (listed,) = client.feedback(answer.request_id)
+    assert listed == kept
+    np.testing.assert_array_equal(listed.corrected_mask, ~mask)
+    used = client.usage()
+    assert sum(day.pictures for day in used) >= 1
+    assert client.usage(used[-1].day, used[-1].day, key=used[-1].key)[0].day == used[-1].day
 
 
 def test_problem(client):
@@ -103,59 +200,23 @@ def test_async():
                 *(client.segment(PICTURE, "the duck", variant=v) for v in ("bert", "clip"))
             )
             job = await client.wait((await client.submit(PICTURE, "the duck")).id)
-            return answers, await client.result(job.id), await client.models()
+            seen = [event async for event in client.events(job.id)]
+            assert job.id in [listed.id async for listed in client.jobs("succeeded")]
+            result = await client.result(job.id)
+            await client.delete_job(job.id)
+            image = await client.keep_image(PICTURE)
+            assert image in [listed async for listed in client.images()]
+            content = await client.image_content(image.id)
+            return answers, result, await client.models(), image, content, seen, await client.webhook_secret()
 
-    (bert, clip), result, models = asyncio.run(both())
+    (bert, clip), result, models, image, content, seen, secret = asyncio.run(both())
+    assert content == PICTURE.read_bytes()
+    assert image.id == "img_" + hashlib.sha256(content).hexdigest()
+    assert seen[-1].status == "succeeded"
+    assert secret.startswith("whsec_")
     assert (bert.variant, clip.variant) == ("bert", "clip")
     assert result.results[0].mask.shape == (bert.height, bert.width)
     assert {m.variant for m in models} == {"bert", "clip"}
-
-
-def play(steps, answers):
-    """What a generator of the client comes to if it gets these answers, and the pauses that it made."""
-    pauses, left = [], list(answers)
-    step = next(steps)
-    try:
-        while True:
-            if isinstance(step, calls.Call):
-                step = steps.send(left.pop(0))
-            else:
-                pauses.append(step)
-                step = steps.send(None)
-    except StopIteration as end:
-        assert not left
-        return end.value, pauses
-
-
-def test_retries():
-    answers = [
-        httpx2.Response(503, json={"code": "overloaded", "status": 503}, headers={"Retry-After": "7"}),
-        httpx2.ReadError("cut off"),
-        httpx2.Response(409, json={"code": "request_under_way", "status": 409}),
-        httpx2.Response(200, json=1),
-    ]
-    response, pauses = play(calls.sent(calls.Call("GET", "x")), answers)
-    assert response.json() == 1
-    assert len(pauses) == 3
-    assert 7 <= pauses[0] <= 14
-    refused = httpx2.Response(422, json={"code": "invalid_request", "status": 422})
-    with pytest.raises(Problem, match="invalid_request"):
-        play(calls.sent(calls.Call("GET", "x")), [refused])
-
-
-def test_webhooks(client):
-    secret, body, now = client.webhook_secret(), b'{"type":"job.finished"}', 1_800_000_000
-
-    def headers(body=body, sent=now):
-        key = base64.b64decode(secret.removeprefix("whsec_"))
-        mac = hmac.new(key, f"msg_1.{sent}.".encode() + body, hashlib.sha256).digest()
-        signature = "v1,AAAA v1," + base64.b64encode(mac).decode()
-        return {"Webhook-Id": "msg_1", "Webhook-Timestamp": str(sent), "Webhook-Signature": signature}
-
-    assert verify_webhook(body, headers(), secret, now=now + 10) == "msg_1"
-    for wrong, at in ((headers(b"{}"), now), (headers(), now + 301), ({}, now)):
-        with pytest.raises(ValueError, match="webhook"):
-            verify_webhook(body, wrong, secret, now=at)
 
 
 def test_what_is_called_is_described():
@@ -163,24 +224,59 @@ def test_what_is_called_is_described():
     with urllib.request.urlopen(f"{URL}/openapi.json") as response:
         document = json.load(response)
     paths = document["paths"]
-    for method, path in (
-        ("post", "/v1/segment"), ("post", "/v1/segment:batch"), ("get", "/v1/jobs/{id}"),
-        ("get", "/v1/jobs/{id}/items/{index}"), ("post", "/v1/jobs/{id}/cancel"), ("post", "/v1/images"),
-        ("get", "/v1/images/{id}"), ("delete", "/v1/images/{id}"), ("get", "/v1/models"),
-        ("get", "/v1/webhooks/secret"),
-    ):  # fmt: skip
-        assert method in paths[path]
+    for method, path, parameters in (
+        ("post", "/v1/segment", "Prefer Idempotency-Key X-Request-Id X-Unit-Id"),
+        ("post", "/v1/segment:batch", "Prefer Idempotency-Key X-Request-Id X-Unit-Id"),
+        ("get", "/v1/jobs", "limit cursor status"),
+        ("get", "/v1/jobs/{id}", ""),
+        ("delete", "/v1/jobs/{id}", ""),
+        ("get", "/v1/jobs/{id}/events", "Last-Event-ID"),
+        ("get", "/v1/jobs/{id}/items/{index}", ""),
+        ("post", "/v1/jobs/{id}/cancel", ""),
+        ("post", "/v1/jobs/{id}/webhook/redeliver", "Idempotency-Key"),
+        ("get", "/v1/images", "limit cursor"),
+        ("post", "/v1/images", "Idempotency-Key"),
+        ("get", "/v1/images/{id}", ""),
+        ("delete", "/v1/images/{id}", ""),
+        ("get", "/v1/images/{id}/content", ""),
+        ("get", "/v1/feedback", "limit cursor request_id"),
+        ("post", "/v1/feedback", "Idempotency-Key"),
+        ("get", "/v1/usage", "from to key"),
+        ("get", "/v1/models", ""),
+        ("get", "/v1/webhooks/secret", ""),
+        ("post", "/v1/webhooks/secret/rotate", "Idempotency-Key"),
+    ):
+        described = {parameter["name"] for parameter in paths[path][method].get("parameters", [])}
+        assert set(parameters.split()) <= described, (method, path)
     schemas = document["components"]["schemas"]
     for name, members in {
         "Answer": "request_id image mask model results warnings timings",
-        "AnswerResult": "prompt_id empty score area bbox origin masks",
+        "AnswerQuality": "components stability",
+        "AnswerResult": "prompt_id empty score area bbox origin quality masks",
+        "BatchItem": "id image prompts output",
+        "BatchRequest": "items output variant deadline_ms priority webhook",
         "BatchResult": "id answer problem",
+        "FeedbackList": "feedback next",
+        "Images": "images next",
+        "Jobs": "jobs next",
+        "Usage": "usage",
         "Image": "id width height media_type bytes created_at expires_at",
-        "Job": "id kind status progress items",
+        "Feedback": "id key request_id item result verdict rating comment created_at corrected_mask",
+        "FeedbackRequest": "request_id item result verdict rating comment corrected_mask",
+        "Job": "id kind status request_id created_at started_at finished_at expires_at progress items"
+        " webhook",
         "JobItem": "index id status problem",
         "JobProgress": "total succeeded failed cancelled",
         "Model": "name variant version label image_size max_tokens threshold",
         "Problem": "code status detail field request_id errors",
+        "RLE": "size counts",
+        "SegmentRequest": "image prompts output variant deadline_ms priority webhook",
+        "UsageDay": "day key requests pictures gpu_ms",
+        "Webhook": "url status attempts last_attempt_at last_error",
         "WebhookSecret": "secret",
+        "WebhookTarget": "url",
     }.items():
         assert set(members.split()) <= set(schemas[name]["properties"]), name
+    # Of what is sent, every member has a name here, too.
+    assert set(PromptFields.__annotations__) == set(schemas["Prompt"]["properties"])
+    assert set(Output.__annotations__) == set(schemas["Output"]["properties"])

@@ -1,0 +1,139 @@
+"""What is sent: pictures, phrases, and how masks are to be."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, Required, TypedDict
+
+from .answers import Image
+
+#: A picture that is at hand: where its file is, or the file, open for reading bytes, or the encoded bytes.
+LocalPicture = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
+#: A picture: one at hand, an Image that is kept or its id, or an https address.
+Picture = LocalPicture | Image
+
+Format = Literal["coco_rle", "rle", "polygon", "png", "png8", "probability", "overlay"]
+Keep = Literal["all", "largest"]
+Priority = Literal["interactive", "batch"]
+
+
+class PromptFields(TypedDict, total=False):
+    """A phrase, and what holds for its mask alone; what is left out is as Output says."""
+
+    #: At most 1,000 bytes of UTF-8.
+    text: Required[str]
+    #: At most 128 characters; it comes back as `prompt_id`.
+    id: str
+    formats: Sequence[Format]
+    threshold: float
+    fill_holes: int
+    min_area: int
+    keep: Keep
+    tolerance: float
+
+
+class Output(TypedDict, total=False):
+    """How masks are to be."""
+
+    #: Without it "coco_rle", which `Result.mask` is made of.
+    formats: Sequence[Format]
+    #: Foreground is where the probability is at least this, between 0 and 1.
+    threshold: float
+    #: Holes of up to so many pixels are filled.
+    fill_holes: int
+    #: Components of less than so many pixels are left out.
+    min_area: int
+    keep: Keep
+    #: How many pixels polygons may be off the mask, 0 to 1000.
+    tolerance: float
+    #: "model" for masks as large as what the model answers.
+    size: Literal["original", "model"]
+    overlay: Literal["png", "jpeg"]
+    quality: bool
+
+
+#: A phrase, alone or with members of its own.
+Prompt = str | PromptFields | Mapping[str, Any]
+#: One phrase or up to 32.
+Prompts = Prompt | Sequence[Prompt]
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """A picture of a batch, with its phrases."""
+
+    picture: Picture
+    prompts: Prompts
+    #: At most 128 characters; it comes back with the result.
+    id: str | None = None
+    #: Where it differs from that of the whole batch.
+    output: Output | Mapping[str, Any] | None = None
+
+
+#: A picture of a batch: a BatchItem, or a picture and its phrases.
+Batch = Iterable[BatchItem | tuple[Picture, Prompts]]
+
+
+def encoded_bytes(picture: LocalPicture) -> bytes | bytearray | memoryview:
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return picture
+    if isinstance(picture, str | os.PathLike):
+        if isinstance(picture, str) and "://" in picture:
+            raise ValueError(f"a service fetches pictures by https alone, and not {picture!r}")
+        with open(picture, "rb") as file:
+            return file.read()
+    if not hasattr(picture, "read"):
+        raise TypeError(
+            f"a picture is encoded bytes, a file or where it is, and not {type(picture).__name__}"
+        )
+    content = picture.read()
+    if not isinstance(content, bytes):
+        raise TypeError("a file that is a picture is opened for reading bytes")
+    return content
+
+
+def is_address(picture: Picture) -> bool:
+    return isinstance(picture, str) and picture.startswith("https://")
+
+
+def image_member(picture: Picture) -> dict[str, Any]:
+    if isinstance(picture, Image):
+        return {"id": picture.id}
+    if isinstance(picture, str) and re.fullmatch("img_[0-9a-f]{64}", picture):
+        return {"id": picture}
+    if is_address(picture):
+        return {"url": picture}
+    return {"data": base64.b64encode(encoded_bytes(picture)).decode()}
+
+
+def prompt_members(prompts: Prompts) -> list[dict[str, Any]]:
+    if isinstance(prompts, str | Mapping):
+        prompts = [prompts]
+    return [{"text": prompt} if isinstance(prompt, str) else dict(prompt) for prompt in prompts]
+
+
+def given(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def segment_body(picture: Picture, prompts: Prompts, members: Mapping[str, Any]) -> bytes:
+    return body({"image": image_member(picture), "prompts": prompt_members(prompts)} | given(members))
+
+
+def batch_body(batch: Batch, members: Mapping[str, Any]) -> bytes:
+    items = []
+    for item in batch:
+        if not isinstance(item, BatchItem):
+            item = BatchItem(*item)
+        content = {"image": image_member(item.picture), "prompts": prompt_members(item.prompts)}
+        items.append(content | given({"id": item.id, "output": item.output}))
+    return body({"items": items} | given(members))
+
+
+def body(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,419 @@
+"""What is called, and how it is read: written once for both clients, as generators that yield what is to be
+done and are sent back what came of it."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import random
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .answers import (
+    Answer,
+    BatchResult,
+    Event,
+    Feedback,
+    Image,
+    Item,
+    Job,
+    Model,
+    Problem,
+    Status,
+    UsageDay,
+    ended,
+)
+from .bodies import (
+    Batch,
+    LocalPicture,
+    Picture,
+    Prompts,
+    batch_body,
+    body,
+    encoded_bytes,
+    given,
+    image_member,
+    is_address,
+    segment_body,
+)
+from .rle import encode_rle
+
+T = TypeVar("T")
+
+now = time.monotonic
+
+# Seconds. A pause doubles with each try; chance adds to it, so that not everybody comes back at once.
+FIRST_PAUSE = 0.25
+MAX_PAUSE = 10.0
+MAX_JITTER = 2.0
+#: How long a stream may say nothing: the service says every 15 s that it lives.
+MAX_SILENCE = 45.0
+
+PAGE = "100"
+JSON = {"Content-Type": "application/json"}
+#: What a code that is not told is by the status; all others are upstream_failed.
+CODES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    413: "image_too_large",
+    429: "quota_exceeded",
+    502: "upstream_failed",
+    503: "upstream_unavailable",
+    504: "deadline_exceeded",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    path: str
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    #: What of the deadline is left is put into the content, a JSON object, of each try.
+    deadline_ms: int | None = None
+    #: Whether a success is a stream of events.
+    stream: bool = False
+
+
+@dataclass(frozen=True)
+class Try:
+    """A call that is to be sent once; its answer is a Reply or an httpx2.TransportError."""
+
+    call: Call
+    content: bytes | None
+    headers: Mapping[str, str]
+    #: Seconds for each operation on the connection, and for the whole try.
+    timeout: float
+    left: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: its body or, if it is a stream, its events."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+    stream: httpx2.Response | None = None
+    #: An iterator or, of an AsyncClient, an asynchronous one.
+    events: Any = None
+
+
+@dataclass(frozen=True)
+class Next:
+    """The next event of a stream; None at its end, an httpx2.TransportError if it breaks."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Each:
+    """What a method that iterates is to yield."""
+
+    value: Any
+
+
+#: What is to be done; besides these, a pause in seconds, or work that takes a while, for which an event loop
+#: takes a thread.
+Step = Try | Next | float | Callable[[], Any]
+Steps = Generator[Step, Any, T]
+Entries = Generator[Step | Each, Any, None]
+
+
+@dataclass(frozen=True)
+class Calls:
+    timeout: float
+    max_wait: float
+    headers: Mapping[str, str]
+
+    def sent(self, call: Call, max_wait: float = math.inf) -> Steps[Reply]:
+        """The answer to a call, which is tried again while that may help and there is time."""
+        begun, max_wait = now(), min(max_wait, self.max_wait)
+        patience = max_wait if call.deadline_ms is None else min(max_wait, call.deadline_ms / 1000)
+        headers = {**self.headers, **call.headers}
+        tries = 0
+        while True:
+            used = now() - begun
+            left = max(max_wait - used, 0.001)  # a pause may end late, and sockets take nothing below 0
+            reply = yield Try(call, content_of(call, used), headers, min(self.timeout, left), left)
+            if isinstance(reply, Reply):
+                # What is gone at a later try was deleted by one whose answer was lost.
+                gone = call.method == "DELETE" and tries > 0 and reply.status == 404
+                if 200 <= reply.status < 300 or gone:
+                    return reply
+                problem: Exception = problem_of(reply)
+            else:
+                problem = reply
+            if not may_pass(problem):
+                raise problem
+            pause = pause_after(tries, getattr(problem, "retry_after", None))
+            if now() - begun + pause >= patience:
+                raise problem
+            yield pause
+            tries += 1
+
+    def parsed(self, call: Call, parse: Callable[[Any], T], max_wait: float = math.inf) -> Steps[T]:
+        reply = yield from self.sent(call, max_wait)
+        value: T = yield lambda: read(reply, reply.body, parse)
+        return value
+
+    def pages(
+        self, path: str, name: str, parse: Callable[[Any], Any], query: Mapping[str, str | None]
+    ) -> Entries:
+        """Each entry of a list."""
+        asked = given(query) | {"limit": PAGE}
+        while True:
+            entries, cursor = yield from self.parsed(
+                Call("GET", path, query=asked),
+                lambda page: ([parse(entry) for entry in page[name]], page.get("next")),
+            )
+            for entry in entries:
+                yield Each(entry)
+            if not cursor:
+                return
+            asked = asked | {"cursor": cursor}
+
+    def segment(
+        self, picture: Picture, prompts: Prompts, deadline_ms: int | None, **members: Any
+    ) -> Steps[Answer]:
+        content = yield lambda: segment_body(picture, prompts, members)
+        call = Call("POST", "v1/segment", content, JSON, deadline_ms=deadline_ms)
+        return (yield from self.parsed(call, Answer.parse))
+
+    def segment_batch(
+        self, items: Batch, deadline_ms: int | None, **members: Any
+    ) -> Steps[list[BatchResult]]:
+        content = yield lambda: batch_body(items, members)
+        call = Call("POST", "v1/segment:batch", content, JSON, deadline_ms=deadline_ms)
+        return (yield from self.parsed(call, lambda answer: list(map(BatchResult.parse, answer["results"]))))
+
+    def submit(self, picture: Picture, prompts: Prompts, webhook: str | None, **members: Any) -> Steps[Job]:
+        content = yield lambda: segment_body(picture, prompts, members | {"webhook": told_at(webhook)})
+        return (yield from self.parsed(Call("POST", "v1/segment", content, job_headers()), Job.parse))
+
+    def submit_batch(self, items: Batch, webhook: str | None, **members: Any) -> Steps[Job]:
+        content = yield lambda: batch_body(items, members | {"webhook": told_at(webhook)})
+        return (yield from self.parsed(Call("POST", "v1/segment:batch", content, job_headers()), Job.parse))
+
+    def job(self, job_id: str) -> Steps[Job]:
+        return self.parsed(Call("GET", path("jobs", job_id)), Job.parse)
+
+    def jobs(self, status: Status | None) -> Entries:
+        return self.pages("v1/jobs", "jobs", Job.parse, {"status": status})
+
+    def wait(
+        self, job_id: str, timeout: float | None, progress: Callable[[Job], object] | None
+    ) -> Steps[Job]:
+        end = math.inf if timeout is None else now() + timeout
+        pause, told = 0.1, None
+        while True:
+            left = max(end - now(), 0.1)  # one look is taken, whatever the timeout
+            try:
+                job = yield from self.parsed(Call("GET", path("jobs", job_id)), Job.parse, left)
+            except (Problem, httpx2.TransportError) as problem:
+                if left < self.max_wait and may_pass(problem):
+                    raise late(job_id, timeout) from problem
+                raise
+            state = (job.status, job.succeeded, job.failed, job.cancelled)
+            if progress and state != told:
+                progress(job)
+            told = state
+            if job.ended:
+                return job
+            if now() >= end:
+                raise late(job_id, timeout)
+            yield min(pause, max(end - now(), 0.0))
+            pause = min(pause * 1.5, 5.0)
+
+    def events(self, job_id: str, after: int) -> Entries:
+        breaks = 0
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
+            call = Call("GET", path("jobs", job_id, "/events"), headers=headers, stream=True)
+            reply = yield from self.sent(call)
+            if reply.stream is None:  # 204: the job has ended, and there is nothing more to tell
+                return
+            while isinstance(told := (yield Next(reply)), httpx2.ServerSentEvent):
+                event = read(reply, told, event_of)
+                if event is None or event.seq <= after:
+                    continue
+                after, breaks = event.seq, 0
+                yield Each(event)
+                if event.item is None and ended(event.status):
+                    return
+            if told is not None and not may_pass(told):
+                raise told
+            yield pause_after(breaks)
+            breaks += 1
+
+    def result(self, job_id: str, index: int) -> Steps[Answer]:
+        return self.parsed(Call("GET", path("jobs", job_id, f"/items/{index}")), Answer.parse)
+
+    def cancel(self, job_id: str) -> Steps[Job]:
+        return self.parsed(Call("POST", path("jobs", job_id, "/cancel")), Job.parse)
+
+    def redeliver(self, job_id: str) -> Steps[Job]:
+        call = Call("POST", path("jobs", job_id, "/webhook/redeliver"), headers=once())
+        return self.parsed(call, Job.parse)
+
+    def delete(self, kind: str, ident: str) -> Steps[None]:
+        yield from self.sent(Call("DELETE", path(kind, ident)))
+
+    def keep_image(self, picture: LocalPicture) -> Steps[Image]:
+        if is_address(picture):
+            content, headers = body({"image": image_member(picture)}), JSON
+        else:
+            content = yield lambda: bytes(encoded_bytes(picture))
+            headers = {"Content-Type": "application/octet-stream"}
+        return (yield from self.parsed(Call("POST", "v1/images", content, headers | once()), Image.parse))
+
+    def image(self, image_id: str) -> Steps[Image]:
+        return self.parsed(Call("GET", path("images", image_id)), Image.parse)
+
+    def images(self) -> Entries:
+        return self.pages("v1/images", "images", Image.parse, {})
+
+    def image_content(self, image_id: str) -> Steps[bytes]:
+        call = Call("GET", path("images", image_id, "/content"), headers={"Accept": "*/*"})
+        reply = yield from self.sent(call)
+        return reply.body
+
+    def send_feedback(self, corrected_mask: ArrayLike | None, **members: Any) -> Steps[Feedback]:
+        content = yield lambda: body(given(members | {"corrected_mask": corrected(corrected_mask)}))
+        call = Call("POST", "v1/feedback", content, JSON | once())
+        return (yield from self.parsed(call, Feedback.parse))
+
+    def feedback(self, request_id: str | None) -> Entries:
+        return self.pages("v1/feedback", "feedback", Feedback.parse, {"request_id": request_id})
+
+    def usage(self, first: date | None, last: date | None, key: str | None) -> Steps[list[UsageDay]]:
+        query = {"from": first and first.isoformat(), "to": last and last.isoformat(), "key": key}
+        call = Call("GET", "v1/usage", query=given(query))
+        return self.parsed(call, lambda answer: list(map(UsageDay.parse, answer["usage"])))
+
+    def models(self) -> Steps[list[Model]]:
+        return self.parsed(Call("GET", "v1/models"), lambda answer: list(map(Model.parse, answer["models"])))
+
+    def webhook_secret(self) -> Steps[str]:
+        return self.parsed(Call("GET", "v1/webhooks/secret"), secret)
+
+    def rotate_webhook_secret(self) -> Steps[str]:
+        return self.parsed(Call("POST", "v1/webhooks/secret/rotate", headers=once()), secret)
+
+
+def content_of(call: Call, used: float) -> bytes | None:
+    if call.content is None or call.deadline_ms is None:
+        return call.content
+    left = max(call.deadline_ms - int(used * 1000), min(call.deadline_ms, 1))
+    # It is appended, so that a picture is not encoded anew for each try.
+    return call.content[:-1] + b',"deadline_ms":%d}' % left
+
+
+def pause_after(tries: int, retry_after: float | None = None) -> float:
+    pause = max(min(FIRST_PAUSE * 2.0 ** min(tries, 16), MAX_PAUSE), retry_after or 0.0)
+    return pause + random.uniform(0, min(pause / 4, MAX_JITTER))
+
+
+def may_pass(problem: Exception) -> bool:
+    """Whether the same call may succeed later."""
+    if isinstance(problem, Problem):
+        passes = problem.status in (429, 502, 503) and problem.code != "storage_full"
+        return passes or problem.code == "request_under_way"
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(problem, httpx2.TimeoutException | httpx2.NetworkError | httpx2.RemoteProtocolError)
+
+
+def problem_of(reply: Reply) -> Problem:
+    try:
+        document = json.loads(reply.body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("code"), str):
+        # A proxy has answered, or what is no service of this kind.
+        detail = f"The answer has the status {reply.status} and does not say why."
+        document = {"code": CODES.get(reply.status, "upstream_failed"), "detail": detail}
+    known = {"status": reply.status, "request_id": reply.headers.get("x-request-id")}
+    return Problem(known | document, seconds(reply.headers.get("retry-after", "")))
+
+
+def seconds(retry_after: str) -> float | None:
+    """Retry-After, which is seconds or a date."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        return max(email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+def read(reply: Reply, content: Any, parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(json.loads(content) if isinstance(content, bytes) else content)
+    except (ValueError, LookupError, TypeError, AttributeError) as cause:
+        document = {
+            "code": "upstream_failed",
+            "status": reply.status,
+            "detail": "The answer is none that this client reads.",
+            "request_id": reply.headers.get("x-request-id"),
+        }
+        raise Problem(document) from cause
+
+
+def event_of(told: httpx2.ServerSentEvent) -> Event | None:
+    """What an event tells; None if it is of a kind that this client does not know."""
+    if told.event not in ("job", "item"):
+        return None
+    document = json.loads(told.data)
+    item = Item.parse(document) if told.event == "item" else None
+    return Event(int(told.id), document["status"], item)
+
+
+def path(kind: str, ident: str, rest: str = "") -> str:
+    if ident in ("", ".", ".."):  # another route
+        raise ValueError(f"{ident!r} is not an id")
+    return f"v1/{kind}/{quote(ident, safe='')}{rest}"
+
+
+def once() -> dict[str, str]:
+    """A name under which a request is done once, however often it is sent."""
+    return {"Idempotency-Key": str(uuid.uuid4())}
+
+
+def job_headers() -> dict[str, str]:
+    return JSON | {"Prefer": "respond-async"} | once()
+
+
+def told_at(webhook: str | None) -> dict[str, str] | None:
+    return None if webhook is None else {"url": webhook}
+
+
+def corrected(mask: ArrayLike | None) -> dict[str, Any] | None:
+    if mask is None:
+        return None
+    pixels = np.asarray(mask)
+    return {"counts": encode_rle(pixels), "size": pixels.shape}
+
+
+def late(job_id: str, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"the job {job_id} has not ended within {timeout} s")
+
+
+def secret(document: Mapping[str, Any]) -> str:
+    return str(document["secret"])
