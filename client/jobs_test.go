@@ -346,7 +346,7 @@ func TestWebhooks(t *testing.T) {
 	if _, err := c.Wait(ctx, none.ID, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.RedeliverWebhook(ctx, none.ID); refersam.ErrorCode(err) != refersam.CodeInvalidRequest {
+	if _, err := c.RedeliverWebhook(ctx, none.ID); refersam.ErrorCode(err) != refersam.CodeNotFound {
 		t.Errorf("%v", err)
 	}
 	first, err := c.WebhookSecret(ctx)
