@@ -125,10 +125,10 @@ func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
 		wrong.add(invalid("/request_id", "The request id must be that of an answer."))
 	}
 	if f.Item < 0 || f.Item >= maxItems {
-		wrong.add(invalid("/item", "The item must be the index of one."))
+		wrong.add(invalid("/item", "The item must be an index from 0 to %d.", maxItems-1))
 	}
 	if f.Result < 0 || f.Result >= maxParts {
-		wrong.add(invalid("/result", "The result must be the index of one."))
+		wrong.add(invalid("/result", "The result must be an index from 0 to %d.", maxParts-1))
 	}
 	wrong.add(oneOf(b.Verdict, "/verdict", verdictGood, verdictBad))
 	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > maxRating) {

@@ -6,6 +6,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
+	"time"
 
 	"github.com/go-json-experiment/json"
 )
@@ -111,8 +112,9 @@ func writeZip(w http.ResponseWriter, a *Answer, overlay string) error {
 	w.Header().Set("Content-Disposition", `attachment; filename="masks.zip"`)
 	w.WriteHeader(http.StatusOK)
 	z := zip.NewWriter(w)
+	made := time.Now()
 	for _, f := range files {
-		header := &zip.FileHeader{Name: f.name, Method: zip.Deflate}
+		header := &zip.FileHeader{Name: f.name, Method: zip.Deflate, Modified: made}
 		if f.mediaType == mediaPNG || f.mediaType == mediaJPEG {
 			header.Method = zip.Store // they are compressed already
 		}

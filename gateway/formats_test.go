@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/refersam/refersam/gateway"
@@ -219,6 +220,9 @@ func TestSegment_Zip(t *testing.T) {
 			t.Fatal(err)
 		}
 		contents[f.Name] = string(data)
+		if age := time.Since(f.Modified); age < -2*time.Second || age > time.Minute { // it counts in seconds, or two of them
+			t.Errorf("%s is from %s", f.Name, f.Modified)
+		}
 	}
 	expectFiles(t, nil, contents)
 }
