@@ -50,7 +50,7 @@ func WithKey(key string) Option { return func(c *Client) { c.key = key } }
 
 // WithHTTPClient has a Client send through h in the place of
 // http.DefaultClient. A Timeout of h bounds each try, and each connection of
-// Events.
+// Events. Redirects are not followed unless h has a CheckRedirect of its own.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
 // New makes a Client of the service at an address, as https://masks.example.com.
@@ -62,6 +62,13 @@ func New(address string, options ...Option) (*Client, error) {
 	c := &Client{base: base, http: http.DefaultClient}
 	for _, option := range options {
 		option(c)
+	}
+	if c.http.CheckRedirect == nil {
+		h := *c.http
+		// A redirected POST or DELETE would become a GET, whose success says nothing,
+		// and the key could go to where it should not.
+		h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		c.http = &h
 	}
 	return c, nil
 }

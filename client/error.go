@@ -66,6 +66,9 @@ func newFailure(resp *http.Response, body []byte) *failure {
 		e = p.err()
 	} else {
 		e = refersam.Errorf(codeOf(resp.StatusCode), "The answer has the status %d and does not say why.", resp.StatusCode)
+		if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
+			e.Message = fmt.Sprintf("The service redirects to %q; use its own address.", to)
+		}
 	}
 	if e.RequestID == "" {
 		e.RequestID = resp.Header.Get("X-Request-Id")
@@ -112,7 +115,7 @@ func retryAfter(value string) time.Duration {
 		return time.Duration(min(max(0, seconds), math.MaxInt32)) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return max(0, time.Until(at))
+		return min(max(0, time.Until(at)), math.MaxInt32*time.Second)
 	}
 	return 0
 }

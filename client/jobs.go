@@ -118,7 +118,7 @@ type JobOptions struct {
 	Webhook string
 	// IdempotencyKey names the submission: another with the same key and the same
 	// items and options, within 24 hours, returns the same job, and one that
-	// differs is CodeKeyReused. It has 1 to 255 visible ASCII characters but
+	// differs, except in Unit, is CodeKeyReused. It has 1 to 255 visible ASCII characters but
 	// quotes. Without one each call of Submit makes one job.
 	IdempotencyKey string
 }

@@ -2,7 +2,11 @@ package client_test
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -399,6 +403,15 @@ func TestVerifyWebhook(t *testing.T) {
 		var e *refersam.Error
 		if !errors.As(ev.Job.Err(), &e) || e.Code != refersam.CodeInvalidImage || e.RequestID != "r1" {
 			t.Errorf("%s: %v", name, ev.Job.Err())
+		}
+	}
+	for _, none := range []string{"", "whsec_"} {
+		h := signed(now, body, secret)
+		mac := hmac.New(sha256.New, nil)
+		fmt.Fprintf(mac, "msg_1.%d.%s", now.Unix(), body)
+		h.Set("Webhook-Signature", "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+		if ev, err := client.VerifyWebhook(none, h, []byte(body)); err == nil {
+			t.Errorf("what anybody could sign is taken: %+v", ev)
 		}
 	}
 	const later = `{"type": "job.started", "timestamp": "2026-11-22T10:00:02Z", "data": []}`

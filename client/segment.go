@@ -270,8 +270,11 @@ type answerBody struct {
 			RLE rleBody `json:"coco_rle"`
 		}
 	}
-	Warnings []struct{ Result, Tokens, Limit int }
-	Timings  struct{ Decode, Model, Mask float64 }
+	Warnings []struct {
+		Code                  string
+		Result, Tokens, Limit int
+	}
+	Timings struct{ Decode, Model, Mask float64 }
 }
 
 // rleBody is a mask as pycocotools writes it. Size is height, width.
@@ -305,7 +308,7 @@ func (a *answerBody) answer() (*Answer, error) {
 		}
 	}
 	for _, w := range a.Warnings {
-		if w.Result >= 0 && w.Result < len(resp.Results) {
+		if w.Code == "phrase_truncated" && w.Result >= 0 && w.Result < len(resp.Results) {
 			resp.Results[w.Result].Tokens, resp.Results[w.Result].Limit = w.Tokens, w.Limit
 		}
 	}

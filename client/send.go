@@ -74,6 +74,18 @@ type answer struct {
 	stream io.ReadCloser
 }
 
+// stream is a body whose request ends when it is closed.
+type stream struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close implements io.Closer.
+func (s stream) Close() error {
+	defer s.cancel()
+	return s.ReadCloser.Close()
+}
+
 // get sends a call and decodes the JSON that is answered.
 func get[T any](ctx context.Context, c *Client, r call) (*T, error) {
 	a, err := c.send(ctx, r)
@@ -121,6 +133,9 @@ func list[T any](ctx context.Context, c *Client, path, name string, query url.Va
 				yield(nil, fmt.Errorf("the service's answer to GET %s: %w", path, err))
 				return
 			}
+			if next == "" {
+				return
+			}
 			at.Set("cursor", next)
 		}
 	}
@@ -132,6 +147,7 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "An id is empty, or is not one.")
 	}
 	var last error
+	var unsure bool // whether a try that has failed may have done what it was to do
 	for try := 1; ; try++ {
 		a, err := c.try(ctx, r)
 		var f *failure
@@ -143,12 +159,13 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 				return nil, ended(ctx, last)
 			}
 			return nil, err
-		case r.method == http.MethodDelete && try > 1 && f.gone():
+		case r.method == http.MethodDelete && unsure && f.gone():
 			return &answer{status: http.StatusNoContent}, nil // by a try whose answer was lost
 		case !f.passes:
 			return nil, f.err
 		}
 		last = f.err
+		unsure = unsure || f.err.Code == refersam.CodeUnavailable || f.err.Code == refersam.CodeUpstream
 		pause := max(min(firstPause<<min(try-1, 16), maxPause), f.err.RetryAfter)
 		deadline, bounded := ctx.Deadline()
 		if !bounded && (try == maxTries || f.err.RetryAfter > maxPatience) {
@@ -183,7 +200,18 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	cancel := func() {}
+	if r.stream {
+		// An answer that does not begin is as silent as one that does not go on.
+		var silence context.Context
+		silence, cancel = context.WithCancel(ctx)
+		defer time.AfterFunc(maxSilence, cancel).Stop()
+		req = req.WithContext(silence)
+	}
 	resp, err := c.http.Do(req)
+	if err != nil {
+		cancel()
+	}
 	if err != nil && ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -196,8 +224,9 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	}
 	success := resp.StatusCode/100 == 2
 	if success && r.stream {
-		return &answer{status: resp.StatusCode, stream: resp.Body}, nil
+		return &answer{status: resp.StatusCode, stream: stream{resp.Body, cancel}}, nil
 	}
+	defer cancel()
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {

@@ -98,6 +98,7 @@ func TestRetryAfter(t *testing.T) {
 		"too long a date": {timeout: time.Minute, date: 2 * time.Minute},
 		"no deadline":     {retryAfter: "60", wait: time.Minute},
 		"far too long":    {retryAfter: "3600"},
+		"a far date":      {timeout: time.Minute, retryAfter: "Fri, 31 Dec 9999 23:59:59 GMT"},
 		"beyond numbers":  {timeout: time.Hour, retryAfter: "9999999999999"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -187,6 +188,18 @@ func TestTries(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A redirect is told, not followed: a DELETE would become a GET, and the key
+// could go elsewhere.
+func TestRedirects(t *testing.T) {
+	c, tr := through(t, func(int, *http.Request) (*http.Response, error) {
+		return reply(http.StatusMovedPermanently, "", "Location", "https://masks.example.com/"), nil
+	})
+	err := c.DeleteImage(t.Context(), "img_x")
+	if refersam.ErrorCode(err) != refersam.CodeUpstream || tr.tries != 1 || !strings.Contains(err.Error(), "https://masks.example.com/") {
+		t.Errorf("%d tries: %v", tr.tries, err)
 	}
 }
 

@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -65,6 +67,9 @@ type WebhookEvent struct {
 // secret, as Standard Webhooks says, within 5 minutes of now; answer that with
 // 401, and what was received with 204.
 func VerifyWebhook(secret string, header http.Header, body []byte) (*WebhookEvent, error) {
+	if strings.TrimPrefix(secret, "whsec_") == "" { // with which anybody could sign
+		return nil, errors.New("the secret of webhooks is empty")
+	}
 	verifier, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
 		return nil, fmt.Errorf("the secret of webhooks: %w", err)

@@ -274,11 +274,14 @@ func (e *Engine) Secrets(ctx context.Context, apiKey string, now time.Time) (*Se
 
 // RotateSecret gives a key another secret; the one before signs for a day too.
 func (e *Engine) RotateSecret(ctx context.Context, apiKey string, now time.Time) (*Secrets, error) {
-	_, err := e.state.Writer().ExecContext(ctx, `INSERT INTO webhook_secrets (api_key, secret) VALUES ($1, $2)
-		ON CONFLICT (api_key) DO UPDATE SET previous = webhook_secrets.secret, previous_until_us = $3, secret = excluded.secret`,
-		apiKey, newWebhookSecret(), micros(now.Add(secretOverlap)))
-	if err != nil {
-		return nil, err
-	}
-	return e.Secrets(ctx, apiKey, now)
+	var s Secrets
+	var until int64
+	// In one statement: were the answer lost to a second one that fails, who asks
+	// again would rotate away a secret that nobody has seen.
+	err := e.state.Writer().QueryRowContext(ctx, `INSERT INTO webhook_secrets (api_key, secret) VALUES ($1, $2)
+		ON CONFLICT (api_key) DO UPDATE SET previous = webhook_secrets.secret, previous_until_us = $3, secret = excluded.secret
+		RETURNING secret, previous, previous_until_us`,
+		apiKey, newWebhookSecret(), micros(now.Add(secretOverlap))).Scan(&s.Current, &s.Previous, &until)
+	s.PreviousUntil = fromMicros(until)
+	return &s, err
 }

@@ -60,6 +60,9 @@ MAX_JITTER = 2.0
 #: How long a stream may say nothing: the service says every 15 s that it lives.
 MAX_SILENCE = 45.0
 
+#: What one look at a job is given, even if less is left.
+LOOK = 5.0
+
 PAGE = "100"
 JSON = {"Content-Type": "application/json"}
 #: What a code that is not told is by the status; all others are upstream_failed.
@@ -145,18 +148,20 @@ class Calls:
         patience = max_wait if call.deadline_ms is None else min(max_wait, call.deadline_ms / 1000)
         headers = {**self.headers, **call.headers}
         tries = 0
+        unsure = False  # whether a try that has failed may have done what it was to do
         while True:
             used = now() - begun
             left = max(max_wait - used, 0.001)  # a pause may end late, and sockets take nothing below 0
             reply = yield Try(call, content_of(call, used), headers, min(self.timeout, left), left)
             if isinstance(reply, Reply):
-                # What is gone at a later try was deleted by one whose answer was lost.
-                gone = call.method == "DELETE" and tries > 0 and reply.status == 404
-                if 200 <= reply.status < 300 or gone:
+                if 200 <= reply.status < 300:
                     return reply
                 problem: Exception = problem_of(reply)
+                if call.method == "DELETE" and unsure and is_gone(problem):
+                    return reply  # by a try whose answer was lost
+                unsure = unsure or reply.status in (502, 503)
             else:
-                problem = reply
+                problem, unsure = reply, True
             if not may_pass(problem):
                 raise problem
             pause = pause_after(tries, getattr(problem, "retry_after", None))
@@ -220,7 +225,7 @@ class Calls:
         end = math.inf if timeout is None else now() + timeout
         pause, told = 0.1, None
         while True:
-            left = max(end - now(), 0.1)  # one look is taken, whatever the timeout
+            left = max(end - now(), LOOK)
             try:
                 job = yield from self.parsed(Call("GET", path("jobs", job_id)), Job.parse, left)
             except (Problem, httpx2.TransportError) as problem:
@@ -340,6 +345,10 @@ def may_pass(problem: Exception) -> bool:
     return isinstance(problem, httpx2.TimeoutException | httpx2.NetworkError | httpx2.RemoteProtocolError)
 
 
+def is_gone(problem: Exception) -> bool:
+    return isinstance(problem, Problem) and problem.code in ("image_not_found", "job_not_found")
+
+
 def problem_of(reply: Reply) -> Problem:
     try:
         document = json.loads(reply.body)
@@ -349,8 +358,8 @@ def problem_of(reply: Reply) -> Problem:
         # A proxy has answered, or what is no service of this kind.
         detail = f"The answer has the status {reply.status} and does not say why."
         document = {"code": CODES.get(reply.status, "upstream_failed"), "detail": detail}
-    known = {"status": reply.status, "request_id": reply.headers.get("x-request-id")}
-    return Problem(known | document, seconds(reply.headers.get("retry-after", "")))
+    known = {"request_id": reply.headers.get("x-request-id")}
+    return Problem(known | document | {"status": reply.status}, seconds(reply.headers.get("retry-after", "")))
 
 
 def seconds(retry_after: str) -> float | None:
@@ -359,7 +368,7 @@ def seconds(retry_after: str) -> float | None:
         return float(retry_after)
     try:
         return max(email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time(), 0.0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -184,8 +184,8 @@ class Client(_Base):
         progress: Callable[[Job], object] | None = None,
     ) -> Job:
         """The job, once it has ended. If it has not within timeout seconds it goes on, and this raises
-        TimeoutError; max_wait bounds each look at it. progress is called with the job whenever it has got
-        on."""
+        TimeoutError, a look of 5 s later at most; max_wait bounds each look too. progress is called with the
+        job whenever it has got on."""
         return self._run(self._calls.wait(job_id, timeout, progress))
 
     def events(self, job_id: str, after: int = 0) -> Generator[Event, None, None]:
@@ -568,7 +568,7 @@ def _streams(step: Try, response: httpx2.Response) -> bool:
 
 
 def _request(step: Try) -> dict[str, Any]:
-    read = max(step.timeout, MAX_SILENCE) if step.call.stream else step.timeout
+    read = MAX_SILENCE if step.call.stream else step.timeout
     return {
         "method": step.call.method,
         "url": step.call.path,

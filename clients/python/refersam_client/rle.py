@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+#: The largest mask, and the most groups of 5 bits that a difference of two of its runs takes. More groups
+#: could make sums wrap around.
+MAX_PIXELS = 1 << 28
+MAX_GROUPS = 6
+
 
 def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     """The mask of compressed counts: bool, (height, width).
@@ -14,6 +19,8 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     one before the last. Runs go down the columns, background first. Raises ValueError if they do not fill the
     mask.
     """
+    if height < 1 or width < 1 or height > MAX_PIXELS // width:
+        raise ValueError(f"the runs are to fill {height} x {width} pixels")
     codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     if codes.size and (codes.min() < 0 or codes.max() > 63 or codes[-1] & 32):
         raise ValueError("these are not counts of a compressed run-length encoding")
@@ -21,7 +28,7 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     first = np.concatenate(([True], last[:-1])) if codes.size else np.zeros(0, bool)
     starts = np.flatnonzero(first)
     group = np.arange(codes.size) - np.repeat(starts, np.diff(np.append(starts, codes.size)))
-    if group.size and group.max() > 7:
+    if group.size and group.max() > MAX_GROUPS - 1:
         raise ValueError("a run is too long")
     values = np.add.reduceat((codes & 31) << (5 * group), starts) if starts.size else np.zeros(0, np.int64)
     ends = np.flatnonzero(last)
@@ -31,7 +38,8 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     runs = values.copy()
     runs[1::2] = np.cumsum(values[1::2])
     runs[2::2] = np.cumsum(values[2::2])
-    if (runs < 0).any() or runs.sum() != height * width:
+    # Each bounded first, so that their sum cannot wrap around.
+    if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
         raise ValueError(f"the runs do not fill {height} x {width} pixels")
     pixels = np.repeat(np.arange(runs.size) % 2 == 1, runs)
     return pixels.reshape(width, height).T

@@ -41,8 +41,10 @@ def verify_webhook(
         age = (time.time() if now is None else now) - int(sent)
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
         signed, given = f"{ident}.{sent}.".encode() + body, signatures.encode()
-    except (KeyError, ValueError) as cause:
+    except (KeyError, ValueError, OverflowError) as cause:
         raise ValueError("this is not a webhook, or its secret is not one") from cause
+    if not key:
+        raise ValueError("the secret of webhooks is empty, with which anybody could sign")
     if abs(age) > tolerance:
         raise ValueError("the webhook is too old, or the clocks are apart")
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())

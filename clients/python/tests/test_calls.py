@@ -573,11 +573,17 @@ def test_webhooks():
         (headers(b"{}"), now), (headers(), now + 301), (headers(), now - 301), ({}, now),
         (headers() | {"Webhook-Signature": "v1,ä"}, now), (headers() | {"Webhook-Id": "ä"}, now),
         (headers() | {"Webhook-Signature": "v1,\ud800"}, now),
+        (headers() | {"Webhook-Timestamp": "9" * 400}, now),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="webhook"):
             verify_webhook(body, wrong, secret, now=at)
     with pytest.raises(ValueError, match="secret"):
         verify_webhook(body, headers(), "whsec_?", now=now)
+    anybody = hmac.new(b"", f"msg_1.{now}.".encode() + body, hashlib.sha256).digest()
+    signed = headers() | {"Webhook-Signature": "v1," + base64.b64encode(anybody).decode()}
+    for none in ("", "whsec_"):
+        with pytest.raises(ValueError, match="secret"):
+            verify_webhook(body, signed, none, now=now)
     told = parse_webhook(body, headers(), secret, now=now)
     assert (told.id, told.type, told.job.id, told.timestamp.year) == ("msg_1", "job.finished", "job_1", 2026)
     other = json.dumps({"type": "unheard", "timestamp": "2026-11-22T10:00:00Z", "data": 1}).encode()

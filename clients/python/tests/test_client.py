@@ -57,6 +57,24 @@ def test_rle_that_is_none(counts):
         decode_rle(counts, 2, 3)
 
 
+def test_rle_that_wraps_around():
+    # Differences that grow until the sum of the runs is 2^64 and a little, which 64 bits take for the little.
+    def number(value):
+        groups = []
+        while value > 15:
+            groups.append(chr(48 + (value & 31 | 32)))
+            value >>= 5
+        return "".join(groups) + chr(48 + value)
+
+    k = 9000
+    m = (1 << 64) // (k * (k + 1) // 2) + 1
+    with pytest.raises(ValueError, match="run"):
+        decode_rle("".join("0" + number(m) for _ in range(k)), 2, 2)
+    for height, width in ((1, 2_000_000_000), (0, 4), (-2, -2)):
+        with pytest.raises(ValueError, match="run"):
+            decode_rle("4", height, width)
+
+
 def test_segment(client):
     answer = client.segment(PICTURE, [SHOWN, {"text": "all the apples", "id": "b", "threshold": 0.4}])
     assert [r.prompt_id for r in answer.results] == [None, "b"]
