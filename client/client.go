@@ -30,6 +30,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -62,6 +63,9 @@ func New(address string, options ...Option) (*Client, error) {
 	c := &Client{base: base, http: http.DefaultClient}
 	for _, option := range options {
 		option(c)
+	}
+	if c.http == nil {
+		return nil, errors.New("the HTTP client is nil")
 	}
 	if c.http.CheckRedirect == nil {
 		h := *c.http

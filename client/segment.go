@@ -104,6 +104,7 @@ func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.
 // SegmentItem is Segment for a picture wherever it is, and tells the id of the
 // request.
 func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (*Answer, error) {
+	item.ID = "" // which is for who sends several
 	r := segmentCall("v1/segment", o, func() any {
 		return segmentBody{itemBody: newItemBody(item), commonBody: newCommonBody(o, left(ctx))}
 	})
