@@ -1,7 +1,9 @@
 package client
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"iter"
@@ -118,8 +120,8 @@ type JobOptions struct {
 	Webhook string
 	// IdempotencyKey names the submission: another with the same key and the same
 	// items and options, within 24 hours, returns the same job, and one that
-	// differs, except in Unit, is CodeKeyReused. It has 1 to 255 visible ASCII characters but
-	// quotes. Without one each call of Submit makes one job.
+	// differs, except in Unit, is CodeKeyReused. It has 1 to 255 visible ASCII
+	// characters but quotes. Without one each call of Submit makes one job.
 	IdempotencyKey string
 }
 
@@ -137,15 +139,9 @@ func (c *Client) Submit(ctx context.Context, items []Item, o JobOptions) (*Job, 
 	if err != nil {
 		return nil, err
 	}
-	r := call{method: http.MethodPost, path: "v1/segment:batch", header: once(), mediaType: mediaJSON, body: constant(body)}
-	r.header.Set("Accept", mediaJSON)
+	r := segmentCall("v1/segment:batch", o.RequestOptions, constant(body))
 	r.header.Set("Prefer", "respond-async")
-	if o.IdempotencyKey != "" {
-		r.header.Set("Idempotency-Key", o.IdempotencyKey)
-	}
-	if o.Unit != "" {
-		r.header.Set("X-Unit-Id", o.Unit)
-	}
+	r.header.Set("Idempotency-Key", cmp.Or(o.IdempotencyKey, rand.Text()))
 	return get[Job](ctx, c, r)
 }
 

@@ -104,9 +104,10 @@ func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.
 // SegmentItem is Segment for a picture wherever it is, and tells the id of the
 // request.
 func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (*Answer, error) {
-	item.ID = "" // which is for who sends several
-	r := segmentCall("v1/segment", o, func() any {
-		return segmentBody{itemBody: newItemBody(item), commonBody: newCommonBody(o, left(ctx))}
+	body := newItemBody(item)
+	body.ID = "" // which is for who sends several
+	r := segmentCall("v1/segment", o, func() ([]byte, error) {
+		return json.Marshal(segmentBody{itemBody: body, commonBody: newCommonBody(o, left(ctx))})
 	})
 	a, err := get[answerBody](ctx, c, r)
 	if err != nil {
@@ -124,8 +125,8 @@ func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (
 // tried again.
 func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOptions) ([]BatchResult, error) {
 	bodies := newItemBodies(items)
-	r := segmentCall("v1/segment:batch", o, func() any {
-		return batchBody{Items: bodies, commonBody: newCommonBody(o, left(ctx))}
+	r := segmentCall("v1/segment:batch", o, func() ([]byte, error) {
+		return json.Marshal(batchBody{Items: bodies, commonBody: newCommonBody(o, left(ctx))})
 	})
 	type resultBody struct {
 		ID      string
@@ -239,13 +240,10 @@ func left(ctx context.Context) time.Duration {
 	return max(time.Until(deadline), 1)
 }
 
-// segmentCall is a request for masks, whose body is written anew at each try:
-// it says how much time is left.
-func segmentCall(path string, o RequestOptions, body func() any) call {
-	r := call{
-		method: http.MethodPost, path: path, header: http.Header{"Accept": {mediaJSON}}, mediaType: mediaJSON,
-		body: func() ([]byte, error) { return json.Marshal(body()) },
-	}
+// segmentCall is a request for masks. Unless it makes a job its body says at each
+// try how much time is left.
+func segmentCall(path string, o RequestOptions, body func() ([]byte, error)) call {
+	r := call{method: http.MethodPost, path: path, header: http.Header{"Accept": {mediaJSON}}, mediaType: mediaJSON, body: body}
 	if o.Unit != "" {
 		r.header.Set("X-Unit-Id", o.Unit)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/store"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -170,7 +169,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 	}
 	_ = group.Wait() // errors are in the results
 	if slices.ContainsFunc(answer.Results, func(r BatchResult) bool { return r.Answer != nil }) {
-		g.counter.add(who.consumer, store.Use{Requests: 1}, time.Now())
+		g.counter.addRequest(who.consumer)
 	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")

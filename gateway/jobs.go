@@ -180,7 +180,7 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 	if err != nil {
 		return err
 	}
-	g.counter.add(who.consumer, store.Use{Requests: 1}, time.Now())
+	g.counter.addRequest(who.consumer)
 	c.Header("Location", "/v1/jobs/"+j.ID)
 	c.Header(headerApplied, preferAsync)
 	c.Header("Cache-Control", "no-store")

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/store"
 )
 
 const (
@@ -79,7 +78,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	g.counter.add(who.consumer, store.Use{Requests: 1}, time.Now())
+	g.counter.addRequest(who.consumer)
 	c.Set(keyVariant, found.resp.Variant)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Header("ETag", etag(form, req, asked.Digest, found.resp.Model, found.resp.Version, found.resp.Checkpoint))

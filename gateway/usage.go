@@ -51,6 +51,9 @@ func (u *counter) add(key string, use store.Use, now time.Time) {
 	u.counts[at] = sum
 }
 
+// addRequest counts a request of a key that was answered with masks or a job.
+func (u *counter) addRequest(key string) { u.add(key, store.Use{Requests: 1}, time.Now()) }
+
 // flush writes all that was counted before the call. After an error nothing is
 // lost and nothing counts twice: the same batch is tried again.
 func (u *counter) flush(ctx context.Context) error {

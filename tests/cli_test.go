@@ -111,7 +111,8 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			args := append([]string{"up", "--listen", "127.0.0.1:0", "--data", t.TempDir()}, tc.args...)
-			out, err := failing(t, []string{tc.environment}, args...)
+			// Another service on this machine may have the default address.
+			out, err := failing(t, []string{tc.environment, "REFERSAM_ADMIN_LISTEN=off"}, args...)
 			if err == nil || !strings.Contains(out, tc.want) {
 				t.Errorf("%v, want a message with %q:\n%s", err, tc.want, out)
 			}

@@ -286,6 +286,9 @@ func TestStaleRegions(t *testing.T) {
 		cmd, line := startChild(t, nil, childFleet+"="+local.Address())
 		_, rest, _ := strings.Cut(line, "regions: [")
 		regions, _, _ := strings.Cut(rest, "]")
+		if !strings.HasPrefix(line, "probed: <nil>") {
+			t.Fatal(line)
+		}
 		for region := range strings.FieldsSeq(regions) { // others on this machine have theirs
 			if name := filepath.Base(region); strings.HasPrefix(name, fmt.Sprintf("refersam-pixels-%d-", cmd.Process.Pid)) {
 				return cmd, name

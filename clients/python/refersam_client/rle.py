@@ -17,7 +17,7 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     A number is written in groups of 5 bits, lowest first, as characters from "0" on; bit 5 says that another
     group follows, and bit 4 of the last one is the sign. From the third on, a number is what it adds to the
     one before the last. Runs go down the columns, background first. Raises ValueError if they do not fill the
-    mask.
+    mask, or if that has more than MAX_PIXELS.
     """
     if height < 1 or width < 1 or height > MAX_PIXELS // width:
         raise ValueError(f"the runs are to fill {height} x {width} pixels")
