@@ -101,3 +101,33 @@ func ErrorCode(err error) Code {
 		return CodeInternal
 	}
 }
+
+// MaxFaults bounds how many faults of a request are told at once.
+const MaxFaults = 32
+
+// Faults collects what is wrong with a request, up to MaxFaults. The zero value
+// has none.
+type Faults struct{ all []*Error }
+
+// Add adds err, with what is wrong also; nil adds nothing.
+func (f *Faults) Add(err error) {
+	if err == nil {
+		return
+	}
+	var known *Error
+	if !errors.As(err, &known) {
+		known = &Error{Code: CodeInternal, Message: "Something went wrong inside the service.", Err: err}
+	}
+	f.all = append(append(f.all, known), known.Also...)
+	f.all = f.all[:min(len(f.all), MaxFaults)]
+}
+
+// Err is nil without faults, else the first, with the others beside it.
+func (f *Faults) Err() error {
+	if len(f.all) == 0 {
+		return nil
+	}
+	first := *f.all[0]
+	first.Also = f.all[1:]
+	return &first
+}

@@ -143,7 +143,7 @@ func (c *Client) CheckPicture(address string) error {
 // as its address tells.
 func (c *Client) CheckWebhook(address string) error {
 	if len(c.webhooks) == 0 {
-		return refused("Webhooks are switched off here.")
+		return refused("Webhooks are switched off here; follow the job's events instead, or ask whoever runs the service to allow the host.")
 	}
 	return refuse(c.webhooks.check(address))
 }

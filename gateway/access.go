@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -220,10 +221,34 @@ func (g *Gateway) checkNear(c *gin.Context) error {
 	if !namesLoopback(c.Request.Host) {
 		return refersam.Errorf(refersam.CodeForbidden, "The service is for this machine alone, as localhost or 127.0.0.1; with REFERSAM_AUTH=on it is for others, too.")
 	}
-	if c.GetHeader("Sec-Fetch-Site") == "cross-site" && !mayShare(g.cfg.CORSOrigins, c.GetHeader("Origin")) {
-		return refersam.Errorf(refersam.CodeForbidden, "Pages of other sites may not use this service; REFERSAM_CORS_ORIGINS lets some.")
+	if crossOrigin(c.Request) && !mayShare(g.cfg.CORSOrigins, c.GetHeader("Origin")) {
+		return foreignOrigin(c)
 	}
 	return nil
+}
+
+// crossOrigin reports whether a browser has sent a request for a page of another
+// origin, which another port of this machine is as well. Browsers say so in
+// Sec-Fetch-Site; old ones tell no more than the page's origin.
+func crossOrigin(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "same-origin", "none":
+		return false
+	case "":
+	default:
+		return true
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	u, err := url.Parse(origin)
+	return err != nil || !strings.EqualFold(u.Host, r.Host)
+}
+
+// foreignOrigin refuses the page that has sent a request.
+func foreignOrigin(c *gin.Context) error {
+	return refersam.Errorf(refersam.CodeForbidden, "Pages of the origin %q may not use this service; whoever runs it can let them with REFERSAM_CORS_ORIGINS.", c.GetHeader("Origin"))
 }
 
 // apiKey returns the key that the request has shown, or nil without
@@ -260,7 +285,11 @@ func (g *Gateway) CheckAccess(ctx context.Context) error {
 			return nil
 		}
 	}
+	elsewise := "listen on 127.0.0.1"
+	if host, _, err := net.SplitHostPort(g.cfg.Listen); err == nil && loopback(host) {
+		elsewise = "set REFERSAM_AUTH=auto, with which this machine alone needs none"
+	}
 	return fmt.Errorf("clients of %s must show an API key (REFERSAM_AUTH=%s), and there is none that works: "+
-		"make one with “refersam keys create --name NAME --scopes segment”, listen on 127.0.0.1, "+
-		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth)
+		"make one with “refersam keys create --name NAME --scopes segment”, %s, "+
+		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth, elsewise)
 }

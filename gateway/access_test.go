@@ -228,6 +228,12 @@ func TestCheckAccess(t *testing.T) {
 	expect(false)
 	s.newKey(t, store.Key{Expires: time.Now().Add(-time.Second)})
 	expect(false)
+	for listen, advice := range map[string]string{"0.0.0.0:8080": "listen on 127.0.0.1", "127.0.0.1:8080": "REFERSAM_AUTH=auto"} {
+		elsewhere := start(t, func(cfg *gateway.Config) { cfg.Auth, cfg.Listen = gateway.AuthOn, listen })
+		if err := elsewhere.CheckAccess(t.Context()); err == nil || !strings.Contains(err.Error(), advice) {
+			t.Errorf("%s: %v", listen, err)
+		}
+	}
 	s.newKey(t, store.Key{})
 	expect(true)
 }
@@ -461,6 +467,15 @@ func TestNear(t *testing.T) {
 		status             int
 	}{
 		{"127.0.0.1:8080", "", "", 200},
+		{"127.0.0.1:8080", "", "http://127.0.0.1:8080", 200},
+		{"127.0.0.1:8080", "", "https://app.example", 200},
+		{"127.0.0.1:8080", "", "https://evil.example", 403},
+		{"127.0.0.1:8080", "", "http://127.0.0.1:3000", 403},
+		{"127.0.0.1:8080", "", "http://127.0.0.1", 403},
+		{"127.0.0.1:8080", "", "null", 403},
+		{"127.0.0.1:8080", "same-site", "http://127.0.0.1:3000", 403},
+		{"127.0.0.1:8080", "same-site", "https://app.example", 200},
+		{"127.0.0.1:8080", "nonsense", "", 403},
 		{"localhost", "same-origin", "", 200},
 		{"[::1]:8080", "none", "", 200},
 		{"localhost:8080", "cross-site", "https://app.example", 200},
@@ -469,20 +484,22 @@ func TestNear(t *testing.T) {
 		{"rebound.example", "same-origin", "", 403},
 		{"192.0.2.1:8080", "", "", 403},
 	} {
-		req := httptest.NewRequest(http.MethodGet, "/v1/images", nil)
-		req.Host = tc.host
-		if tc.site != "" {
-			req.Header.Set("Sec-Fetch-Site", tc.site)
-		}
-		if tc.origin != "" {
-			req.Header.Set("Origin", tc.origin)
-		}
-		w := s.do(req)
-		if w.Code != tc.status {
-			t.Errorf("%+v: status %d: %s", tc, w.Code, w.Body)
-		}
-		if w.Code == http.StatusForbidden && !strings.Contains(w.Body.String(), "REFERSAM_") {
-			t.Errorf("not what to do: %s", w.Body)
+		for path, method := range map[string]string{"/v1/images": http.MethodGet, "/v1/webhooks/secret/rotate": http.MethodPost} {
+			req := httptest.NewRequest(method, path, nil)
+			req.Host = tc.host
+			if tc.site != "" {
+				req.Header.Set("Sec-Fetch-Site", tc.site)
+			}
+			if tc.origin != "" {
+				req.Header.Set("Origin", tc.origin)
+			}
+			w := s.do(req)
+			if w.Code != tc.status {
+				t.Errorf("%+v %s: status %d: %s", tc, path, w.Code, w.Body)
+			}
+			if w.Code == http.StatusForbidden && !strings.Contains(w.Body.String(), "REFERSAM_") {
+				t.Errorf("not what to do: %s", w.Body)
+			}
 		}
 	}
 }

@@ -77,10 +77,10 @@ func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// sameHost refuses what a browser sends for a page of another site, which may
+// sameHost refuses what a browser sends for a page of another origin, which may
 // have its name lead to this machine.
 func sameHost(c *gin.Context) {
-	if !namesLoopback(c.Request.Host) || c.GetHeader("Sec-Fetch-Site") == "cross-site" {
+	if !namesLoopback(c.Request.Host) || crossOrigin(c.Request) {
 		fail(c, refersam.Errorf(refersam.CodeNotFound, "This address is for requests from this machine."))
 	}
 }

@@ -121,6 +121,8 @@ func TestAdmin_OtherSites(t *testing.T) {
 		"name":    func(r *http.Request) { r.Host = "evil.example:8081" },
 		"no port": func(r *http.Request) { r.Host = "evil.example" },
 		"fetch":   func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") },
+		"port":    func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
+		"origin":  func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
 	} {
 		if w := do("PATCH", "/v1/admin/batching", `{"mode":"off"}`, change); w.Code != http.StatusNotFound {
 			t.Errorf("%s: status %d", name, w.Code)

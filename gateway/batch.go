@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
@@ -54,6 +55,7 @@ func (l *itemList) UnmarshalJSONFrom(d *jsontext.Decoder) (err error) {
 
 // batchRequest is a request for the masks of several pictures.
 type batchRequest struct {
+	variant  string
 	deadline time.Duration
 	webhook  string
 	items    []batchItem
@@ -76,27 +78,22 @@ func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
 	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
 		return nil, bodyError(jsonError(err))
 	}
+	var wrong refersam.Faults
 	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.Output.check(func(member string) string { return "/output/" + member }); err != nil {
-		return nil, err
-	}
+	wrong.Add(err)
+	wrong.Add(b.Output.check(func(member string) string { return "/output/" + member }))
 	if len(b.Items) == 0 {
-		return nil, invalid("/items", "There must be at least one item.")
+		wrong.Add(invalid("/items", "There must be at least one item."))
 	}
-	batch := &batchRequest{deadline: common.deadline, webhook: common.webhook, items: make([]batchItem, len(b.Items))}
+	batch := &batchRequest{variant: common.variant, deadline: common.deadline, webhook: common.webhook, items: make([]batchItem, len(b.Items))}
 	for i := range b.Items {
 		from, to := &b.Items[i], &batch.items[i]
 		out := from.Output.within(&b.Output)
-		if err := checkID("/items/"+strconv.Itoa(i)+"/id", from.ID); err != nil {
-			return nil, err // an answer would have to repeat it
-		}
+		wrong.Add(checkID("/items/"+strconv.Itoa(i)+"/id", from.ID)) // an answer would have to repeat it
 		to.id = from.ID
 		to.req, to.err = newRequest("/items/"+strconv.Itoa(i), common, from.Image, from.Prompts, &out, maxImage)
 	}
-	return batch, nil
+	return batch, wrong.Err()
 }
 
 // byReference reports whether no item brings its picture itself.
@@ -147,7 +144,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		}
 		return g.submit(c, kindBatch, mediaJSON, begun, batch.items)
 	}
-	if err := g.segmenter.Ready(); err != nil {
+	if _, err := g.segmenter.Choose(&refersam.Request{Variant: batch.variant}); err != nil {
 		return err
 	}
 	if batch.byReference() {
@@ -168,6 +165,9 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		})
 	}
 	_ = group.Wait() // errors are in the results
+	if err := c.Request.Context().Err(); err != nil {
+		return err
+	}
 	if slices.ContainsFunc(answer.Results, func(r BatchResult) bool { return r.Answer != nil }) {
 		g.counter.addRequest(who.consumer)
 	}
@@ -181,7 +181,9 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 func (g *Gateway) item(ctx context.Context, who asker, item *batchItem, mayWait bool, masks *room) BatchResult {
 	answer, err := g.answerItem(ctx, who, item, mayWait, masks)
 	if err != nil {
-		g.logItem(who, err)
+		if !errors.Is(ctx.Err(), context.Canceled) { // else the client has gone
+			g.logItem(who, err)
+		}
 		p, _ := newProblem(err, who.requestID)
 		return BatchResult{ID: item.id, Problem: &p}
 	}

@@ -121,51 +121,55 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
 		return nil, jsonError(err)
 	}
+	var wrong refersam.Faults
 	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
-	if err != nil {
-		return nil, err
-	}
-	return newRequest("", common, b.Image, b.Prompts, &b.Output, maxImage)
+	wrong.Add(err)
+	req, err := newRequest("", common, b.Image, b.Prompts, &b.Output, maxImage)
+	wrong.Add(err)
+	return req, wrong.Err()
 }
 
 // parseCommon checks what does not belong to one picture.
-func parseCommon(variant string, deadlineMS *whole, priority *string, webhook *webhookTo) (req segmentRequest, err error) {
-	req.variant = variant
+func parseCommon(variant string, deadlineMS *whole, priority *string, webhook *webhookTo) (segmentRequest, error) {
+	var (
+		req   = segmentRequest{variant: variant}
+		wrong refersam.Faults
+		err   error
+	)
 	if deadlineMS != nil {
-		if req.deadline, err = parseDeadline(int64(*deadlineMS), "/deadline_ms"); err != nil {
-			return req, err
-		}
+		req.deadline, err = parseDeadline(*deadlineMS, "/deadline_ms")
+		wrong.Add(err)
 	}
 	if priority != nil {
-		if req.priority, err = parsePriority(*priority, "/priority"); err != nil {
-			return req, err
-		}
+		req.priority, err = parsePriority(*priority, "/priority")
+		wrong.Add(err)
 	}
 	if webhook != nil {
 		if req.webhook = webhook.URL; req.webhook == "" {
-			return req, invalid("/webhook/url", "The value is empty.")
+			wrong.Add(invalid("/webhook/url", "The value is empty."))
 		}
 	}
-	return req, nil
+	return req, wrong.Err()
 }
 
 // newRequest makes a request of what common says already and what a body says
-// of one picture; at is the place of that in the body.
+// of one picture, or all that is wrong with it; at is the place of that in the
+// body.
 func newRequest(at string, common segmentRequest, image *pictureBody, prompts promptList, out *output, maxImage int64) (*segmentRequest, error) {
 	req := &common
 	req.output = *out
 	req.naming = naming{At: at}
-	var err error
-	if req.source, err = image.source(at+"/image", maxImage); err != nil {
-		return nil, err
-	}
-	if err := req.output.check(func(member string) string { return at + "/output/" + member }); err != nil {
-		return nil, err
-	}
-	if req.prompts, err = prompts.prompts(at+"/prompts", &req.output); err != nil {
-		return nil, err
-	}
-	return req, req.checkOverlay(at + "/output/size")
+	var (
+		wrong refersam.Faults
+		err   error
+	)
+	req.source, err = image.source(at+"/image", maxImage)
+	wrong.Add(err)
+	wrong.Add(req.output.check(func(member string) string { return at + "/output/" + member }))
+	req.prompts, err = prompts.prompts(at+"/prompts", &req.output)
+	wrong.Add(err)
+	wrong.Add(req.checkOverlay(at + "/output/size"))
+	return req, wrong.Err()
 }
 
 // source checks where a picture is; at is the place of p in the body.
@@ -198,17 +202,17 @@ func (p *pictureBody) source(at string, maxImage int64) (source, error) {
 func (l promptList) prompts(at string, request *output) ([]prompt, error) {
 	var (
 		made  = make([]prompt, len(l))
-		wrong faults
+		wrong refersam.Faults
 	)
 	for i := range l {
 		var err error
-		wrong.add(checkID(fmt.Sprintf("%s/%d/id", at, i), l[i].ID))
+		wrong.Add(checkID(fmt.Sprintf("%s/%d/id", at, i), l[i].ID))
 		made[i], err = newPrompt(l[i].ID, l[i].Text, request, &l[i].options, func(member string) string {
 			return fmt.Sprintf("%s/%d/%s", at, i, member)
 		})
-		wrong.add(err)
+		wrong.Add(err)
 	}
-	return made, wrong.err()
+	return made, wrong.Err()
 }
 
 // jsonField names the member of a body that a pointer into a refersam.Request
@@ -285,6 +289,8 @@ func wanted(t reflect.Type) string {
 		return "true or false"
 	case reflect.Struct:
 		return "an object"
+	case reflect.Array:
+		return fmt.Sprintf("an array of %d values", t.Len())
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
 			return "a string of base64 (standard alphabet, padded, without line breaks)"

@@ -28,13 +28,14 @@ func validateOrigins(origins []string) error {
 }
 
 var (
-	corsMethods = strings.Join([]string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete}, ", ")
+	corsMethods = strings.Join([]string{http.MethodGet, http.MethodPost, http.MethodDelete}, ", ")
 	corsRequest = strings.Join([]string{
 		"Authorization", "X-API-Key", "Content-Type", headerIdempotencyKey, "If-None-Match", headerEventID, headerPrefer, headerRequestID, headerUnitID,
 	}, ", ")
 	corsAnswer = strings.Join([]string{
 		headerRequestID, "ETag", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Server-Timing", "WWW-Authenticate", headerReplayed, headerApplied,
-		"X-Refersam-Model", "X-Refersam-Variant", "X-Refersam-Status", "X-Refersam-Score", "X-Refersam-Origin", "X-Refersam-Area", "X-Refersam-Bbox", "X-Refersam-Warning",
+		"X-Refersam-Model", "X-Refersam-Variant", "X-Refersam-Status", "X-Refersam-Score", "X-Refersam-Origin", "X-Refersam-Area", "X-Refersam-Bbox",
+		"X-Refersam-Components", "X-Refersam-Stability", "X-Refersam-Warning",
 	}, ", ")
 )
 
@@ -51,13 +52,19 @@ const corsMaxAge = "7200"
 // allowed: a page must have its key.
 func share(origins []string) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if len(origins) == 0 || !strings.HasPrefix(c.Request.URL.Path, "/v1/") {
+		if !strings.HasPrefix(c.Request.URL.Path, "/v1/") {
 			return
 		}
 		h := c.Writer.Header()
-		h.Add("Vary", "Origin")
+		if len(origins) > 0 {
+			h.Add("Vary", "Origin")
+		}
 		origin := c.GetHeader("Origin")
+		preflight := origin != "" && c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != ""
 		if origin == "" || !mayShare(origins, origin) {
+			if preflight {
+				fail(c, foreignOrigin(c))
+			}
 			return
 		}
 		if slices.Contains(origins, anyOrigin) {
@@ -67,7 +74,7 @@ func share(origins []string) gin.HandlerFunc {
 		h.Set("Access-Control-Expose-Headers", corsAnswer)
 		h.Set("Timing-Allow-Origin", origin)
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin")
-		if c.Request.Method == http.MethodOptions && c.GetHeader("Access-Control-Request-Method") != "" {
+		if preflight {
 			h.Set("Access-Control-Allow-Methods", corsMethods)
 			h.Set("Access-Control-Allow-Headers", corsRequest)
 			h.Set("Access-Control-Max-Age", corsMaxAge)

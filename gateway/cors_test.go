@@ -41,8 +41,16 @@ func TestCORS(t *testing.T) {
 			if got := h.Get("Access-Control-Allow-Origin"); got != tc.allowed {
 				t.Errorf("preflight: %q", got)
 			}
-			if (w.Code == http.StatusNoContent) != (tc.allowed != "") || (h.Get("Access-Control-Allow-Headers") != "") != (tc.allowed != "") {
-				t.Errorf("status %d, %v", w.Code, h)
+			if tc.allowed == "" {
+				expectProblem(t, w, http.StatusForbidden, "forbidden", "")
+				if !strings.Contains(w.Body.String(), tc.origin) {
+					t.Errorf("which page? %s", w.Body)
+				}
+			} else if w.Code != http.StatusNoContent {
+				t.Errorf("status %d: %s", w.Code, w.Body)
+			}
+			if (h.Get("Access-Control-Allow-Headers") != "") != (tc.allowed != "") {
+				t.Errorf("%v", h)
 			}
 			w = s.do(with(segment(), "Origin", tc.origin)) // without a key: errors are to be read as well
 			h = w.Header()

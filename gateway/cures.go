@@ -16,7 +16,7 @@ var cures = map[refersam.Code]string{
 	refersam.CodeUnfinished:       "Wait for the job's end: look at the job, follow its events, or have it told to a webhook.",
 	refersam.CodeItemFailed:       "Look at the item's `problem` in the job, mend what it names, and submit it again.",
 	refersam.CodeCancelled:        "Submit the work again if it is wanted after all.",
-	refersam.CodeFetchRefused:     "Send the picture itself; or ask whoever runs the service to add the host.",
+	refersam.CodeFetchRefused:     "Send the picture itself, and leave the webhook out; or ask whoever runs the service to add the host.",
 	refersam.CodeFetchFailed:      "Check that the address gives the picture to anybody, without redirects to other hosts; or send the picture itself.",
 	refersam.CodeImageNotFound:    "Send the picture to `/v1/images` again, with the same API key, and use the id that comes back.",
 	refersam.CodeNotFound:         "Check the address; `/docs` lists all.",

@@ -224,7 +224,7 @@ func (s *streams) enter(key string) error {
 	case s.byKey[key] >= maxStreamsPerKey:
 		return &refersam.Error{
 			Code:       refersam.CodeQuotaExceeded,
-			Message:    fmt.Sprintf("The API key may have %d streams of events open.", maxStreamsPerKey),
+			Message:    fmt.Sprintf("The API key may have %d streams of events open; close one that is not read any more.", maxStreamsPerKey),
 			RetryAfter: time.Second,
 		}
 	}

@@ -96,7 +96,7 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	f.ID, f.APIKey, f.Created = nameFrom(c, "fb_"), consumer(c), time.Now()
+	f.ID, f.APIKey, f.Created = nameFrom(c, "fb_"), consumer(c), time.Now().Truncate(time.Microsecond) // as precise as it is kept
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
 	err = g.state.AddFeedback(ctx, *f, g.cfg.FeedbackPerKey)
@@ -116,36 +116,39 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 
 // feedback checks what a client says; all that is wrong is told at once.
 func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
-	var wrong faults
+	var wrong refersam.Faults
 	f := &store.Feedback{
 		RequestID: b.RequestID, Item: int(or(b.Item, 0)), Result: int(or(b.Result, 0)),
 		Verdict: or(b.Verdict, ""), Rating: int(or(b.Rating, 0)), Comment: or(b.Comment, ""),
 	}
 	if !saneID.MatchString(b.RequestID) {
-		wrong.add(invalid("/request_id", "The request id must be that of an answer."))
+		wrong.Add(invalid("/request_id", "The request id must be that of an answer: 1 to 128 letters, digits and . _ : -."))
 	}
 	if f.Item < 0 || f.Item >= maxItems {
-		wrong.add(invalid("/item", "The item must be an index from 0 to %d.", maxItems-1))
+		wrong.Add(invalid("/item", "The item must be an index from 0 to %d.", maxItems-1))
 	}
 	if f.Result < 0 || f.Result >= maxParts {
-		wrong.add(invalid("/result", "The result must be an index from 0 to %d.", maxParts-1))
+		wrong.Add(invalid("/result", "The result must be an index from 0 to %d.", maxParts-1))
 	}
-	wrong.add(oneOf(b.Verdict, "/verdict", verdictGood, verdictBad))
+	wrong.Add(oneOf(b.Verdict, "/verdict", verdictGood, verdictBad))
 	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > maxRating) {
-		wrong.add(invalid("/rating", "The rating must be a whole number from 1 to %d.", maxRating))
+		wrong.Add(invalid("/rating", "The rating must be a whole number from 1 to %d.", maxRating))
+	}
+	if b.Comment != nil && f.Comment == "" {
+		wrong.Add(invalid("/comment", "The comment is empty; leave it out."))
 	}
 	if len(f.Comment) > maxComment {
-		wrong.add(invalid("/comment", "The comment must have at most %d bytes.", maxComment))
+		wrong.Add(invalid("/comment", "The comment must have at most %d bytes.", maxComment))
 	}
-	wrong.add(checkText("/comment", f.Comment))
+	wrong.Add(checkText("/comment", f.Comment))
 	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
-		wrong.add(invalid("", "Say something: verdict, rating, corrected_mask or comment."))
+		wrong.Add(invalid("", "Say something: verdict, rating, corrected_mask or comment."))
 	}
 	if b.Mask != nil {
 		f.Height, f.Width, f.Counts = b.Mask.Size[0], b.Mask.Size[1], b.Mask.Counts
-		wrong.add(checkMask(b.Mask, maxPixels))
+		wrong.Add(checkMask(b.Mask, maxPixels))
 	}
-	return f, wrong.err()
+	return f, wrong.Err()
 }
 
 // checkMask refuses run lengths that are no mask.
@@ -162,7 +165,7 @@ func checkMask(mask *correctedMask, maxPixels int) error {
 
 // listFeedback answers GET /v1/feedback, for who may see that of all keys.
 func (g *Gateway) listFeedback(c *gin.Context) error {
-	at, err := parsePage(c, "request_id")
+	at, err := listOfFeedback.page(c, "request_id")
 	if err != nil {
 		return err
 	}
@@ -180,7 +183,7 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	}
 	if more {
 		last := found[len(found)-1]
-		list.Next = cursor(last.Created, last.ID)
+		list.Next = listOfFeedback.cursor(last.Created, last.ID)
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, list)

@@ -2,11 +2,12 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"maps"
 	"mime/multipart"
 	"net/http"
-	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +30,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := newFields()
+	f := newFields(fieldImage, fieldImageID, fieldImageURL)
 	if err := readParts(parts, func(part *multipart.Part) error { return f.read(part, maxImage) }); err != nil {
 		return nil, err
 	}
@@ -39,7 +40,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 		return nil, err
 	}
 	if f.req.source.field == "" {
-		return nil, invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", fieldImage, fieldImageID, fieldImageURL)
+		f.wrong.Add(invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", fieldImage, fieldImageID, fieldImageURL))
 	}
 	return f.request()
 }
@@ -47,13 +48,9 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 // parsePicture reads a body that is the picture, and a query with the fields
 // of a form.
 func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	query, err := parseQuery(r)
 	if err != nil {
-		return nil, &refersam.Error{
-			Code:    refersam.CodeMalformedRequest,
-			Message: "The query is not of the form name=value&name=value with percent-encoded values.",
-			Err:     err,
-		}
+		return nil, err
 	}
 	f := newFields()
 	n := 0
@@ -62,9 +59,7 @@ func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
 			if n++; n > maxParts {
 				return nil, tooManyFields()
 			}
-			if err := f.set(name, value); err != nil {
-				return nil, err
-			}
+			f.wrong.Add(f.set(name, value))
 		}
 	}
 	data, err := readImage(r.Body, maxImage)
@@ -79,12 +74,15 @@ func tooManyFields() error {
 	return refersam.Errorf(refersam.CodeInvalidRequest, "There are more than %d fields.", maxParts)
 }
 
-// fields collects what a form or a query says beside the picture.
+// fields collects what a form or a query says, and what is wrong with it.
 type fields struct {
-	req     segmentRequest
-	phrases []string
-	options options
-	seen    map[string]bool
+	// pictures are the names of fields that may bring the picture.
+	pictures []string
+	req      segmentRequest
+	phrases  []string
+	options  options
+	seen     map[string]bool
+	wrong    refersam.Faults
 }
 
 // fieldNames lists the names that set knows.
@@ -93,8 +91,8 @@ var fieldNames = []string{
 	"size", "overlay", "quality", "deadline_ms", "priority", "webhook",
 }
 
-func newFields() *fields {
-	return &fields{req: segmentRequest{naming: naming{Form: true}}, seen: make(map[string]bool)}
+func newFields(pictures ...string) *fields {
+	return &fields{pictures: pictures, req: segmentRequest{naming: naming{Form: true}}, seen: make(map[string]bool)}
 }
 
 // once refuses a field that has been given before.
@@ -125,38 +123,48 @@ func readParts(parts *multipart.Reader, read func(*multipart.Part) error) error 
 	}
 }
 
-// read takes a part of a form in.
-func (f *fields) read(part *multipart.Part, maxImage int64) error {
+// read takes a part of a form in. Its error is one after which nothing more is
+// read; others are in wrong.
+func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 	name := part.FormName()
-	brings := name == fieldImage || name == fieldImageID || name == fieldImageURL
-	if brings {
+	if slices.Contains(f.pictures, name) {
 		if err := f.once(name); err != nil {
-			return err
+			f.wrong.Add(err)
+			return nil
 		}
 		if first := f.req.source.field; first != "" {
-			return invalid(name, "There is a picture already, in %q.", first)
+			f.wrong.Add(invalid(name, "There is a picture already, in %q.", first))
+			return nil
 		}
 		f.req.source.field = name
-	}
-	if name == fieldImage {
-		var err error
-		f.req.source.data, err = readImage(part, maxImage)
-		return err
+		if name == fieldImage {
+			f.req.source.data, err = readImage(part, maxImage)
+			return err
+		}
 	}
 	value, err := readText(part, name)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case !brings:
-		return f.set(name, value)
-	case value == "":
-		return invalid(name, "The field is empty.")
-	case name == fieldImageID:
-		f.req.source.id = value
-	default:
-		f.req.source.url = value
 	}
-	return checkText(name, value)
+	if name == f.req.source.field {
+		f.wrong.Add(f.req.source.say(value))
+	} else {
+		f.wrong.Add(f.set(name, value))
+	}
+	return nil
+}
+
+// say has a field of a form say where the picture is.
+func (s *source) say(value string) error {
+	if value == "" {
+		return invalid(s.field, "The field is empty.")
+	}
+	if s.field == fieldImageID {
+		s.id = value
+	} else {
+		s.url = value
+	}
+	return checkText(s.field, value)
 }
 
 // set takes a field in: phrase once or more, format any number of times, each
@@ -176,7 +184,7 @@ func (f *fields) set(name, value string) error {
 		return nil
 	}
 	if !slices.Contains(fieldNames, name) {
-		return invalid(name, "There is no field %q; there are image, image_id, image_url, %s.", name, strings.Join(fieldNames, ", "))
+		return invalid(name, "There is no field %q; there are %s.", name, strings.Join(slices.Concat(f.pictures, fieldNames), ", "))
 	}
 	if err := f.once(name); err != nil {
 		return err
@@ -209,11 +217,10 @@ func (f *fields) set(name, value string) error {
 		quality := value == "true"
 		f.req.output.Quality = &quality
 	case "deadline_ms":
-		var ms int64
-		if ms, err = strconv.ParseInt(value, 10, 64); err != nil {
-			return badDeadline(name)
+		var ms *whole
+		if ms, err = wholeNumber(name, value); err == nil {
+			f.req.deadline, err = parseDeadline(*ms, name)
 		}
-		f.req.deadline, err = parseDeadline(ms, name)
 	case "webhook":
 		if f.req.webhook = value; value == "" {
 			return invalid(name, "The field is empty.")
@@ -224,9 +231,15 @@ func (f *fields) set(name, value string) error {
 	return err
 }
 
+// numberForm is that of decimal numbers: what strconv takes besides is no
+// number to a client.
+var numberForm = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
+
+// number reads a number; one that is too large for its type is as large as that
+// can be, and so out of every range.
 func number(name, value string) (*float64, error) {
 	v, err := strconv.ParseFloat(value, 64)
-	if err != nil {
+	if !numberForm.MatchString(value) || err != nil && !errors.Is(err, strconv.ErrRange) {
 		return nil, invalid(name, "The value must be a number.")
 	}
 	return &v, nil
@@ -234,14 +247,14 @@ func number(name, value string) (*float64, error) {
 
 func wholeNumber(name, value string) (*whole, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return nil, invalid(name, "The value must be a whole number.")
 	}
 	v := whole(n)
 	return &v, nil
 }
 
-// request returns what the fields say.
+// request returns what the fields say, or all that is wrong with them.
 func (f *fields) request() (*segmentRequest, error) {
 	req := &f.req
 	req.output.options = f.options
@@ -251,17 +264,14 @@ func (f *fields) request() (*segmentRequest, error) {
 		}
 		return member
 	}
-	if err := req.output.check(name); err != nil {
-		return nil, err
-	}
+	f.wrong.Add(req.output.check(name))
 	for _, phrase := range f.phrases {
 		p, err := newPrompt("", phrase, &req.output, &options{}, name)
-		if err != nil {
-			return nil, err
-		}
+		f.wrong.Add(err)
 		req.prompts = append(req.prompts, p)
 	}
-	return req, req.checkOverlay("size")
+	f.wrong.Add(req.checkOverlay("size"))
+	return req, f.wrong.Err()
 }
 
 // formField names the form field that a pointer into a refersam.Request is

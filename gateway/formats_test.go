@@ -10,11 +10,13 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"math"
 	"mime"
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -116,6 +118,13 @@ func TestSegment_Formats(t *testing.T) {
 	}
 	if a.Results[0].Quality != nil {
 		t.Error("quality that nobody asked for")
+	}
+	h := s.do(with(rawRequest("phrase=red&quality=true"), "Accept", "image/png")).Header()
+	if stability, err := strconv.ParseFloat(h.Get("X-Refersam-Stability"), 64); err != nil || math.Abs(stability-r.Quality.Stability) > 1e-4 || h.Get("X-Refersam-Components") != "1" {
+		t.Errorf("quality of a PNG: %v", h)
+	}
+	if h := s.do(with(rawRequest("phrase=red"), "Accept", "image/png")).Header(); h.Get("X-Refersam-Stability") != "" || h.Get("X-Refersam-Components") != "" {
+		t.Errorf("quality that nobody asked for: %v", h)
 	}
 	empty := decode(t, s.do(rawRequest("phrase=nothing&quality=true&format=polygon,png,overlay")))
 	if r := empty.Results[0]; r.Masks.Polygon.Coordinates == nil || r.Status != "empty" || r.Quality.Stability != 1 {

@@ -761,8 +761,9 @@ func TestSegment_ClientGone(t *testing.T) {
 	s := start(t)
 	server := httptest.NewServer(s)
 	for name, source := range map[string]*http.Request{
-		"form": form(part{"image", picture}, part{"phrase", "red"}),
-		"JSON": jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"red"}]}`, encoded),
+		"form":  form(part{"image", picture}, part{"phrase", "red"}),
+		"JSON":  jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"red"}]}`, encoded),
+		"batch": batchRequest(`{"items":[{"image":{"data":%q},"prompts":[{"text":"red"}]}]}`, encoded),
 	} {
 		entered, left := make(chan struct{}), make(chan struct{})
 		s.model.SetBefore(func(ctx context.Context) error {
@@ -772,7 +773,7 @@ func TestSegment_ClientGone(t *testing.T) {
 			return ctx.Err()
 		})
 		ctx, leave := context.WithCancel(t.Context())
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/v1/segment", source.Body)
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+source.URL.Path, source.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -797,8 +798,8 @@ func TestSegment_ClientGone(t *testing.T) {
 		}
 	}
 	server.Close()
-	if !strings.Contains(s.log.String(), `"status":499`) {
-		t.Errorf("the log does not tell that clients left: %s", s.log)
+	if n := strings.Count(s.log.String(), `"status":499`); n != 3 || strings.Contains(s.log.String(), `"code"`) {
+		t.Errorf("the log does not tell that clients left, and no more: %s", s.log)
 	}
 }
 

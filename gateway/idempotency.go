@@ -182,7 +182,7 @@ func idempotencyKey(h http.Header) (string, error) {
 		name = name[1 : len(name)-1]
 	}
 	if len(values) > 1 || !idempotencyForm.MatchString(name) {
-		return "", invalid("", "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", headerIdempotencyKey)
+		return "", invalid(headerIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", headerIdempotencyKey)
 	}
 	return name, nil
 }

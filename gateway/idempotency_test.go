@@ -89,14 +89,14 @@ func TestIdempotency(t *testing.T) {
 	for _, key := range []string{" ", strings.Repeat("a", 256), "ü", `"`, `a"b`} {
 		req := order("x", "")
 		req.Header["Idempotency-Key"] = []string{key}
-		expectProblem(t, s.do(req), http.StatusUnprocessableEntity, "invalid_request", "")
+		expectProblem(t, s.do(req), http.StatusUnprocessableEntity, "invalid_request", "Idempotency-Key")
 	}
 	twice := order("a", "")
 	twice.Header.Add("Idempotency-Key", "b")
-	expectProblem(t, s.do(twice), http.StatusUnprocessableEntity, "invalid_request", "")
+	expectProblem(t, s.do(twice), http.StatusUnprocessableEntity, "invalid_request", "Idempotency-Key")
 	empty := order("a", "")
 	empty.Header["Idempotency-Key"] = []string{""}
-	expectProblem(t, s.do(empty), http.StatusUnprocessableEntity, "invalid_request", "")
+	expectProblem(t, s.do(empty), http.StatusUnprocessableEntity, "invalid_request", "Idempotency-Key")
 	if o.n != 4 {
 		t.Errorf("%d orders, want 4", o.n)
 	}

@@ -3,14 +3,13 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -256,10 +255,11 @@ func parseUploadForm(r *http.Request, maxImage int64) (from source, err error) {
 	if err != nil {
 		return from, err
 	}
-	f := newFields()
+	f := newFields(fieldImage, fieldImageURL)
 	if err := readParts(parts, func(part *multipart.Part) error {
-		if name := part.FormName(); name != fieldImage && name != fieldImageURL {
-			return invalid(name, "There is no field %q; there are %s and %s.", name, fieldImage, fieldImageURL)
+		if name := part.FormName(); !slices.Contains(f.pictures, name) {
+			f.wrong.Add(invalid(name, "There is no field %q; there are %s.", name, strings.Join(f.pictures, ", ")))
+			return nil
 		}
 		return f.read(part, maxImage)
 	}); err != nil {
@@ -269,14 +269,14 @@ func parseUploadForm(r *http.Request, maxImage int64) (from source, err error) {
 		return from, err
 	}
 	if f.req.source.field == "" {
-		return from, invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", fieldImage, fieldImageURL)
+		f.wrong.Add(invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", fieldImage, fieldImageURL))
 	}
-	return f.req.source, nil
+	return f.req.source, f.wrong.Err()
 }
 
 // images answers GET /v1/images: those of the client's key, the newest first.
 func (g *Gateway) images(c *gin.Context) error {
-	at, err := parsePage(c)
+	at, err := listOfImages.page(c)
 	if err != nil {
 		return err
 	}
@@ -292,7 +292,7 @@ func (g *Gateway) images(c *gin.Context) error {
 	for i, image := range found {
 		if i == at.limit {
 			last := found[i-1]
-			list.Next = cursor(last.Created, last.ID)
+			list.Next = listOfImages.cursor(last.Created, last.ID)
 			break
 		}
 		list.Images = append(list.Images, newImageAnswer(image))
@@ -396,49 +396,4 @@ func imageNotFound(cause error) error {
 		Message: "There is no image with this id, or it has expired; send it to /v1/images again.",
 		Err:     cause,
 	}
-}
-
-// The bounds of a page of a list.
-const (
-	defaultPage = 20
-	maxPage     = 100
-)
-
-// pageOf is what a client asks of a list: at most limit entries, after that of
-// an id; from the newest on if that is empty.
-type pageOf struct {
-	limit   int
-	created time.Time
-	id      string
-}
-
-// parsePage reads the parameters limit and cursor, beside which there may be
-// those of names.
-func parsePage(c *gin.Context, names ...string) (pageOf, error) {
-	p := pageOf{limit: defaultPage}
-	if err := onlyParams(c, append([]string{"limit", "cursor"}, names...)...); err != nil {
-		return p, err
-	}
-	if value, given := c.GetQuery("limit"); given {
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > maxPage {
-			return p, invalid("limit", "The limit must be a whole number from 1 to %d.", maxPage)
-		}
-		p.limit = n
-	}
-	if value, given := c.GetQuery("cursor"); given {
-		raw, err := base64.RawURLEncoding.DecodeString(value)
-		created, id, ok := strings.Cut(string(raw), " ")
-		us, numErr := strconv.ParseInt(created, 10, 64)
-		if err != nil || !ok || numErr != nil || id == "" || validUTF8(id) != id {
-			return p, invalid("cursor", "The cursor must be one that an answer gave as next.")
-		}
-		p.created, p.id = time.UnixMicro(us), id
-	}
-	return p, nil
-}
-
-// cursor is what stands for the entries of a list after one of them.
-func cursor(created time.Time, id string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(created.UnixMicro(), 10) + " " + id))
 }

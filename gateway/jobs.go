@@ -156,11 +156,11 @@ func known(t time.Time) *time.Time {
 // submit answers with a job that answers the requests of items, each in a form,
 // a media type.
 func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, items []batchItem) error {
-	var wrong faults
+	var wrong refersam.Faults
 	for i := range items {
-		wrong.add(items[i].err)
+		wrong.Add(items[i].err)
 	}
-	if err := wrong.err(); err != nil {
+	if err := wrong.Err(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
@@ -396,7 +396,7 @@ func jobsError(err error) error {
 
 // listJobs answers GET /v1/jobs: those of the client's key, the newest first.
 func (g *Gateway) listJobs(c *gin.Context) error {
-	at, err := parsePage(c, "status")
+	at, err := listOfJobs.page(c, "status")
 	if err != nil {
 		return err
 	}
@@ -415,7 +415,7 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	list := jobList{Jobs: []jobAnswer{}}
 	for i, j := range found {
 		if i == at.limit {
-			list.Next = cursor(found[i-1].Created, found[i-1].ID)
+			list.Next = listOfJobs.cursor(found[i-1].Created, found[i-1].ID)
 			break
 		}
 		list.Jobs = append(list.Jobs, newJobAnswer(j))
@@ -463,12 +463,15 @@ func (g *Gateway) deleteJob(c *gin.Context) error {
 // would have answered.
 func (g *Gateway) jobResult(c *gin.Context) error {
 	ctx := c.Request.Context()
+	noItem := refersam.Errorf(refersam.CodeJobNotFound, "There is no such item, no such job, or it has expired; GET /v1/jobs/{id} lists the items of a job.")
 	index, err := strconv.Atoi(c.Param("index"))
-	if err != nil || index < 0 {
-		return jobsError(jobs.ErrNotFound)
+	if err != nil || index < 0 || strconv.Itoa(index) != c.Param("index") {
+		return noItem
 	}
 	item, err := g.jobs.Item(ctx, consumer(c), c.Param("id"), index)
 	switch {
+	case errors.Is(err, jobs.ErrNotFound):
+		return noItem
 	case err != nil:
 		return jobsError(err)
 	case item.Problem != nil:

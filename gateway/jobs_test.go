@@ -140,7 +140,13 @@ func TestJobBatch(t *testing.T) {
 	}
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/1"), http.StatusGone, "item_failed", "")
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/2"), http.StatusNotFound, "job_not_found", "")
-	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/items/x"), http.StatusNotFound, "job_not_found", "")
+	for _, index := range []string{"x", "00", "+0", "-1", "99999999999999999999"} {
+		w := s.get("/v1/jobs/" + j.ID + "/items/" + index)
+		expectProblem(t, w, http.StatusNotFound, "job_not_found", "")
+		if !strings.Contains(w.Body.String(), "no such item") {
+			t.Errorf("%s: %s", index, w.Body)
+		}
+	}
 }
 
 // What could never succeed is refused at once.
@@ -310,11 +316,6 @@ func TestJobRedeliver_NoWebhook(t *testing.T) {
 	w := s.do(httptest.NewRequest(http.MethodPost, path, nil))
 	expectProblem(t, w, http.StatusNotFound, "not_found", "")
 	if !strings.Contains(w.Body.String(), "no webhook") {
-		t.Errorf("%s", w.Body)
-	}
-	w = s.do(with(httptest.NewRequest(http.MethodPost, path, strings.NewReader("{}")), "Idempotency-Key", "a"))
-	expectProblem(t, w, http.StatusRequestEntityTooLarge, "image_too_large", "")
-	if !strings.Contains(w.Body.String(), "no body") {
 		t.Errorf("%s", w.Body)
 	}
 }

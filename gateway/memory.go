@@ -54,8 +54,8 @@ func (g *Gateway) dropBody(c *gin.Context, h *hold) {
 // bodyLimit says how many bytes a body of a media type may have.
 type bodyLimit func(mediaType string) int64
 
-// noBody is that of routes that take no body.
-func noBody(string) int64 { return 0 }
+// nothing is that of routes that take no body, after noBody.
+func nothing(string) int64 { return 0 }
 
 // pictureLimit is that of routes that take one picture.
 func (g *Gateway) pictureLimit(mediaType string) int64 { return maxBody(mediaType, g.maxImage) }

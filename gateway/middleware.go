@@ -79,7 +79,7 @@ func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 	if variant := c.GetString(keyVariant); variant != "" {
 		attrs = append(attrs, slog.String("variant", variant))
 	}
-	if last := c.Errors.Last(); last != nil {
+	if last := c.Errors.Last(); last != nil && status != statusClientGone {
 		attrs = append(attrs, slog.String("code", string(refersam.ErrorCode(last.Err))))
 		if status >= http.StatusInternalServerError {
 			switch {

@@ -89,7 +89,8 @@ func (d *description) add(method, path, tag, id, summary string, op *huma.Operat
 func (d *description) addGuarded(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
 	// With no key at all when the service listens on loopback alone.
 	op.Security = []map[string][]string{{"bearer": {}}, {"apiKey": {}}, {}}
-	answers = append(answers, refuses(refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable, refersam.CodeDeadlineExceeded))
+	answers = append(answers, refuses(refersam.CodeInvalidRequest, refersam.CodeMalformedRequest, // an unknown parameter, a query that is none
+		refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable, refersam.CodeDeadlineExceeded))
 	d.add(method, path, tag, id, summary, op, answers...)
 	for status, response := range op.Responses {
 		if status == "401" || status == "403" {
@@ -111,7 +112,7 @@ func binaryMedia() *huma.MediaType {
 
 // refusesPictures are the problems of requests that bring a picture.
 func refusesPictures() answered {
-	return refuses(refersam.CodeMalformedRequest, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia, refersam.CodeInvalidRequest, refersam.CodeInvalidImage)
+	return refuses(refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia, refersam.CodeInvalidImage)
 }
 
 // refusesMasks are the problems that requests for masks have beside those.
@@ -165,7 +166,7 @@ func (d *description) describeService() {
 	}, d.json(usageAnswer{}, "The usage", usageAnswer{
 		From: "2026-10-24", To: "2026-11-22",
 		Usage: []usageDay{{Day: "2026-11-22", Key: "k7m2q4xw5z3a6bcd", Requests: 120, Pictures: 120, GPUMS: 3184.25}},
-	}), refuses(refersam.CodeInvalidRequest))
+	}))
 
 	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{mediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
 	d.add(http.MethodGet, routeLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
@@ -295,16 +296,18 @@ func maskHeaders() map[string]*huma.Param {
 	origin := header("Where the model's answer came from (PNG only)", huma.TypeString)
 	origin.Schema.Enum = origins()
 	return map[string]*huma.Param{
-		"ETag":               header("Stands for all that makes the masks, but not for the request's id and timings", huma.TypeString),
-		"Server-Timing":      header("Where the time went, in milliseconds", huma.TypeString),
-		"X-Refersam-Model":   header("The model that answered (PNG only)", huma.TypeString),
-		"X-Refersam-Variant": header("Its variant (PNG only)", huma.TypeString),
-		"X-Refersam-Status":  header("`ok` or `empty` (PNG only)", huma.TypeString),
-		"X-Refersam-Score":   header("The mean foreground probability over the mask (PNG only)", huma.TypeNumber),
-		"X-Refersam-Origin":  origin,
-		"X-Refersam-Area":    header("Foreground pixels (PNG only)", huma.TypeInteger),
-		"X-Refersam-Bbox":    header("Left, top, width and height in pixels, separated by commas (PNG only)", huma.TypeString),
-		"X-Refersam-Warning": header("That the end of the phrase was not read (PNG only)", huma.TypeString),
+		"ETag":                  header("Stands for all that makes the masks, but not for the request's id and timings", huma.TypeString),
+		"Server-Timing":         header("Where the time went, in milliseconds", huma.TypeString),
+		"X-Refersam-Model":      header("The model that answered (PNG only)", huma.TypeString),
+		"X-Refersam-Variant":    header("Its variant (PNG only)", huma.TypeString),
+		"X-Refersam-Status":     header("`ok` or `empty` (PNG only)", huma.TypeString),
+		"X-Refersam-Score":      header("The mean foreground probability over the mask, with 4 digits (PNG only)", huma.TypeNumber),
+		"X-Refersam-Origin":     origin,
+		"X-Refersam-Area":       header("Foreground pixels (PNG only)", huma.TypeInteger),
+		"X-Refersam-Bbox":       header("Left, top, width and height in pixels, separated by commas (PNG only)", huma.TypeString),
+		"X-Refersam-Components": header("The parts of the mask that hang together, if `quality` was asked for (PNG only)", huma.TypeInteger),
+		"X-Refersam-Stability":  header("How little the mask depends on its threshold, 0 to 1, likewise (PNG only)", huma.TypeNumber),
+		"X-Refersam-Warning":    header("`phrase_truncated; tokens=27; limit=20`: the end of the phrase was not read (PNG only)", huma.TypeString),
 	}
 }
 

@@ -28,12 +28,13 @@ func (d *description) describeImages() {
 		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{mediaJSON: d.media(imageAnswer{}, exampleImage())},
 			map[string]*huma.Param{"Location": header("Where it is", huma.TypeString)}},
 		refusesPictures(),
-		refuses(refersam.CodeStorageFull, refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded, refersam.CodeFetchRefused, refersam.CodeFetchFailed),
+		refusesAgain(),
+		refuses(refersam.CodeStorageFull, refersam.CodeFetchRefused, refersam.CodeFetchFailed),
 	)
-	d.addGuarded(http.MethodGet, "/v1/images", "images", "listImages", "List the images of the API key", &huma.Operation{
+	d.addGuarded(http.MethodGet, "/v1/images", "images", "listOfImages", "List the images of the API key", &huma.Operation{
 		Description: "The newest first.",
-		Parameters:  []*huma.Param{limitParam(), cursorParam()},
-	}, d.json(imageList{}, "A page of images", imageList{Images: []imageAnswer{exampleImage()}}), refuses(refersam.CodeInvalidRequest))
+		Parameters:  []*huma.Param{limitParam(), cursorParam(listOfImages, exampleImage().CreatedAt, exampleImage().ID)},
+	}, d.json(imageList{}, "A page of images", imageList{Images: []imageAnswer{exampleImage()}}))
 	d.addGuarded(http.MethodGet, "/v1/images/{id}", "images", "getImage", "What is known of an image?", &huma.Operation{
 		Description: "Since the id is made of the SHA-256 of the bytes, a client may ask first and send the picture only if it must.",
 		Parameters:  []*huma.Param{imageIDParam()},
@@ -78,6 +79,6 @@ func limitParam() *huma.Param {
 	}
 }
 
-func cursorParam() *huma.Param {
-	return queryParam("cursor", "What the page before gave as `next`; the first page without it", cursor(exampleImage().CreatedAt, exampleImage().ID))
+func cursorParam(l listName, created time.Time, id string) *huma.Param {
+	return queryParam("cursor", "What the page before gave as `next`; the first page without it", l.cursor(created, id))
 }

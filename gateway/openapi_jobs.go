@@ -13,11 +13,11 @@ func (d *description) describeJobs() {
 	notFound := refuses(refersam.CodeJobNotFound)
 	d.addGuarded(http.MethodGet, "/v1/jobs", "jobs", "listJobs", "List the jobs of the API key", &huma.Operation{
 		Description: "The newest first, without their items.",
-		Parameters: []*huma.Param{limitParam(), cursorParam(), {
+		Parameters: []*huma.Param{limitParam(), cursorParam(listOfJobs, exampleJob(false).CreatedAt, exampleJob(false).ID), {
 			Name: "status", In: "query", Description: "Only those of a status", Example: "running",
 			Schema: &huma.Schema{Type: huma.TypeString, Enum: statuses()},
 		}},
-	}, d.json(jobList{}, "A page of jobs", jobList{Jobs: []jobAnswer{exampleJob(false)}}), refuses(refersam.CodeInvalidRequest))
+	}, d.json(jobList{}, "A page of jobs", jobList{Jobs: []jobAnswer{exampleJob(false)}}))
 	d.addGuarded(http.MethodGet, "/v1/jobs/{id}", "jobs", "getJob", "How far is a job?", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam()},
 	}, d.json(jobAnswer{}, "The job", exampleJob(true)), notFound)
@@ -53,7 +53,7 @@ func (d *description) describeJobs() {
 		mediaEvents: {Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
 	}, nil},
 		answered{http.StatusNoContent, "The job has ended, and the client has all of its events", nil, nil},
-		notFound, refuses(refersam.CodeInvalidRequest, refersam.CodeOverloaded))
+		notFound, refuses(refersam.CodeOverloaded))
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
 	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
@@ -72,10 +72,10 @@ func eventNumberSchema() *huma.Schema {
 	return &huma.Schema{Type: huma.TypeInteger, Minimum: &low, Maximum: &high}
 }
 
-// refusesAgain are the problems of an Idempotency-Key, and of the body that it
-// has read.
+// refusesAgain are the problems of an Idempotency-Key, for which the request is
+// held in memory.
 func refusesAgain() answered {
-	return refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeInvalidRequest, refersam.CodeMalformedRequest, refersam.CodeImageTooLarge, refersam.CodeOverloaded)
+	return refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded)
 }
 
 // accepted is the answer to who prefers a job.

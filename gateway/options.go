@@ -33,7 +33,8 @@ const (
 )
 
 // whole is a whole number, also one that is written as 64.0, as some
-// languages do and JSON Schema has it.
+// languages do and JSON Schema has it. One beyond ±2^53 becomes that, which is
+// out of every range.
 type whole int64
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
@@ -46,10 +47,10 @@ func (n *whole) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		return err
 	}
 	f, err := strconv.ParseFloat(token.String(), 64)
-	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+	if err != nil && !errors.Is(err, strconv.ErrRange) || f != math.Trunc(f) {
 		return invalid(string(d.StackPointer()), "The value is not a whole number.")
 	}
-	*n = whole(f)
+	*n = whole(max(-1<<53, min(f, 1<<53)))
 	return nil
 }
 
@@ -85,35 +86,35 @@ type output struct {
 // check reports the values that are out of range. field names a member for the
 // client.
 func (o *options) check(field func(member string) string) error {
-	var wrong faults
+	var wrong refersam.Faults
 	for i, format := range o.Formats {
 		if !slices.Contains(Formats, format) {
-			wrong.add(invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(Formats, ", ")))
+			wrong.Add(invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(Formats, ", ")))
 		}
 	}
 	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
-		wrong.add(invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
+		wrong.Add(invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
 	}
 	if v := o.Tolerance; v != nil && !(*v >= 0 && *v <= maxTolerance) {
-		wrong.add(invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", maxTolerance))
+		wrong.Add(invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", maxTolerance))
 	}
 	if v := o.MinArea; v != nil && (*v < 0 || *v > maxArea) {
-		wrong.add(invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", maxArea))
+		wrong.Add(invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", maxArea))
 	}
 	if v := o.FillHoles; v != nil && (*v < 0 || *v > maxArea) {
-		wrong.add(invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", maxArea))
+		wrong.Add(invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", maxArea))
 	}
-	wrong.add(oneOf(o.Keep, field("keep"), keepAll, keepLargest))
-	return wrong.err()
+	wrong.Add(oneOf(o.Keep, field("keep"), keepAll, keepLargest))
+	return wrong.Err()
 }
 
 // check is that of options, and for what all masks have in common.
 func (o *output) check(field func(member string) string) error {
-	var wrong faults
-	wrong.add(o.options.check(field))
-	wrong.add(oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
-	wrong.add(oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG))
-	return wrong.err()
+	var wrong refersam.Faults
+	wrong.Add(o.options.check(field))
+	wrong.Add(oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
+	wrong.Add(oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG))
+	return wrong.Err()
 }
 
 // within returns o, with what it leaves open as outer says.

@@ -76,14 +76,11 @@ type problemError struct {
 	Field   string `json:"field,omitempty"`
 }
 
-// maxErrors bounds the faults that a problem tells of.
-const maxErrors = 32
-
 // problemErrors lists the faults of a request that have a place in it.
 func problemErrors(err *refersam.Error) []problemError {
 	var all []problemError
 	for _, e := range append([]*refersam.Error{err}, err.Also...) {
-		if e.Field == "" || len(all) == maxErrors {
+		if e.Field == "" || len(all) == refersam.MaxFaults {
 			continue
 		}
 		shown := problemError{Detail: showable(e.Message)}

@@ -198,6 +198,13 @@ func TestBadInput(t *testing.T) {
 		{"a raw picture and two thresholds", rawPicture("phrase=red&threshold=0.5&threshold=0.4"), unprocessable, "invalid_request", "threshold"},
 		{"a raw picture and a query that is none", rawPicture("phrase=%zz"), http.StatusBadRequest, "malformed_request", ""},
 		{"a raw picture and 600 fields", rawPicture(strings.Repeat("phrase=x&", 600)), unprocessable, "invalid_request", ""},
+		{"a threshold in hexadecimal", rawPicture("phrase=red&threshold=0x1p-2"), unprocessable, "invalid_request", "threshold"},
+		{"an infinite tolerance", rawPicture("phrase=red&tolerance=inf"), unprocessable, "invalid_request", "tolerance"},
+		{"a tolerance of 1e999", rawPicture("phrase=red&tolerance=1e999"), unprocessable, "invalid_request", "tolerance"},
+		{"an area of 30 digits", rawPicture("phrase=red&min_area=" + strings.Repeat("9", 30)), unprocessable, "invalid_request", "min_area"},
+		{"an area of 1e300 in JSON", withJSON(`,"prompts":[{"text":"x","min_area":1e300}]`), unprocessable, "invalid_request", "/prompts/0/min_area"},
+		{"an area of 1e999 in JSON", withJSON(`,"prompts":[{"text":"x","min_area":-1e999}]`), unprocessable, "invalid_request", "/prompts/0/min_area"},
+		{"half an area", withJSON(`,"prompts":[{"text":"x","min_area":0.5}]`), unprocessable, "invalid_request", "/prompts/0/min_area"},
 		{"a raw phrase that is not UTF-8", rawPicture("phrase=d%ffck"), unprocessable, "invalid_request", "phrase"},
 		{"a raw picture that is text", raw("image/png", "this is not a picture"), unprocessable, "invalid_request", "phrase"},
 		{"a raw picture that is too large", raw("application/octet-stream", picture+strings.Repeat("\x00", maxImage)), tooLarge, "image_too_large", "image"},
@@ -272,25 +279,51 @@ func TestNoText(t *testing.T) {
 	}
 }
 
-// Everything that is wrong with the options of a request is told at once.
+// Everything that is found to be wrong with a request is told at once.
 func TestAllFaults(t *testing.T) {
 	s := start(t)
-	w := s.do(jsonRequest(`{"image": {"data": %q}, "prompts": [{"text": "a", "threshold": 2}, {"text": "b"}, {"text": "c", "keep": "some", "formats": ["svg"]}]}`, encoded))
-	expectProblem(t, w, http.StatusUnprocessableEntity, "invalid_request", "/prompts/0/threshold")
-	var p problem
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
-		t.Fatal(err)
-	}
-	var places []string
-	for _, e := range p.Errors {
-		places = append(places, e.Pointer)
-	}
-	if diff := cmp.Diff([]string{"#/prompts/0/threshold", "#/prompts/2/formats/0", "#/prompts/2/keep"}, places); diff != "" {
-		t.Error(diff)
-	}
-	w = s.do(form(part{"image", picture}, part{"phrase", "red"}, part{"threshold", "7"}, part{"size", "huge"}))
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != 2 || p.Errors[1].Field != "size" {
-		t.Errorf("%v: %+v", err, p.Errors)
+	item := fmt.Sprintf(`{"image": {"data": %q}, "prompts": [{"text": "red"}]}`, encoded)
+	for name, tc := range map[string]struct {
+		req    *http.Request
+		places []string
+	}{
+		"options": {
+			jsonRequest(`{"image": {"data": %q}, "prompts": [{"text": "a", "threshold": 2}, {"text": "b"}, {"text": "c", "keep": "some", "formats": ["svg"]}]}`, encoded),
+			[]string{"#/prompts/0/threshold", "#/prompts/2/formats/0", "#/prompts/2/keep"},
+		},
+		"JSON": {
+			jsonRequest(`{"image": {}, "prompts": [{"text": "a", "id": "\u0000"}], "output": {"size": "huge"}, "deadline_ms": 0, "priority": "high", "webhook": {"url": ""}}`),
+			[]string{"#/deadline_ms", "#/priority", "#/webhook/url", "#/image", "#/output/size", "#/prompts/0/id"},
+		},
+		"phrases": {
+			jsonRequest(`{"image": {"data": %q}, "prompts": [{"text": " "}, {"text": "b"}, {"text": ""}]}`, encoded),
+			[]string{"#/prompts/0/text", "#/prompts/2/text"},
+		},
+		"a form": {
+			form(part{"image", picture}, part{"image_id", "img_0"}, part{"phrase", "red"}, part{"threshold", "7"}, part{"colour", "red"}, part{"size", "huge"}, part{"keep", "all"}, part{"keep", "all"}, part{"priority", "high"}),
+			[]string{"image_id", "colour", "keep", "priority", "threshold", "size"},
+		},
+		"a query":        {rawRequest("phrase=red&min_area=-1&quality=yes&tolerance=x&variant=a&variant=b"), []string{"quality", "tolerance", "variant", "min_area"}},
+		"a form to keep": {upload(part{"phrase", "red"}, part{"size", "model"}), []string{"phrase", "size", "image"}},
+		"a batch": {
+			batchRequest(`{"items": [%s, {"id": "\u0000"}], "output": {"overlay": "gif"}, "deadline_ms": -1}`, item),
+			[]string{"#/deadline_ms", "#/output/overlay", "#/items/1/id"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := s.do(tc.req)
+			var p problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusUnprocessableEntity {
+				t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
+			}
+			var places []string
+			for _, e := range p.Errors {
+				places = append(places, e.Pointer+e.Field)
+			}
+			if diff := cmp.Diff(tc.places, places); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

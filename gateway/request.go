@@ -153,8 +153,6 @@ func bodyError(err error) error {
 	switch {
 	case errors.As(err, &known):
 		return err
-	case errors.As(err, &tooLarge) && tooLarge.Limit == 0:
-		return &refersam.Error{Code: refersam.CodeImageTooLarge, Message: "This route takes no body.", Err: err}
 	case errors.As(err, &tooLarge):
 		return &refersam.Error{
 			Code:    refersam.CodeImageTooLarge,
@@ -171,16 +169,12 @@ func bodyError(err error) error {
 }
 
 // parseDeadline checks how long a client waits.
-func parseDeadline(ms int64, field string) (time.Duration, error) {
+func parseDeadline(ms whole, field string) (time.Duration, error) {
 	const most = 24 * time.Hour
-	if ms < 1 || ms > most.Milliseconds() {
-		return 0, badDeadline(field)
+	if ms < 1 || int64(ms) > most.Milliseconds() {
+		return 0, invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
 	}
 	return time.Duration(ms) * time.Millisecond, nil
-}
-
-func badDeadline(field string) error {
-	return invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
 }
 
 // parsePriority checks a client's priority: that of shadows is not for clients.
@@ -191,29 +185,6 @@ func parsePriority(value, field string) (refersam.Priority, error) {
 	default:
 		return "", invalid(field, "The priority must be %q or %q.", refersam.PriorityInteractive, refersam.PriorityBatch)
 	}
-}
-
-// faults collects what is wrong with a request, as much of it as a problem
-// tells of.
-type faults struct{ all []*refersam.Error }
-
-// add adds err, with what is wrong also.
-func (f *faults) add(err error) {
-	var known *refersam.Error
-	if errors.As(err, &known) {
-		f.all = append(append(f.all, known), known.Also...)
-		f.all = f.all[:min(len(f.all), maxErrors)]
-	}
-}
-
-// err is nil without faults, else the first, with the others beside it.
-func (f *faults) err() error {
-	if len(f.all) == 0 {
-		return nil
-	}
-	first := *f.all[0]
-	first.Also = f.all[1:]
-	return &first
 }
 
 // maxID is how many characters an id may have that a client gives a prompt or an

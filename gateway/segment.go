@@ -196,13 +196,21 @@ func (f *found) write(w http.ResponseWriter, form, encoding string) error {
 	}
 }
 
-// translate gives an error's field the name that the client knows.
+// translate gives the fields of an error the names that the client knows.
 func translate(err error, field func(string) string) error {
 	var e *refersam.Error
 	if !errors.As(err, &e) || e.Field == "" {
 		return err
 	}
-	return withField(err, field(e.Field)) // the pipeline reports one fault at a time
+	translated := *e
+	translated.Field = field(e.Field)
+	translated.Also = make([]*refersam.Error, len(e.Also))
+	for i, other := range e.Also {
+		also := *other
+		also.Field = field(other.Field)
+		translated.Also[i] = &also
+	}
+	return &translated
 }
 
 // withField is err, which must be a *refersam.Error, about another field.
@@ -243,6 +251,10 @@ func (f *found) writeMask(w http.ResponseWriter) {
 	h.Set("X-Refersam-Origin", string(r.Origin))
 	h.Set("X-Refersam-Area", strconv.Itoa(r.Area))
 	h.Set("X-Refersam-Bbox", fmt.Sprintf("%d,%d,%d,%d", r.Box.X, r.Box.Y, r.Box.W, r.Box.H))
+	if q := f.answer.Results[0].Quality; q != nil {
+		h.Set("X-Refersam-Components", strconv.Itoa(q.Components))
+		h.Set("X-Refersam-Stability", strconv.FormatFloat(q.Stability, 'f', 4, 64))
+	}
 	if r.Truncated() {
 		h.Set("X-Refersam-Warning", fmt.Sprintf("%s; tokens=%d; limit=%d", warningTruncated, r.Tokens, r.Limit))
 	}

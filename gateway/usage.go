@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -145,23 +143,6 @@ func (g *Gateway) usage(c *gin.Context) error {
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, answer)
-}
-
-// onlyParams refuses a query with other parameters than those of names, or with
-// one of them twice.
-func onlyParams(c *gin.Context, names ...string) error {
-	for name, values := range c.Request.URL.Query() {
-		if !slices.Contains(names, name) {
-			return invalid(name, "There is no parameter %q; there are %s.", name, strings.Join(names, ", "))
-		}
-		if len(values) > 1 {
-			return invalid(name, "The parameter %q may be given only once.", name)
-		}
-		if err := checkText(name, values[0]); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // usageRange returns the first and the last day that a client asks for.

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// normalize returns the phrases without surrounding space, or what is wrong with the
-// first bad one.
+// normalize returns the phrases without surrounding space, or what is wrong with
+// the bad ones.
 func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, error) {
 	if len(phrases) == 0 {
 		return nil, &refersam.Error{
@@ -29,23 +29,24 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 		}
 	}
 	normal := make([]refersam.Phrase, len(phrases))
+	var wrong refersam.Faults
 	for i, p := range phrases {
 		text, err := s.normalizeText(p.Text)
 		if err != nil {
 			err.Field = fmt.Sprintf("/phrases/%d", i)
-			return nil, err
+			wrong.Add(err)
 		}
 		if p.Threshold != 0 && !(p.Threshold > 0 && p.Threshold < 1) || math.IsNaN(p.Threshold) {
-			return nil, &refersam.Error{
+			wrong.Add(&refersam.Error{
 				Code:    refersam.CodeInvalidRequest,
 				Message: "The threshold must be greater than 0 and less than 1.",
 				Field:   fmt.Sprintf("/phrases/%d/threshold", i),
-			}
+			})
 		}
 		normal[i] = p
 		normal[i].Text = text
 	}
-	return normal, nil
+	return normal, wrong.Err()
 }
 
 // normalizeText measures the phrase in Unicode's form NFC, so that it does not

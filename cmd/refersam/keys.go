@@ -46,7 +46,7 @@ type keysCreateCommand struct {
 	Name        string   `required:"" help:"Whose key it is."`
 	Scopes      []string `required:"" placeholder:"SCOPE,…" help:"What it allows: segment, feedback, admin."`
 	Rate        string   `placeholder:"10/s" help:"How many requests it allows, in a second (s), minute (m), hour (h) or day (d). Default: any number."`
-	Concurrency int64    `placeholder:"N" help:"How many requests may be under way. Default: any number."`
+	Concurrency *int64   `placeholder:"N" help:"How many requests may be under way. Default: any number."`
 	Expires     *span    `placeholder:"90d" help:"After what time it stops working. Default: never."`
 }
 
@@ -84,8 +84,10 @@ func (c *keysCreateCommand) key(now time.Time) (k store.Key, err error) {
 			return k, fmt.Errorf("--rate: %w", err)
 		}
 	}
-	if k.Concurrency = c.Concurrency; k.Concurrency < 0 {
-		return k, errors.New("--concurrency must not be negative")
+	if c.Concurrency != nil {
+		if k.Concurrency = *c.Concurrency; k.Concurrency < 1 {
+			return k, errors.New("--concurrency must be at least 1; without it the key allows any number")
+		}
 	}
 	if c.Expires != nil {
 		if *c.Expires <= 0 {

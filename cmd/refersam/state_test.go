@@ -78,6 +78,7 @@ func TestKeys(t *testing.T) {
 		{"no scope", []string{"create", "--name", "a"}, "--scopes"},
 		{"another scope", []string{"create", "--name", "a", "--scopes", "segment,fly"}, "segment, feedback and admin"},
 		{"another rate", []string{"create", "--name", "a", "--scopes", "segment", "--rate", "fast"}, "10/s"},
+		{"no requests at all", []string{"create", "--name", "a", "--scopes", "segment", "--concurrency=0"}, "--concurrency"},
 		{"a negative number", []string{"create", "--name", "a", "--scopes", "segment", "--concurrency=-1"}, "--concurrency"},
 		{"another time", []string{"create", "--name", "a", "--scopes", "segment", "--expires", "soon"}, "90d"},
 		{"no time", []string{"create", "--name", "a", "--scopes", "segment", "--expires", "0d"}, "--expires"},
