@@ -482,6 +482,8 @@ func TestModels(t *testing.T) {
 		Limits  struct {
 			MaxImageBytes    int `json:"max_image_bytes"`
 			MaxImagePixels   int `json:"max_image_pixels"`
+			MaxImageSide     int `json:"max_image_side"`
+			MaxImageFrames   int `json:"max_image_frames"`
 			MaxPhrases       int `json:"max_phrases"`
 			MaxPhraseBytes   int `json:"max_phrase_bytes"`
 			MaxMaskPixels    int `json:"max_mask_pixels"`
@@ -504,7 +506,7 @@ func TestModels(t *testing.T) {
 		m.Precision != "fp32" || len(m.Checkpoint) != 64 {
 		t.Errorf("%+v", m)
 	}
-	if l := got.Limits; l.MaxImageBytes != maxImage || l.MaxImagePixels != 50_000_000 || l.MaxPhrases != 32 || l.MaxPhraseBytes != 1000 || l.MaxMaskPixels != 256<<20 ||
+	if l := got.Limits; l.MaxImageBytes != maxImage || l.MaxImagePixels != 50_000_000 || l.MaxImageSide != 16384 || l.MaxImageFrames != 1000 || l.MaxPhrases != 32 || l.MaxPhraseBytes != 1000 || l.MaxMaskPixels != 256<<20 ||
 		l.MaxBatchItems != 64 || l.MaxBatchBytes != 100<<20 || l.RequestTimeoutMS != 30_000 {
 		t.Errorf("%+v", l)
 	}

@@ -16,6 +16,8 @@ type modelList struct {
 type limits struct {
 	MaxImageBytes    int64 `json:"max_image_bytes"`
 	MaxImagePixels   int   `json:"max_image_pixels"`
+	MaxImageSide     int   `json:"max_image_side"`
+	MaxImageFrames   int   `json:"max_image_frames"`
 	MaxPhrases       int   `json:"max_phrases"`
 	MaxPhraseBytes   int   `json:"max_phrase_bytes"`
 	MaxMaskPixels    int   `json:"max_mask_pixels"`
@@ -48,7 +50,7 @@ func (g *Gateway) models(c *gin.Context) error {
 	}
 	most := g.segmenter.Limits()
 	list := modelList{Formats: Formats, Limits: limits{
-		most.MaxImageBytes, most.MaxImagePixels, most.MaxPhrases, most.MaxPhraseBytes, most.MaxMaskPixels, maxItems, maxBatchBody, g.cfg.RequestTimeout.Milliseconds(),
+		most.MaxImageBytes, most.MaxImagePixels, most.MaxImageSide, most.MaxImageFrames, most.MaxPhrases, most.MaxPhraseBytes, most.MaxMaskPixels, maxItems, maxBatchBody, g.cfg.RequestTimeout.Milliseconds(),
 	}}
 	for _, v := range g.segmenter.Variants() {
 		list.Models = append(list.Models, newModel(&v))

@@ -422,7 +422,7 @@ func exampleBatchAnswer() BatchAnswer {
 }
 
 func exampleModels() modelList {
-	most := limits{20 << 20, 50_000_000, 32, 1000, 256 << 20, maxItems, maxBatchBody, 30_000}
+	most := limits{20 << 20, 50_000_000, 16384, 1000, 32, 1000, 256 << 20, maxItems, maxBatchBody, 30_000}
 	return modelList{Formats: Formats, Limits: most, Models: []model{{
 		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
 		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",

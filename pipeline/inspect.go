@@ -24,9 +24,10 @@ func (s *Segmenter) Inspect(ctx context.Context, image []byte) (Header, error) {
 // Limits are what Segment takes.
 type Limits struct {
 	// MaxImageBytes is for the encoded picture, MaxImagePixels for its width
-	// times its height.
-	MaxImageBytes  int64
-	MaxImagePixels int
+	// times its height, MaxImageSide for either, MaxImageFrames for the pictures
+	// in its file.
+	MaxImageBytes                                int64
+	MaxImagePixels, MaxImageSide, MaxImageFrames int
 	// MaxPhrases is for one picture, MaxPhraseBytes for one phrase, MaxMaskPixels
 	// for the picture's pixels times its phrases.
 	MaxPhrases, MaxPhraseBytes, MaxMaskPixels int
@@ -35,5 +36,5 @@ type Limits struct {
 // Limits are what Segment takes.
 func (s *Segmenter) Limits() Limits {
 	images := s.decoder.Config()
-	return Limits{images.MaxBytes, images.MaxPixels, s.cfg.MaxPhrases, s.cfg.MaxPhraseBytes, s.cfg.MaxMaskPixels}
+	return Limits{images.MaxBytes, images.MaxPixels, images.MaxSide, images.MaxFrames, s.cfg.MaxPhrases, s.cfg.MaxPhraseBytes, s.cfg.MaxMaskPixels}
 }
