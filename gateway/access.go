@@ -248,7 +248,11 @@ func crossOrigin(r *http.Request) bool {
 
 // foreignOrigin refuses the page that has sent a request.
 func foreignOrigin(c *gin.Context) error {
-	return refersam.Errorf(refersam.CodeForbidden, "Pages of the origin %q may not use this service; whoever runs it can let them with REFERSAM_CORS_ORIGINS.", c.GetHeader("Origin"))
+	pages := "Pages of other origins"
+	if origin := c.GetHeader("Origin"); origin != "" {
+		pages = fmt.Sprintf("Pages of the origin %q", origin)
+	}
+	return refersam.Errorf(refersam.CodeForbidden, "%s may not use this service; whoever runs it can let them with REFERSAM_CORS_ORIGINS.", pages)
 }
 
 // apiKey returns the key that the request has shown, or nil without
@@ -285,11 +289,11 @@ func (g *Gateway) CheckAccess(ctx context.Context) error {
 			return nil
 		}
 	}
-	elsewise := "listen on 127.0.0.1"
+	otherwise := "listen on 127.0.0.1"
 	if host, _, err := net.SplitHostPort(g.cfg.Listen); err == nil && loopback(host) {
-		elsewise = "set REFERSAM_AUTH=auto, with which this machine alone needs none"
+		otherwise = "set REFERSAM_AUTH=auto, with which this machine alone needs none"
 	}
 	return fmt.Errorf("clients of %s must show an API key (REFERSAM_AUTH=%s), and there is none that works: "+
 		"make one with “refersam keys create --name NAME --scopes segment”, %s, "+
-		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth, elsewise)
+		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth, otherwise)
 }

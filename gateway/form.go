@@ -141,17 +141,17 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 			f.req.source.data, err = readImage(part, maxImage)
 			return err
 		}
-	}
-	value, err := readText(part, name)
-	if err != nil {
+		value, err := readText(part, name)
+		if err == nil {
+			f.wrong.Add(f.req.source.say(value))
+		}
 		return err
 	}
-	if name == f.req.source.field {
-		f.wrong.Add(f.req.source.say(value))
-	} else {
+	value, err := readText(part, name)
+	if err == nil {
 		f.wrong.Add(f.set(name, value))
 	}
-	return nil
+	return err
 }
 
 // say has a field of a form say where the picture is.

@@ -198,6 +198,7 @@ func TestBadInput(t *testing.T) {
 		{"a raw picture and two thresholds", rawPicture("phrase=red&threshold=0.5&threshold=0.4"), unprocessable, "invalid_request", "threshold"},
 		{"a raw picture and a query that is none", rawPicture("phrase=%zz"), http.StatusBadRequest, "malformed_request", ""},
 		{"a raw picture and 600 fields", rawPicture(strings.Repeat("phrase=x&", 600)), unprocessable, "invalid_request", ""},
+		{"a field without a name", form(part{"", "https://a.example/a.png"}, image, phrase), unprocessable, "invalid_request", ""},
 		{"a threshold in hexadecimal", rawPicture("phrase=red&threshold=0x1p-2"), unprocessable, "invalid_request", "threshold"},
 		{"an infinite tolerance", rawPicture("phrase=red&tolerance=inf"), unprocessable, "invalid_request", "tolerance"},
 		{"a tolerance of 1e999", rawPicture("phrase=red&tolerance=1e999"), unprocessable, "invalid_request", "tolerance"},
