@@ -5,12 +5,15 @@
 //
 // # Errors
 //
-// Every error that the service tells is a *refersam.Error with its code, and
-// with the id under which the service has logged the request. An answer that is
-// not the service's, as of a proxy, has the code that fits its status. A
-// service that cannot be reached is CodeUnavailable. If the context ends first,
-// the code is CodeDeadlineExceeded or CodeCancelled, and the error wraps
-// ctx.Err() and what the service said last.
+// Every error of a call is a *refersam.Error. That which the service tells has
+// its code, and the id under which the service has logged the request. A refusal
+// that is not the service's, as of a proxy, has the code that fits its status,
+// and a success that cannot be read, or is of something else than what was asked
+// for, is CodeUpstream. A service that cannot be reached is CodeUnavailable. If
+// the context ends first, the code is CodeDeadlineExceeded or CodeCancelled, and
+// the error wraps ctx.Err() and what the service said last. Text that is not
+// UTF-8, a number that is not finite, and what cannot be in a header or a path
+// are CodeInvalidRequest, and are not sent.
 //
 // # Retries
 //
@@ -25,7 +28,8 @@
 // a Retry-After of more than a minute.
 //
 // What stores something is sent with an Idempotency-Key, so that it is done
-// once, however often it must be sent.
+// once, however often it must be sent. WithIdempotencyKey sets one that outlives
+// the process.
 package client
 
 import (

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -98,15 +99,20 @@ func start(t *testing.T) *service {
 
 func (s *service) client(t *testing.T) *client.Client {
 	t.Helper()
-	token, err := s.state.CreateKey(t.Context(), store.Key{Name: "a", Scopes: []store.Scope{store.ScopeSegment, store.ScopeFeedback, store.ScopeAdmin}}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(s.url, client.WithKey(token.Reveal()))
+	c, err := client.New(s.url, client.WithKey(s.key(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func (s *service) key(t *testing.T) string {
+	t.Helper()
+	token, err := s.state.CreateKey(t.Context(), store.Key{Name: "a", Scopes: []store.Scope{store.ScopeSegment, store.ScopeFeedback, store.ScopeAdmin}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Reveal()
 }
 
 func request() *refersam.Request {
@@ -225,6 +231,36 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// What JSON has no way to write is told with its place, as the service would.
+func TestUnwritable(t *testing.T) {
+	c, tr := through(t, func(int, *http.Request) (*http.Response, error) { return reply(200, "{}"), nil })
+	ctx := t.Context()
+	item := client.Item{ID: "a", Picture: client.Picture{ID: "img_1"}, Phrases: []refersam.Phrase{{Text: "red"}, {Text: "r\xffd"}}}
+	for field, try := range map[string]func() error{
+		"/prompts/1/text": func() error { _, err := c.SegmentItem(ctx, item, client.RequestOptions{}); return err },
+		"/prompts/0/id": func() error {
+			_, err := c.Segment(ctx, &refersam.Request{Phrases: []refersam.Phrase{{ID: "\xff", Text: "red"}}})
+			return err
+		},
+		"/prompts/0/threshold": func() error {
+			_, err := c.Segment(ctx, &refersam.Request{Phrases: []refersam.Phrase{{Text: "red", Threshold: math.NaN()}}})
+			return err
+		},
+		"/items/0/prompts/1/text": func() error { _, err := c.SegmentBatch(ctx, []client.Item{item}, client.RequestOptions{}); return err },
+		"/webhook/url":            func() error { _, err := c.Submit(ctx, nil, client.JobOptions{Webhook: "https://\xff"}); return err },
+		"/image/url":              func() error { _, err := c.KeepImage(ctx, client.Picture{URL: "https://\xff"}); return err },
+		"/comment":                func() error { _, err := c.SendFeedback(ctx, client.Feedback{Comment: "\xff"}); return err },
+	} {
+		var e *refersam.Error
+		if err := try(); !errors.As(err, &e) || e.Code != refersam.CodeInvalidRequest || e.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if tr.tries != 0 {
+		t.Errorf("%d requests were sent", tr.tries)
+	}
+}
+
 // A batch is answered item by item, in order.
 func TestBatch(t *testing.T) {
 	s := start(t)
@@ -333,8 +369,19 @@ func TestService(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
 	models, err := c.Models(ctx)
-	if err != nil || len(models) != 2 || models[1].Variant != "clip" || models[1].ImageSize != 128 {
-		t.Errorf("%+v, %v", models, err)
+	if err != nil || len(models.Models) != 2 || models.Models[1].Variant != "clip" || models.Models[1].ImageSize != 128 {
+		t.Fatalf("%+v, %v", models, err)
+	}
+	if diff := cmp.Diff(gateway.Formats, models.Formats); diff != "" {
+		t.Error(diff)
+	}
+	most := s.segmenter.Limits()
+	want := client.Limits{
+		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes,
+		MaxMaskPixels: most.MaxMaskPixels, MaxBatchItems: 64, MaxBatchBytes: 100 << 20, RequestTimeout: gateway.DefaultConfig().RequestTimeout,
+	}
+	if diff := cmp.Diff(want, models.Limits); diff != "" {
+		t.Error(diff)
 	}
 	resp, err := c.Segment(client.WithRequestID(ctx, "r1"), request())
 	if err != nil {

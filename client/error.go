@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ func (f *failure) gone() bool {
 // problem is what the service says of what went wrong (RFC 9457).
 type problem struct {
 	Code      refersam.Code
+	Status    int
 	Detail    string
 	Field     string
 	RequestID string `json:"request_id"`
@@ -41,9 +43,9 @@ type problem struct {
 
 // err is p as an error of the domain.
 func (p *problem) err() *refersam.Error {
-	e := &refersam.Error{Code: p.Code, Message: p.Detail, Field: p.Field, RequestID: p.RequestID}
+	e := &refersam.Error{Code: cmp.Or(p.Code, codeOf(p.Status)), Message: p.Detail, Field: p.Field, RequestID: p.RequestID}
 	for i, fault := range p.Errors {
-		also := &refersam.Error{Code: p.Code, Message: fault.Detail, Field: fault.Field, RequestID: p.RequestID}
+		also := &refersam.Error{Code: e.Code, Message: fault.Detail, Field: fault.Field, RequestID: p.RequestID}
 		if fault.Pointer != "" {
 			also.Field = strings.TrimPrefix(fault.Pointer, "#")
 			if pointer, err := url.PathUnescape(also.Field); err == nil {

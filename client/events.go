@@ -17,8 +17,10 @@ const (
 	// maxSilence is how long a stream may say nothing: the service says every
 	// 15 s that it lives.
 	maxSilence = 45 * time.Second
-	// maxLine bounds a line of a stream, in bytes: an item with its problem.
-	maxLine = 1 << 20
+	// maxEvent bounds an event, in bytes: an item with its problem.
+	maxEvent = 1 << 20
+
+	mediaEvents = "text/event-stream"
 )
 
 // Event tells that a job has got another status, or that one of its items has
@@ -34,22 +36,23 @@ type Event struct {
 
 // Events follows a job: it goes through the events after the one numbered
 // after, 0 for all, as they happen, and ends after the job's end. A connection
-// that breaks, or that is silent for 45 s, is made again, and no event is lost
-// or comes twice. An error ends it.
+// that breaks, or that is silent for 45 s, is made again, after a pause that
+// grows up to 10 s as long as no event comes; no event is lost or comes twice.
+// An error ends it.
 func (c *Client) Events(ctx context.Context, id string, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		f := follower{c: c, path: jobPath(id) + "/events", last: after, yield: yield}
-		for tries := 0; ; tries++ {
+		for tries := 1; ; tries++ {
 			before := f.last
 			done, err := f.connect(ctx)
 			if done {
 				return
 			}
 			if f.last > before {
-				tries = 0
+				tries = 1
 			}
 			if err == nil {
-				err = sleep(ctx, min(firstPause<<min(tries, 16), maxPause), nil)
+				err = sleep(ctx, pauseAfter(tries, 0), nil)
 			}
 			if err != nil {
 				yield(Event{}, err)
@@ -73,7 +76,7 @@ type follower struct {
 func (f *follower) connect(ctx context.Context) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := call{method: http.MethodGet, path: f.path, header: http.Header{"Accept": {"text/event-stream"}}, stream: true}
+	r := call{method: http.MethodGet, path: f.path, header: http.Header{"Accept": {mediaEvents}}, stream: true}
 	if f.last > 0 {
 		r.header.Set("Last-Event-Id", strconv.FormatInt(f.last, 10))
 	}
@@ -85,17 +88,25 @@ func (f *follower) connect(ctx context.Context) (done bool, err error) {
 	if a.status == http.StatusNoContent { // the job has ended, and there is nothing more to tell
 		return true, nil
 	}
+	if a.mediaType() != mediaEvents {
+		return false, a.unreadable(errors.New("it is to be " + mediaEvents))
+	}
 	watch := time.AfterFunc(maxSilence, cancel)
 	defer watch.Stop()
-	return f.read(a.stream, func() { watch.Reset(maxSilence) })
+	done, err = f.read(a.stream, func() { watch.Reset(maxSilence) })
+	if err != nil {
+		err = a.unreadable(err)
+	}
+	return done, err
 }
 
 // read yields the events of a stream until it ends or breaks, and calls alive
-// at each line.
+// at each line. An error is what would be there at another connection, too.
 func (f *follower) read(stream io.Reader, alive func()) (done bool, err error) {
 	lines := bufio.NewScanner(stream)
-	lines.Buffer(nil, maxLine)
-	var id, kind, data string
+	lines.Buffer(nil, maxEvent)
+	var id, kind string
+	var data []byte
 	for lines.Scan() {
 		alive()
 		name, value, _ := strings.Cut(lines.Text(), ":")
@@ -106,37 +117,40 @@ func (f *follower) read(stream io.Reader, alive func()) (done bool, err error) {
 			if done || err != nil {
 				return done, err
 			}
-			id, kind, data = "", "", ""
+			id, kind, data = "", "", nil
 		case name == "id":
 			id = value
 		case name == "event":
 			kind = value
 		case name == "data":
-			data += value
+			if len(data)+len(value) > maxEvent {
+				return false, bufio.ErrTooLong
+			}
+			data = append(data, value...)
 		}
 	}
-	if errors.Is(lines.Err(), bufio.ErrTooLong) { // it would be so again
-		return false, fmt.Errorf("the service's events: %w", lines.Err())
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return false, lines.Err()
 	}
 	return false, nil
 }
 
 // event yields an event; done says that no other is wanted. What is not known
 // is passed over.
-func (f *follower) event(id, kind, data string) (done bool, err error) {
+func (f *follower) event(id, kind string, data []byte) (done bool, err error) {
 	if kind != "job" && kind != "item" {
 		return false, nil
 	}
 	seq, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return false, fmt.Errorf("the service numbers an event %q", id)
+		return false, fmt.Errorf("an event has the number %q", id)
 	}
 	if seq <= f.last {
 		return false, nil
 	}
 	var item JobItem
-	if err := decode([]byte(data), &item); err != nil {
-		return false, fmt.Errorf("the service's event %d: %w", seq, err)
+	if err := decode(data, &item); err != nil {
+		return false, fmt.Errorf("event %d: %w", seq, err)
 	}
 	f.last = seq
 	ev := Event{Seq: seq, Status: item.Status}

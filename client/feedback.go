@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/postprocess"
 )
@@ -62,8 +61,14 @@ func (f *Feedback) UnmarshalJSON(data []byte) error {
 		return nil
 	}
 	var err error
-	f.CorrectedMask, err = b.Mask.mask()
+	f.CorrectedMask, err = postprocess.DecodeRLE(b.Mask.Counts, b.Mask.Size[1], b.Mask.Size[0])
 	return err
+}
+
+// rleBody is a mask as pycocotools writes it. Size is height, width.
+type rleBody struct {
+	Size   [2]int `json:"size"`
+	Counts string `json:"counts"`
 }
 
 // SendFeedback says how good a mask was, with a key of the scope feedback, and
@@ -74,11 +79,11 @@ func (c *Client) SendFeedback(ctx context.Context, f Feedback) (*Feedback, error
 	if m := f.CorrectedMask; m != nil {
 		b.Mask = &rleBody{[2]int{m.Height, m.Width}, postprocess.RLE(m)}
 	}
-	body, err := json.Marshal(b)
+	body, err := encode(b)
 	if err != nil {
 		return nil, err
 	}
-	return get[Feedback](ctx, c, call{method: http.MethodPost, path: "v1/feedback", header: once(), mediaType: mediaJSON, body: constant(body)})
+	return get[Feedback](ctx, c, call{method: http.MethodPost, path: "v1/feedback", header: once(ctx), mediaType: mediaJSON, body: constant(body)})
 }
 
 // Feedback goes through what all keys have said about the answer to a request,

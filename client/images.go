@@ -2,12 +2,13 @@ package client
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
 	"time"
-
-	"github.com/go-json-experiment/json"
 )
 
 // Image is a picture that the service keeps for its key.
@@ -26,9 +27,9 @@ type Image struct {
 // KeepImage has a picture kept, from its bytes or its URL, or makes it last
 // longer. It is CodeStorageFull if the key may keep no more.
 func (c *Client) KeepImage(ctx context.Context, picture Picture) (*Image, error) {
-	r := call{method: http.MethodPost, path: "v1/images", header: once(), mediaType: mediaBytes, body: constant(picture.Data)}
+	r := call{method: http.MethodPost, path: "v1/images", header: once(ctx), mediaType: mediaBytes, body: constant(picture.Data)}
 	if picture.ID != "" || picture.URL != "" {
-		body, err := json.Marshal(struct {
+		body, err := encode(struct {
 			Image Picture `json:"image"`
 		}{picture})
 		if err != nil {
@@ -51,12 +52,15 @@ func (c *Client) Images(ctx context.Context) iter.Seq2[*Image, error] {
 	return list[Image](ctx, c, "v1/images", "images", nil)
 }
 
-// ImageContent returns the bytes of an image as they were sent;
-// CodeImageNotFound if the key has none of this ID.
+// ImageContent returns the bytes of an image as they were sent, those whose
+// SHA-256 is in its ID; CodeImageNotFound if the key has none of this ID.
 func (c *Client) ImageContent(ctx context.Context, id string) ([]byte, error) {
 	a, err := c.send(ctx, call{method: http.MethodGet, path: imagePath(id) + "/content"})
 	if err != nil {
 		return nil, err
+	}
+	if sum := sha256.Sum256(a.body); id != "img_"+hex.EncodeToString(sum[:]) {
+		return nil, a.unreadable(fmt.Errorf("the bytes are not those of %s", id))
 	}
 	return a.body, nil
 }
@@ -64,8 +68,7 @@ func (c *Client) ImageContent(ctx context.Context, id string) ([]byte, error) {
 // DeleteImage deletes an image; CodeImageNotFound if the key has none of this
 // ID.
 func (c *Client) DeleteImage(ctx context.Context, id string) error {
-	_, err := c.send(ctx, call{method: http.MethodDelete, path: imagePath(id)})
-	return err
+	return c.delete(ctx, imagePath(id))
 }
 
 func imagePath(id string) string { return "v1/images/" + url.PathEscape(id) }

@@ -1,17 +1,15 @@
 package client
 
 import (
-	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 )
 
@@ -68,6 +66,18 @@ type JobItem struct {
 	Err error
 }
 
+// UnmarshalJSON reads a job as the service writes it.
+func (j *Job) UnmarshalJSON(data []byte) error {
+	type body Job
+	if err := decode(data, (*body)(j)); err != nil {
+		return err
+	}
+	if j.ID == "" || j.Status == "" { // what has no status would seem to have ended
+		return errors.New("a job has no id or no status")
+	}
+	return nil
+}
+
 // UnmarshalJSON reads an item as the service writes it.
 func (i *JobItem) UnmarshalJSON(data []byte) error {
 	var b struct {
@@ -79,6 +89,9 @@ func (i *JobItem) UnmarshalJSON(data []byte) error {
 	}
 	if err := decode(data, &b); err != nil {
 		return err
+	}
+	if b.Status == "" {
+		return errors.New("an item has no status")
 	}
 	*i = JobItem{Index: b.Index, ID: b.ID, Status: b.Status, Result: b.Result}
 	if b.Problem != nil {
@@ -118,16 +131,12 @@ type JobOptions struct {
 	// Webhook is the https address to which the end of the job is told, "" for
 	// none. VerifyWebhook reads what comes there.
 	Webhook string
-	// IdempotencyKey names the submission: another with the same key and the same
-	// items and options, within 24 hours, returns the same job, and one that
-	// differs, except in Unit, is CodeKeyReused. It has 1 to 255 visible ASCII
-	// characters but quotes. Without one each call of Submit makes one job.
-	IdempotencyKey string
 }
 
 // Submit has up to 64 items done as a job, once, however often the request must
-// be sent. What could never succeed is an error and makes no job. ctx is for the
-// submission alone.
+// be sent; WithIdempotencyKey has it done once by a program that is started
+// again, too. What could never succeed is an error and makes no job. ctx is for
+// the submission alone.
 func (c *Client) Submit(ctx context.Context, items []Item, o JobOptions) (*Job, error) {
 	// The same body at each try is what tells the service that it is the same
 	// request. So it has nothing of ctx.
@@ -135,13 +144,13 @@ func (c *Client) Submit(ctx context.Context, items []Item, o JobOptions) (*Job, 
 	if o.Webhook != "" {
 		b.Webhook = &webhookBody{o.Webhook}
 	}
-	body, err := json.Marshal(b)
+	body, err := encode(b)
 	if err != nil {
 		return nil, err
 	}
 	r := segmentCall("v1/segment:batch", o.RequestOptions, constant(body))
 	r.header.Set("Prefer", "respond-async")
-	r.header.Set("Idempotency-Key", cmp.Or(o.IdempotencyKey, rand.Text()))
+	maps.Copy(r.header, once(ctx))
 	return get[Job](ctx, c, r)
 }
 
@@ -169,8 +178,7 @@ func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
 // DeleteJob cancels a job and has it forgotten with its answers;
 // CodeJobNotFound if the key has none of this ID.
 func (c *Client) DeleteJob(ctx context.Context, id string) error {
-	_, err := c.send(ctx, call{method: http.MethodDelete, path: jobPath(id)})
-	return err
+	return c.delete(ctx, jobPath(id))
 }
 
 const (
@@ -201,17 +209,6 @@ func (c *Client) Wait(ctx context.Context, id string, progress func(*Job)) (*Job
 			return j, err
 		}
 	}
-}
-
-// Result returns the answer to an item of a job, by its index. It is
-// CodeUnfinished if the item has not ended, CodeItemFailed if it has failed, and
-// CodeCancelled if it was cancelled.
-func (c *Client) Result(ctx context.Context, id string, index int) (*Answer, error) {
-	a, err := get[answerBody](ctx, c, call{method: http.MethodGet, path: fmt.Sprintf("%s/items/%d", jobPath(id), index)})
-	if err != nil {
-		return nil, err
-	}
-	return a.answer()
 }
 
 func jobPath(id string) string { return "v1/jobs/" + url.PathEscape(id) }

@@ -7,9 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,16 +42,17 @@ func TestJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := client.JobOptions{RequestOptions: client.RequestOptions{Variant: "clip", Unit: "u"}, Deadline: time.Minute, IdempotencyKey: "one"}
-	submitted, err := c.Submit(client.WithRequestID(ctx, "sub"), items(), o)
+	o := client.JobOptions{RequestOptions: client.RequestOptions{Variant: "clip", Unit: "u"}, Deadline: time.Minute}
+	one := client.WithIdempotencyKey(ctx, "one")
+	submitted, err := c.Submit(client.WithRequestID(one, "sub"), items(), o)
 	if err != nil || submitted.Kind != "batch" || submitted.RequestID != "sub" || submitted.Progress.Total != 3 || submitted.Webhook != nil {
 		t.Fatalf("%+v, %v", submitted, err)
 	}
-	again, err := c.Submit(ctx, items(), o)
+	again, err := c.Submit(one, items(), o)
 	if err != nil || again.ID != submitted.ID {
 		t.Errorf("%+v, %v", again, err)
 	}
-	if _, err := c.Submit(ctx, items()[:1], o); refersam.ErrorCode(err) != refersam.CodeKeyReused {
+	if _, err := c.Submit(one, items()[:1], o); refersam.ErrorCode(err) != refersam.CodeKeyReused {
 		t.Errorf("%v", err)
 	}
 	var seen []client.Progress
@@ -168,167 +167,6 @@ func TestWaitEnds(t *testing.T) {
 	})
 }
 
-// Events come once each and in order, over as many connections as it takes.
-func TestEvents(t *testing.T) {
-	s := start(t)
-	c, ctx := s.client(t), t.Context()
-	j, err := c.Submit(ctx, items(), client.JobOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	connections := 0
-	s.before = func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/events") {
-			return false
-		}
-		if connections++; connections > 3 {
-			return false
-		}
-		// The whole stream is there; one event of it is passed on, and half of the next.
-		whole := httptest.NewRecorder()
-		s.gateway.ServeHTTP(whole, r)
-		parts := strings.SplitAfter(whole.Body.String(), "\n\n")
-		_, _ = io.WriteString(w, strings.Join(parts[:2], "")+parts[2][:len(parts[2])/2])
-		w.(http.Flusher).Flush()
-		panic(http.ErrAbortHandler)
-	}
-	follow := func(after int64) (all []client.Event) {
-		for ev, err := range c.Events(ctx, j.ID, after) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, ev)
-		}
-		return all
-	}
-	all := follow(0)
-	ended := map[int]client.Status{}
-	for i, ev := range all {
-		if ev.Seq != int64(i+1) {
-			t.Errorf("%d. event: %+v", i, ev)
-		}
-		if ev.Item != nil {
-			ended[ev.Item.Index] = ev.Status
-			if ev.Item.Status != ev.Status || (ev.Item.Err != nil) != (ev.Status == client.StatusFailed) {
-				t.Errorf("%+v", ev.Item)
-			}
-		}
-	}
-	if diff := cmp.Diff(map[int]client.Status{0: client.StatusSucceeded, 1: client.StatusFailed, 2: client.StatusSucceeded}, ended); diff != "" {
-		t.Error(diff)
-	}
-	if last := all[len(all)-1]; last.Item != nil || last.Status != client.StatusFailed || connections < 4 {
-		t.Errorf("%+v after %d connections", last, connections)
-	}
-	if rest := follow(int64(len(all) - 1)); len(rest) != 1 || rest[0] != all[len(all)-1] {
-		t.Errorf("%+v", rest)
-	}
-	if none := follow(int64(len(all))); none != nil {
-		t.Errorf("%+v", none)
-	}
-	for ev, err := range c.Events(ctx, j.ID, 0) {
-		if err != nil || ev != all[0] {
-			t.Errorf("%+v, %v", ev, err)
-		}
-		break
-	}
-	for ev, err := range c.Events(ctx, "job_1", 0) {
-		if refersam.ErrorCode(err) != refersam.CodeJobNotFound {
-			t.Errorf("%+v, %v", ev, err)
-		}
-	}
-}
-
-// pending is a stream that says something and then nothing until its request
-// ends.
-type pending struct {
-	io.Reader
-	ctx context.Context
-}
-
-func (p pending) Read(b []byte) (int, error) {
-	if n, err := p.Reader.Read(b); err == nil {
-		return n, nil
-	}
-	<-p.ctx.Done()
-	return 0, p.ctx.Err()
-}
-
-func (p pending) Close() error { return nil }
-
-// A connection that says nothing is made again, a job's end in 204 is the end,
-// and so is that of the context.
-func TestSilentEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var last []string
-		c, _ := through(t, func(try int, r *http.Request) (*http.Response, error) {
-			last = append(last, r.Header.Get("Last-Event-Id"))
-			if r.URL.Path != "/prefix/v1/jobs/job_1/events" {
-				t.Errorf("asked for %s", r.URL)
-			}
-			resp := reply(200, "")
-			switch try {
-			case 1:
-				resp.Body = pending{strings.NewReader("retry: 1000\n\nid: 4\nevent: job\ndata: {\"status\": \"running\"}\n\nid: 5\nevent: new\ndata: {}\n\n:\n\n"), r.Context()}
-			case 2:
-				return overloaded(), nil
-			case 3: // ends at once
-			default:
-				resp = reply(204, "")
-			}
-			return resp, nil
-		})
-		begun := time.Now()
-		var got []client.Event
-		for ev, err := range c.Events(t.Context(), "job_1", 3) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, ev)
-		}
-		took := time.Since(begun)
-		if diff := cmp.Diff([]client.Event{{Seq: 4, Status: client.StatusRunning}}, got); diff != "" {
-			t.Error(diff)
-		}
-		if diff := cmp.Diff([]string{"3", "4", "4", "4"}, last); diff != "" {
-			t.Error(diff)
-		}
-		if took < 45*time.Second || took > 50*time.Second {
-			t.Errorf("it took %s", took)
-		}
-	})
-	synctest.Test(t, func(t *testing.T) {
-		c, _ := through(t, func(_ int, r *http.Request) (*http.Response, error) {
-			resp := reply(200, "")
-			resp.Body = pending{strings.NewReader(""), r.Context()}
-			return resp, nil
-		})
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-		defer cancel()
-		for ev, err := range c.Events(ctx, "job_1", 0) {
-			if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%+v, %v", ev, err)
-			}
-		}
-		if ctx.Err() == nil {
-			t.Error("it ended early")
-		}
-	})
-	for name, stream := range map[string]string{
-		"no number": "event: job\ndata: {}\n\n",
-		"no JSON":   "id: 1\nevent: item\ndata: x\n\n",
-		"endless":   "data: " + strings.Repeat("x", 2<<20),
-	} {
-		c, _ := through(t, func(int, *http.Request) (*http.Response, error) { return reply(200, stream), nil })
-		n := 0
-		for ev, err := range c.Events(t.Context(), "job_1", 0) {
-			if n++; err == nil || n > 1 {
-				t.Errorf("%s: %+v, %v", name, ev, err)
-			}
-		}
-	}
-}
-
 // The end of a job is told, and told again.
 func TestWebhooks(t *testing.T) {
 	s := start(t)
@@ -357,9 +195,13 @@ func TestWebhooks(t *testing.T) {
 	if err != nil || !strings.HasPrefix(first.Secret, "whsec_") || !first.PreviousUntil.IsZero() {
 		t.Errorf("%+v, %v", first, err)
 	}
-	second, err := c.RotateWebhookSecret(ctx)
+	once := client.WithIdempotencyKey(ctx, "rotation-1")
+	second, err := c.RotateWebhookSecret(once)
 	if err != nil || second.Secret == first.Secret || time.Until(second.PreviousUntil) < 23*time.Hour {
 		t.Errorf("%+v, %v", second, err)
+	}
+	if again, err := c.RotateWebhookSecret(once); err != nil || *again != *second {
+		t.Errorf("%+v, %v", again, err)
 	}
 	if now, err := c.WebhookSecret(ctx); err != nil || *now != *second {
 		t.Errorf("%+v, %v", now, err)

@@ -2,13 +2,12 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/postprocess"
 )
 
 // Picture says where a picture is: exactly one of its fields is there.
@@ -51,16 +50,6 @@ type RequestOptions struct {
 	Priority refersam.Priority
 }
 
-// Answer has the masks of one picture.
-type Answer struct {
-	// Response has no Checkpoint. Of its results, Tokens and Limit are there for
-	// phrases that were cut off alone; Logits, Picture and ModelTime stay behind.
-	refersam.Response
-	// RequestID is the id under which the service has logged the request; Feedback
-	// names it.
-	RequestID string
-}
-
 // BatchResult is what came of an item of a batch: an answer or an error.
 type BatchResult struct {
 	// ID is that of the item.
@@ -75,7 +64,8 @@ type BatchResult struct {
 // Segment implements refersam.Segmenter. Of a request, ID is sent as
 // WithRequestID says; Digest and Key are not. Picture, which is not to be had
 // over HTTP, and PriorityShadow, which is not for clients, are
-// CodeInvalidRequest. The response is that of an Answer.
+// CodeInvalidRequest. The response is that of an Answer. An error of Encode is
+// returned as it is.
 func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.Response, error) {
 	if req.Picture {
 		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "Decoded pictures are not to be had over HTTP.")
@@ -107,16 +97,17 @@ func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (
 	body := newItemBody(item)
 	body.ID = "" // which is for who sends several
 	r := segmentCall("v1/segment", o, func() ([]byte, error) {
-		return json.Marshal(segmentBody{itemBody: body, commonBody: newCommonBody(o, left(ctx))})
+		return encode(segmentBody{itemBody: body, commonBody: newCommonBody(o, left(ctx))})
 	})
-	a, err := get[answerBody](ctx, c, r)
+	a, err := c.send(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if len(a.Results) != len(item.Phrases) {
-		return nil, fmt.Errorf("the service answered %d of %d phrases", len(a.Results), len(item.Phrases))
+	b, err := parse[answerBody](a)
+	if err != nil {
+		return nil, err
 	}
-	return a.answer()
+	return b.answer(a, len(item.Phrases))
 }
 
 // SegmentBatch asks about up to 64 pictures, of 100 MiB in base64 at most, in
@@ -126,33 +117,35 @@ func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (
 func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOptions) ([]BatchResult, error) {
 	bodies := newItemBodies(items)
 	r := segmentCall("v1/segment:batch", o, func() ([]byte, error) {
-		return json.Marshal(batchBody{Items: bodies, commonBody: newCommonBody(o, left(ctx))})
+		return encode(batchBody{Items: bodies, commonBody: newCommonBody(o, left(ctx))})
 	})
 	type resultBody struct {
 		ID      string
 		Answer  *answerBody
 		Problem *problem
 	}
-	a, err := get[struct{ Results []resultBody }](ctx, c, r)
+	a, err := c.send(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if len(a.Results) != len(items) {
-		return nil, fmt.Errorf("the service answered %d of %d items", len(a.Results), len(items))
+	b, err := parse[struct{ Results []resultBody }](a)
+	if err != nil {
+		return nil, err
+	}
+	if len(b.Results) != len(items) {
+		return nil, a.unreadable(fmt.Errorf("it has %d results for %d items", len(b.Results), len(items)))
 	}
 	results := make([]BatchResult, len(items))
-	for i, from := range a.Results {
+	for i, from := range b.Results {
 		to := &results[i]
 		to.ID = from.ID
 		switch {
 		case from.Problem != nil:
 			to.Err = from.Problem.err()
 		case from.Answer != nil:
-			if to.Answer, err = from.Answer.answer(); err != nil {
-				return nil, fmt.Errorf("item %d: %w", i, err)
-			}
+			to.Answer, to.Err = from.Answer.answer(a, len(items[i].Phrases))
 		default:
-			return nil, fmt.Errorf("item %d has neither an answer nor a problem", i)
+			to.Err = a.unreadable(errors.New("an item has neither an answer nor a problem"))
 		}
 	}
 	return results, nil
@@ -249,69 +242,3 @@ func segmentCall(path string, o RequestOptions, body func() ([]byte, error)) cal
 	}
 	return r
 }
-
-// answerBody is what the service answers about a picture.
-type answerBody struct {
-	RequestID   string `json:"request_id"`
-	Image, Mask struct{ Width, Height int }
-	Model       struct{ Name, Variant, Version string }
-	Results     []struct {
-		PromptID string `json:"prompt_id"`
-		Score    float64
-		Origin   refersam.Origin
-		Area     int
-		BBox     [4]int `json:"bbox"`
-		Quality  struct {
-			Components int
-			Stability  float64
-		}
-		Masks struct {
-			RLE rleBody `json:"coco_rle"`
-		}
-	}
-	Warnings []struct {
-		Code                  string
-		Result, Tokens, Limit int
-	}
-	Timings struct{ Decode, Model, Mask float64 }
-}
-
-// rleBody is a mask as pycocotools writes it. Size is height, width.
-type rleBody struct {
-	Size   [2]int `json:"size"`
-	Counts string `json:"counts"`
-}
-
-func (r *rleBody) mask() (*refersam.Mask, error) {
-	return postprocess.DecodeRLE(r.Counts, r.Size[1], r.Size[0])
-}
-
-func (a *answerBody) answer() (*Answer, error) {
-	resp := refersam.Response{
-		Width: a.Image.Width, Height: a.Image.Height, MaskWidth: a.Mask.Width, MaskHeight: a.Mask.Height,
-		Model: a.Model.Name, Variant: a.Model.Variant, Version: a.Model.Version,
-		Results: make([]refersam.Result, len(a.Results)),
-		Timings: refersam.Timings{Decode: milliseconds(a.Timings.Decode), Model: milliseconds(a.Timings.Model), Mask: milliseconds(a.Timings.Mask)},
-	}
-	for i := range a.Results {
-		from := &a.Results[i]
-		mask, err := from.Masks.RLE.mask()
-		if err != nil {
-			return nil, fmt.Errorf("the mask of phrase %d: %w", i, err)
-		}
-		resp.Results[i] = refersam.Result{
-			PhraseID: from.PromptID, Score: from.Score, Area: from.Area, Origin: from.Origin,
-			Box:        refersam.Box{X: from.BBox[0], Y: from.BBox[1], W: from.BBox[2], H: from.BBox[3]},
-			Components: from.Quality.Components, Stability: from.Quality.Stability,
-			Mask: mask,
-		}
-	}
-	for _, w := range a.Warnings {
-		if w.Code == "phrase_truncated" && w.Result >= 0 && w.Result < len(resp.Results) {
-			resp.Results[w.Result].Tokens, resp.Results[w.Result].Limit = w.Tokens, w.Limit
-		}
-	}
-	return &Answer{resp, a.RequestID}, nil
-}
-
-func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

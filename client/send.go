@@ -3,21 +3,17 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
-	"maps"
-	mrand "math/rand/v2"
+	"math/rand/v2"
+	"mime"
 	"net/http"
 	"net/url"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
 	"golang.org/x/net/http/httpguts"
 )
@@ -62,14 +58,12 @@ func constant(body []byte) func() ([]byte, error) {
 	return func() ([]byte, error) { return body, nil }
 }
 
-// once is the header of a request that is to be done once, however often it is
-// sent.
-func once() http.Header { return http.Header{"Idempotency-Key": {rand.Text()}} }
-
 // answer is a success. It has a stream, which must be closed, in the place of a
 // body if the call asks for that.
 type answer struct {
+	to     string // as GET v1/models
 	status int
+	header http.Header
 	body   []byte
 	stream io.ReadCloser
 }
@@ -86,59 +80,53 @@ func (s stream) Close() error {
 	return s.ReadCloser.Close()
 }
 
+// mediaType is the form of the body, as application/json; "" if nobody knows.
+func (a *answer) mediaType() string {
+	mediaType, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return mediaType
+}
+
+func (a *answer) requestID() string { return a.header.Get("X-Request-Id") }
+
+// unreadable is the error of an answer that is not as the service answers, and
+// would not be at another try.
+func (a *answer) unreadable(cause error) error {
+	return &refersam.Error{
+		Code:      refersam.CodeUpstream,
+		Message:   "The answer is not that of a refersam service, or cannot be read; check the address, and what stands before the service.",
+		RequestID: a.requestID(),
+		Err:       fmt.Errorf("%s was answered with %q: %w", a.to, a.header.Get("Content-Type"), cause),
+	}
+}
+
 // get sends a call and decodes the JSON that is answered.
 func get[T any](ctx context.Context, c *Client, r call) (*T, error) {
 	a, err := c.send(ctx, r)
 	if err != nil {
 		return nil, err
 	}
+	return parse[T](a)
+}
+
+// parse decodes an answer that is JSON.
+func parse[T any](a *answer) (*T, error) {
 	v := new(T)
 	if err := decode(a.body, v); err != nil {
-		return nil, fmt.Errorf("the service's answer to %s %s: %w", r.method, r.path, err)
+		return nil, a.unreadable(err)
 	}
 	return v, nil
 }
 
-func decode(data []byte, v any) error {
-	return json.Unmarshal(data, v, json.MatchCaseInsensitiveNames(true))
-}
-
-// list goes through the pages of a list; name is that of its member.
-func list[T any](ctx context.Context, c *Client, path, name string, query url.Values) iter.Seq2[*T, error] {
-	return func(yield func(*T, error) bool) {
-		at := url.Values{"limit": {"100"}}
-		maps.Copy(at, query)
-		for {
-			page, err := get[map[string]jsontext.Value](ctx, c, call{method: http.MethodGet, path: path, query: at})
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			var entries []*T
-			if err := decode((*page)[name], &entries); err != nil {
-				yield(nil, fmt.Errorf("the service's answer to GET %s: %w", path, err))
-				return
-			}
-			for _, entry := range entries {
-				if !yield(entry, nil) {
-					return
-				}
-			}
-			after, more := (*page)["next"]
-			if !more {
-				return
-			}
-			var next string
-			if err := decode(after, &next); err != nil {
-				yield(nil, fmt.Errorf("the service's answer to GET %s: %w", path, err))
-				return
-			}
-			if next == "" {
-				return
-			}
-			at.Set("cursor", next)
-		}
+// delete deletes what is at a path.
+func (c *Client) delete(ctx context.Context, path string) error {
+	a, err := c.send(ctx, call{method: http.MethodDelete, path: path})
+	if err == nil && a.status != http.StatusNoContent {
+		return a.unreadable(fmt.Errorf("the status is %d", a.status))
 	}
+	return err
 }
 
 // send sends a call until it is answered for good.
@@ -166,12 +154,11 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 		}
 		last = f.err
 		unsure = unsure || f.err.Code == refersam.CodeUnavailable || f.err.Code == refersam.CodeUpstream
-		pause := max(min(firstPause<<min(try-1, 16), maxPause), f.err.RetryAfter)
 		deadline, bounded := ctx.Deadline()
 		if !bounded && (try == maxTries || f.err.RetryAfter > maxPatience) {
 			return nil, last
 		}
-		pause += mrand.N(min(pause/4, maxJitter))
+		pause := pauseAfter(try, f.err.RetryAfter)
 		if bounded && time.Until(deadline) < pause {
 			return nil, last
 		}
@@ -179,6 +166,13 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 			return nil, err
 		}
 	}
+}
+
+// pauseAfter is how long to wait after so many tries in a row that have failed;
+// it is never less than least.
+func pauseAfter(tries int, least time.Duration) time.Duration {
+	pause := max(min(firstPause<<min(tries-1, 16), maxPause), least)
+	return pause + rand.N(min(pause/4, maxJitter))
 }
 
 // sleep waits, unless ctx ends; last is what the service said before.
@@ -218,13 +212,15 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	if err != nil {
 		var untrusted *tls.CertificateVerificationError
 		return nil, &failure{
-			err:    &refersam.Error{Code: refersam.CodeUnavailable, Message: "The service cannot be reached.", Err: err},
+			err:    &refersam.Error{Code: refersam.CodeUnavailable, Message: "The service cannot be reached; check its address, and that it runs.", Err: err},
 			passes: !errors.As(err, &untrusted),
 		}
 	}
+	a := &answer{to: r.method + " " + r.path, status: resp.StatusCode, header: resp.Header}
 	success := resp.StatusCode/100 == 2
 	if success && r.stream {
-		return &answer{status: resp.StatusCode, stream: stream{resp.Body, cancel}}, nil
+		a.stream = stream{resp.Body, cancel}
+		return a, nil
 	}
 	defer cancel()
 	defer resp.Body.Close()
@@ -238,9 +234,10 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	case !success:
 		return nil, newFailure(resp, body)
 	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("the service's answer is larger than %d bytes", maxAnswer)
+		return nil, a.unreadable(fmt.Errorf("it is larger than %d bytes", maxAnswer))
 	}
-	return &answer{status: resp.StatusCode, body: body}, nil
+	a.body = body
+	return a, nil
 }
 
 // request writes a call for one try.
@@ -275,6 +272,9 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 		if !httpguts.ValidHeaderFieldValue(values[0]) { // which may be a secret
 			return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The value of %s cannot be sent: it has control characters.", name)
 		}
+	}
+	if key, named := req.Header[headerIdempotencyKey]; named && !idempotencyForm.MatchString(key[0]) {
+		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "An %s must have 1 to 255 visible ASCII characters but quotes, as a UUID.", headerIdempotencyKey)
 	}
 	return req, nil
 }

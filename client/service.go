@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 	"time"
@@ -20,13 +19,37 @@ type Model struct {
 	MaxTokens int `json:"max_tokens"`
 }
 
-// Models lists the models; CodeNotReady while they are being loaded.
-func (c *Client) Models(ctx context.Context) ([]Model, error) {
-	list, err := get[struct{ Models []Model }](ctx, c, call{method: http.MethodGet, path: "v1/models"})
-	if err != nil {
-		return nil, err
-	}
-	return list.Models, nil
+// Models are what the service has loaded, and what it takes.
+type Models struct {
+	Models []Model
+	// Formats are those in which the service writes masks, as coco_rle.
+	Formats []string
+	Limits  Limits
+}
+
+// Limits are what the service takes, whichever model answers.
+type Limits struct {
+	// MaxImageBytes and MaxImagePixels are for one picture, as it is sent and as it
+	// is decoded.
+	MaxImageBytes  int64 `json:"max_image_bytes"`
+	MaxImagePixels int   `json:"max_image_pixels"`
+	// MaxPhrases is for one picture, MaxPhraseBytes for one phrase in Unicode's
+	// form NFC, and MaxMaskPixels for the pixels of a picture times its phrases.
+	MaxPhrases     int `json:"max_phrases"`
+	MaxPhraseBytes int `json:"max_phrase_bytes"`
+	MaxMaskPixels  int `json:"max_mask_pixels"`
+	// MaxBatchItems and MaxBatchBytes are for a batch, or a job, as it is sent: its
+	// pictures take a third more in base64.
+	MaxBatchItems int `json:"max_batch_items"`
+	MaxBatchBytes int `json:"max_batch_bytes"`
+	// RequestTimeout is how long a request may take; a job may take longer.
+	RequestTimeout time.Duration `json:"request_timeout_ms"`
+}
+
+// Models says which models there are, and what the service takes; CodeNotReady
+// while they are being loaded.
+func (c *Client) Models(ctx context.Context) (*Models, error) {
+	return get[Models](ctx, c, call{method: http.MethodGet, path: "v1/models"})
 }
 
 // Usage is what a key has used on a day.
@@ -39,6 +62,21 @@ type Usage struct {
 	// that masks were made for, and GPU is how long model servers were busy with them.
 	Requests, Pictures int64
 	GPU                time.Duration
+}
+
+// UnmarshalJSON reads usage as the service writes it.
+func (u *Usage) UnmarshalJSON(data []byte) error {
+	var b struct {
+		Day, Key           string
+		Requests, Pictures int64
+		GPU                time.Duration `json:"gpu_ms"`
+	}
+	if err := decode(data, &b); err != nil {
+		return err
+	}
+	day, err := time.Parse(time.DateOnly, b.Day)
+	*u = Usage{day, b.Key, b.Requests, b.Pictures, b.GPU}
+	return err
 }
 
 // UsageQuery says which usage is wanted.
@@ -62,22 +100,9 @@ func (c *Client) Usage(ctx context.Context, q UsageQuery) ([]Usage, error) {
 	if q.Key != "" {
 		query.Set("key", q.Key)
 	}
-	type usageBody struct {
-		Day, Key           string
-		Requests, Pictures int64
-		GPUMS              float64 `json:"gpu_ms"`
-	}
-	list, err := get[struct{ Usage []usageBody }](ctx, c, call{method: http.MethodGet, path: "v1/usage", query: query})
+	list, err := get[struct{ Usage []Usage }](ctx, c, call{method: http.MethodGet, path: "v1/usage", query: query})
 	if err != nil {
 		return nil, err
 	}
-	used := make([]Usage, len(list.Usage))
-	for i, u := range list.Usage {
-		day, err := time.Parse(time.DateOnly, u.Day)
-		if err != nil {
-			return nil, fmt.Errorf("the service's usage: %w", err)
-		}
-		used[i] = Usage{day, u.Key, u.Requests, u.Pictures, milliseconds(u.GPUMS)}
-	}
-	return used, nil
+	return list.Usage, nil
 }

@@ -40,14 +40,14 @@ func (c *Client) WebhookSecret(ctx context.Context) (*WebhookSecret, error) {
 // RotateWebhookSecret gives the key another secret. For a day its webhooks are
 // signed with both.
 func (c *Client) RotateWebhookSecret(ctx context.Context) (*WebhookSecret, error) {
-	return get[WebhookSecret](ctx, c, call{method: http.MethodPost, path: "v1/webhooks/secret/rotate", header: once()})
+	return get[WebhookSecret](ctx, c, call{method: http.MethodPost, path: "v1/webhooks/secret/rotate", header: once(ctx)})
 }
 
 // RedeliverWebhook has the end of a job told again, and returns the job. It is
 // CodeUnfinished if the job has not ended, and CodeNotFound if it has no
 // webhook.
 func (c *Client) RedeliverWebhook(ctx context.Context, jobID string) (*Job, error) {
-	return get[Job](ctx, c, call{method: http.MethodPost, path: jobPath(jobID) + "/webhook/redeliver", header: once()})
+	return get[Job](ctx, c, call{method: http.MethodPost, path: jobPath(jobID) + "/webhook/redeliver", header: once(ctx)})
 }
 
 // WebhookEvent is what a webhook tells.
