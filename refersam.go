@@ -220,8 +220,8 @@ type Timings struct {
 // Segment returns an *Error for everything that the caller can act on
 // (CodeInvalidImage, CodeImageTooLarge, CodeUnsupportedMedia, CodePhraseEmpty,
 // CodePhraseTooLong, CodeInvalidRequest, CodeUnknownVariant, CodeNotReady,
-// CodeUnavailable, CodeDeadlineExceeded, CodeOverloaded); any other error is a
-// fault of the service. It keeps nothing of the request and changes nothing,
+// CodeUnavailable, CodeUpstream, CodeDeadlineExceeded, CodeOverloaded); any other
+// error is a fault of the service. It keeps nothing of the request and changes nothing,
 // so a failed call may be repeated. It is safe for concurrent use.
 type Segmenter interface {
 	Segment(ctx context.Context, req *Request) (*Response, error)

@@ -377,7 +377,8 @@ func TestService(t *testing.T) {
 	}
 	most := s.segmenter.Limits()
 	want := client.Limits{
-		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes,
+		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxImageSide: most.MaxImageSide, MaxImageFrames: most.MaxImageFrames,
+		MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes,
 		MaxMaskPixels: most.MaxMaskPixels, MaxBatchItems: 64, MaxBatchBytes: 100 << 20, RequestTimeout: gateway.DefaultConfig().RequestTimeout,
 	}
 	if diff := cmp.Diff(want, models.Limits); diff != "" {

@@ -29,10 +29,13 @@ type Models struct {
 
 // Limits are what the service takes, whichever model answers.
 type Limits struct {
-	// MaxImageBytes and MaxImagePixels are for one picture, as it is sent and as it
-	// is decoded.
+	// MaxImageBytes is for a picture as it is sent, MaxImagePixels for its width
+	// times its height, MaxImageSide for either, MaxImageFrames for the pictures
+	// in its file.
 	MaxImageBytes  int64 `json:"max_image_bytes"`
 	MaxImagePixels int   `json:"max_image_pixels"`
+	MaxImageSide   int   `json:"max_image_side"`
+	MaxImageFrames int   `json:"max_image_frames"`
 	// MaxPhrases is for one picture, MaxPhraseBytes for one phrase in Unicode's
 	// form NFC, and MaxMaskPixels for the pixels of a picture times its phrases.
 	MaxPhrases     int `json:"max_phrases"`
