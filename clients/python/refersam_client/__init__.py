@@ -17,12 +17,15 @@ from .answers import (
     Image,
     Item,
     Job,
+    Limits,
     Model,
+    Models,
     Problem,
     Quality,
     Result,
     UsageDay,
     Webhook,
+    WebhookSecret,
 )
 from .bodies import BatchItem, Output, PromptFields
 from .client import AsyncClient, Client
@@ -40,7 +43,9 @@ __all__ = [
     "Image",
     "Item",
     "Job",
+    "Limits",
     "Model",
+    "Models",
     "Output",
     "Problem",
     "PromptFields",
@@ -49,6 +54,7 @@ __all__ = [
     "UsageDay",
     "Webhook",
     "WebhookEvent",
+    "WebhookSecret",
     "decode_rle",
     "encode_rle",
     "parse_webhook",

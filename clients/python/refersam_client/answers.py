@@ -127,8 +127,10 @@ class BatchResult:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> BatchResult:
-        answer = document.get("answer")
-        return cls(document.get("id"), Answer.parse(answer) if answer else None, problem_in(document))
+        answer, problem = document.get("answer"), problem_in(document)
+        if not answer and not problem:
+            raise ValueError("there is neither an answer nor a problem")
+        return cls(document.get("id"), Answer.parse(answer) if answer else None, problem)
 
 
 @dataclass(frozen=True)
@@ -300,20 +302,90 @@ class Model:
     name: str
     variant: str
     version: str
+    #: "demo" for weights that are not meant for photographs.
     label: str | None
+    #: The part of the units that gets this variant, 0 to 1.
+    weight: float
     #: The side of the square that pictures are scaled to.
     image_size: int
+    #: How phrases become tokens.
+    tokenizer: str
     #: How many tokens of a phrase are read.
     max_tokens: int
     #: The probability from which a pixel is foreground, 0 to 1.
     threshold: float
+    #: That of its arithmetic, such as "fp16".
+    precision: str
+    #: The SHA-256 of its weights, in hexadecimal.
+    checkpoint: str
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Model:
         return cls(
             document["name"], document["variant"], document["version"], document.get("label"),
-            document["image_size"], document["max_tokens"], document["threshold"],
+            document["weight"], document["image_size"], document["tokenizer"], document["max_tokens"],
+            document["threshold"], document["precision"], document["checkpoint"],
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes, whichever model answers."""
+
+    #: Bytes of an encoded picture, its width times its height, either of them, and the pictures in its file;
+    #: the latter two are None from a service that does not tell them.
+    max_image_bytes: int
+    max_image_pixels: int
+    max_image_side: int | None
+    max_image_frames: int | None
+    #: Phrases of one picture, and bytes of each of them in UTF-8.
+    max_phrases: int
+    max_phrase_bytes: int
+    #: Pixels of a picture times its phrases.
+    max_mask_pixels: int
+    #: Pictures of a batch, and bytes of the whole request.
+    max_batch_items: int
+    max_batch_bytes: int
+    #: How long a request may take, in milliseconds; a job may take longer.
+    request_timeout_ms: int
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Limits:
+        return cls(
+            document["max_image_bytes"], document["max_image_pixels"], document.get("max_image_side"),
+            document.get("max_image_frames"), document["max_phrases"], document["max_phrase_bytes"],
+            document["max_mask_pixels"], document["max_batch_items"], document["max_batch_bytes"],
+            document["request_timeout_ms"],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Models:
+    """What answers, and what it takes."""
+
+    #: One a variant.
+    models: list[Model]
+    #: The formats of masks that may be asked for.
+    formats: list[str]
+    limits: Limits
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Models:
+        models = [Model.parse(model) for model in document["models"]]
+        return cls(models, document["formats"], Limits.parse(document["limits"]))
+
+
+@dataclass(frozen=True)
+class WebhookSecret:
+    """What webhooks are signed with, for verify_webhook."""
+
+    secret: str = field(repr=False)
+    #: Until when they are signed with the one before as well; None if they are not.
+    previous_until: datetime | None
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> WebhookSecret:
+        return cls(document["secret"], time_in(document, "previous_until"))
 
 
 def ended(status: Status) -> bool:

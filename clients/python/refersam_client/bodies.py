@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, Required, TypedDict
 
+import numpy as np
+
 from .answers import Image
 
 #: A picture that is at hand: where its file is, or the file, open for reading bytes, or the encoded bytes.
@@ -89,7 +91,8 @@ def encoded_bytes(picture: LocalPicture) -> bytes | bytearray | memoryview:
             return file.read()
     if not hasattr(picture, "read"):
         raise TypeError(
-            f"a picture is encoded bytes, a file or where it is, and not {type(picture).__name__}"
+            "a picture is where its file is, an open file, encoded bytes, an Image or its id, or an https"
+            f" address, and not {type(picture).__name__}"
         )
     content = picture.read()
     if not isinstance(content, bytes):
@@ -101,10 +104,14 @@ def is_address(picture: Picture) -> bool:
     return isinstance(picture, str) and picture.startswith("https://")
 
 
+def is_id(picture: Picture) -> bool:
+    return isinstance(picture, str) and re.fullmatch("img_[0-9a-f]{64}", picture) is not None
+
+
 def image_member(picture: Picture) -> dict[str, Any]:
     if isinstance(picture, Image):
         return {"id": picture.id}
-    if isinstance(picture, str) and re.fullmatch("img_[0-9a-f]{64}", picture):
+    if is_id(picture):
         return {"id": picture}
     if is_address(picture):
         return {"url": picture}
@@ -112,9 +119,17 @@ def image_member(picture: Picture) -> dict[str, Any]:
 
 
 def prompt_members(prompts: Prompts) -> list[dict[str, Any]]:
-    if isinstance(prompts, str | Mapping):
-        prompts = [prompts]
-    return [{"text": prompt} if isinstance(prompt, str) else dict(prompt) for prompt in prompts]
+    alone = isinstance(prompts, str | bytes | Mapping) or not isinstance(prompts, Iterable)
+    several: Iterable[Any] = [prompts] if alone else prompts
+    return [prompt_member(prompt) for prompt in several]
+
+
+def prompt_member(prompt: Prompt) -> dict[str, Any]:
+    if isinstance(prompt, str):
+        return {"text": prompt}
+    if not isinstance(prompt, Mapping):
+        raise TypeError(f"a phrase is text, alone or in a mapping, and not {type(prompt).__name__}")
+    return dict(prompt)
 
 
 def given(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,15 +140,45 @@ def segment_body(picture: Picture, prompts: Prompts, members: Mapping[str, Any])
     return body({"image": image_member(picture), "prompts": prompt_members(prompts)} | given(members))
 
 
-def batch_body(batch: Batch, members: Mapping[str, Any]) -> bytes:
+def batch_body(batch: Batch, members: Mapping[str, Any]) -> tuple[bytes, int]:
+    """What is sent for a batch, and how many items it has. They are taken one after the other, and each
+    picture is read before the next one is taken."""
     items = []
-    for item in batch:
-        if not isinstance(item, BatchItem):
-            item = BatchItem(*item)
+    for item in map(batch_item, batch):
         content = {"image": image_member(item.picture), "prompts": prompt_members(item.prompts)}
         items.append(content | given({"id": item.id, "output": item.output}))
-    return body({"items": items} | given(members))
+    return body({"items": items} | given(members)), len(items)
+
+
+def batch_item(item: BatchItem | tuple[Picture, Prompts]) -> BatchItem:
+    if isinstance(item, BatchItem):
+        return item
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise TypeError(
+            f"an item is a BatchItem, or a picture and its phrases in a tuple, and not {type(item).__name__}"
+        )
+    return BatchItem(*item)
 
 
 def body(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    """A document as JSON; ValueError if it has a number that is not finite, or text that is not Unicode."""
+    encoder = json.JSONEncoder(
+        separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=plain_number
+    )
+    try:
+        # By pieces: in one string with pictures, an emoji would make each character take 4 bytes.
+        return b"".join(piece.encode() for piece in encoder.iterencode(document))
+    except UnicodeEncodeError as cause:
+        half = cause.object[cause.start]
+        raise ValueError(f"text has {half!r}, which is half a character and not Unicode") from cause
+
+
+def plain_number(value: object) -> bool | int | float:
+    """A number of numpy as one of Python."""
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    raise TypeError(f"JSON has nothing for {type(value).__name__}")

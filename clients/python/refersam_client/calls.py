@@ -7,12 +7,13 @@ import email.utils
 import json
 import math
 import random
+import re
 import ssl
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -28,10 +29,11 @@ from .answers import (
     Image,
     Item,
     Job,
-    Model,
+    Models,
     Problem,
     Status,
     UsageDay,
+    WebhookSecret,
     ended,
 )
 from .bodies import (
@@ -45,11 +47,14 @@ from .bodies import (
     given,
     image_member,
     is_address,
+    is_id,
     segment_body,
 )
 from .rle import encode_rle
 
 T = TypeVar("T")
+#: What the service stores under an id.
+Stored = TypeVar("Stored", Job, Image)
 
 now = time.monotonic
 
@@ -63,7 +68,12 @@ MAX_SILENCE = 45.0
 #: What one look at a job is given, even if less is left.
 LOOK = 5.0
 
+#: How much of an answer is read, in bytes once it is decompressed: 64 MB of masks in base64, and what is said
+#: about them.
+MAX_ANSWER = 96 << 20
+
 PAGE = "100"
+ROUTES: Mapping[type, str] = {Job: "jobs", Image: "images"}
 JSON = {"Content-Type": "application/json"}
 #: What a code that is not told is by the status; all others are upstream_failed.
 CODES = {
@@ -93,7 +103,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Try:
-    """A call that is to be sent once; its answer is a Reply or an httpx2.TransportError."""
+    """A call that is to be sent once; what comes of it is a Reply, a Problem if that cannot be read, or an
+    httpx2.TransportError if there is none."""
 
     call: Call
     content: bytes | None
@@ -117,7 +128,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Next:
-    """The next event of a stream; None at its end, an httpx2.TransportError if it breaks."""
+    """The next event of a stream; None at its end, a Problem or an httpx2.TransportError if it breaks."""
 
     reply: Reply
 
@@ -201,53 +212,58 @@ class Calls:
     def segment_batch(
         self, items: Batch, deadline_ms: int | None, **members: Any
     ) -> Steps[list[BatchResult]]:
-        content = yield lambda: batch_body(items, members)
+        content, count = yield lambda: batch_body(items, members)
         call = Call("POST", "v1/segment:batch", content, JSON, deadline_ms=deadline_ms)
-        return (yield from self.parsed(call, lambda answer: list(map(BatchResult.parse, answer["results"]))))
+        return (yield from self.parsed(call, lambda answer: batch_results(answer, count)))
 
-    def submit(self, picture: Picture, prompts: Prompts, webhook: str | None, **members: Any) -> Steps[Job]:
+    def submit(
+        self, picture: Picture, prompts: Prompts, webhook: str | None, key: str | None, **members: Any
+    ) -> Steps[Job]:
+        headers = job_headers(key)
         content = yield lambda: segment_body(picture, prompts, members | {"webhook": told_at(webhook)})
-        return (yield from self.parsed(Call("POST", "v1/segment", content, job_headers()), Job.parse))
+        return (yield from self.parsed(Call("POST", "v1/segment", content, headers), Job.parse))
 
-    def submit_batch(self, items: Batch, webhook: str | None, **members: Any) -> Steps[Job]:
-        content = yield lambda: batch_body(items, members | {"webhook": told_at(webhook)})
-        return (yield from self.parsed(Call("POST", "v1/segment:batch", content, job_headers()), Job.parse))
+    def submit_batch(self, items: Batch, webhook: str | None, key: str | None, **members: Any) -> Steps[Job]:
+        headers = job_headers(key)
+        content, _ = yield lambda: batch_body(items, members | {"webhook": told_at(webhook)})
+        return (yield from self.parsed(Call("POST", "v1/segment:batch", content, headers), Job.parse))
 
-    def job(self, job_id: str) -> Steps[Job]:
-        return self.parsed(Call("GET", path("jobs", job_id)), Job.parse)
+    def job(self, job: str | Job) -> Steps[Job]:
+        return self.parsed(Call("GET", path(Job, job)), Job.parse)
 
     def jobs(self, status: Status | None) -> Entries:
         return self.pages("v1/jobs", "jobs", Job.parse, {"status": status})
 
     def wait(
-        self, job_id: str, timeout: float | None, progress: Callable[[Job], object] | None
+        self, job: str | Job, timeout: float | None, progress: Callable[[Job], object] | None
     ) -> Steps[Job]:
+        job_id = id_of(Job, job)
         end = math.inf if timeout is None else now() + timeout
         pause, told = 0.1, None
         while True:
             left = max(end - now(), LOOK)
             try:
-                job = yield from self.parsed(Call("GET", path("jobs", job_id)), Job.parse, left)
+                seen = yield from self.parsed(Call("GET", path(Job, job_id)), Job.parse, left)
             except (Problem, httpx2.TransportError) as problem:
                 if left < self.max_wait and may_pass(problem):
                     raise late(job_id, timeout) from problem
                 raise
-            state = (job.status, job.succeeded, job.failed, job.cancelled)
+            state = (seen.status, seen.succeeded, seen.failed, seen.cancelled)
             if progress and state != told:
-                progress(job)
+                progress(seen)
             told = state
-            if job.ended:
-                return job
+            if seen.ended:
+                return seen
             if now() >= end:
                 raise late(job_id, timeout)
             yield min(pause, max(end - now(), 0.0))
             pause = min(pause * 1.5, 5.0)
 
-    def events(self, job_id: str, after: int) -> Entries:
+    def events(self, job: str | Job, after: int) -> Entries:
         breaks = 0
         while True:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
-            call = Call("GET", path("jobs", job_id, "/events"), headers=headers, stream=True)
+            call = Call("GET", path(Job, job, "/events"), headers=headers, stream=True)
             reply = yield from self.sent(call)
             if reply.stream is None:  # 204: the job has ended, and there is nothing more to tell
                 return
@@ -264,59 +280,68 @@ class Calls:
             yield pause_after(breaks)
             breaks += 1
 
-    def result(self, job_id: str, index: int) -> Steps[Answer]:
-        return self.parsed(Call("GET", path("jobs", job_id, f"/items/{index}")), Answer.parse)
+    def result(self, job: str | Job, index: int) -> Steps[Answer]:
+        return self.parsed(Call("GET", path(Job, job, f"/items/{index}")), Answer.parse)
 
-    def cancel(self, job_id: str) -> Steps[Job]:
-        return self.parsed(Call("POST", path("jobs", job_id, "/cancel")), Job.parse)
+    def cancel(self, job: str | Job) -> Steps[Job]:
+        return self.parsed(Call("POST", path(Job, job, "/cancel")), Job.parse)
 
-    def redeliver(self, job_id: str) -> Steps[Job]:
-        call = Call("POST", path("jobs", job_id, "/webhook/redeliver"), headers=once())
+    def redeliver(self, job: str | Job, key: str | None) -> Steps[Job]:
+        call = Call("POST", path(Job, job, "/webhook/redeliver"), headers=once(key))
         return self.parsed(call, Job.parse)
 
-    def delete(self, kind: str, ident: str) -> Steps[None]:
-        yield from self.sent(Call("DELETE", path(kind, ident)))
+    def delete(self, kind: type[Stored], stored: str | Stored) -> Steps[None]:
+        yield from self.sent(Call("DELETE", path(kind, stored)))
 
-    def keep_image(self, picture: LocalPicture) -> Steps[Image]:
+    def keep_image(self, picture: LocalPicture, key: str | None) -> Steps[Image]:
+        headers = once(key)
+        if isinstance(picture, Image) or is_id(picture):
+            raise ValueError("the picture is kept already; what is sent are its bytes, to keep it for longer")
         if is_address(picture):
-            content, headers = body({"image": image_member(picture)}), JSON
+            content, kind = body({"image": image_member(picture)}), JSON
         else:
             content = yield lambda: bytes(encoded_bytes(picture))
-            headers = {"Content-Type": "application/octet-stream"}
-        return (yield from self.parsed(Call("POST", "v1/images", content, headers | once()), Image.parse))
+            kind = {"Content-Type": "application/octet-stream"}
+        return (yield from self.parsed(Call("POST", "v1/images", content, headers | kind), Image.parse))
 
-    def image(self, image_id: str) -> Steps[Image]:
-        return self.parsed(Call("GET", path("images", image_id)), Image.parse)
+    def image(self, image: str | Image) -> Steps[Image]:
+        return self.parsed(Call("GET", path(Image, image)), Image.parse)
 
     def images(self) -> Entries:
         return self.pages("v1/images", "images", Image.parse, {})
 
-    def image_content(self, image_id: str) -> Steps[bytes]:
-        call = Call("GET", path("images", image_id, "/content"), headers={"Accept": "*/*"})
+    def image_content(self, image: str | Image) -> Steps[bytes]:
+        call = Call("GET", path(Image, image, "/content"), headers={"Accept": "*/*"})
         reply = yield from self.sent(call)
         return reply.body
 
-    def send_feedback(self, corrected_mask: ArrayLike | None, **members: Any) -> Steps[Feedback]:
+    def send_feedback(
+        self, corrected_mask: ArrayLike | None, key: str | None, **members: Any
+    ) -> Steps[Feedback]:
+        headers = JSON | once(key)
         content = yield lambda: body(given(members | {"corrected_mask": corrected(corrected_mask)}))
-        call = Call("POST", "v1/feedback", content, JSON | once())
+        call = Call("POST", "v1/feedback", content, headers)
         return (yield from self.parsed(call, Feedback.parse))
 
     def feedback(self, request_id: str | None) -> Entries:
         return self.pages("v1/feedback", "feedback", Feedback.parse, {"request_id": request_id})
 
-    def usage(self, first: date | None, last: date | None, key: str | None) -> Steps[list[UsageDay]]:
-        query = {"from": first and first.isoformat(), "to": last and last.isoformat(), "key": key}
+    def usage(
+        self, first: date | str | None, last: date | str | None, key: str | None
+    ) -> Steps[list[UsageDay]]:
+        query = {"from": day_of(first), "to": day_of(last), "key": key}
         call = Call("GET", "v1/usage", query=given(query))
         return self.parsed(call, lambda answer: list(map(UsageDay.parse, answer["usage"])))
 
-    def models(self) -> Steps[list[Model]]:
-        return self.parsed(Call("GET", "v1/models"), lambda answer: list(map(Model.parse, answer["models"])))
+    def models(self) -> Steps[Models]:
+        return self.parsed(Call("GET", "v1/models"), Models.parse)
 
-    def webhook_secret(self) -> Steps[str]:
-        return self.parsed(Call("GET", "v1/webhooks/secret"), secret)
+    def webhook_secret(self) -> Steps[WebhookSecret]:
+        return self.parsed(Call("GET", "v1/webhooks/secret"), WebhookSecret.parse)
 
-    def rotate_webhook_secret(self) -> Steps[str]:
-        return self.parsed(Call("POST", "v1/webhooks/secret/rotate", headers=once()), secret)
+    def rotate_webhook_secret(self, key: str | None) -> Steps[WebhookSecret]:
+        call = Call("POST", "v1/webhooks/secret/rotate", headers=once(key))
+        return self.parsed(call, WebhookSecret.parse)
 
 
 def content_of(call: Call, used: float) -> bytes | None:
@@ -336,7 +361,8 @@ def may_pass(problem: Exception) -> bool:
     """Whether the same call may succeed later."""
     if isinstance(problem, Problem):
         passes = problem.status in (429, 502, 503) and problem.code != "storage_full"
-        return passes or problem.code == "request_under_way"
+        damaged = isinstance(problem.__cause__, httpx2.DecodingError)  # on its way, as what is cut off
+        return passes or damaged or problem.code == "request_under_way"
     cause: BaseException | None = problem
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -376,13 +402,12 @@ def read(reply: Reply, content: Any, parse: Callable[[Any], T]) -> T:
     try:
         return parse(json.loads(content) if isinstance(content, bytes) else content)
     except (ValueError, LookupError, TypeError, AttributeError) as cause:
-        document = {
-            "code": "upstream_failed",
-            "status": reply.status,
-            "detail": "The answer is none that this client reads.",
-            "request_id": reply.headers.get("x-request-id"),
-        }
-        raise Problem(document) from cause
+        raise unreadable(reply.status, reply.headers, "is none that this client reads") from cause
+
+
+def unreadable(status: int, headers: httpx2.Headers, why: str) -> Problem:
+    document = {"code": "upstream_failed", "status": status, "detail": f"The answer {why}."}
+    return Problem(document | {"request_id": headers.get("x-request-id")})
 
 
 def event_of(told: httpx2.ServerSentEvent) -> Event | None:
@@ -394,19 +419,61 @@ def event_of(told: httpx2.ServerSentEvent) -> Event | None:
     return Event(int(told.id), document["status"], item)
 
 
-def path(kind: str, ident: str, rest: str = "") -> str:
+def batch_results(document: Mapping[str, Any], count: int) -> list[BatchResult]:
+    results = [BatchResult.parse(result) for result in document["results"]]
+    if len(results) != count:
+        raise ValueError(f"there are {len(results)} results of {count} items")
+    return results
+
+
+def id_of(kind: type[Stored], stored: str | Stored) -> str:
+    ident = stored.id if isinstance(stored, kind) else stored
+    if not isinstance(ident, str):
+        raise TypeError(
+            f"{ROUTES[kind]} are given as {kind.__name__} or id, and not as {type(stored).__name__}"
+        )
+    return ident
+
+
+def path(kind: type[Stored], stored: str | Stored, rest: str = "") -> str:
+    ident = id_of(kind, stored)
     if ident in ("", ".", ".."):  # another route
         raise ValueError(f"{ident!r} is not an id")
-    return f"v1/{kind}/{quote(ident, safe='')}{rest}"
+    return f"v1/{ROUTES[kind]}/{quote(ident, safe='')}{rest}"
 
 
-def once() -> dict[str, str]:
-    """A name under which a request is done once, however often it is sent."""
-    return {"Idempotency-Key": str(uuid.uuid4())}
+def day_of(day: date | str | None) -> str | None:
+    """A day of UTC, as a query has it."""
+    if isinstance(day, datetime):
+        if day.tzinfo is None:
+            raise ValueError("a time without a zone may be of two days of UTC; datetime.now(UTC) has one")
+        return day.astimezone(UTC).date().isoformat()
+    if isinstance(day, date):
+        return day.isoformat()
+    if day is None:
+        return None
+    if not isinstance(day, str):
+        raise TypeError(f"a day is a date, a datetime or text, and not {type(day).__name__}")
+    try:
+        written = date.fromisoformat(day).isoformat()
+    except ValueError:
+        written = None
+    if written != day:  # fromisoformat reads other forms, too
+        raise ValueError(f"a day is such as 2026-11-22, and not {day!r}")
+    return day
 
 
-def job_headers() -> dict[str, str]:
-    return JSON | {"Prefer": "respond-async"} | once()
+def once(key: str | None) -> dict[str, str]:
+    """A name under which a request is done once, however often it is sent; without key a new one."""
+    if key is None:
+        key = str(uuid.uuid4())
+    elif not re.fullmatch("[!#-~]{1,255}", key):
+        raise ValueError("an idempotency key has 1 to 255 visible ASCII characters, and no quotes")
+    return {"Idempotency-Key": key}
+
+
+def job_headers(key: str | None) -> dict[str, str]:
+    return JSON | {"Prefer": "respond-async"} | once(key)
 
 
 def told_at(webhook: str | None) -> dict[str, str] | None:
@@ -422,7 +489,3 @@ def corrected(mask: ArrayLike | None) -> dict[str, Any] | None:
 
 def late(job_id: str, timeout: float | None) -> TimeoutError:
     return TimeoutError(f"the job {job_id} has not ended within {timeout} s")
-
-
-def secret(document: Mapping[str, Any]) -> str:
-    return str(document["secret"])

@@ -7,7 +7,7 @@ import copy
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing, contextmanager
 from datetime import date
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -15,11 +15,41 @@ from typing import Any, Literal, Self, TypeVar
 import httpx2
 from numpy.typing import ArrayLike
 
-from .answers import Answer, BatchResult, Event, Feedback, Image, Job, Model, Status, UsageDay
+from .answers import (
+    Answer,
+    BatchResult,
+    Event,
+    Feedback,
+    Image,
+    Job,
+    Models,
+    Problem,
+    Status,
+    UsageDay,
+    WebhookSecret,
+)
 from .bodies import Batch, LocalPicture, Output, Picture, Priority, Prompts, given
-from .calls import MAX_SILENCE, Calls, Each, Entries, Next, Reply, Step, Steps, Try, now
+from .calls import (
+    MAX_ANSWER,
+    MAX_SILENCE,
+    Calls,
+    Each,
+    Entries,
+    Next,
+    Reply,
+    Step,
+    Steps,
+    Try,
+    now,
+    unreadable,
+)
 
 T = TypeVar("T")
+
+#: What the service takes for a unit; spaces around it would be lost on the way.
+UNIT = re.compile(r"(?! )[^\x00-\x1f\x7f\ud800-\udfff]{1,128}(?<! )")
+#: The service gives a request with another id one of its own.
+REQUEST_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
 
 
 class _Base:
@@ -30,7 +60,7 @@ class _Base:
                 raise ValueError("the API key has characters that no key has")
             headers["Authorization"] = f"Bearer {key}"
         self._calls = Calls(timeout, max_wait, headers | _named(unit, None))
-        self._url = url.rstrip("/") + "/"
+        self._url = _base_url(url)
 
     def with_options(
         self,
@@ -44,7 +74,7 @@ class _Base:
         only one of them is to be closed.
 
         timeout, max_wait and unit are those of the client; request_id is the id that requests have in the log
-        of the service: up to 128 letters, digits and `._:-`.
+        of the service: 1 to 128 letters, digits and `._:-`, else ValueError.
         """
         other, calls = copy.copy(self), self._calls
         other._calls = Calls(
@@ -58,15 +88,25 @@ class _Base:
 class Client(_Base):
     """A service, over HTTP. It may be used by several threads at once.
 
-    url is that of the service, key an API key. unit is whom a variant sticks to. transport is one of httpx2,
-    for proxies, certificates or tests, such as httpx2.HTTPTransport(verify=…).
+    url is that of the service, such as http://127.0.0.1:8080, and key an API key. unit is whom a variant
+    sticks to: 1 to 128 characters without control characters, and no space around them. What is none of these
+    is a ValueError. transport is one of httpx2, for proxies, certificates or tests, such as
+    httpx2.HTTPTransport(verify=…).
 
     Times are in seconds. timeout is for each operation on a connection: to connect, to send a piece, to wait
     for a piece of the answer; it is cut to what is left of max_wait, which bounds a whole call. What may pass
     is tried again, after a pause of at least what the service asks for; if that does not fit into max_wait,
     the failure is raised at once. For one call they are set by with_options.
 
-    Failures are a Problem, which has a code, or an httpx2.TransportError if there is no answer.
+    Failures are a Problem, which has a code, or an httpx2.TransportError if there is no answer. An answer
+    that cannot be read, or has more than 96 MiB when it is decompressed, is the Problem upstream_failed. What
+    cannot be sent, such as text that is not Unicode, is a ValueError or TypeError.
+
+    Where the id of a job or an image is asked for, the Job or the Image does as well. What stores something
+    takes an idempotency_key, for a program that may have to do a call again after a restart: within 24 hours
+    the same call with the same key gets the first answer again, and another call with it the Problem
+    idempotency_key_reused. It has 1 to 255 visible ASCII characters and no quotes, else it is a ValueError;
+    without it each call has a new one, for all its tries.
     """
 
     def __init__(
@@ -106,10 +146,10 @@ class Client(_Base):
         """The masks of one phrase or up to 32.
 
         A picture is where its file is, a file open for reading bytes, the encoded bytes, an Image that is
-        kept or its id, or an https address; ValueError if it is another address. output says how masks are to
-        be, variant which model answers; without it the service chooses. deadline_ms is for how many
-        milliseconds the answer is of use; each try tells the service what is left of them. priority "batch"
-        is for what may wait.
+        kept or its id, or an https address; ValueError if it is another address. Numbers may be those of
+        numpy. output says how masks are to be, variant which model answers; without it the service chooses.
+        deadline_ms is for how many milliseconds the answer is of use; each try tells the service what is left
+        of them. priority "batch" is for what may wait.
         """
         return self._run(
             self._calls.segment(
@@ -127,7 +167,8 @@ class Client(_Base):
         priority: Priority | None = None,
     ) -> list[BatchResult]:
         """The masks of up to 64 pictures, each with its phrases: an answer or a problem for each, in their
-        order. Options are those of segment, and hold for all."""
+        order. An item is a BatchItem, or a picture and its phrases in a tuple; anything else is a TypeError.
+        Options are those of segment, and hold for all."""
         return self._run(
             self._calls.segment_batch(items, deadline_ms, output=output, variant=variant, priority=priority)
         )
@@ -142,13 +183,14 @@ class Client(_Base):
         deadline_ms: int | None = None,
         priority: Priority | None = None,
         webhook: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Job:
         """A job that does what segment does. deadline_ms is at most a day, which is what it is without;
         priority is "batch" without. webhook is the https address where the end of the job is told."""
         return self._run(
             self._calls.submit(
-                picture, prompts, webhook, output=output, variant=variant, deadline_ms=deadline_ms,
-                priority=priority,
+                picture, prompts, webhook, idempotency_key, output=output, variant=variant,
+                deadline_ms=deadline_ms, priority=priority,
             )
         )  # fmt: skip
 
@@ -161,16 +203,18 @@ class Client(_Base):
         deadline_ms: int | None = None,
         priority: Priority | None = None,
         webhook: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Job:
         """A job that does what segment_batch does, with the options of submit."""
         return self._run(
             self._calls.submit_batch(
-                items, webhook, output=output, variant=variant, deadline_ms=deadline_ms, priority=priority
+                items, webhook, idempotency_key, output=output, variant=variant, deadline_ms=deadline_ms,
+                priority=priority,
             )
-        )
+        )  # fmt: skip
 
-    def job(self, job_id: str) -> Job:
-        return self._run(self._calls.job(job_id))
+    def job(self, job: str | Job) -> Job:
+        return self._run(self._calls.job(job))
 
     def jobs(self, status: Status | None = None) -> Iterator[Job]:
         """The jobs of the key, the newest first, without their items; those of a status, if one is given."""
@@ -178,7 +222,7 @@ class Client(_Base):
 
     def wait(
         self,
-        job_id: str,
+        job: str | Job,
         timeout: float | None = None,
         *,
         progress: Callable[[Job], object] | None = None,
@@ -186,48 +230,52 @@ class Client(_Base):
         """The job, once it has ended. If it has not within timeout seconds it goes on, and this raises
         TimeoutError, a look of 5 s later at most; max_wait bounds each look too. progress is called with the
         job whenever it has got on."""
-        return self._run(self._calls.wait(job_id, timeout, progress))
+        return self._run(self._calls.wait(job, timeout, progress))
 
-    def events(self, job_id: str, after: int = 0) -> Generator[Event, None, None]:
+    def events(self, job: str | Job, after: int = 0) -> Generator[Event, None, None]:
         """What happens to a job, as it happens, until it has ended. after is the number of the last event
         that is known already. A connection that breaks, or is silent for 45 s, is made again, and no event is
         lost or comes twice."""
-        return self._each(self._calls.events(job_id, after))
+        return self._each(self._calls.events(job, after))
 
-    def result(self, job_id: str, index: int = 0) -> Answer:
+    def result(self, job: str | Job, index: int = 0) -> Answer:
         """What came of an item of a job. Problems are job_unfinished, item_failed and cancelled."""
-        return self._run(self._calls.result(job_id, index))
+        return self._run(self._calls.result(job, index))
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job: str | Job) -> Job:
         """Ends what of a job has not ended."""
-        return self._run(self._calls.cancel(job_id))
+        return self._run(self._calls.cancel(job))
 
-    def delete_job(self, job_id: str) -> None:
+    def delete_job(self, job: str | Job) -> None:
         """Forgets a job, with its answers."""
-        self._run(self._calls.delete("jobs", job_id))
+        self._run(self._calls.delete(Job, job))
 
-    def redeliver(self, job_id: str) -> Job:
+    def redeliver(self, job: str | Job, *, idempotency_key: str | None = None) -> Job:
         """Has the end of a job told again to its webhook. The problem is job_unfinished before its end."""
-        return self._run(self._calls.redeliver(job_id))
+        return self._run(self._calls.redeliver(job, idempotency_key))
 
-    def keep_image(self, picture: LocalPicture) -> Image:
+    def keep_image(self, picture: LocalPicture, *, idempotency_key: str | None = None) -> Image:
         """Sends a picture that is asked about often, or has it fetched from an https address. It is kept
-        until `expires_at`, a day later unless the service is set otherwise."""
-        return self._run(self._calls.keep_image(picture))
+        until `expires_at`, a day later unless the service is set otherwise.
 
-    def image(self, image_id: str) -> Image:
-        return self._run(self._calls.image(image_id))
+        It is given as to segment, but an Image or its id, which is kept already, is a ValueError; sending the
+        same bytes again keeps it for longer.
+        """
+        return self._run(self._calls.keep_image(picture, idempotency_key))
+
+    def image(self, image: str | Image) -> Image:
+        return self._run(self._calls.image(image))
 
     def images(self) -> Iterator[Image]:
         """The pictures that are kept for the key, the newest first."""
         return self._each(self._calls.images())
 
-    def image_content(self, image_id: str) -> bytes:
+    def image_content(self, image: str | Image) -> bytes:
         """The bytes of a picture as they were sent."""
-        return self._run(self._calls.image_content(image_id))
+        return self._run(self._calls.image_content(image))
 
-    def delete_image(self, image_id: str) -> None:
-        self._run(self._calls.delete("images", image_id))
+    def delete_image(self, image: str | Image) -> None:
+        self._run(self._calls.delete(Image, image))
 
     def send_feedback(
         self,
@@ -239,6 +287,7 @@ class Client(_Base):
         rating: int | None = None,
         corrected_mask: ArrayLike | None = None,
         comment: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Feedback:
         """Says how good a mask was: request_id is that of its answer, result its index there, and item
         the index of the picture in a batch or job, whose answers have one request_id.
@@ -249,8 +298,8 @@ class Client(_Base):
         """
         return self._run(
             self._calls.send_feedback(
-                corrected_mask, request_id=request_id, item=item, result=result, verdict=verdict,
-                rating=rating, comment=comment,
+                corrected_mask, idempotency_key, request_id=request_id, item=item, result=result,
+                verdict=verdict, rating=rating, comment=comment,
             )
         )  # fmt: skip
 
@@ -260,23 +309,27 @@ class Client(_Base):
         return self._each(self._calls.feedback(request_id))
 
     def usage(
-        self, first: date | None = None, last: date | None = None, *, key: str | None = None
+        self, first: date | str | None = None, last: date | str | None = None, *, key: str | None = None
     ) -> list[UsageDay]:
         """What the key has used by day, from first to last, which are days of UTC, at most 366; without them
-        in the last 30 days. With the scope admin what all keys have, or the one whose id is key."""
+        in the last 30 days. With the scope admin what all keys have, or the one whose id is key.
+
+        A day is a date, text such as "2026-11-22", or a datetime with a zone, which stands for its day in
+        UTC; ValueError if it is none.
+        """
         return self._run(self._calls.usage(first, last, key))
 
-    def models(self) -> list[Model]:
-        """The models that are loaded, one a variant."""
+    def models(self) -> Models:
+        """The models that are loaded, the formats in which they give masks, and what the service takes."""
         return self._run(self._calls.models())
 
-    def webhook_secret(self) -> str:
+    def webhook_secret(self) -> WebhookSecret:
         """What webhooks are signed with, for verify_webhook."""
         return self._run(self._calls.webhook_secret())
 
-    def rotate_webhook_secret(self) -> str:
+    def rotate_webhook_secret(self, *, idempotency_key: str | None = None) -> WebhookSecret:
         """A new secret; for a day webhooks are signed with the one before as well."""
-        return self._run(self._calls.rotate_webhook_secret())
+        return self._run(self._calls.rotate_webhook_secret(idempotency_key))
 
     def _run(self, steps: Steps[T]) -> T:
         answer: Any = None
@@ -310,8 +363,9 @@ class Client(_Base):
             if isinstance(step, Try):
                 return self._send(step)
             if isinstance(step, Next):
-                return next(step.reply.events, None)
-        except httpx2.TransportError as error:
+                with _decompressed(step.reply.status, step.reply.headers):
+                    return next(step.reply.events, None)
+        except (Problem, httpx2.TransportError) as error:
             return error
         return step() if callable(step) else time.sleep(step)
 
@@ -323,13 +377,13 @@ class Client(_Base):
             return Reply(
                 response.status_code, response.headers, b"", response, iter(httpx2.EventSource(response))
             )
-        with closing(response):
-            content = bytearray()
+        content = bytearray()
+        with closing(response), _decompressed(response.status_code, response.headers):
             for piece in response.iter_bytes():
-                content += piece
+                _add(piece, content, response)
                 if now() > end:  # pieces that trickle in are each in time
                     raise httpx2.ReadTimeout("max_wait has passed", request=request)
-            return Reply(response.status_code, response.headers, bytes(content))
+        return Reply(response.status_code, response.headers, bytes(content))
 
 
 class AsyncClient(_Base):
@@ -400,11 +454,12 @@ class AsyncClient(_Base):
         deadline_ms: int | None = None,
         priority: Priority | None = None,
         webhook: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Job:
         return await self._run(
             self._calls.submit(
-                picture, prompts, webhook, output=output, variant=variant, deadline_ms=deadline_ms,
-                priority=priority,
+                picture, prompts, webhook, idempotency_key, output=output, variant=variant,
+                deadline_ms=deadline_ms, priority=priority,
             )
         )  # fmt: skip
 
@@ -417,57 +472,59 @@ class AsyncClient(_Base):
         deadline_ms: int | None = None,
         priority: Priority | None = None,
         webhook: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Job:
         return await self._run(
             self._calls.submit_batch(
-                items, webhook, output=output, variant=variant, deadline_ms=deadline_ms, priority=priority
+                items, webhook, idempotency_key, output=output, variant=variant, deadline_ms=deadline_ms,
+                priority=priority,
             )
-        )
+        )  # fmt: skip
 
-    async def job(self, job_id: str) -> Job:
-        return await self._run(self._calls.job(job_id))
+    async def job(self, job: str | Job) -> Job:
+        return await self._run(self._calls.job(job))
 
     def jobs(self, status: Status | None = None) -> AsyncIterator[Job]:
         return self._each(self._calls.jobs(status))
 
     async def wait(
         self,
-        job_id: str,
+        job: str | Job,
         timeout: float | None = None,
         *,
         progress: Callable[[Job], object] | None = None,
     ) -> Job:
-        return await self._run(self._calls.wait(job_id, timeout, progress))
+        return await self._run(self._calls.wait(job, timeout, progress))
 
-    def events(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
-        return self._each(self._calls.events(job_id, after))
+    def events(self, job: str | Job, after: int = 0) -> AsyncGenerator[Event, None]:
+        return self._each(self._calls.events(job, after))
 
-    async def result(self, job_id: str, index: int = 0) -> Answer:
-        return await self._run(self._calls.result(job_id, index))
+    async def result(self, job: str | Job, index: int = 0) -> Answer:
+        return await self._run(self._calls.result(job, index))
 
-    async def cancel(self, job_id: str) -> Job:
-        return await self._run(self._calls.cancel(job_id))
+    async def cancel(self, job: str | Job) -> Job:
+        return await self._run(self._calls.cancel(job))
 
-    async def delete_job(self, job_id: str) -> None:
-        await self._run(self._calls.delete("jobs", job_id))
+    async def delete_job(self, job: str | Job) -> None:
+        await self._run(self._calls.delete(Job, job))
 
-    async def redeliver(self, job_id: str) -> Job:
-        return await self._run(self._calls.redeliver(job_id))
+    async def redeliver(self, job: str | Job, *, idempotency_key: str | None = None) -> Job:
+        return await self._run(self._calls.redeliver(job, idempotency_key))
 
-    async def keep_image(self, picture: LocalPicture) -> Image:
-        return await self._run(self._calls.keep_image(picture))
+    async def keep_image(self, picture: LocalPicture, *, idempotency_key: str | None = None) -> Image:
+        return await self._run(self._calls.keep_image(picture, idempotency_key))
 
-    async def image(self, image_id: str) -> Image:
-        return await self._run(self._calls.image(image_id))
+    async def image(self, image: str | Image) -> Image:
+        return await self._run(self._calls.image(image))
 
     def images(self) -> AsyncIterator[Image]:
         return self._each(self._calls.images())
 
-    async def image_content(self, image_id: str) -> bytes:
-        return await self._run(self._calls.image_content(image_id))
+    async def image_content(self, image: str | Image) -> bytes:
+        return await self._run(self._calls.image_content(image))
 
-    async def delete_image(self, image_id: str) -> None:
-        await self._run(self._calls.delete("images", image_id))
+    async def delete_image(self, image: str | Image) -> None:
+        await self._run(self._calls.delete(Image, image))
 
     async def send_feedback(
         self,
@@ -479,11 +536,12 @@ class AsyncClient(_Base):
         rating: int | None = None,
         corrected_mask: ArrayLike | None = None,
         comment: str | None = None,
+        idempotency_key: str | None = None,
     ) -> Feedback:
         return await self._run(
             self._calls.send_feedback(
-                corrected_mask, request_id=request_id, item=item, result=result, verdict=verdict,
-                rating=rating, comment=comment,
+                corrected_mask, idempotency_key, request_id=request_id, item=item, result=result,
+                verdict=verdict, rating=rating, comment=comment,
             )
         )  # fmt: skip
 
@@ -491,18 +549,18 @@ class AsyncClient(_Base):
         return self._each(self._calls.feedback(request_id))
 
     async def usage(
-        self, first: date | None = None, last: date | None = None, *, key: str | None = None
+        self, first: date | str | None = None, last: date | str | None = None, *, key: str | None = None
     ) -> list[UsageDay]:
         return await self._run(self._calls.usage(first, last, key))
 
-    async def models(self) -> list[Model]:
+    async def models(self) -> Models:
         return await self._run(self._calls.models())
 
-    async def webhook_secret(self) -> str:
+    async def webhook_secret(self) -> WebhookSecret:
         return await self._run(self._calls.webhook_secret())
 
-    async def rotate_webhook_secret(self) -> str:
-        return await self._run(self._calls.rotate_webhook_secret())
+    async def rotate_webhook_secret(self, *, idempotency_key: str | None = None) -> WebhookSecret:
+        return await self._run(self._calls.rotate_webhook_secret(idempotency_key))
 
     async def _run(self, steps: Steps[T]) -> T:
         answer: Any = None
@@ -536,16 +594,18 @@ class AsyncClient(_Base):
             if isinstance(step, Try):
                 return await self._send(step)
             if isinstance(step, Next):
-                return await anext(step.reply.events, None)
-        except httpx2.TransportError as error:
+                with _decompressed(step.reply.status, step.reply.headers):
+                    return await anext(step.reply.events, None)
+        except (Problem, httpx2.TransportError) as error:
             return error
         return await (asyncio.to_thread(step) if callable(step) else asyncio.sleep(step))
 
     async def _send(self, step: Try) -> Reply:
         request = self._http.build_request(**_request(step))
+        content = bytearray()
         try:
             async with asyncio.timeout(step.left):
-                response = await self._http.send(request, stream=step.call.stream)
+                response = await self._http.send(request, stream=True)
                 if _streams(step, response):
                     return Reply(
                         response.status_code,
@@ -554,13 +614,50 @@ class AsyncClient(_Base):
                         response,
                         aiter(httpx2.EventSource(response)),
                     )
-                return Reply(response.status_code, response.headers, await response.aread())
+                async with aclosing(response), aclosing(response.aiter_bytes()) as pieces:
+                    with _decompressed(response.status_code, response.headers):
+                        async for piece in pieces:
+                            _add(piece, content, response)
         except TimeoutError as cause:
             raise httpx2.ReadTimeout("max_wait has passed", request=request) from cause
+        return Reply(response.status_code, response.headers, bytes(content))
+
+
+def _base_url(url: str) -> str:
+    try:
+        parsed = httpx2.URL(url)
+        whole = parsed.scheme in ("http", "https") and parsed.host
+    except httpx2.InvalidURL:
+        whole = False
+    if not whole:
+        raise ValueError(f'the URL of a service is such as "http://127.0.0.1:8080", and not {url!r}')
+    return url.rstrip("/") + "/"
 
 
 def _named(unit: str | None, request_id: str | None) -> dict[str, str]:
+    if unit is not None and not UNIT.fullmatch(unit):
+        raise ValueError("a unit has 1 to 128 characters, no control characters, and no space around them")
+    if request_id is not None and not REQUEST_ID.fullmatch(request_id):
+        raise ValueError("a request id has 1 to 128 letters, digits and ._:-")
     return given({"X-Unit-Id": unit, "X-Request-Id": request_id})
+
+
+@contextmanager
+def _decompressed(status: int, headers: httpx2.Headers) -> Iterator[None]:
+    """Makes a Problem of what of an answer cannot be decompressed."""
+    try:
+        yield
+    except httpx2.DecodingError as cause:
+        raise unreadable(status, headers, "cannot be decompressed") from cause
+
+
+def _add(piece: bytes, content: bytearray, response: httpx2.Response) -> None:
+    """Adds what has come of an answer to its content; a Problem if that is too large."""
+    if len(content) + len(piece) > MAX_ANSWER:
+        why = f"has more than {MAX_ANSWER} bytes"
+        content.clear()  # the traceback would keep it
+        raise unreadable(response.status_code, response.headers, why)
+    content += piece
 
 
 def _streams(step: Try, response: httpx2.Response) -> bool:
@@ -574,6 +671,6 @@ def _request(step: Try) -> dict[str, Any]:
         "url": step.call.path,
         "params": step.call.query or None,
         "content": step.content,
-        "headers": step.headers,
+        "headers": httpx2.Headers(step.headers, encoding="utf-8"),
         "timeout": httpx2.Timeout(step.timeout, read=read),
     }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from .answers import Job
+from .answers import Job, WebhookSecret
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,29 @@ class WebhookEvent:
 
 
 def verify_webhook(
-    body: bytes, headers: Mapping[str, str], secret: str, *, tolerance: float = 300, now: float | None = None
+    body: bytes | str,
+    headers: Mapping[str, str],
+    secret: str | WebhookSecret,
+    *,
+    tolerance: float = 300,
+    now: float | None = None,
 ) -> str:
     """The id of a webhook, which is the same each time it is told; ValueError if it is not from the service.
 
-    body are the bytes as they came, secret is that of `webhook_secret()`; tolerance is how many seconds the
-    clocks may be apart, and bounds how old a webhook may be. now is in seconds since 1970; without it, it is
-    that of the clock.
+    body are the bytes as they came, or the text that they are in UTF-8; secret is what `webhook_secret()` has
+    returned, or its text. tolerance is how many seconds the clocks may be apart, and bounds how old a webhook
+    may be. now is in seconds since 1970; without it, it is that of the clock.
     """
+    if not isinstance(body, bytes | bytearray | str):
+        raise TypeError(f"the body of a webhook is bytes or text, and not {type(body).__name__}")
+    text = secret.secret if isinstance(secret, WebhookSecret) else secret
     names = {name.lower(): value for name, value in headers.items()}
     try:
         ident, sent, signatures = (names[f"webhook-{name}"] for name in ("id", "timestamp", "signature"))
         age = (time.time() if now is None else now) - int(sent)
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-        signed, given = f"{ident}.{sent}.".encode() + body, signatures.encode()
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        content = body.encode() if isinstance(body, str) else body
+        signed, given = f"{ident}.{sent}.".encode() + content, signatures.encode()
     except (KeyError, ValueError, OverflowError) as cause:
         raise ValueError("this is not a webhook, or its secret is not one") from cause
     if not key:
@@ -57,7 +66,12 @@ def verify_webhook(
 
 
 def parse_webhook(
-    body: bytes, headers: Mapping[str, str], secret: str, *, tolerance: float = 300, now: float | None = None
+    body: bytes | str,
+    headers: Mapping[str, str],
+    secret: str | WebhookSecret,
+    *,
+    tolerance: float = 300,
+    now: float | None = None,
 ) -> WebhookEvent:
     """What a webhook tells, checked by verify_webhook, whose parameters and errors are the same."""
     ident = verify_webhook(body, headers, secret, tolerance=tolerance, now=now)

@@ -12,10 +12,14 @@ import inspect
 import io
 import json
 import pickle
+import socket
 import ssl
 import threading
 import time
-from datetime import UTC, date, datetime
+import tracemalloc
+import zlib
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 
 import httpx2
 import numpy as np
@@ -24,9 +28,11 @@ from refersam_client import (
     AsyncClient,
     BatchItem,
     Client,
+    Image,
     Job,
     Problem,
     Result,
+    WebhookSecret,
     bodies,
     calls,
     encode_rle,
@@ -49,6 +55,17 @@ JOB = {
     "unheard": {"of": 1},
 }  # fmt: skip
 ENDED = JOB | {"status": "succeeded"}
+IMAGE = {
+    "id": ID, "width": 1, "height": 1, "media_type": "image/png", "bytes": 1,
+    "created_at": "2026-11-22T10:00:00Z", "expires_at": "2026-11-23T10:00:00Z",
+}  # fmt: skip
+ANSWER = {
+    "request_id": "r1", "image": {"width": 1, "height": 1}, "mask": {"width": 1, "height": 1},
+    "model": {"name": "m", "variant": "bert", "version": "1"}, "results": [],
+}  # fmt: skip
+FEEDBACK = {
+    "id": "fb_1", "key": "k", "request_id": "r", "item": 0, "result": 1, "created_at": "2026-11-22T10:00:00Z",
+}  # fmt: skip
 
 
 class Clock:
@@ -164,7 +181,8 @@ def test_deadlines_shrink(clock):
     # No try is of use that would begin past the deadline.
     with pytest.raises(Problem, match="overloaded"):
         play(described().segment(ID, "the duck", 500), [reply(503, OVERLOADED)], clock, took=0.3)
-    answers = [reply(503, OVERLOADED, Retry_After="1"), reply(200, {"results": []})]
+    results = [{"problem": {"code": "internal"}}]
+    answers = [reply(503, OVERLOADED, Retry_After="1"), reply(200, {"results": results})]
     _, tries, pauses = play(described().segment_batch([(ID, "the duck")], 4000), answers, clock, took=1.0)
     first, second = (json.loads(t.content) for t in tries)
     assert first.pop("deadline_ms") == 4000
@@ -175,8 +193,8 @@ def test_deadlines_shrink(clock):
 def test_what_is_done_once_stays_the_same(clock):
     answers = [httpx2.ReadError("cut off"), reply(202, JOB)]
     for steps in (
-        described().submit(ID, "the duck", "https://example.com", deadline_ms=4000),
-        described().submit_batch([(ID, "the duck")], None, deadline_ms=4000),
+        described().submit(ID, "the duck", "https://example.com", None, deadline_ms=4000),
+        described().submit_batch([(ID, "the duck")], None, None, deadline_ms=4000),
     ):
         job, (first, second), _ = play(steps, answers, clock, took=1.0)
         assert job.id == "job_1"
@@ -188,9 +206,9 @@ def test_what_is_done_once_stays_the_same(clock):
 
 def test_deleting_what_was_deleted():
     missing = reply(404, {"code": "job_not_found", "status": 404})
-    play(described().delete("jobs", "job_1"), [httpx2.ReadError("cut off"), missing])
+    play(described().delete(Job, "job_1"), [httpx2.ReadError("cut off"), missing])
     with pytest.raises(Problem, match="job_not_found"):
-        play(described().delete("jobs", "job_1"), [missing])
+        play(described().delete(Job, "job_1"), [missing])
     with pytest.raises(Problem, match="job_not_found"):
         play(described().job("job_1"), [httpx2.ReadError("cut off"), missing])
 
@@ -247,8 +265,9 @@ def test_prompts_and_batches():
         "keep": "largest",
     }
     items = [(ID, "a"), BatchItem(ID, {"text": "b"}, id="second", output={"formats": ["png"]})]
-    body = json.loads(bodies.batch_body(iter(items), {"variant": None, "priority": "batch"}))
-    assert body == {
+    content, count = bodies.batch_body(iter(items), {"variant": None, "priority": "batch"})
+    assert count == 2
+    assert json.loads(content) == {
         "items": [
             {"image": {"id": ID}, "prompts": [{"text": "a"}]},
             {"image": {"id": ID}, "prompts": [{"text": "b"}], "id": "second", "output": {"formats": ["png"]}},
@@ -258,14 +277,10 @@ def test_prompts_and_batches():
 
 
 def test_images_by_their_address():
-    image = {
-        "id": ID, "width": 1, "height": 1, "media_type": "image/png", "bytes": 1,
-        "created_at": "2026-11-22T10:00:00Z", "expires_at": "2026-11-23T10:00:00Z",
-    }  # fmt: skip
-    _, (step,), _ = play(described().keep_image("https://example.com/a"), [reply(201, image)])
+    _, (step,), _ = play(described().keep_image("https://example.com/a", None), [reply(201, IMAGE)])
     assert json.loads(step.content) == {"image": {"url": "https://example.com/a"}}
     assert step.headers["Content-Type"] == "application/json"
-    _, (step,), _ = play(described().keep_image(io.BytesIO(b"bytes")), [reply(201, image)])
+    _, (step,), _ = play(described().keep_image(io.BytesIO(b"bytes"), None), [reply(201, IMAGE)])
     assert (step.content, step.headers["Content-Type"]) == (b"bytes", "application/octet-stream")
 
 
@@ -310,11 +325,9 @@ def test_usage_and_feedback_are_sent_as_they_are_read():
     assert dict(step.call.query) == {"from": "2026-11-01"}
     assert (day.day, day.gpu_ms) == (date(2026, 11, 22), 3.5)
     mask = np.eye(3, dtype=np.uint8)
-    told = {"id": "fb_1", "key": "k", "request_id": "r", "item": 0, "result": 1}
-    told |= {"created_at": "2026-11-22T10:00:00Z"}
     rle = {"counts": encode_rle(mask), "size": [3, 3]}
-    steps = described().send_feedback(mask, request_id="r", result=1, verdict=None)
-    kept, (step,), _ = play(steps, [reply(201, told | {"corrected_mask": rle})])
+    steps = described().send_feedback(mask, None, request_id="r", result=1, verdict=None)
+    kept, (step,), _ = play(steps, [reply(201, FEEDBACK | {"corrected_mask": rle})])
     assert json.loads(step.content) == {"request_id": "r", "result": 1, "corrected_mask": rle}
     np.testing.assert_array_equal(kept.corrected_mask, mask)
     assert "Idempotency-Key" in step.headers
@@ -526,6 +539,326 @@ def test_options():
     assert "rsk_1" not in str(caught.value)
 
 
+def sent(use, answer):
+    """The one request that a call comes to, whose answer is this; both clients send the same."""
+    requests = []
+
+    def handler(request):
+        requests.append(request)
+        return httpx2.Response(200, json=answer)
+
+    both(handler, use, use)
+    first, second = requests
+    assert (first.method, first.url, first.content) == (second.method, second.url, second.content)
+    return first
+
+
+def failing(use, error, match):
+    """Uses of the two clients, in which a call raises this, and which return it."""
+
+    def use_sync(client):
+        with pytest.raises(error, match=match) as caught:
+            use(client)
+        return caught.value
+
+    async def use_async(client):
+        with pytest.raises(error, match=match) as caught:
+            await use(client)
+        return caught.value
+
+    return use_sync, use_async
+
+
+def refused(use, error, match):
+    """That a call raises this in both clients and sends nothing."""
+
+    def handler(request):
+        pytest.fail("it was sent")
+
+    for raised in both(handler, *failing(use, error, match)):
+        assert type(raised) is error  # and not UnicodeEncodeError, which is a ValueError
+
+
+def test_jobs_and_images_stand_for_their_ids():
+    job, image = Job.parse(ENDED), Image.parse(IMAGE)
+    for use, answer, method, path in (
+        (lambda c: c.job(job), ENDED, "GET", "/v1/jobs/job_1"),
+        (lambda c: c.wait(job), ENDED, "GET", "/v1/jobs/job_1"),
+        (lambda c: c.result(job, 2), ANSWER, "GET", "/v1/jobs/job_1/items/2"),
+        (lambda c: c.cancel(job), ENDED, "POST", "/v1/jobs/job_1/cancel"),
+        (lambda c: c.delete_job(job), None, "DELETE", "/v1/jobs/job_1"),
+        (lambda c: c.redeliver(job), ENDED, "POST", "/v1/jobs/job_1/webhook/redeliver"),
+        (lambda c: c.image(image), IMAGE, "GET", f"/v1/images/{ID}"),
+        (lambda c: c.image_content(image), None, "GET", f"/v1/images/{ID}/content"),
+        (lambda c: c.delete_image(image), None, "DELETE", f"/v1/images/{ID}"),
+    ):
+        request = sent(use, answer)
+        assert (request.method, request.url.path) == (method, path)
+
+    def handler(request):
+        assert request.url.path == "/v1/jobs/job_1/events"
+        return httpx2.Response(204)
+
+    assert both(handler, lambda c: list(c.events(job)), lambda c: collected(c.events(job))) == ([], [])
+    with pytest.raises(TimeoutError, match="the job job_1 "):
+        play(described().wait(Job.parse(JOB), 0, None), [reply(200, JOB)])
+    refused(lambda c: c.cancel(image), TypeError, "jobs .* not as Image")
+    refused(lambda c: c.delete_image(job), TypeError, "images .* not as Job")
+    refused(lambda c: c.result(7), TypeError, "jobs .* not as int")
+
+
+def test_what_is_kept_is_not_kept_again():
+    image = Image.parse(IMAGE)
+    asked = sent(lambda c: c.segment(image, "the duck"), ANSWER)
+    assert json.loads(asked.content)["image"] == {"id": ID}
+    asked = sent(lambda c: c.submit_batch([(image, "the duck")]), JOB)
+    assert json.loads(asked.content)["items"][0]["image"] == {"id": ID}
+    for kept in (image, ID):
+        refused(lambda c, kept=kept: c.keep_image(kept), ValueError, "is kept already")
+
+
+def test_numbers_of_numpy_are_numbers():
+    prompt = {"text": "the duck", "threshold": np.float32(0.25), "min_area": np.int64(64)}
+    output = {"fill_holes": np.uint8(3), "tolerance": np.float16(1.5), "quality": np.bool_(True)}
+    asked = sent(lambda c: c.segment(b"a", [prompt], output=output, deadline_ms=np.int32(4000)), ANSWER)
+    document = json.loads(asked.content)
+    assert document["prompts"] == [{"text": "the duck", "threshold": 0.25, "min_area": 64}]
+    assert document["output"] == {"fill_holes": 3, "tolerance": 1.5, "quality": True}
+    assert 3900 < document["deadline_ms"] <= 4000
+    asked = sent(lambda c: c.submit(b"a", "the duck", deadline_ms=np.int64(9)), JOB)
+    assert json.loads(asked.content)["deadline_ms"] == 9
+    asked = sent(lambda c: c.send_feedback("r", np.intp(1), rating=np.int8(5)), FEEDBACK)
+    assert json.loads(asked.content) == {"request_id": "r", "item": 0, "result": 1, "rating": 5}
+    refused(lambda c: c.segment(b"a", "a", output={"threshold": np.float32("nan")}), ValueError, "JSON")
+    refused(lambda c: c.segment(b"a", "the duck", output={"formats": {"png"}}), TypeError, "set")
+
+
+def test_models():
+    listed = {
+        "models": [
+            {
+                "name": "refersam_bert", "variant": "bert", "version": "1", "label": "demo", "weight": 0.5,
+                "image_size": 320, "tokenizer": "bert", "max_tokens": 20, "threshold": 0.5,
+                "precision": "fp32", "checkpoint": "0a" * 32,
+            }
+        ],
+        "formats": ["coco_rle", "unheard"],
+        "limits": {
+            "max_image_bytes": 1, "max_image_pixels": 2, "max_phrases": 3, "max_phrase_bytes": 4,
+            "max_mask_pixels": 5, "max_batch_items": 6, "max_batch_bytes": 7, "request_timeout_ms": 8,
+            "max_image_side": 9, "unheard": 10,
+        },
+    }  # fmt: skip
+
+    def handler(request):
+        assert request.url.path == "/v1/models"
+        return httpx2.Response(200, json=listed)
+
+    for told in both(handler, lambda c: c.models(), lambda c: c.models()):
+        (model,), limits = told.models, told.limits
+        assert (model.weight, model.tokenizer, model.precision) == (0.5, "bert", "fp32")
+        assert model.checkpoint == "0a" * 32
+        assert (limits.max_image_bytes, limits.max_image_side, limits.max_image_frames) == (1, 9, None)
+        assert (limits.max_mask_pixels, limits.max_batch_items, limits.request_timeout_ms) == (5, 6, 8)
+        assert told.formats == ["coco_rle", "unheard"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "service", "localhost:8080", "127.0.0.1:8080", "ftp://service", "http://", "http://[::1", "//a"],
+)
+def test_urls_that_are_none(url):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match=r'such as "http://127\.0\.0\.1:8080"'):
+            kind(url)
+
+
+def test_units_are_text():
+    for unit in ("user-17", "Zoë 李", "ä" * 128):
+        asked = sent(lambda c, unit=unit: c.with_options(unit=unit).job("job_1"), JOB)
+        raw = {name.lower(): value for name, value in asked.headers.raw}
+        assert raw[b"x-unit-id"] == unit.encode()
+    for none in ("", "ä" * 129, "a\nb", "a\0", "\x7f", " a", "a ", "\ud800"):
+        with pytest.raises(ValueError, match="unit") as caught:
+            Client("http://service", unit=none)
+        assert type(caught.value) is ValueError
+        refused(lambda c, none=none: c.with_options(unit=none), ValueError, "unit")
+    for none in ("", "ä", "a b", "a\n", "a" * 129):
+        refused(lambda c, none=none: c.with_options(request_id=none), ValueError, "request id")
+
+
+def test_units_reach_the_service():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with listener.accept()[0] as connection:
+                heads.append(connection.recv(1 << 16))
+                content = json.dumps(JOB).encode()
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+
+        heads = []
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(f"http://127.0.0.1:{listener.getsockname()[1]}", unit="Zoë 李") as client:
+            assert client.job("job_1").id == "job_1"
+        thread.join()
+    assert b"\r\nX-Unit-Id: " + "Zoë 李".encode() + b"\r\n" in heads[0]
+
+
+def test_days():
+    east = timezone(timedelta(hours=9))
+    for day, written in (
+        (date(2026, 11, 1), "2026-11-01"),
+        ("2026-11-01", "2026-11-01"),
+        (datetime(2026, 11, 1, 23, 59, tzinfo=UTC), "2026-11-01"),
+        (datetime(2026, 11, 2, 8, 59, tzinfo=east), "2026-11-01"),
+    ):
+        asked = sent(lambda c, day=day: c.usage(day, last=day), {"usage": []})
+        assert dict(asked.url.params) == {"from": written, "to": written}
+    for none in ("", "20261101", "2026-11-31", "01.11.2026", "2026-11-01T00:00:00Z", "２０２６-11-01"):
+        refused(lambda c, none=none: c.usage(none), ValueError, "2026-11-22")
+    refused(lambda c: c.usage(last=datetime(2026, 11, 1)), ValueError, "zone")
+    refused(lambda c: c.usage(20261101), TypeError, "not int")
+
+
+def test_items_of_batches():
+    for wrong in ("p.jpg", "ab", Path("p.jpg"), b"bytes", (ID,), (ID, "the duck", "id"), None):
+        for call in ("segment_batch", "submit_batch"):
+            refused(
+                lambda c, call=call, wrong=wrong: getattr(c, call)([wrong]),
+                TypeError,
+                f"a BatchItem, or a picture and its phrases.* not {type(wrong).__name__}",
+            )
+    asked = sent(lambda c: c.submit_batch([ID, "the duck"] for _ in range(2)), JOB)
+    assert len(json.loads(asked.content)["items"]) == 2
+
+
+@pytest.mark.parametrize("phrases", [7, b"the duck", ["the duck", None], [["the duck"]]])
+def test_phrases_that_are_none(phrases):
+    refused(lambda c: c.segment(ID, phrases), TypeError, "phrase")
+
+
+def test_text_that_is_none():
+    for use in (
+        lambda c: c.segment(ID, "the \ud800 duck"),
+        lambda c: c.segment_batch([BatchItem(ID, "the duck", id="\udfff")]),
+        lambda c: c.submit(ID, {"text": "\ud800"}),
+        lambda c: c.send_feedback("r", comment="\ud800"),
+    ):
+        refused(use, ValueError, r"\\ud[8f][0f][0f]")
+    asked = sent(lambda c: c.segment(ID, "the 🦆"), ANSWER)
+    assert json.loads(asked.content)["prompts"] == [{"text": "the 🦆"}]
+
+
+SECRET = {"secret": "whsec_a2s=", "previous_until": "2026-11-23T10:00:00Z"}
+STORES = [
+    (lambda c, **options: c.submit(ID, "the duck", **options), JOB),
+    (lambda c, **options: c.submit_batch([(ID, "the duck")], **options), JOB),
+    (lambda c, **options: c.keep_image(b"bytes", **options), IMAGE),
+    (lambda c, **options: c.keep_image("https://example.com/a", **options), IMAGE),
+    (lambda c, **options: c.send_feedback("r", verdict="good", **options), FEEDBACK),
+    (lambda c, **options: c.redeliver("job_1", **options), ENDED),
+    (lambda c, **options: c.rotate_webhook_secret(**options), SECRET),
+]
+
+
+@pytest.mark.parametrize(("use", "answer"), STORES)
+def test_idempotency_keys(use, answer):
+    for key in ("!", "order-17", "a'b", "~" * 255):
+        asked = sent(lambda c, key=key: use(c, idempotency_key=key), answer)
+        assert asked.headers["Idempotency-Key"] == key
+    first, second = (sent(use, answer).headers["Idempotency-Key"] for _ in range(2))
+    assert first != second
+    for none in ("", "a b", 'a"b', '"a"', "ä", "a\n", "a" * 256):
+        refused(lambda c, none=none: use(c, idempotency_key=none), ValueError, "idempotency key")
+
+
+def test_secrets():
+    for use in (lambda c: c.webhook_secret(), lambda c: c.rotate_webhook_secret()):
+        for answer, until in (
+            (SECRET, datetime(2026, 11, 23, 10, tzinfo=UTC)),
+            ({"secret": "whsec_a2s="}, None),
+        ):
+            for secret in both(lambda request, answer=answer: httpx2.Response(200, json=answer), use, use):
+                assert (secret.secret, secret.previous_until) == ("whsec_a2s=", until)
+                assert "a2s" not in repr(secret)
+
+
+def test_batches_are_answered_in_full():
+    answered, failed = {"answer": ANSWER}, {"problem": {"code": "invalid_image"}}
+    for results in ([], [answered], [answered] * 3, [answered, {}]):
+
+        def handler(request, results=results):
+            return httpx2.Response(200, json={"results": results}, headers={"X-Request-Id": "r1"})
+
+        uses = failing(lambda c: c.segment_batch([(ID, "the duck")] * 2), Problem, "upstream_failed")
+        for problem in both(handler, *uses):
+            assert (problem.status, problem.request_id) == (200, "r1")
+    asked = sent(lambda c: c.segment_batch(iter([(ID, "a"), (ID, "b")])), {"results": [answered, failed]})
+    assert len(json.loads(asked.content)["items"]) == 2
+
+
+def gzipped(content, wbits=zlib.MAX_WBITS | 16):
+    packer = zlib.compressobj(wbits=wbits)
+    return packer.compress(content) + packer.flush()
+
+
+def packed(content, **headers):
+    named = {"Content-Encoding": "gzip", "X-Request-Id": "r1"} | headers
+    return httpx2.Response(200, stream=Body(content), headers=named)
+
+
+def test_damaged_answers_are_problems(monkeypatch):
+    monkeypatch.setattr(calls, "FIRST_PAUSE", 0.01)
+    whole = gzipped(json.dumps(JOB).encode())
+    damaged = whole[:20] + bytes(byte ^ 0x55 for byte in whole[20:])
+
+    asked = []
+
+    def handler(request):
+        asked.append(request)
+        return packed(damaged)
+
+    uses = failing(lambda c: c.job("job_1"), Problem, r"upstream_failed: .* decompressed")
+    for problem in both(handler, *uses, max_wait=0.1):
+        assert (problem.status, problem.request_id) == (200, "r1")
+    assert len(asked) >= 4
+
+    answers = [damaged, whole] * 2
+    for job in both(lambda _: packed(answers.pop(0)), lambda c: c.job("job_1"), lambda c: c.job("job_1")):
+        assert job.id == "job_1"
+
+    last = event(2, "job", job="job_1", status="succeeded")
+    streams = [damaged, gzipped(event(1, "job", job="job_1", status="running") + last)] * 2
+
+    def stream(request):
+        return packed(streams.pop(0), **{"Content-Type": "text/event-stream"})
+
+    for told in both(stream, lambda c: list(c.events("job_1")), lambda c: collected(c.events("job_1"))):
+        assert [e.seq for e in told] == [1, 2]
+
+
+def test_answers_are_bounded():
+    packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(512)) + packer.flush()
+    made = []
+
+    def handler(request):
+        made.append(Body(bomb))
+        return httpx2.Response(
+            200, stream=made[-1], headers={"Content-Encoding": "gzip", "X-Request-Id": "r1"}
+        )
+
+    uses = failing(lambda c: c.image_content(ID), Problem, r"upstream_failed: .* 100663296 bytes")
+    tracemalloc.start()
+    problems = both(handler, *uses)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(problem.status, problem.request_id) for problem in problems] == [(200, "r1")] * 2
+    assert peak < 160 << 20
+    assert [body.closed for body in made] == [True] * 2
+
+
 def test_pictures_are_read_beside_the_loop():
     threads = []
 
@@ -560,7 +893,7 @@ def test_both_clients_are_the_same():
 
 def test_webhooks():
     secret, now = "whsec_" + base64.b64encode(b"k" * 24).decode(), 1_800_000_000
-    finished = {"type": "job.finished", "timestamp": "2026-11-22T10:00:00Z", "data": ENDED}
+    finished = {"type": "job.finished", "timestamp": "2026-11-22T10:00:00Z", "data": ENDED, "of": "ä"}
     body = json.dumps(finished).encode()
 
     def headers(body=body, sent=now):
@@ -586,6 +919,13 @@ def test_webhooks():
             verify_webhook(body, signed, none, now=now)
     told = parse_webhook(body, headers(), secret, now=now)
     assert (told.id, told.type, told.job.id, told.timestamp.year) == ("msg_1", "job.finished", "job_1", 2026)
+    text = json.dumps(finished, ensure_ascii=False)
+    kept = WebhookSecret(secret, None)
+    assert parse_webhook(text, headers(text.encode()), kept, now=now).job.id == "job_1"
+    with pytest.raises(ValueError, match="webhook"):
+        verify_webhook("\ud800", headers(), secret, now=now)
+    with pytest.raises(TypeError, match="not dict"):
+        verify_webhook(finished, headers(), secret, now=now)
     other = json.dumps({"type": "unheard", "timestamp": "2026-11-22T10:00:00Z", "data": 1}).encode()
     assert parse_webhook(other, headers(other), secret, now=now).job is None
     with pytest.raises(ValueError, match="webhook"):

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -104,11 +105,11 @@ def test_images_and_jobs(client):
     alone = client.segment(PICTURE, SHOWN, variant="bert")
     kept = client.segment(image.id, SHOWN, variant="bert")
     np.testing.assert_array_equal(kept.results[0].mask, alone.results[0].mask)
-    job = client.wait(client.submit(image, SHOWN, variant="bert").id)
+    job = client.wait(client.submit(image, SHOWN, variant="bert"))
     assert (job.status, job.total, job.succeeded, job.ended) == ("succeeded", 1, 1, True)
-    np.testing.assert_array_equal(client.result(job.id).results[0].mask, alone.results[0].mask)
-    assert client.cancel(job.id).status == "succeeded"
-    client.delete_image(image.id)
+    np.testing.assert_array_equal(client.result(job).results[0].mask, alone.results[0].mask)
+    assert client.cancel(job).status == "succeeded"
+    client.delete_image(image)
     with pytest.raises(Problem) as caught:
         client.image(image.id)
     assert (caught.value.code, caught.value.status) == ("image_not_found", 404)
@@ -177,8 +178,10 @@ def test_lists_have_pages(client):
 def test_webhooks(client):
     before = client.webhook_secret()
     after = client.rotate_webhook_secret()
-    assert before != after == client.webhook_secret()
-    assert after.startswith("whsec_")
+    assert before.secret != after.secret
+    assert after == client.webhook_secret()
+    assert after.secret.startswith("whsec_")
+    assert timedelta(hours=23) < after.previous_until - datetime.now(UTC) <= timedelta(days=1)
     with pytest.raises(Problem, match="fetch_refused"):
         client.submit(PICTURE, "the duck", webhook="https://example.com/told")
     job = client.wait(client.submit(PICTURE, "the duck").id)
@@ -186,9 +189,41 @@ def test_webhooks(client):
         client.redeliver(job.id)
 
 
+def test_calls_that_are_done_again(client):
+    stored = []
+    for _ in range(2):  # as by a program that was started again
+        with Client(URL) as again:
+            job = again.submit(PICTURE, "the duck", idempotency_key="job-of-mine")
+            image = again.keep_image(PICTURE, idempotency_key="image-of-mine")
+            said = again.send_feedback("r-1", rating=np.int64(4), idempotency_key="feedback-of-mine")
+            secret = again.rotate_webhook_secret(idempotency_key="secret-of-mine")
+            stored.append((job.id, image, said, secret))
+    assert stored[0] == stored[1]
+    with pytest.raises(Problem, match="idempotency_key_reused"):
+        client.submit(PICTURE, "the dog", idempotency_key="job-of-mine")
+    client.delete_job(client.wait(job))
+    client.delete_image(image)
+
+
+def test_units(client):
+    seen = {client.with_options(unit="Zoë 李" * 18).segment(PICTURE, "the duck").variant for _ in range(4)}
+    assert len(seen) == 1
+
+
+def test_models(client):
+    told = client.models()
+    assert {"coco_rle", "png"} <= set(told.formats)
+    assert (told.limits.max_phrases, told.limits.max_batch_items) == (32, 64)
+    for model in told.models:
+        assert 0 <= model.weight <= 1
+        assert len(model.checkpoint) == 64
+        assert all((model.tokenizer, model.precision))
+
+
 def test_feedback_and_usage(client):
     answer = client.segment(PICTURE, SHOWN)
     mask = answer.results[0].mask
+    client.segment(PICTURE, {"text": SHOWN, "threshold": np.float32(0.4)}, output={"min_area": np.int64(9)})
     kept = client.send_feedback(
         answer.request_id, item=5, verdict="bad", rating=2, comment="ä", corrected_mask=~mask
     )
@@ -200,7 +235,9 @@ def test_feedback_and_usage(client):
     np.testing.assert_array_equal(listed.corrected_mask, ~mask)
     used = client.usage()
     assert sum(day.pictures for day in used) >= 1
-    assert client.usage(used[-1].day, used[-1].day, key=used[-1].key)[0].day == used[-1].day
+    day = used[-1].day
+    for asked in (day, str(day), datetime(day.year, day.month, day.day, 23, tzinfo=UTC)):
+        assert client.usage(asked, asked, key=used[-1].key)[0].day == day
 
 
 def test_problem(client):
@@ -231,10 +268,10 @@ def test_async():
     assert content == PICTURE.read_bytes()
     assert image.id == "img_" + hashlib.sha256(content).hexdigest()
     assert seen[-1].status == "succeeded"
-    assert secret.startswith("whsec_")
+    assert secret.secret.startswith("whsec_")
     assert (bert.variant, clip.variant) == ("bert", "clip")
     assert result.results[0].mask.shape == (bert.height, bert.width)
-    assert {m.variant for m in models} == {"bert", "clip"}
+    assert {m.variant for m in models.models} == {"bert", "clip"}
 
 
 def test_what_is_called_is_described():
@@ -285,13 +322,17 @@ def test_what_is_called_is_described():
         " webhook",
         "JobItem": "index id status problem",
         "JobProgress": "total succeeded failed cancelled",
-        "Model": "name variant version label image_size max_tokens threshold",
+        "Limits": "max_image_bytes max_image_pixels max_image_side max_image_frames max_phrases"
+        " max_phrase_bytes max_mask_pixels max_batch_items max_batch_bytes request_timeout_ms",
+        "Model": "name variant version label weight image_size tokenizer max_tokens threshold precision"
+        " checkpoint",
+        "Models": "models formats limits",
         "Problem": "code status detail field request_id errors",
         "RLE": "size counts",
         "SegmentRequest": "image prompts output variant deadline_ms priority webhook",
         "UsageDay": "day key requests pictures gpu_ms",
         "Webhook": "url status attempts last_attempt_at last_error",
-        "WebhookSecret": "secret",
+        "WebhookSecret": "secret previous_until",
         "WebhookTarget": "url",
     }.items():
         assert set(members.split()) <= set(schemas[name]["properties"]), name
