@@ -332,12 +332,11 @@ class Model:
 class Limits:
     """What the service takes, whichever model answers."""
 
-    #: Bytes of an encoded picture, its width times its height, either of them, and the pictures in its file;
-    #: the latter two are None from a service that does not tell them.
+    #: Bytes of an encoded picture, its width times its height, either of them, and the pictures in its file.
     max_image_bytes: int
     max_image_pixels: int
-    max_image_side: int | None
-    max_image_frames: int | None
+    max_image_side: int
+    max_image_frames: int
     #: Phrases of one picture, and bytes of each of them in UTF-8.
     max_phrases: int
     max_phrase_bytes: int
@@ -352,8 +351,8 @@ class Limits:
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Limits:
         return cls(
-            document["max_image_bytes"], document["max_image_pixels"], document.get("max_image_side"),
-            document.get("max_image_frames"), document["max_phrases"], document["max_phrase_bytes"],
+            document["max_image_bytes"], document["max_image_pixels"], document["max_image_side"],
+            document["max_image_frames"], document["max_phrases"], document["max_phrase_bytes"],
             document["max_mask_pixels"], document["max_batch_items"], document["max_batch_bytes"],
             document["request_timeout_ms"],
         )  # fmt: skip

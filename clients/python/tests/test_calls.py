@@ -646,7 +646,7 @@ def test_models():
         "limits": {
             "max_image_bytes": 1, "max_image_pixels": 2, "max_phrases": 3, "max_phrase_bytes": 4,
             "max_mask_pixels": 5, "max_batch_items": 6, "max_batch_bytes": 7, "request_timeout_ms": 8,
-            "max_image_side": 9, "unheard": 10,
+            "max_image_side": 9, "max_image_frames": 10, "unheard": 11,
         },
     }  # fmt: skip
 
@@ -658,7 +658,7 @@ def test_models():
         (model,), limits = told.models, told.limits
         assert (model.weight, model.tokenizer, model.precision) == (0.5, "bert", "fp32")
         assert model.checkpoint == "0a" * 32
-        assert (limits.max_image_bytes, limits.max_image_side, limits.max_image_frames) == (1, 9, None)
+        assert (limits.max_image_bytes, limits.max_image_side, limits.max_image_frames) == (1, 9, 10)
         assert (limits.max_mask_pixels, limits.max_batch_items, limits.request_timeout_ms) == (5, 6, 8)
         assert told.formats == ["coco_rle", "unheard"]
 
