@@ -78,6 +78,7 @@ type Client struct {
 	pictures, webhooks hosts
 	picture, webhook   *http.Client
 	places             *semaphore.Weighted
+	transports         []*http.Transport
 }
 
 // New makes a Client, or returns the error of cfg.Validate.
@@ -101,8 +102,42 @@ func newClient(cfg Config, resolver *net.Resolver, roots *x509.CertPool) (*Clien
 	if err != nil {
 		return nil, err
 	}
+	named, public := newTransport(allowed, resolver, roots), newTransport(nil, resolver, roots)
+	c := &Client{
+		timeout: cfg.Timeout, pictures: pictures, webhooks: webhooks, places: semaphore.NewWeighted(atOnce),
+		transports: []*http.Transport{named, public},
+	}
+	c.picture = &http.Client{Transport: &byHost{pictures, named, public}, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return &refusal{fmt.Sprintf("it redirects more than %d times", maxRedirects)}
+		}
+		req.Header.Del("Referer")
+		return pictures.check(req.URL.String())
+	}}
+	c.webhook = &http.Client{Transport: &byHost{webhooks, named, public}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return c, nil
+}
+
+// byHost has named go to the hosts that a list names, and public to those that
+// are on it because all are. They share no connections.
+type byHost struct {
+	list          hosts
+	named, public http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *byHost) RoundTrip(req *http.Request) (*http.Response, error) {
+	if t.list.names(req.URL) {
+		return t.named.RoundTrip(req)
+	}
+	return t.public.RoundTrip(req)
+}
+
+// newTransport makes a transport that goes to public addresses and those allowed
+// besides.
+func newTransport(allowed addresses, resolver *net.Resolver, roots *x509.CertPool) *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, Resolver: resolver, ControlContext: allowed.control}
-	transport := &http.Transport{
+	return &http.Transport{
 		// No Proxy: a proxy would do the dialling.
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -115,20 +150,14 @@ func newClient(cfg Config, resolver *net.Resolver, roots *x509.CertPool) (*Clien
 		MaxConnsPerHost:        16,
 		IdleConnTimeout:        30 * time.Second,
 	}
-	c := &Client{timeout: cfg.Timeout, pictures: pictures, webhooks: webhooks, places: semaphore.NewWeighted(atOnce)}
-	c.picture = &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		if len(via) > maxRedirects {
-			return &refusal{fmt.Sprintf("it redirects more than %d times", maxRedirects)}
-		}
-		req.Header.Del("Referer")
-		return pictures.check(req.URL.String())
-	}}
-	c.webhook = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	return c, nil
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.picture.CloseIdleConnections() }
+func (c *Client) Close() {
+	for _, t := range c.transports {
+		t.CloseIdleConnections()
+	}
+}
 
 // CheckPicture returns a *refersam.Error if no picture would be fetched from an
 // address, as far as the address itself tells.
@@ -150,11 +179,12 @@ func (c *Client) CheckWebhook(address string) error {
 
 // Picture fetches at most the given number of bytes of something that looks
 // like a picture. Before it reads them it calls reserve with how many there will
-// be at most, and gives up with its error. Its own errors are a *refersam.Error:
+// be at most, and gives up with its error; the context ends with the time that
+// fetching may take. Its own errors are a *refersam.Error:
 // CodeFetchRefused when the service is not set to go there, CodeFetchFailed when
 // the other side did not give it, CodeImageTooLarge, CodeUnsupportedMedia,
 // CodeDeadlineExceeded when ctx ended. None tells an address that a name led to.
-func (c *Client) Picture(ctx context.Context, address string, most int64, reserve func(bytes int64) error) ([]byte, error) {
+func (c *Client) Picture(ctx context.Context, address string, most int64, reserve func(ctx context.Context, bytes int64) error) ([]byte, error) {
 	if err := c.CheckPicture(address); err != nil {
 		return nil, err
 	}
@@ -176,7 +206,7 @@ func (c *Client) Picture(ctx context.Context, address string, most int64, reserv
 	}
 }
 
-func (c *Client) get(ctx context.Context, address string, most int64, reserve func(bytes int64) error) ([]byte, error) {
+func (c *Client) get(ctx context.Context, address string, most int64, reserve func(ctx context.Context, bytes int64) error) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
@@ -199,7 +229,7 @@ func (c *Client) get(ctx context.Context, address string, most int64, reserve fu
 	if resp.ContentLength >= 0 {
 		most = resp.ContentLength
 	}
-	if err := reserve(most); err != nil {
+	if err := reserve(ctx, most); err != nil {
 		return nil, err
 	}
 	var content bytes.Buffer

@@ -422,7 +422,7 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
-func noLimit(int64) error { return nil }
+func noLimit(context.Context, int64) error { return nil }
 
 // Memory is reserved for what is announced, and for the most if nothing is;
 // without it nothing is read.
@@ -431,14 +431,41 @@ func TestReserve(t *testing.T) {
 	c := w.client(nil)
 	for path, want := range map[string]int64{"/picture.png": int64(len(picture)), "/unannounced": 1 << 20} {
 		var reserved int64
-		content, err := c.Picture(t.Context(), "https://good.example:"+w.port+path, 1<<20, func(n int64) error { reserved = n; return nil })
+		content, err := c.Picture(t.Context(), "https://good.example:"+w.port+path, 1<<20, func(_ context.Context, n int64) error { reserved = n; return nil })
 		if err != nil || string(content) != picture || reserved != want {
 			t.Errorf("%s: %d bytes, %d reserved, want %d: %v", path, len(content), reserved, want, err)
 		}
 	}
 	full := refersam.Errorf(refersam.CodeOverloaded, "full")
-	if _, err := c.Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, func(int64) error { return full }); !errors.Is(err, full) {
+	if _, err := c.Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, func(context.Context, int64) error { return full }); !errors.Is(err, full) {
 		t.Errorf("%v", err)
+	}
+	// Waiting for memory is not the other side's fault, however long it takes.
+	_, err := c.Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, func(ctx context.Context, _ int64) error {
+		<-ctx.Done()
+		return refersam.Errorf(refersam.CodeOverloaded, "full")
+	})
+	if refersam.ErrorCode(err) != refersam.CodeOverloaded {
+		t.Errorf("%v", err)
+	}
+}
+
+// Networks that are not public are for hosts that are named, not for all.
+func TestNetworks_NamedHosts(t *testing.T) {
+	for list, want := range map[string]string{"*": "not on a public network", "127.0.0.1": "connection failed"} {
+		c, err := fetch.New(fetch.Config{Hosts: []string{list}, WebhookHosts: []string{list}, Networks: []string{internet}, Timeout: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		const address = "https://127.0.0.1/" // where nobody listens who has a certificate
+		_, pictureErr := c.Picture(t.Context(), address, 1<<20, noLimit)
+		_, _, postErr := c.Post(t.Context(), address, http.Header{}, nil)
+		for _, err := range []error{pictureErr, postErr} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %s", list, err, want)
+			}
+		}
 	}
 }
 

@@ -114,13 +114,9 @@ func (list hosts) check(address string) error {
 	case u.Opaque != "" || u.Hostname() == "" || strings.ContainsAny(address, "\\\t\r\n "):
 		return &refusal{"it cannot be read"}
 	}
-	name, err := canonical(u.Hostname())
+	name, port, err := target(u)
 	if err != nil {
 		return err
-	}
-	port := u.Port()
-	if port == "" {
-		port = httpsPort
 	}
 	for _, h := range list {
 		if h.allows(name, port) {
@@ -128,6 +124,30 @@ func (list hosts) check(address string) error {
 		}
 	}
 	return &refusal{"its host is not on the list"}
+}
+
+// target is where an address leads, as hosts are compared.
+func target(u *url.URL) (name, port string, err error) {
+	if port = u.Port(); port == "" {
+		port = httpsPort
+	}
+	name, err = canonical(u.Hostname())
+	return name, port, err
+}
+
+// names reports whether the list has the host of an address, by its name or that
+// of one above it.
+func (list hosts) names(u *url.URL) bool {
+	name, port, err := target(u)
+	if err != nil {
+		return false
+	}
+	for _, h := range list {
+		if h.name != "" && h.allows(name, port) {
+			return true
+		}
+	}
+	return false
 }
 
 func (h *host) allows(name, port string) bool {

@@ -195,8 +195,9 @@ func (g *Gateway) answerItem(ctx context.Context, who asker, item *batchItem, ma
 		return nil, item.err
 	}
 	begun := time.Now()
-	held := &hold{memory: g.bodies, impatient: !mayWait}
-	defer held.release()
+	held, release := g.newHold(who.consumer)
+	defer release()
+	held.impatient = !mayWait
 	pic, err := g.picture(ctx, who, &item.req.source, held)
 	if err != nil {
 		return nil, err

@@ -59,3 +59,10 @@ func matches(known []string, tag string) bool {
 	}
 	return false
 }
+
+// hasStored reports whether a client that asks for something which is there has
+// what an ETag names: any, if it says *.
+func hasStored(h http.Header, tag string) bool {
+	known := h.Values("If-None-Match")
+	return matches(known, tag) || len(known) == 1 && strings.TrimSpace(known[0]) == "*"
+}

@@ -227,8 +227,7 @@ const maxHeader = 64 << 10
 
 // Serve answers on ln until ctx ends. Then it says on /readyz that it stops,
 // goes on for DrainDelay, accepts no more connections, lets the requests under
-// way finish for ShutdownGrace, and cuts off the rest, which is an error. What
-// was counted meanwhile is written before it returns.
+// way finish for ShutdownGrace, and cuts off the rest, which is an error.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	ctxUpkeep, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
 	var upkeep sync.WaitGroup
@@ -237,12 +236,18 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	err := g.serve(ctx, ln)
 	stopUpkeep()
 	upkeep.Wait()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), upkeepTimeout)
-	defer cancel()
-	if flushErr := g.counter.flush(last); flushErr != nil {
-		err = errors.Join(err, fmt.Errorf("usage of the last %s was not written: %w", flushInterval, flushErr))
-	}
 	return err
+}
+
+// Close writes what was counted since Serve did. Call it when neither Serve nor
+// Work is under way.
+func (g *Gateway) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
+	defer cancel()
+	if err := g.counter.flush(ctx); err != nil {
+		return fmt.Errorf("usage of the last %s was not written: %w", flushInterval, err)
+	}
+	return nil
 }
 
 func (g *Gateway) serve(ctx context.Context, ln net.Listener) error {

@@ -36,7 +36,7 @@ const storeTimeout = 5 * time.Second
 
 // Answers keeps answers under the names that clients give; *store.Store is one.
 type Answers interface {
-	Begin(ctx context.Context, a store.Attempt, lease, now time.Time) (answer []byte, err error)
+	Begin(ctx context.Context, a *store.Attempt, lease, expires, now time.Time) (answer []byte, err error)
 	Finish(ctx context.Context, a store.Attempt, answer []byte, expires time.Time) error
 	Abandon(ctx context.Context, a store.Attempt) error
 	Sweep(ctx context.Context, now time.Time) error
@@ -51,7 +51,7 @@ type storedAnswer struct {
 }
 
 // storedHeaders are the headers that belong to an answer.
-var storedHeaders = []string{"Content-Type", "Location", "Etag", "Cache-Control"}
+var storedHeaders = []string{"Content-Type", "Location", headerApplied, "Etag", "Cache-Control"}
 
 var idempotencyForm = regexp.MustCompile(`^[\x21\x23-\x7e]{1,255}$`)
 
@@ -87,18 +87,21 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 		return
 	}
 	attempt := store.Attempt{APIKey: consumer(c), Key: name, RequestHash: sum, Owner: rand.Text()}
-	c.Set(keyAttempt, attempt)
 	now := time.Now()
 	lease := now.Add(g.cfg.RequestTimeout + g.cfg.WriteTimeout)
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
-	known, err := g.state.Begin(ctx, attempt, lease, now)
+	known, err := g.state.Begin(ctx, &attempt, lease, now.Add(answerMemory), now)
+	c.Set(keyAttempt, attempt)
 	switch {
 	case errors.Is(err, store.ErrUnderWay):
 		fail(c, &refersam.Error{Code: refersam.CodeUnderWay, Message: "The first request with this Idempotency-Key has no answer yet; try again soon.", RetryAfter: time.Second})
 	case errors.Is(err, store.ErrOtherRequest):
 		fail(c, refersam.Errorf(refersam.CodeKeyReused, "Another request was sent with this Idempotency-Key; a new request takes a new key."))
 	case err != nil:
+		if ctx.Err() != nil { // it may have begun all the same
+			g.abandon(context.WithoutCancel(ctx), attempt)
+		}
 		fail(c, databaseAway(err))
 	case known != nil:
 		replay(c, known)

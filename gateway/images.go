@@ -322,12 +322,12 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 	tag := `"` + strings.TrimPrefix(image.ID, imagePrefix) + `"`
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
-	if matches(c.Request.Header.Values("If-None-Match"), tag) {
+	if hasStored(c.Request.Header, tag) {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
-	held := &hold{memory: g.bodies}
-	defer held.release()
+	held, release := g.newHold(consumer(c))
+	defer release()
 	content, err := g.imageBytes(ctx, image, held)
 	if err != nil {
 		return err

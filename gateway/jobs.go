@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -221,15 +222,16 @@ func (g *Gateway) submitKept(ctx context.Context, s jobs.Submission, items []bat
 }
 
 // nameFrom is the ID of what a request stores: with an Idempotency-Key it is
-// made of that, so that the same request never stores two things, even if the
-// gateway dies before it has kept its answer.
+// made of that and of when it was first tried, so that the same request never
+// stores two things while its key is remembered, even if the gateway dies before
+// it has kept its answer.
 func nameFrom(c *gin.Context, prefix string) string {
 	a, ok := c.Value(keyAttempt).(store.Attempt)
 	if !ok {
 		return prefix + strings.ToLower(rand.Text())
 	}
 	h := sha256.New()
-	feed(h, []byte(a.APIKey), []byte(a.Key), a.RequestHash)
+	feed(h, []byte(a.APIKey), []byte(a.Key), a.RequestHash, []byte(a.Begun.UTC().Format(time.RFC3339Nano)))
 	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
 }
 
@@ -277,7 +279,7 @@ func (g *Gateway) newWork(ctx context.Context, who asker, form string, begun tim
 	for _, p := range req.prompts {
 		stored.Prompts = append(stored.Prompts, storedPrompt{p.Phrase, p.formats, p.chosen, p.tolerance})
 	}
-	w := jobs.Work{APIKey: who.consumer, ID: item.id, Deadline: begun.Add(g.cfg.JobPatience)}
+	w := jobs.Work{APIKey: who.consumer, ID: item.id, Deadline: begun.Add(g.cfg.JobPatience), Urgent: stored.Priority == refersam.PriorityInteractive}
 	if req.deadline > 0 {
 		w.Deadline = begun.Add(req.deadline)
 	}
@@ -322,8 +324,8 @@ func (g *Gateway) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 	}
 	req := stored.request()
 	who := asker{requestID: w.RequestID, consumer: w.APIKey, sharer: stored.Sharer, unit: stored.Unit}
-	held := &hold{memory: g.bodies}
-	defer held.release()
+	held, release := g.newHold(w.APIKey)
+	defer release()
 	pic, err := g.pictureOf(ctx, who, req, w, held)
 	if err != nil {
 		return jobs.Result{}, err
@@ -482,11 +484,12 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	case item.Status != jobs.Succeeded:
 		return jobsError(jobs.ErrRunning)
 	}
-	tag := `"` + item.Blob + `"`
+	sum := sha256.Sum256([]byte(item.Blob))           // whose name is for nobody else
+	tag := `W/"` + hex.EncodeToString(sum[:16]) + `"` // weak, since it is that of all encodings
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
-	if matches(c.Request.Header.Values("If-None-Match"), tag) {
+	if hasStored(c.Request.Header, tag) {
 		c.Status(http.StatusNotModified)
 		return nil
 	}

@@ -294,15 +294,24 @@ func TestJobIdempotency(t *testing.T) {
 	}
 	first := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted)
 	again := s.do(newRequest("red"))
-	if got := decodeJob(t, again, http.StatusAccepted); got.ID != first.ID || again.Header().Get("Idempotency-Replayed") != "true" || again.Header().Get("Location") == "" {
+	if got := decodeJob(t, again, http.StatusAccepted); got.ID != first.ID || again.Header().Get("Idempotency-Replayed") != "true" || again.Header().Get("Location") == "" ||
+		again.Header().Get("Preference-Applied") != "respond-async" {
 		t.Errorf("%+v, %v", got, again.Header())
 	}
 	expectProblem(t, s.do(newRequest("green")), http.StatusUnprocessableEntity, "idempotency_key_reused", "")
-	if err := s.state.Sweep(t.Context(), time.Now().Add(25*time.Hour)); err != nil { // as if the answer had never been kept
+	// As if the gateway had died before it kept the answer.
+	if _, err := s.state.Writer().ExecContext(t.Context(), `UPDATE idempotency SET done = 0, answer = NULL, lease_us = 1`); err != nil {
 		t.Fatal(err)
 	}
 	if got := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted); got.ID != first.ID {
 		t.Errorf("another job: %+v", got)
+	}
+	// A name that is forgotten is a new one, though its job may still be there.
+	if err := s.state.Sweep(t.Context(), time.Now().Add(25*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if got := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted); got.ID == first.ID {
+		t.Errorf("the job of the day before: %+v", got)
 	}
 	// What is answered at once needs no name.
 	decode(t, s.do(with(segment(), "Idempotency-Key", "a")))

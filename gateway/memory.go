@@ -16,17 +16,40 @@ import (
 type hold struct {
 	memory *semaphore.Weighted
 	n      int64
+	// share is that of its key, which comes before memory, or nil; shared bytes
+	// are of it.
+	share  *keyShare
+	shared int64
 	// impatient says that the request has some in another hold.
 	impatient bool
 }
 
 // take adds n bytes, for which a hold of nothing waits until ctx ends.
 func (h *hold) take(ctx context.Context, n int64) error {
-	var err error
-	if h.n == 0 && !h.impatient {
-		err = h.memory.Acquire(ctx, n)
-	} else if !h.memory.TryAcquire(n) {
-		err = context.DeadlineExceeded
+	wait := h.n == 0 && !h.impatient
+	var shared int64
+	if h.share != nil {
+		shared = min(n, h.share.most)
+		if err := acquire(ctx, h.share.memory, shared, wait); err != nil {
+			return err
+		}
+	}
+	if err := acquire(ctx, h.memory, n, wait); err != nil {
+		if h.share != nil {
+			h.share.memory.Release(shared)
+		}
+		return err
+	}
+	h.n, h.shared = h.n+n, h.shared+shared
+	return nil
+}
+
+func acquire(ctx context.Context, memory *semaphore.Weighted, n int64, wait bool) error {
+	err := context.DeadlineExceeded
+	if wait {
+		err = memory.Acquire(ctx, n)
+	} else if memory.TryAcquire(n) {
+		err = nil
 	}
 	if err != nil {
 		return &refersam.Error{
@@ -35,14 +58,30 @@ func (h *hold) take(ctx context.Context, n int64) error {
 			Err:     err,
 		}
 	}
-	h.n += n
 	return nil
 }
 
 // release gives all of it back.
 func (h *hold) release() {
 	h.memory.Release(h.n)
-	h.n = 0
+	if h.share != nil {
+		h.share.memory.Release(h.shared)
+	}
+	h.n, h.shared = 0, 0
+}
+
+// newHold makes a hold of memory for bodies and pictures, of which a key has a
+// share. It is to be ended by done.
+func (g *Gateway) newHold(consumer string) (h *hold, done func()) {
+	h = &hold{memory: g.bodies}
+	if consumer == anonymous { // which is everybody
+		return h, h.release
+	}
+	h.share = g.shares.of(consumer)
+	return h, func() {
+		h.release()
+		g.shares.leave(consumer)
+	}
 }
 
 // dropBody gives the memory of a body back of which nothing is left that counts.
@@ -85,39 +124,37 @@ type shares struct {
 	byKey map[string]*keyShare
 }
 
+// keyShare is what one key may have.
 type keyShare struct {
-	memory   *semaphore.Weighted
-	requests int
+	memory *semaphore.Weighted
+	most   int64
+	holds  int
 }
 
 func newShares(all int64) *shares {
 	return &shares{most: max(1, all/4*3), byKey: make(map[string]*keyShare)}
 }
 
-// take waits for n bytes of a key's share.
-func (s *shares) take(ctx context.Context, key string, n int64) (release func(), err error) {
+// of returns a key's share, until leave.
+func (s *shares) of(key string) *keyShare {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	of := s.byKey[key]
 	if of == nil {
-		of = &keyShare{memory: semaphore.NewWeighted(s.most)}
+		of = &keyShare{memory: semaphore.NewWeighted(s.most), most: s.most}
 		s.byKey[key] = of
 	}
-	of.requests++
-	s.mu.Unlock()
-	h := &hold{memory: of.memory}
-	release = func() {
-		h.release()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if of.requests--; of.requests == 0 {
-			delete(s.byKey, key)
-		}
+	of.holds++
+	return of
+}
+
+func (s *shares) leave(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of := s.byKey[key]
+	if of.holds--; of.holds == 0 {
+		delete(s.byKey, key)
 	}
-	if err := h.take(ctx, min(n, s.most)); err != nil {
-		release()
-		return nil, err
-	}
-	return release, nil
 }
 
 // reserveBody waits until there is memory for a request's body, and takes it
@@ -130,18 +167,11 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (h *hold, release
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
-	n := min(bodyMemory(c.Request, limit), g.cfg.BodyMemory)
-	giveBack := func() {}
-	if key := apiKey(c); key != nil {
-		if giveBack, err = g.shares.take(ctx, key.ID, n); err != nil {
-			return nil, nil, err
-		}
-	}
-	h = &hold{memory: g.bodies}
-	if err := h.take(ctx, n); err != nil {
-		giveBack()
+	h, release = g.newHold(consumer(c))
+	if err := h.take(ctx, min(bodyMemory(c.Request, limit), g.cfg.BodyMemory)); err != nil {
+		release()
 		return nil, nil, err
 	}
 	c.Set(keyHold, h)
-	return h, func() { h.release(); giveBack() }, nil
+	return h, release, nil
 }

@@ -11,7 +11,7 @@ import (
 // decides which it goes to. Errors are a *refersam.Error.
 type Fetcher interface {
 	// Picture calls reserve before it reads, with how many bytes at most.
-	Picture(ctx context.Context, url string, most int64, reserve func(bytes int64) error) ([]byte, error)
+	Picture(ctx context.Context, url string, most int64, reserve func(ctx context.Context, bytes int64) error) ([]byte, error)
 	// CheckPicture and CheckWebhook refuse what the address alone tells.
 	CheckPicture(url string) error
 	CheckWebhook(url string) error
@@ -39,7 +39,7 @@ func (g *Gateway) fetchPicture(ctx context.Context, from *source, held *hold) (*
 	if err := g.checkURL(from); err != nil {
 		return nil, err
 	}
-	content, err := g.fetcher.Picture(ctx, from.url, g.maxImage, func(bytes int64) error {
+	content, err := g.fetcher.Picture(ctx, from.url, g.maxImage, func(ctx context.Context, bytes int64) error {
 		return held.take(ctx, min(bodyCost*bytes, g.cfg.BodyMemory))
 	})
 	if err != nil {

@@ -28,7 +28,7 @@ func (o *outside) put(url, content string) {
 	o.pictures[url] = content
 }
 
-func (o *outside) Picture(_ context.Context, url string, most int64, reserve func(int64) error) ([]byte, error) {
+func (o *outside) Picture(ctx context.Context, url string, most int64, reserve func(context.Context, int64) error) ([]byte, error) {
 	o.mu.Lock()
 	content, ok := o.pictures[url]
 	o.mu.Unlock()
@@ -38,7 +38,7 @@ func (o *outside) Picture(_ context.Context, url string, most int64, reserve fun
 	if !ok {
 		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered with status 404.")
 	}
-	if err := reserve(int64(len(content))); err != nil {
+	if err := reserve(ctx, int64(len(content))); err != nil {
 		return nil, err
 	}
 	time.Sleep(5 * time.Millisecond)

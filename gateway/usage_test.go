@@ -127,7 +127,8 @@ func TestUsage_Faults(t *testing.T) {
 	}
 }
 
-// A gateway that is told to stop has written all that it counted.
+// A gateway that was told to stop has written all that it counted, also what
+// ended after it had stopped to listen, as jobs do.
 func TestUsage_Stop(t *testing.T) {
 	s := start(t)
 	ctx, stop := context.WithCancel(t.Context())
@@ -142,8 +143,12 @@ func TestUsage_Stop(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
+	decode(t, s.do(segment()))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
 	today := time.Now().UTC().Format(time.DateOnly)
-	if all, err := s.state.Usage(t.Context(), "", "", "9"); err != nil || len(all) != 1 || all[0].Requests != 1 || all[0].Day != today {
+	if all, err := s.state.Usage(t.Context(), "", "", "9"); err != nil || len(all) != 1 || all[0].Requests != 2 || all[0].Day != today {
 		t.Errorf("%+v: %v", all, err)
 	}
 }

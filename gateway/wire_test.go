@@ -2,11 +2,13 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,4 +132,28 @@ func TestSlowBodies_OfOneKey(t *testing.T) {
 		conn.Close()
 	}
 	decode(t, s.do(bearer(segment(), slow)))
+}
+
+// Nor do its requests about pictures that the service has or fetches, however
+// long they wait for the model.
+func TestPicturesOfOneKey(t *testing.T) {
+	s := start(t, authenticated, func(cfg *gateway.Config) {
+		cfg.BodyMemory, cfg.RequestTimeout = int64(16*len(picture)), 3*time.Second
+	})
+	many, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+	kept := decodeImage(t, s.do(bearer(upload(), many)), http.StatusCreated).ID
+	s.model.SetBefore(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	var clients sync.WaitGroup
+	for i := range 60 {
+		clients.Go(func() {
+			s.do(bearer(form(part{"image_id", kept}, part{"phrase", fmt.Sprint("red ", i)}), many))
+		})
+	}
+	time.Sleep(300 * time.Millisecond)
+	begun := time.Now()
+	decodeImage(t, s.do(bearer(upload(), other)), http.StatusCreated)
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("another client waited %s", took)
+	}
+	clients.Wait()
 }

@@ -19,7 +19,7 @@ func (e *Engine) Duplicate(ctx context.Context, t *testing.T, w *Work) {
 		return
 	}
 	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
-		_, err := e.insertTx(ctx, tx, []riverqueue.InsertManyParams{{Args: itemArgs{w.Job, w.Index}, InsertOpts: itemOpts}})
+		_, err := e.insertTx(ctx, tx, []riverqueue.InsertManyParams{{Args: itemArgs{w.Job, w.Index}, InsertOpts: itemOpts(false)}})
 		return err
 	})
 	if err != nil {

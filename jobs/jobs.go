@@ -115,6 +115,8 @@ type Work struct {
 	Bytes   int64
 	// Deadline is when the item fails if it has not succeeded.
 	Deadline time.Time
+	// Urgent says that it is done before all that is not.
+	Urgent bool
 }
 
 // Result is what came of an item: an object that has been written, and what

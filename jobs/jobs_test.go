@@ -49,6 +49,7 @@ func suite(t *testing.T, newConfig func(*testing.T) store.Config) {
 		{"CancelWhileEnding", testCancelWhileEnding},
 		{"SubmitAgain", testSubmitAgain},
 		{"PerKey", testPerKey},
+		{"Urgent", testUrgent},
 		{"List", testList},
 		{"Death", testDeath},
 		{"Stop", testStop},
@@ -402,6 +403,49 @@ func testPerKey(t *testing.T, b *bench) {
 		t.Error(err)
 	}
 	e.submit(t, work(1))
+
+	var group sync.WaitGroup
+	var taken atomic.Int64
+	for range 12 {
+		group.Go(func() {
+			switch _, err := e.Submit(t.Context(), jobs.Submission{APIKey: "busy", Items: work(60)}, time.Now()); {
+			case err == nil:
+				taken.Add(1)
+			case refersam.ErrorCode(err) != refersam.CodeQuotaExceeded:
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if taken.Load() != 1 {
+		t.Errorf("%d jobs of 60 items were taken at once of a key that may have 100", taken.Load())
+	}
+}
+
+// Urgent items come before others that have waited longer.
+func testUrgent(t *testing.T, b *bench) {
+	var mu sync.Mutex
+	var order []string
+	e := b.open()
+	e.submit(t, work(20))
+	urgent := work(5)
+	for i := range urgent {
+		urgent[i].ID, urgent[i].Urgent = "urgent", true
+	}
+	last := e.submit(t, urgent)
+	e.stop()
+	e = b.run(func(_ context.Context, w *jobs.Work) (jobs.Result, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		order = append(order, w.ID)
+		return jobs.Result{}, refersam.Errorf(refersam.CodeInvalidImage, "none")
+	})
+	e.wait(t, last.ID)
+	mu.Lock()
+	defer mu.Unlock()
+	if n := len(order); n > 5+2*settings.Concurrency {
+		t.Errorf("%d items were done before the last urgent one: %v", n, order)
+	}
 }
 
 func testList(t *testing.T, b *bench) {

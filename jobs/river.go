@@ -62,10 +62,16 @@ const (
 // decided here.
 const manyAttempts = math.MaxInt16
 
-var (
-	itemOpts    = &riverqueue.InsertOpts{Queue: itemQueue, MaxAttempts: manyAttempts}
-	webhookOpts = &riverqueue.InsertOpts{Queue: webhookQueue, MaxAttempts: manyAttempts}
-)
+var webhookOpts = &riverqueue.InsertOpts{Queue: webhookQueue, MaxAttempts: manyAttempts}
+
+// itemOpts have urgent items done before all others.
+func itemOpts(urgent bool) *riverqueue.InsertOpts {
+	opts := &riverqueue.InsertOpts{Queue: itemQueue, MaxAttempts: manyAttempts, Priority: 2}
+	if urgent {
+		opts.Priority = 1
+	}
+	return opts
+}
 
 // migrate brings River's tables up to date. Those of a newer program are an
 // error, as with the other tables.
@@ -141,13 +147,23 @@ func (e *Engine) Run(ctx context.Context, work Worker, payload Payload) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Start(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("start the work on jobs: %w", err)
-	}
 	watching, release := context.WithCancel(context.WithoutCancel(ctx))
+	defer release()
 	var watch sync.WaitGroup
 	if e.state.Pool() != nil {
-		watch.Go(func() { e.watchOthers(watching) })
+		// Before the first item, or others would take it for that of a dead process.
+		lockCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockTimeout)
+		lock, err := e.lockName(lockCtx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("start the work on jobs: %w", err)
+		}
+		watch.Go(func() { e.watchOthers(watching, lock) })
+	}
+	if err := c.Start(context.WithoutCancel(ctx)); err != nil {
+		release()
+		watch.Wait()
+		return fmt.Errorf("start the work on jobs: %w", err)
 	}
 	<-ctx.Done()
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Grace+10*time.Second)
@@ -193,17 +209,29 @@ const (
 	lockClass = 0x7265_666a
 	// watchInterval is how often a process looks for others that have died.
 	watchInterval = 5 * time.Second
+	// lockTimeout bounds taking the first lock, which nobody else wants.
+	lockTimeout = 10 * time.Second
 )
 
-// watchOthers holds a lock that PostgreSQL lets go of when this process dies,
+// watchOthers keeps a lock that PostgreSQL lets go of when this process dies,
 // and makes what those work on who have none available again, until ctx ends.
 // Whoever loses the lock though it lives finds its items done by others as well,
 // of which one end counts.
-func (e *Engine) watchOthers(ctx context.Context) {
-	for ctx.Err() == nil {
-		if err := e.watch(ctx); err != nil && ctx.Err() == nil {
-			e.log.Warn("the database does not say which gateways live; their items are done again when their time is over", "cause", err)
+func (e *Engine) watchOthers(ctx context.Context, lock *pgx.Conn) {
+	for {
+		var err error
+		if lock == nil {
+			lock, err = e.lockName(ctx)
 		}
+		if err == nil {
+			err = e.watch(ctx, lock)
+			_ = lock.Close(context.WithoutCancel(ctx)) // which lets the lock go
+			lock = nil
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		e.log.Warn("the database does not say which gateways live; their items are done again when their time is over", "cause", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(watchInterval):
@@ -211,16 +239,21 @@ func (e *Engine) watchOthers(ctx context.Context) {
 	}
 }
 
-func (e *Engine) watch(ctx context.Context) error {
-	// A connection of its own: the lock must go with it.
+// lockName takes the lock of this process, on a connection of its own, with
+// which it goes.
+func (e *Engine) lockName(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, e.state.Pool().Config().ConnConfig)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // which lets the lock go
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1, hashtext($2))`, lockClass, e.name); err != nil {
-		return err
+		return nil, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
 	}
+	return conn, nil
+}
+
+// watch looks for dead processes until ctx ends, which is no error.
+func (e *Engine) watch(ctx context.Context, conn *pgx.Conn) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {

@@ -28,8 +28,13 @@ func (e *Engine) Submit(ctx context.Context, s Submission, now time.Time) (*Job,
 var errKnown = errors.New("the job is known")
 
 func (e *Engine) submit(ctx context.Context, tx *sql.Tx, s *Submission, now time.Time) error {
+	// Whoever submits for the same key waits here: else all count the same items.
+	_, err := tx.ExecContext(ctx, `INSERT INTO job_keys (api_key) VALUES ($1) ON CONFLICT (api_key) DO UPDATE SET api_key = excluded.api_key`, s.APIKey)
+	if err != nil {
+		return err
+	}
 	var open int
-	err := tx.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(total - succeeded - failed - cancelled), 0) AS BIGINT) FROM jobs
+	err = tx.QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(total - succeeded - failed - cancelled), 0) AS BIGINT) FROM jobs
 		WHERE api_key = $1 AND finished_us = 0`, s.APIKey).Scan(&open)
 	if err != nil {
 		return err
@@ -51,7 +56,7 @@ func (e *Engine) submit(ctx context.Context, tx *sql.Tx, s *Submission, now time
 	}
 	params := make([]riverqueue.InsertManyParams, len(s.Items))
 	for i := range s.Items {
-		params[i] = riverqueue.InsertManyParams{Args: itemArgs{s.ID, i}, InsertOpts: itemOpts}
+		params[i] = riverqueue.InsertManyParams{Args: itemArgs{s.ID, i}, InsertOpts: itemOpts(s.Items[i].Urgent)}
 	}
 	ids, err := e.insertTx(ctx, tx, params)
 	if err != nil {

@@ -16,6 +16,9 @@ type Attempt struct {
 	RequestHash []byte
 	// Owner tells this attempt from all others.
 	Owner string
+	// Begun is when the first attempt under the name began, as Begin says: what
+	// one has stored before it was given up, another finds by it.
+	Begun time.Time
 }
 
 // What Begin can say besides that the attempt may go on.
@@ -28,27 +31,35 @@ var (
 
 // Begin says how an attempt goes on. If its answer is known, that is returned;
 // without answer and error the attempt is the caller's, who is to end it with
-// Finish or Abandon before lease: after that another may begin.
-func (s *Store) Begin(ctx context.Context, a Attempt, lease, now time.Time) (answer []byte, err error) {
+// Finish or Abandon before lease: after that another may begin. The name is
+// remembered until expires, counted from the first attempt; a.Begun is set.
+func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
 	err = s.InTx(ctx, func(tx *sql.Tx) error {
 		// What has expired is as if it had never been.
-		fresh, err := changed(tx.ExecContext(ctx, `INSERT INTO idempotency (api_key, key, request_hash, owner, expires_us)
-			VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (api_key, key) DO UPDATE SET request_hash = excluded.request_hash, owner = excluded.owner,
-			done = 0, answer = NULL, expires_us = excluded.expires_us WHERE idempotency.expires_us <= $6`,
-			a.APIKey, a.Key, a.RequestHash, a.Owner, micros(lease), micros(now)))
-		if err != nil || fresh == 1 {
+		var begun int64
+		err := tx.QueryRowContext(ctx, `INSERT INTO idempotency (api_key, key, request_hash, owner, lease_us, begun_us, expires_us)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (api_key, key) DO UPDATE SET request_hash = excluded.request_hash, owner = excluded.owner, lease_us = excluded.lease_us,
+			begun_us = CASE WHEN idempotency.expires_us <= excluded.begun_us THEN excluded.begun_us ELSE idempotency.begun_us END,
+			expires_us = CASE WHEN idempotency.expires_us <= excluded.begun_us THEN excluded.expires_us ELSE idempotency.expires_us END,
+			done = 0, answer = NULL
+			WHERE idempotency.expires_us <= excluded.begun_us OR idempotency.done = 0 AND idempotency.lease_us <= excluded.begun_us
+			RETURNING begun_us`,
+			a.APIKey, a.Key, a.RequestHash, a.Owner, micros(lease), micros(now), micros(expires)).Scan(&begun)
+		if !errors.Is(err, sql.ErrNoRows) {
+			a.Begun = fromMicros(begun)
 			return err
 		}
 		var (
 			hash []byte
 			done bool
 		)
-		err = tx.QueryRowContext(ctx, `SELECT request_hash, done = 1, answer FROM idempotency WHERE api_key = $1 AND key = $2`, a.APIKey, a.Key).
-			Scan(&hash, &done, &answer)
+		err = tx.QueryRowContext(ctx, `SELECT request_hash, done = 1, answer, begun_us FROM idempotency WHERE api_key = $1 AND key = $2`, a.APIKey, a.Key).
+			Scan(&hash, &done, &answer, &begun)
+		a.Begun = fromMicros(begun)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return ErrUnderWay // it was given up at this very moment
+			return ErrUnderWay // it expired at this very moment
 		case err != nil:
 			return err
 		case !bytes.Equal(hash, a.RequestHash):
@@ -68,16 +79,17 @@ func (s *Store) Begin(ctx context.Context, a Attempt, lease, now time.Time) (ans
 // has ended and which another has taken over is ErrNotFound.
 func (s *Store) Finish(ctx context.Context, a Attempt, answer []byte, expires time.Time) error {
 	n, err := changed(s.write.ExecContext(ctx, `UPDATE idempotency SET done = 1, answer = $1, expires_us = $2
-		WHERE api_key = $3 AND key = $4 AND owner = $5`, answer, micros(expires), a.APIKey, a.Key, a.Owner))
+		WHERE api_key = $3 AND key = $4 AND owner = $5 AND lease_us > 0`, answer, micros(expires), a.APIKey, a.Key, a.Owner))
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
 	return err
 }
 
-// Abandon ends an attempt that has stored nothing: the client may try again.
+// Abandon ends an attempt that has no answer to be kept: another may begin at
+// once.
 func (s *Store) Abandon(ctx context.Context, a Attempt) error {
-	_, err := s.write.ExecContext(ctx, `DELETE FROM idempotency WHERE api_key = $1 AND key = $2 AND owner = $3 AND done = 0`, a.APIKey, a.Key, a.Owner)
+	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET lease_us = 0 WHERE api_key = $1 AND key = $2 AND owner = $3 AND done = 0`, a.APIKey, a.Key, a.Owner)
 	return err
 }
 

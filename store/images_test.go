@@ -331,6 +331,7 @@ func testStorageUpgrade(t *testing.T, cfg store.Config) {
 	for _, statement := range []string{
 		`DROP TABLE storage`, `CREATE INDEX blobs_api_key ON blobs (api_key)`,
 		`ALTER TABLE jobs DROP COLUMN request_id`, `ALTER TABLE job_webhooks DROP COLUMN river_id`, `ALTER TABLE feedback DROP COLUMN item`,
+		`ALTER TABLE idempotency DROP COLUMN begun_us`, `ALTER TABLE idempotency DROP COLUMN lease_us`, `DROP TABLE job_keys`,
 		`DELETE FROM goose_db_version WHERE version_id >= 5`,
 	} {
 		if err := s.Exec(ctx, statement); err != nil {

@@ -303,12 +303,13 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 	again, other := first, first
 	again.Owner = "2"
 	other.Owner, other.RequestHash = "3", []byte("another")
-	begin := func(a store.Attempt, at time.Time, wantAnswer string, wantErr error) {
+	begin := func(a store.Attempt, at time.Time, wantAnswer string, wantErr error) (begun time.Time) {
 		t.Helper()
-		answer, err := s.Begin(ctx, a, lease, at)
+		answer, err := s.Begin(ctx, &a, at.Add(time.Minute), at.Add(30*time.Minute), at)
 		if string(answer) != wantAnswer || !errors.Is(err, wantErr) {
 			t.Errorf("%q and %v, want %q and %v", answer, err, wantAnswer, wantErr)
 		}
+		return a.Begun
 	}
 	begin(first, now, "", nil)
 	begin(again, now, "", store.ErrUnderWay)
@@ -317,11 +318,21 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 	elsewhere.APIKey = "another client's"
 	begin(elsewhere, now, "", nil)
 
-	// What was abandoned may be begun again, and the answer is kept.
+	// What was abandoned may be begun again, by another request too, and the answer
+	// is kept.
 	if err := s.Abandon(ctx, first); err != nil {
 		t.Fatal(err)
 	}
-	begin(again, now, "", nil)
+	if err := s.Finish(ctx, first, []byte("too late"), keep); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("an attempt that was abandoned stores its answer: %v", err)
+	}
+	begin(other, now.Add(time.Second), "", nil)
+	if err := s.Abandon(ctx, other); err != nil {
+		t.Fatal(err)
+	}
+	if got := begin(again, now.Add(2*time.Second), "", nil); !got.Equal(now) {
+		t.Errorf("first begun at %v, want %v", got, now)
+	}
 	if err := s.Finish(ctx, first, []byte("too late"), keep); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("an attempt that was abandoned stores its answer: %v", err)
 	}
@@ -333,14 +344,22 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 	}
 	begin(first, now, "answer", nil)
 	begin(other, keep.Add(-time.Microsecond), "", store.ErrOtherRequest)
-	begin(other, keep, "", nil)
+	if got := begin(other, keep, "", nil); !got.Equal(keep) {
+		t.Errorf("first begun at %v, want %v", got, keep)
+	}
 
 	// One whose gateway died is taken over when its lease has ended.
 	dead := store.Attempt{APIKey: "k", Key: "order 2", RequestHash: []byte("hash"), Owner: "dead"}
 	heir := dead
 	heir.Owner = "heir"
 	begin(dead, now, "", nil)
-	begin(heir, lease, "", nil)
+	begin(heir, lease.Add(-time.Microsecond), "", store.ErrUnderWay)
+	if err := s.Sweep(ctx, lease); err != nil {
+		t.Fatal(err)
+	}
+	if got := begin(heir, lease, "", nil); !got.Equal(now) {
+		t.Errorf("first begun at %v, want %v", got, now)
+	}
 	if err := s.Finish(ctx, dead, []byte("too late"), keep); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("an attempt that was taken over stores its answer: %v", err)
 	}
@@ -356,7 +375,7 @@ func testIdempotencyAtOnce(t *testing.T, cfg store.Config) {
 	for i := range 12 {
 		group.Go(func() {
 			a := store.Attempt{APIKey: "k", Key: "one", RequestHash: []byte("h"), Owner: fmt.Sprint(i)}
-			switch _, err := s.Begin(t.Context(), a, now.Add(time.Minute), now); {
+			switch _, err := s.Begin(t.Context(), &a, now.Add(time.Minute), now.Add(time.Hour), now); {
 			case err == nil:
 				begun.Add(1)
 			case !errors.Is(err, store.ErrUnderWay):
@@ -469,7 +488,7 @@ func testSlotsAtOnce(t *testing.T, cfg store.Config) {
 func testSweep(t *testing.T, cfg store.Config) {
 	s, ctx := open(t, cfg), t.Context()
 	a := store.Attempt{APIKey: "k", Key: "1", RequestHash: []byte("h"), Owner: "1"}
-	if _, err := s.Begin(ctx, a, now.Add(time.Minute), now); err != nil {
+	if _, err := s.Begin(ctx, &a, now.Add(time.Second), now.Add(time.Minute), now); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {

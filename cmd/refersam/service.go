@@ -114,7 +114,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		}
 		return nil
 	})
-	return g.Wait()
+	return errors.Join(g.Wait(), gw.Close()) // jobs are counted until they have ended
 }
 
 // url is where a browser on this machine finds what listens on addr.
