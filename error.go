@@ -15,6 +15,7 @@ const (
 	CodeInvalidRequest   Code = "invalid_request"
 	CodeInvalidImage     Code = "invalid_image"
 	CodeImageTooLarge    Code = "image_too_large"
+	CodeBodyTooSlow      Code = "body_too_slow"
 	CodeUnsupportedMedia Code = "unsupported_media_type"
 	CodePhraseEmpty      Code = "phrase_empty"
 	CodePhraseTooLong    Code = "phrase_too_long"

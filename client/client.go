@@ -17,11 +17,11 @@
 //
 // # Retries
 //
-// What may pass is tried again: answers with the status 429 (but not
+// What may pass is tried again: answers with the status 408, 429 (but not
 // CodeStorageFull), 502 or 503, 409 with CodeUnderWay, and connections that
-// broke. The pause is 250 ms, doubles
-// with each try up to 10 s, is never shorter than Retry-After says, and is
-// stretched by chance by up to a quarter, at most 2 s. The deadline of the
+// broke. The pause is 250 ms, doubles with each try up to 10 s, is never shorter
+// than Retry-After says, and is stretched by chance by up to a quarter, at most
+// 2 s. The deadline of the
 // context is the bound: if the next pause would pass it, the last error is
 // returned at once. So give contexts a deadline; the service is told, at each
 // try, how much of it is left. Without one there are six tries, and none after

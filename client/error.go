@@ -79,7 +79,7 @@ func newFailure(resp *http.Response, body []byte) *failure {
 	e.Err = fmt.Errorf("status %d", resp.StatusCode)
 	f := &failure{err: e}
 	switch resp.StatusCode {
-	case http.StatusBadGateway, http.StatusServiceUnavailable:
+	case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusServiceUnavailable:
 		f.passes = true
 	case http.StatusTooManyRequests:
 		f.passes = e.Code != refersam.CodeStorageFull // which takes somebody to delete something
@@ -98,6 +98,8 @@ func codeOf(status int) refersam.Code {
 		return refersam.CodeForbidden
 	case http.StatusNotFound:
 		return refersam.CodeNotFound
+	case http.StatusRequestTimeout:
+		return refersam.CodeBodyTooSlow
 	case http.StatusRequestEntityTooLarge:
 		return refersam.CodeImageTooLarge
 	case http.StatusTooManyRequests:

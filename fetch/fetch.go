@@ -72,6 +72,8 @@ const (
 	userAgent = "refersam"
 )
 
+var errRedirects = fmt.Errorf("it redirects more than %d times", maxRedirects)
+
 // Client goes out. It is safe for concurrent use.
 type Client struct {
 	timeout            time.Duration
@@ -109,7 +111,7 @@ func newClient(cfg Config, resolver *net.Resolver, roots *x509.CertPool) (*Clien
 	}
 	c.picture = &http.Client{Transport: &byHost{pictures, named, public}, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
-			return &refusal{fmt.Sprintf("it redirects more than %d times", maxRedirects)}
+			return errRedirects
 		}
 		req.Header.Del("Referer")
 		return pictures.check(req.URL.String())
@@ -182,8 +184,8 @@ func (c *Client) CheckWebhook(address string) error {
 // be at most, and gives up with its error; the context ends with the time that
 // fetching may take. Its own errors are a *refersam.Error:
 // CodeFetchRefused when the service is not set to go there, CodeFetchFailed when
-// the other side did not give it, CodeImageTooLarge, CodeUnsupportedMedia,
-// CodeDeadlineExceeded when ctx ended. None tells an address that a name led to.
+// the other side did not give a picture, CodeImageTooLarge, CodeDeadlineExceeded
+// when ctx ended. None tells an address that a name led to.
 func (c *Client) Picture(ctx context.Context, address string, most int64, reserve func(ctx context.Context, bytes int64) error) ([]byte, error) {
 	if err := c.CheckPicture(address); err != nil {
 		return nil, err
@@ -240,7 +242,7 @@ func (c *Client) get(ctx context.Context, address string, most int64, reserve fu
 		return nil, err
 	}
 	if !mayBePicture(content.Bytes()) {
-		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "What is at the picture's address is not a picture.")
+		return nil, refersam.Errorf(refersam.CodeFetchFailed, "What is at the picture's address is not a picture.")
 	}
 	if _, err := io.Copy(&content, io.LimitReader(resp.Body, most+1-int64(content.Len()))); err != nil {
 		return nil, err

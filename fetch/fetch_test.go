@@ -368,7 +368,7 @@ func TestPicture(t *testing.T) {
 		{"a redirect to http", good + "/to-http", refused},
 		{"a redirect to a file", good + "/to-file", refused},
 		{"a redirect with a user", good + "/to-user", refused},
-		{"a redirect for ever", good + "/loop", refused},
+		{"a redirect for ever", good + "/loop", failed},
 
 		// Answers.
 		{"a body without end", good + "/endless", tooLarge},
@@ -377,9 +377,9 @@ func TestPicture(t *testing.T) {
 		{"no answer", good + "/silent", failed},
 		{"a bomb", good + "/bomb", failed},
 		{"long headers", good + "/headers", failed},
-		{"a page", good + "/page", unsupported},
-		{"text", good + "/text", unsupported},
-		{"nothing", good + "/empty", unsupported},
+		{"a page", good + "/page", failed},
+		{"text", good + "/text", failed},
+		{"nothing", good + "/empty", failed},
 		{"404", good + "/gone", failed},
 		{"204", good + "/204", failed},
 		{"a name of nothing", "https://nowhere.example:" + w.port + "/", failed},

@@ -272,6 +272,8 @@ func reason(err error) string {
 		return "its host has no address"
 	case errors.As(err, &certificate):
 		return "its certificate is not valid"
+	case errors.Is(err, errRedirects):
+		return errRedirects.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &op) && op.Timeout():
 		return "it took too long"
 	default:

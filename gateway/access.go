@@ -126,6 +126,9 @@ func outOfTime(err error) error {
 // token returns what a client sent to say who it is, "" if it sent nothing.
 func token(h http.Header) (string, error) {
 	authorization := h.Get("Authorization")
+	if len(h.Values("Authorization")) > 1 || len(h.Values("X-API-Key")) > 1 {
+		return "", errors.New("several keys")
+	}
 	if authorization == "" {
 		return h.Get("X-API-Key"), nil
 	}
@@ -142,7 +145,7 @@ func token(h http.Header) (string, error) {
 func (r *keyring) authenticate(c *gin.Context) (*store.Key, error) {
 	sent, err := token(c.Request.Header)
 	if err != nil {
-		return nil, unauthorized(c, "invalid_request", "Authorization must be “Bearer rsk_…”.")
+		return nil, unauthorized(c, "invalid_request", "Authorization must be “Bearer rsk_…”, and given once.")
 	}
 	if sent == "" {
 		return nil, unauthorized(c, "", "Send an API key as “Authorization: Bearer rsk_…” or “X-API-Key: rsk_…”; whoever runs the service makes one.")

@@ -128,6 +128,9 @@ func TestAccess_Reasons(t *testing.T) {
 	if w := s.do(bearer(segment(), gone)); !strings.Contains(w.Body.String(), "expired on ") {
 		t.Errorf("%s", w.Body)
 	}
+	twice := bearer(segment(), other)
+	twice.Header.Add("Authorization", "Bearer rsk_other")
+	expectProblem(t, s.do(twice), http.StatusUnauthorized, "unauthorized", "")
 	gone.Secret = other.Secret
 	if w := s.do(bearer(segment(), gone)); strings.Contains(w.Body.String(), "expired") {
 		t.Errorf("%s", w.Body)
@@ -477,6 +480,7 @@ func TestNear(t *testing.T) {
 		{"127.0.0.1:8080", "same-site", "https://app.example", 200},
 		{"127.0.0.1:8080", "nonsense", "", 403},
 		{"localhost", "same-origin", "", 200},
+		{"LocalHost.:8080", "", "", 200},
 		{"[::1]:8080", "none", "", 200},
 		{"localhost:8080", "cross-site", "https://app.example", 200},
 		{"localhost:8080", "cross-site", "https://evil.example", 403},

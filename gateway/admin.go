@@ -91,7 +91,7 @@ func namesLoopback(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	return loopback(strings.Trim(host, "[]"))
+	return loopback(strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), ".")))
 }
 
 func profile(c *gin.Context) {

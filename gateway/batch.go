@@ -31,7 +31,7 @@ type batchBody struct {
 	Items itemList `json:"items"`
 	// Output holds where an item's own says nothing.
 	Output   output     `json:"output"`
-	Variant  string     `json:"variant"`
+	Variant  *string    `json:"variant"`
 	Deadline *whole     `json:"deadline_ms"`
 	Priority *string    `json:"priority"`
 	Webhook  *webhookTo `json:"webhook"`
@@ -195,7 +195,7 @@ func (g *Gateway) answerItem(ctx context.Context, who asker, item *batchItem, ma
 		return nil, item.err
 	}
 	begun := time.Now()
-	held, release := g.newHold(who.consumer)
+	held, release := g.newHold(who.sharer)
 	defer release()
 	held.impatient = !mayWait
 	pic, err := g.picture(ctx, who, &item.req.source, held)

@@ -17,7 +17,7 @@ type body struct {
 	Image    *pictureBody `json:"image"`
 	Prompts  promptList   `json:"prompts"`
 	Output   output       `json:"output"`
-	Variant  string       `json:"variant"`
+	Variant  *string      `json:"variant"`
 	Deadline *whole       `json:"deadline_ms"`
 	Priority *string      `json:"priority"`
 	Webhook  *webhookTo   `json:"webhook"`
@@ -130,12 +130,15 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 }
 
 // parseCommon checks what does not belong to one picture.
-func parseCommon(variant string, deadlineMS *whole, priority *string, webhook *webhookTo) (segmentRequest, error) {
+func parseCommon(variant *string, deadlineMS *whole, priority *string, webhook *webhookTo) (segmentRequest, error) {
 	var (
-		req   = segmentRequest{variant: variant}
+		req   = segmentRequest{variant: or(variant, "")}
 		wrong refersam.Faults
 		err   error
 	)
+	if variant != nil && *variant == "" {
+		wrong.Add(invalid("/variant", emptyVariant))
+	}
 	if deadlineMS != nil {
 		req.deadline, err = parseDeadline(*deadlineMS, "/deadline_ms")
 		wrong.Add(err)

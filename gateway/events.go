@@ -43,7 +43,7 @@ type jobEvent struct {
 // jobEvents answers GET /v1/jobs/{id}/events with events as they come, after
 // the one that the client says it has.
 func (g *Gateway) jobEvents(c *gin.Context) error {
-	after, err := lastEvent(c)
+	after, field, err := lastEvent(c)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,10 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 	if err != nil {
 		return jobsError(err)
 	}
-	if j.Status.Ended() && after >= j.Seq {
+	if after > j.Seq {
+		return notGiven(field)
+	}
+	if j.Status.Ended() && after == j.Seq {
 		// A browser's EventSource, which asks again by itself, stops at this.
 		c.Status(http.StatusNoContent)
 		return nil
@@ -77,31 +80,36 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 	return nil
 }
 
-// lastEvent is the number of the last event that a client has.
-func lastEvent(c *gin.Context) (int64, error) {
-	if err := onlyParams(c, "last_event_id"); err != nil {
-		return 0, err
+// lastEvent is the number of the last event that a client has, and what has told
+// it: the header or, for those who cannot send one, the query.
+func lastEvent(c *gin.Context) (last int64, field string, err error) {
+	const param = "last_event_id"
+	if err := onlyParams(c, param); err != nil {
+		return 0, "", err
 	}
-	query, asked := c.GetQuery("last_event_id")
-	last, err := eventNumber("last_event_id", query, asked)
-	if err != nil {
-		return 0, err
+	if query, asked := c.GetQuery(param); asked {
+		field = param
+		if last, err = eventNumber(field, query); err != nil {
+			return 0, "", err
+		}
 	}
 	if header := c.Request.Header.Values(headerEventID); len(header) > 0 {
-		return eventNumber(headerEventID, header[0], true)
+		field = headerEventID
+		last, err = eventNumber(field, header[0])
 	}
-	return last, nil
+	return last, field, err
 }
 
-func eventNumber(field, value string, given bool) (int64, error) {
-	if !given {
-		return 0, nil
-	}
+func eventNumber(field, value string) (int64, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil || n < 0 || n > maxEvent {
-		return 0, invalid(field, "The id of the last event must be one that the stream gave.")
+		return 0, notGiven(field)
 	}
 	return n, nil
+}
+
+func notGiven(field string) error {
+	return invalid(field, "The id of the last event must be one that the stream gave.")
 }
 
 // follow writes the events of a job after one until the last, until the client

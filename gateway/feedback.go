@@ -28,6 +28,8 @@ const (
 	maxComment      = 2000
 	maxRating       = 5
 
+	badRequestID = "The request id must be that of an answer: 1 to 128 letters, digits and . _ : -."
+
 	verdictGood = "good"
 	verdictBad  = "bad"
 )
@@ -122,7 +124,7 @@ func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
 		Verdict: or(b.Verdict, ""), Rating: int(or(b.Rating, 0)), Comment: or(b.Comment, ""),
 	}
 	if !saneID.MatchString(b.RequestID) {
-		wrong.Add(invalid("/request_id", "The request id must be that of an answer: 1 to 128 letters, digits and . _ : -."))
+		wrong.Add(invalid("/request_id", badRequestID))
 	}
 	if f.Item < 0 || f.Item >= maxItems {
 		wrong.Add(invalid("/item", "The item must be an index from 0 to %d.", maxItems-1))
@@ -169,11 +171,15 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	requestID, named := c.GetQuery("request_id")
+	if named && !saneID.MatchString(requestID) {
+		return invalid("request_id", badRequestID)
+	}
 	var after *store.Feedback
 	if at.id != "" {
 		after = &store.Feedback{ID: at.id, Created: at.created}
 	}
-	found, more, err := g.state.Feedback(c.Request.Context(), after, c.Query("request_id"), at.limit)
+	found, more, err := g.state.Feedback(c.Request.Context(), after, requestID, at.limit)
 	if err != nil {
 		return databaseAway(err)
 	}

@@ -195,7 +195,9 @@ func (f *fields) set(name, value string) error {
 	var err error
 	switch name {
 	case "variant":
-		f.req.variant = value
+		if f.req.variant = value; value == "" {
+			return invalid(name, emptyVariant)
+		}
 	case "threshold":
 		f.options.Threshold, err = number(name, value)
 	case "tolerance":

@@ -326,7 +326,7 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
-	held, release := g.newHold(consumer(c))
+	held, release := g.newHold(sharer(c))
 	defer release()
 	content, err := g.imageBytes(ctx, image, held)
 	if err != nil {

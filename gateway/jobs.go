@@ -324,7 +324,7 @@ func (g *Gateway) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 	}
 	req := stored.request()
 	who := asker{requestID: w.RequestID, consumer: w.APIKey, sharer: stored.Sharer, unit: stored.Unit}
-	held, release := g.newHold(w.APIKey)
+	held, release := g.newHold(stored.Sharer)
 	defer release()
 	pic, err := g.pictureOf(ctx, who, req, w, held)
 	if err != nil {
@@ -549,6 +549,9 @@ func answerSecret(c *gin.Context, s *jobs.Secrets, err error) error {
 	return writeJSON(c, secretAnswer{s.Current, known(s.PreviousUntil)})
 }
 
+// jobFinished is the type of what webhooks tell.
+const jobFinished = "job.finished"
+
 // webhookBody is what a webhook tells.
 type webhookBody struct {
 	Type      string    `json:"type"`
@@ -560,7 +563,7 @@ type webhookBody struct {
 func (g *Gateway) Payload(j *jobs.Job) ([]byte, error) {
 	a := newJobAnswer(j)
 	a.Webhook = nil // that is between the client and us
-	return json.Marshal(webhookBody{"job.finished", j.Finished, a}, json.Deterministic(true))
+	return json.Marshal(webhookBody{jobFinished, j.Finished, a}, json.Deterministic(true))
 }
 
 // recording is an http.ResponseWriter that keeps what is written.

@@ -113,9 +113,14 @@ func TestJob(t *testing.T) {
 			} else if name == "PNG" && !bytes.Equal(got.Body.Bytes(), sync.Body.Bytes()) {
 				t.Error("another PNG")
 			}
-			unchanged := with(httptest.NewRequest(http.MethodGet, j.Items[0].Result, nil), "If-None-Match", got.Header().Get("ETag"))
-			if w := s.do(unchanged); w.Code != http.StatusNotModified {
-				t.Errorf("status %d", w.Code)
+			tag := got.Header().Get("ETag")
+			if !strings.HasPrefix(tag, `W/"`) { // it is that of all encodings
+				t.Errorf("ETag %s", tag)
+			}
+			for _, known := range []string{tag, "*"} {
+				if w := s.do(with(httptest.NewRequest(http.MethodGet, j.Items[0].Result, nil), "If-None-Match", known)); w.Code != http.StatusNotModified {
+					t.Errorf("%s: status %d", known, w.Code)
+				}
 			}
 		})
 	}
@@ -407,6 +412,8 @@ func TestJobEvents(t *testing.T) {
 			t.Error(diff)
 		}
 	}
+	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/events?last_event_id=6"), http.StatusUnprocessableEntity, "invalid_request", "last_event_id")
+	expectProblem(t, s.do(with(httptest.NewRequest(http.MethodGet, "/v1/jobs/"+j.ID+"/events", nil), "Last-Event-ID", "99")), http.StatusUnprocessableEntity, "invalid_request", "Last-Event-ID")
 	// A browser that has all of it does not come back.
 	if w := s.get("/v1/jobs/" + j.ID + "/events?last_event_id=5"); w.Code != http.StatusNoContent || w.Body.Len() != 0 {
 		t.Errorf("status %d: %s", w.Code, w.Body)

@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"io"
 	"mime"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
@@ -16,9 +18,9 @@ import (
 type hold struct {
 	memory *semaphore.Weighted
 	n      int64
-	// share is that of its key, which comes before memory, or nil; shared bytes
+	// share is that of its client, which comes before memory, or nil; shared bytes
 	// are of it.
-	share  *keyShare
+	share  *clientShare
 	shared int64
 	// impatient says that the request has some in another hold.
 	impatient bool
@@ -70,17 +72,13 @@ func (h *hold) release() {
 	h.n, h.shared = 0, 0
 }
 
-// newHold makes a hold of memory for bodies and pictures, of which a key has a
-// share. It is to be ended by done.
-func (g *Gateway) newHold(consumer string) (h *hold, done func()) {
-	h = &hold{memory: g.bodies}
-	if consumer == anonymous { // which is everybody
-		return h, h.release
-	}
-	h.share = g.shares.of(consumer)
+// newHold makes a hold of memory for bodies and pictures, of which a client (a
+// key or, without keys, an address) has a share. It is to be ended by done.
+func (g *Gateway) newHold(sharer string) (h *hold, done func()) {
+	h = &hold{memory: g.bodies, share: g.shares.of(sharer)}
 	return h, func() {
 		h.release()
-		g.shares.leave(consumer)
+		g.shares.leave(sharer)
 	}
 }
 
@@ -115,63 +113,97 @@ func bodyMemory(r *http.Request, limit bodyLimit) int64 {
 	return bodyCost * size
 }
 
-// shares keep keys from taking all of a memory: what one may have at once is
+// shares keep clients from taking all of a memory: what one may have at once is
 // most, for more of which its requests wait for each other.
 type shares struct {
 	most int64
 
-	mu    sync.Mutex
-	byKey map[string]*keyShare
+	mu sync.Mutex
+	by map[string]*clientShare
 }
 
-// keyShare is what one key may have.
-type keyShare struct {
+// clientShare is what one client may have.
+type clientShare struct {
 	memory *semaphore.Weighted
 	most   int64
 	holds  int
 }
 
 func newShares(all int64) *shares {
-	return &shares{most: max(1, all/4*3), byKey: make(map[string]*keyShare)}
+	return &shares{most: max(1, all/4*3), by: make(map[string]*clientShare)}
 }
 
-// of returns a key's share, until leave.
-func (s *shares) of(key string) *keyShare {
+// of returns a client's share, until leave.
+func (s *shares) of(sharer string) *clientShare {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	of := s.byKey[key]
+	of := s.by[sharer]
 	if of == nil {
-		of = &keyShare{memory: semaphore.NewWeighted(s.most), most: s.most}
-		s.byKey[key] = of
+		of = &clientShare{memory: semaphore.NewWeighted(s.most), most: s.most}
+		s.by[sharer] = of
 	}
 	of.holds++
 	return of
 }
 
-func (s *shares) leave(key string) {
+func (s *shares) leave(sharer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	of := s.byKey[key]
+	of := s.by[sharer]
 	if of.holds--; of.holds == 0 {
-		delete(s.byKey, key)
+		delete(s.by, sharer)
 	}
 }
 
 // reserveBody waits until there is memory for a request's body, and takes it
-// until the request has been answered: from the share of its key first, so that
-// a client with slow connections keeps no others waiting. What middleware has
-// taken for the same body is not taken twice.
+// until the request has been answered: from the share of its client first, so
+// that one with slow connections keeps no others waiting. What middleware has
+// taken for the same body is not taken twice. A body that says it is too large is
+// not waited for.
 func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (h *hold, release func(), err error) {
 	if h, ok := c.Value(keyHold).(*hold); ok {
 		return h, func() {}, nil
 	}
+	begun := time.Now()
+	if most := limit(mediaType(c.Request)); c.Request.ContentLength > most {
+		return nil, nil, bodyTooLarge(most)
+	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
 	defer cancel()
-	h, release = g.newHold(consumer(c))
+	h, release = g.newHold(sharer(c))
 	if err := h.take(ctx, min(bodyMemory(c.Request, limit), g.cfg.BodyMemory)); err != nil {
 		release()
 		return nil, nil, err
 	}
 	c.Set(keyHold, h)
+	c.Request.Body = &pacedBody{
+		ReadCloser: c.Request.Body, control: http.NewResponseController(c.Writer),
+		begun: time.Now(), end: begun.Add(g.cfg.ReadTimeout), most: g.cfg.ReadTimeout, size: bodyMemory(c.Request, limit) / bodyCost,
+	}
 	return h, release, nil
+}
+
+// pacedBody is a body that must come as evenly as its size and the time for it
+// tell, or memory would be kept for what never comes. It may be a sixth of that
+// time behind.
+type pacedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	// The body has begun to be read at begun, ends by end, and of its size bytes
+	// that take most read have come.
+	begun, end time.Time
+	most       time.Duration
+	size, read int64
+}
+
+// Read implements io.Reader. What comes too late is os.ErrDeadlineExceeded.
+func (b *pacedBody) Read(p []byte) (int, error) {
+	due := b.begun.Add(b.most/6 + time.Duration(float64(b.most)*float64(b.read)/float64(max(1, b.size))))
+	if due.After(b.end) {
+		due = b.end
+	}
+	_ = b.control.SetReadDeadline(due) // which the connection of a test may not have
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	return n, err
 }

@@ -112,7 +112,7 @@ func binaryMedia() *huma.MediaType {
 
 // refusesPictures are the problems of requests that bring a picture.
 func refusesPictures() answered {
-	return refuses(refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia, refersam.CodeInvalidImage)
+	return refuses(refersam.CodeImageTooLarge, refersam.CodeBodyTooSlow, refersam.CodeUnsupportedMedia, refersam.CodeInvalidImage)
 }
 
 // refusesMasks are the problems that requests for masks have beside those.
@@ -161,7 +161,7 @@ func (d *description) describeService() {
 		Parameters: []*huma.Param{
 			dayParam("from", "The first day; 30 days back without it", "2026-10-24"),
 			dayParam("to", "The last day; today without it", "2026-11-22"),
-			queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"),
+			narrowed(queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"), atLeastOne),
 		},
 	}, d.json(usageAnswer{}, "The usage", usageAnswer{
 		From: "2026-10-24", To: "2026-11-22",
@@ -263,7 +263,7 @@ func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 		Headers:     identified(nil),
 	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status == http.StatusConflict {
-		r.Headers["Retry-After"] = header("In how many seconds to try again", huma.TypeInteger)
+		r.Headers["Retry-After"] = header("In how many seconds to try again; absent with `storage_full`", huma.TypeInteger)
 	}
 	return r
 }
@@ -343,6 +343,11 @@ func ifNoneMatchParam() *huma.Param {
 
 func queryParam(name, description, example string) *huma.Param {
 	return &huma.Param{Name: name, In: "query", Description: description, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}
+}
+
+func narrowed(p *huma.Param, bound func(*huma.Schema)) *huma.Param {
+	bound(p.Schema)
+	return p
 }
 
 func dayParam(name, description, example string) *huma.Param {

@@ -19,9 +19,9 @@ func (d *description) describeFeedback() {
 			"request_id": exampleID, "result": 0, "verdict": verdictBad, "corrected_mask": example.Mask, "comment": example.Comment,
 		})}},
 	}, answered{http.StatusCreated, "It is kept", map[string]*huma.MediaType{mediaJSON: d.media(feedbackAnswer{}, example)}, nil},
-		refuses(refersam.CodeUnsupportedMedia, refersam.CodeImageTooLarge, refersam.CodeStorageFull), refusesAgain())
+		refuses(refersam.CodeUnsupportedMedia, refersam.CodeImageTooLarge, refersam.CodeBodyTooSlow, refersam.CodeStorageFull), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/feedback", "service", "listFeedback", "What has been said about masks?", &huma.Operation{
 		Description: "That of all keys, the newest first. Wants the scope `admin`.",
-		Parameters:  []*huma.Param{limitParam(), cursorParam(listOfFeedback, example.CreatedAt, example.ID), queryParam("request_id", "Only about the answer to a request", exampleID)},
+		Parameters:  []*huma.Param{limitParam(), cursorParam(listOfFeedback, example.CreatedAt, example.ID), narrowed(queryParam("request_id", "Only about the answer to a request", exampleID), pattern(saneID.String()))},
 	}, d.json(feedbackList{}, "A page of feedback", feedbackList{Feedback: []feedbackAnswer{example}}))
 }

@@ -37,7 +37,7 @@ func (d *description) describeJobs() {
 	},
 		answered{http.StatusOK, "The answer", map[string]*huma.MediaType{
 			mediaJSON: d.media(Answer{}, exampleAnswer()), mediaPNG: binaryMedia(), mediaZip: binaryMedia(), mediaMixed: binaryMedia(),
-		}, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
+		}, itemHeaders()},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, nil},
 		notFound, refuses(refersam.CodeUnfinished, refersam.CodeCancelled, refersam.CodeItemFailed, refersam.CodeOverloaded),
 	)
@@ -65,6 +65,38 @@ func (d *description) describeJobs() {
 		Description: "For a day they are signed with the one before, too.",
 		Parameters:  []*huma.Param{idempotencyKeyParam()},
 	}, d.json(secretAnswer{}, "The new secret", exampleSecret()), refusesAgain())
+	d.document.Webhooks = map[string]*huma.PathItem{jobFinished: {Post: &huma.Operation{
+		OperationID: "jobFinished", Summary: "A job has ended", Tags: []string{"jobs"}, Security: []map[string][]string{},
+		Description: "Sent to the `webhook` of a job, as Standard Webhooks (standardwebhooks.com) has it, until the answer is 2xx. The same message may come more than once, with the same id.",
+		Parameters: []*huma.Param{
+			webhookHeader("webhook-id", "The id of the message", "msg_k3v5q7x2m4n6b8c1z9d7f5g3hj"),
+			webhookHeader("webhook-timestamp", "When it was sent, in seconds since 1970", "1795341603"),
+			webhookHeader("webhook-signature", "One signature or, for a day after the secret was rotated, two", "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="),
+		},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: d.media(webhookBody{}, exampleMessage())}},
+		Responses: map[string]*huma.Response{
+			"2XX":     {Description: "It has been heard"},
+			"410":     {Description: "Nobody listens: it is not tried again"},
+			"default": {Description: "It is tried again"},
+		},
+	}}}
+}
+
+// itemHeaders are those of maskHeaders that are kept with an item's answer.
+func itemHeaders() map[string]*huma.Param {
+	headers := maskHeaders()
+	delete(headers, "Server-Timing")
+	return headers
+}
+
+func webhookHeader(name, description, example string) *huma.Param {
+	return &huma.Param{Name: name, In: "header", Required: true, Description: description, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}
+}
+
+func exampleMessage() webhookBody {
+	j := exampleJob(true)
+	j.Webhook = nil
+	return webhookBody{jobFinished, *j.FinishedAt, j}
 }
 
 func eventNumberSchema() *huma.Schema {

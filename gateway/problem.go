@@ -26,6 +26,7 @@ var kinds = map[refersam.Code]kind{
 	refersam.CodeInvalidRequest:   {http.StatusUnprocessableEntity, "The request asks for something that does not exist"},
 	refersam.CodeInvalidImage:     {http.StatusUnprocessableEntity, "The picture cannot be decoded"},
 	refersam.CodeImageTooLarge:    {http.StatusRequestEntityTooLarge, "The picture is too large"},
+	refersam.CodeBodyTooSlow:      {http.StatusRequestTimeout, "The body comes too slowly"},
 	refersam.CodeUnsupportedMedia: {http.StatusUnsupportedMediaType, "The media type is not supported"},
 	refersam.CodePhraseEmpty:      {http.StatusUnprocessableEntity, "A phrase is empty"},
 	refersam.CodePhraseTooLong:    {http.StatusUnprocessableEntity, "A phrase is too long"},
@@ -128,12 +129,15 @@ func fail(c *gin.Context, err error) {
 	p, retryAfter := newProblem(err, requestID(c))
 	switch p.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusConflict:
-		c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(retryAfter.Seconds())))))
+		if p.Code != refersam.CodeStorageFull { // for which waiting is no cure, though libraries wait by themselves
+			c.Header("Retry-After", strconv.Itoa(max(1, int(math.Ceil(retryAfter.Seconds())))))
+		}
 	}
 	body, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // an int and strings of valid UTF-8 always marshal
 	}
+	c.Writer.Header().Del("ETag") // of what is not answered
 	c.Header("Cache-Control", "no-store")
 	c.Data(p.Status, mediaProblem, body)
 	c.Abort()

@@ -74,7 +74,8 @@ func expectProblem(t *testing.T, w *httptest.ResponseRecorder, status int, code,
 	if got := p.first(t); got != field {
 		t.Errorf("the first fault is at %q, want %q", got, field)
 	}
-	if got := w.Header().Get("Retry-After"); (got != "") != slices.Contains([]int{http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable}, status) {
+	again := slices.Contains([]int{http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable}, status) && code != "storage_full"
+	if got := w.Header().Get("Retry-After"); (got != "") != again {
 		t.Errorf("Retry-After %q with status %d", got, status)
 	}
 }
@@ -96,6 +97,10 @@ func TestBadInput(t *testing.T) {
 	}
 	withQuery := func(req *http.Request, query string) *http.Request {
 		req.URL.RawQuery = query
+		return req
+	}
+	chunked := func(req *http.Request) *http.Request {
+		req.ContentLength = -1
 		return req
 	}
 	rawPicture := func(query string) *http.Request { return withQuery(raw("image/png", picture), query) }
@@ -120,8 +125,9 @@ func TestBadInput(t *testing.T) {
 		{"a header alone", withPicture(picture[:33]), unprocessable, "invalid_image", "image"},
 		{"a claim of 60,000 × 60,000", withPicture(pipelinetest.HugePNG(60_000, 60_000)), tooLarge, "image_too_large", "image"},
 		{"too many bytes of picture", withPicture(picture + strings.Repeat("\x00", maxImage)), tooLarge, "image_too_large", "image"},
-		{"a body that is much too large", withPicture(picture + strings.Repeat("\x00", 4*maxImage)), tooLarge, "image_too_large", "image"},
-		{"a form that is too large beside the picture", form(image, phrase, part{"variant", strings.Repeat("x", 3*maxImage)}), unprocessable, "invalid_request", "variant"},
+		{"a body that is much too large", withPicture(picture + strings.Repeat("\x00", 4*maxImage)), tooLarge, "image_too_large", ""},
+		{"one of unknown length", chunked(withPicture(picture + strings.Repeat("\x00", 4*maxImage))), tooLarge, "image_too_large", "image"},
+		{"a form that is too large beside the picture", chunked(form(image, phrase, part{"variant", strings.Repeat("x", 3*maxImage)})), unprocessable, "invalid_request", "variant"},
 		{"JSON that is too large", withJSON(`,"prompts":[{"text":"` + strings.Repeat("x", 4*maxImage) + `"}]`), tooLarge, "image_too_large", ""},
 		{"too many bytes in base64", jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"x"}]}`, strings.Repeat("A", maxImage/3*4+8)), tooLarge, "image_too_large", "/image/data"},
 		{"no picture", form(phrase), unprocessable, "invalid_request", "image"},
@@ -198,6 +204,8 @@ func TestBadInput(t *testing.T) {
 		{"a raw picture and two thresholds", rawPicture("phrase=red&threshold=0.5&threshold=0.4"), unprocessable, "invalid_request", "threshold"},
 		{"a raw picture and a query that is none", rawPicture("phrase=%zz"), http.StatusBadRequest, "malformed_request", ""},
 		{"a raw picture and 600 fields", rawPicture(strings.Repeat("phrase=x&", 600)), unprocessable, "invalid_request", ""},
+		{"an empty variant", form(image, phrase, part{"variant", ""}), unprocessable, "invalid_request", "variant"},
+		{"an empty variant in JSON", withJSON(`,"prompts":[{"text":"x"}],"variant":""`), unprocessable, "invalid_request", "/variant"},
 		{"a field without a name", form(part{"", "https://a.example/a.png"}, image, phrase), unprocessable, "invalid_request", ""},
 		{"a threshold in hexadecimal", rawPicture("phrase=red&threshold=0x1p-2"), unprocessable, "invalid_request", "threshold"},
 		{"an infinite tolerance", rawPicture("phrase=red&tolerance=inf"), unprocessable, "invalid_request", "tolerance"},
@@ -265,7 +273,7 @@ func TestNoText(t *testing.T) {
 			s.waitReady(t)
 			for path, status := range map[string]int{
 				"/v1/jobs/%00": 404, "/v1/jobs/%ff": 404, "/v1/images/%00": 404, "/v1/jobs/%00/events": 404, "/v1/models/%00": 404,
-				"/v1/usage?key=%00": 422, "/v1/feedback?request_id=%ff": 422, "/v1/jobs?status=%00": 422, "/v1/jobs?cursor=%00": 422,
+				"/v1/usage?key=%00": 422, "/v1/usage?key=": 422, "/v1/feedback?request_id=": 422, "/v1/feedback?request_id=a%20b": 422, "/v1/feedback?request_id=%ff": 422, "/v1/jobs?status=%00": 422, "/v1/jobs?cursor=%00": 422,
 			} {
 				if w := s.get(path); w.Code != status {
 					t.Errorf("%s: status %d: %s", path, w.Code, w.Body)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -154,11 +155,9 @@ func bodyError(err error) error {
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &tooLarge):
-		return &refersam.Error{
-			Code:    refersam.CodeImageTooLarge,
-			Message: fmt.Sprintf("The body of the request has more than the %d bytes that this route takes.", tooLarge.Limit),
-			Err:     err,
-		}
+		return bodyTooLarge(tooLarge.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &refersam.Error{Code: refersam.CodeBodyTooSlow, Message: "The body of the request comes too slowly, and was not waited for.", Err: err}
 	default:
 		return &refersam.Error{
 			Code:    refersam.CodeMalformedRequest,
@@ -166,6 +165,10 @@ func bodyError(err error) error {
 			Err:     err,
 		}
 	}
+}
+
+func bodyTooLarge(most int64) error {
+	return refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has more than the %d bytes that this route takes.", most)
 }
 
 // parseDeadline checks how long a client waits.
@@ -176,6 +179,8 @@ func parseDeadline(ms whole, field string) (time.Duration, error) {
 	}
 	return time.Duration(ms) * time.Millisecond, nil
 }
+
+const emptyVariant = "The variant is empty; leave it out to have the split decide."
 
 // parsePriority checks a client's priority: that of shadows is not for clients.
 func parsePriority(value, field string) (refersam.Priority, error) {

@@ -45,6 +45,7 @@ var schemaNames = map[string]string{
 	"webhookAnswer":  "Webhook",
 	"webhookTo":      "WebhookTarget",
 	"secretAnswer":   "WebhookSecret",
+	"webhookBody":    "WebhookMessage",
 	"feedbackBody":   "FeedbackRequest",
 	"feedbackAnswer": "Feedback",
 	"feedbackList":   "FeedbackList",
@@ -246,11 +247,13 @@ var bounds = map[string]func(*huma.Schema){
 	"FeedbackRequest.result":     within(0, maxParts-1, false),
 	"FeedbackRequest.verdict":    oneOfWords(verdictGood, verdictBad),
 	"FeedbackRequest.rating":     within(1, maxRating, false),
-	"FeedbackRequest.comment":    func(s *huma.Schema) { one := 1; s.MinLength = &one },
+	"FeedbackRequest.comment":    atLeastOne,
 	"WebhookTarget.url":          pattern(urlPattern),
 	"Job.kind":                   oneOfWords(kindSegment, kindBatch),
 	"Job.status":                 func(s *huma.Schema) { s.Enum = statuses() },
 	"JobItem.status":             func(s *huma.Schema) { s.Enum = statuses() },
+	"WebhookMessage.type":        oneOfWords(jobFinished),
+	"*.variant":                  atLeastOne,
 	"Webhook.status":             oneOfWords(string(jobs.Pending), string(jobs.Delivered), string(jobs.GivenUp)),
 	"Picture.url":                pattern(urlPattern),
 	"*.threshold":                within(0, 1, true),
@@ -284,6 +287,12 @@ func within(low, high float64, exclusive bool) func(*huma.Schema) {
 			s.Minimum, s.Maximum = &low, &high
 		}
 	}
+}
+
+// atLeastOne refuses text of no characters.
+func atLeastOne(s *huma.Schema) {
+	one := 1
+	s.MinLength = &one
 }
 
 func oneOfWords(allowed ...string) func(*huma.Schema) {
@@ -368,6 +377,10 @@ var words = map[string]string{
 	"Webhook.attempts":               "How often it was tried; counted anew from when a client has it told again",
 	"Webhook.last_attempt_at":        "When it was last tried",
 	"Webhook.last_error":             "Why that did not succeed",
+	"WebhookMessage":                 "What a webhook tells.",
+	"WebhookMessage.type":            "What has happened",
+	"WebhookMessage.timestamp":       "When it has happened",
+	"WebhookMessage.data":            "The job, with its items and without its webhook",
 	"WebhookSecret":                  "What webhooks of an API key are signed with.",
 	"WebhookSecret.secret":           "For a verifier of Standard Webhooks",
 	"WebhookSecret.previous_until":   "Until when they are signed with the secret before the rotation, too",

@@ -122,7 +122,10 @@ func (g *Gateway) usage(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	wanted := c.Query("key")
+	wanted, named := c.GetQuery("key")
+	if named && wanted == "" {
+		return invalid("key", "The id of the key is empty; leave the parameter out for all keys.")
+	}
 	if key := apiKey(c); key != nil && !key.Has(store.ScopeAdmin) {
 		if wanted != "" && wanted != key.ID {
 			return forbidden(c, store.ScopeAdmin)

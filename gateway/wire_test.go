@@ -66,6 +66,7 @@ func TestWire(t *testing.T) {
 		{"two lengths", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 40\r\n\r\nabcd" + live, []int{400}},
 		{"a length that is none", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\nabcd" + live, []int{400}},
 		{"a negative length", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: -4\r\n\r\n" + live, []int{400}},
+		{"a length that is too much", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nExpect: 100-continue\r\nContent-Length: 100000000000\r\n\r\n" + live, []int{413}},
 		{"another encoding", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + live, []int{501}},
 		{"an encoding in disguise", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + live, []int{400}},
 		{"a folded header", "GET /livez HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n", []int{200}},
@@ -103,6 +104,54 @@ func TestSlowBody(t *testing.T) {
 	}
 	if w := s.get("/livez"); w.Code != http.StatusOK {
 		t.Errorf("status %d", w.Code)
+	}
+}
+
+// A body that does not come is not waited for until the end of all time for it.
+func TestSilentBody(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 6 * time.Second })
+	conn, err := net.Dial("tcp", listen(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	begun := time.Now()
+	for i := range 20 { // as fast as it must be
+		if i == 0 {
+			fmt.Fprintf(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n")
+		}
+		fmt.Fprint(conn, strings.Repeat("x", 20))
+		time.Sleep(100 * time.Millisecond)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	// 400 bytes are due after 2.4 s, and those that come next 1 s later.
+	if took := time.Since(begun); resp.StatusCode != http.StatusRequestTimeout || !resp.Close || took < 3*time.Second || took > 5*time.Second || !strings.Contains(string(body), "body_too_slow") {
+		t.Errorf("after %s: status %d: %s", took, resp.StatusCode, body)
+	}
+}
+
+// Without keys a client is an address.
+func TestSlowBodies_OfOneAddress(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 20 })
+	address := listen(t, s)
+	for range 20 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx")
+	}
+	time.Sleep(200 * time.Millisecond)
+	begun := time.Now()
+	decode(t, s.do(segment())) // from 192.0.2.1
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("another client waited %s", took)
 	}
 }
 

@@ -743,12 +743,28 @@ func testExpire(t *testing.T, b *bench) {
 	if n := garbage(time.Now().Add(2 * time.Hour)); n != 3 {
 		t.Errorf("%d objects are garbage", n)
 	}
+	// What has expired is gone for its key before it is deleted.
+	j = e.wait(t, e.submit(t, work(1)).ID)
+	if _, err := e.state.Writer().ExecContext(t.Context(), `UPDATE jobs SET expires_us = 1 WHERE id = $1`, j.ID); err != nil {
+		t.Fatal(err)
+	}
+	_, jobErr := e.Job(t.Context(), "k", j.ID)
+	_, itemErr := e.Item(t.Context(), "k", j.ID, 0)
+	_, cancelErr := e.Cancel(t.Context(), "k", j.ID, time.Now())
+	for _, err := range []error{jobErr, itemErr, cancelErr} {
+		if !errors.Is(err, jobs.ErrNotFound) {
+			t.Errorf("%v", err)
+		}
+	}
+	if list, err := e.Jobs(t.Context(), "k", nil, "", 100); err != nil || len(list) != 0 {
+		t.Errorf("%v, %v", list, err)
+	}
 	// As long as its end is to be told it stays, but not for ever.
 	told, err := e.Submit(t.Context(), jobs.Submission{APIKey: "k", Items: work(1), WebhookURL: "https://127.0.0.1:1"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	told = e.wait(t, told.ID)
-	forget(told.Expires.Add(6*24*time.Hour), 0)
+	forget(told.Expires.Add(6*24*time.Hour), 1)
 	forget(told.Expires.Add(7*24*time.Hour), 1)
 }

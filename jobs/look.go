@@ -39,9 +39,13 @@ func lock(ctx context.Context, tx *sql.Tx, id string) error {
 	return locked(tx.ExecContext(ctx, `UPDATE jobs SET seq = seq WHERE id = $1`, id))
 }
 
-// lockOwn is lock for a job that must be a key's.
+// there is what an SQL condition says of jobs that have not expired by $3: those
+// whose end is still to be told are there until it is.
+const there = `(expires_us = 0 OR expires_us > $3 OR EXISTS (SELECT 1 FROM job_webhooks w WHERE w.job = jobs.id AND w.status = 'pending'))`
+
+// lockOwn is lock for a job that must be a key's, and not have expired.
 func lockOwn(ctx context.Context, tx *sql.Tx, apiKey, id string) error {
-	return locked(tx.ExecContext(ctx, `UPDATE jobs SET seq = seq WHERE api_key = $1 AND id = $2`, apiKey, id))
+	return locked(tx.ExecContext(ctx, `UPDATE jobs SET seq = seq WHERE api_key = $1 AND id = $2 AND `+there, apiKey, id, micros(time.Now())))
 }
 
 func locked(result sql.Result, err error) error {
@@ -58,7 +62,7 @@ func locked(result sql.Result, err error) error {
 // Job returns a job of a key, with its items and its webhook.
 func (e *Engine) Job(ctx context.Context, apiKey, id string) (*Job, error) {
 	db := e.state.Reader()
-	j, err := scanJob(db.QueryRowContext(ctx, `SELECT `+jobColumns+` FROM jobs WHERE api_key = $1 AND id = $2`, apiKey, id))
+	j, err := scanJob(db.QueryRowContext(ctx, `SELECT `+jobColumns+` FROM jobs WHERE api_key = $1 AND id = $2 AND `+there, apiKey, id, micros(time.Now())))
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +76,7 @@ func (e *Engine) Job(ctx context.Context, apiKey, id string) (*Job, error) {
 // Item returns an item of a key's job.
 func (e *Engine) Item(ctx context.Context, apiKey, id string, index int) (*Item, error) {
 	var one int
-	err := e.state.Reader().QueryRowContext(ctx, `SELECT 1 FROM jobs WHERE api_key = $1 AND id = $2`, apiKey, id).Scan(&one)
+	err := e.state.Reader().QueryRowContext(ctx, `SELECT 1 FROM jobs WHERE api_key = $1 AND id = $2 AND `+there, apiKey, id, micros(time.Now())).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
 	}
@@ -124,8 +128,8 @@ func (e *Engine) Jobs(ctx context.Context, apiKey string, after *Job, status Sta
 		created, id = micros(after.Created), after.ID
 	}
 	rows, err := e.state.Reader().QueryContext(ctx, `SELECT `+jobColumns+` FROM jobs
-		WHERE api_key = $1 AND (created_us < $2 OR created_us = $2 AND id < $3) AND ($4 = '' OR status = $4)
-		ORDER BY created_us DESC, id DESC LIMIT $5`, apiKey, created, id, string(status), limit)
+		WHERE api_key = $1 AND ($2 = '' OR status = $2) AND `+there+` AND (created_us < $4 OR created_us = $4 AND id < $5)
+		ORDER BY created_us DESC, id DESC LIMIT $6`, apiKey, string(status), micros(time.Now()), created, id, limit)
 	if err != nil {
 		return nil, err
 	}

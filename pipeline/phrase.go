@@ -34,6 +34,9 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 		text, err := s.normalizeText(p.Text)
 		if err != nil {
 			err.Field = fmt.Sprintf("/phrases/%d", i)
+			if len(phrases) > 1 { // forms have no places
+				err.Message = fmt.Sprintf("Phrase %d of %d: %s", i+1, len(phrases), err.Message)
+			}
 			wrong.Add(err)
 		}
 		if p.Threshold != 0 && !(p.Threshold > 0 && p.Threshold < 1) || math.IsNaN(p.Threshold) {

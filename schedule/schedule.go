@@ -273,7 +273,7 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	drain := max(worst.Sub(now), time.Millisecond)
 	return &refersam.Error{
 		Code:       refersam.CodeOverloaded,
-		Message:    fmt.Sprintf("There is too much to do to answer in time; %d rows wait before this one.", ahead),
+		Message:    fmt.Sprintf("There is too much to do to answer in time: what comes before takes about %d ms.", drain.Milliseconds()+1),
 		RetryAfter: drain + rand.N(drain/2+1),
 	}
 }

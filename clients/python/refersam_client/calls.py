@@ -80,6 +80,7 @@ CODES = {
     401: "unauthorized",
     403: "forbidden",
     404: "not_found",
+    408: "body_too_slow",
     413: "image_too_large",
     429: "quota_exceeded",
     502: "upstream_failed",
@@ -360,7 +361,7 @@ def pause_after(tries: int, retry_after: float | None = None) -> float:
 def may_pass(problem: Exception) -> bool:
     """Whether the same call may succeed later."""
     if isinstance(problem, Problem):
-        passes = problem.status in (429, 502, 503) and problem.code != "storage_full"
+        passes = problem.status in (408, 429, 502, 503) and problem.code != "storage_full"
         damaged = isinstance(problem.__cause__, httpx2.DecodingError)  # on its way, as what is cut off
         return passes or damaged or problem.code == "request_under_way"
     cause: BaseException | None = problem
