@@ -247,7 +247,7 @@ var bounds = map[string]func(*huma.Schema){
 	"FeedbackRequest.result":     within(0, maxParts-1, false),
 	"FeedbackRequest.verdict":    oneOfWords(verdictGood, verdictBad),
 	"FeedbackRequest.rating":     within(1, maxRating, false),
-	"FeedbackRequest.comment":    atLeastOne,
+	"FeedbackRequest.comment":    pattern(`^[^\x00]+$`),
 	"WebhookTarget.url":          pattern(urlPattern),
 	"Job.kind":                   oneOfWords(kindSegment, kindBatch),
 	"Job.status":                 func(s *huma.Schema) { s.Enum = statuses() },
