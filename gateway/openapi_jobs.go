@@ -46,7 +46,7 @@ func (d *description) describeJobs() {
 			"The stream ends with the job. A client that was cut off says the last number that it has and gets what came after.",
 		Parameters: []*huma.Param{
 			jobIDParam(),
-			{Name: headerEventID, In: "header", Description: "The number of the last event that the client has", Schema: eventNumberSchema(), Example: 3},
+			{Name: headerEventID, In: "header", Description: "The number of the last event that the client has", Schema: &huma.Schema{Type: huma.TypeString, Pattern: `^[0-9]+$`}, Example: "3"},
 			{Name: "last_event_id", In: "query", Description: "The same, for clients that cannot send headers", Schema: eventNumberSchema(), Example: 3},
 		},
 	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
