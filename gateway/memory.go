@@ -176,9 +176,11 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (h *hold, release
 		return nil, nil, err
 	}
 	c.Set(keyHold, h)
-	c.Request.Body = &pacedBody{
-		ReadCloser: c.Request.Body, control: http.NewResponseController(c.Writer),
-		begun: time.Now(), end: begun.Add(g.cfg.ReadTimeout), most: g.cfg.ReadTimeout, size: bodyMemory(c.Request, limit) / bodyCost,
+	if c.Request.ContentLength != 0 {
+		c.Request.Body = &pacedBody{
+			ReadCloser: c.Request.Body, control: http.NewResponseController(c.Writer),
+			begun: time.Now(), end: begun.Add(g.cfg.ReadTimeout), most: g.cfg.ReadTimeout, size: bodyMemory(c.Request, limit) / bodyCost,
+		}
 	}
 	return h, release, nil
 }
@@ -194,16 +196,22 @@ type pacedBody struct {
 	begun, end time.Time
 	most       time.Duration
 	size, read int64
+	// err is how it has ended. From then on net/http reads the connection itself,
+	// to see whether the client goes away, and a deadline would be taken for that.
+	err error
 }
 
 // Read implements io.Reader. What comes too late is os.ErrDeadlineExceeded.
-func (b *pacedBody) Read(p []byte) (int, error) {
-	due := b.begun.Add(b.most/6 + time.Duration(float64(b.most)*float64(b.read)/float64(max(1, b.size))))
+func (b *pacedBody) Read(p []byte) (n int, err error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	due := b.begun.Add(b.most/6 + time.Duration(float64(b.most)*float64(b.read)/float64(b.size)))
 	if due.After(b.end) {
 		due = b.end
 	}
 	_ = b.control.SetReadDeadline(due) // which the connection of a test may not have
-	n, err := b.ReadCloser.Read(p)
+	n, b.err = b.ReadCloser.Read(p)
 	b.read += int64(n)
-	return n, err
+	return n, b.err
 }

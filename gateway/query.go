@@ -65,6 +65,7 @@ func noBody(c *gin.Context) {
 	if n, _ := io.ReadFull(c.Request.Body, make([]byte, 1)); n > 0 {
 		fail(c, refersam.Errorf(refersam.CodeInvalidRequest, "This route takes no body; leave it out."))
 	}
+	c.Request.Body, c.Request.ContentLength = http.NoBody, 0
 }
 
 // listName names a list of the API, whose cursors are for it alone.

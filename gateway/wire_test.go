@@ -135,6 +135,31 @@ func TestSilentBody(t *testing.T) {
 	}
 }
 
+// The time for a body is over when the body is there: the answer may take longer.
+func TestSlowAnswer(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 300 * time.Millisecond })
+	address := listen(t, s)
+	s.model.SetBefore(func(context.Context) error { time.Sleep(600 * time.Millisecond); return nil })
+	for name, req := range map[string]*http.Request{
+		"form":  form(part{"image", picture}, part{"phrase", "red"}),
+		"JSON":  jsonRequest(`{"image":{"data":%q},"prompts":[{"text":"green"}]}`, encoded),
+		"raw":   rawRequest("phrase=blue"),
+		"batch": batchRequest(`{"items":[{"image":{"data":%q},"prompts":[{"text":"yellow"}]}]}`, encoded),
+	} {
+		req.URL.Scheme, req.URL.Host, req.RequestURI = "http", address, ""
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || strings.Contains(string(body), "problem") {
+			t.Errorf("%s: status %d: %.300s", name, resp.StatusCode, body)
+		}
+	}
+}
+
 // Without keys a client is an address.
 func TestSlowBodies_OfOneAddress(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 20 })
