@@ -18,14 +18,18 @@ import (
 // cannot tell is in words, and in finish.
 type schemas struct {
 	registry huma.Registry
-	// fields are those of a form or a query, by name; finish fills them in.
+	// fields are those of a form or a query, by name, and params those of the
+	// query; finish fills them in.
 	fields map[string]*huma.Schema
+	params map[string]*huma.Param
 }
 
 func newSchemas() *schemas {
-	s := &schemas{huma.NewMapRegistry("#/components/schemas/", schemaName), make(map[string]*huma.Schema)}
+	s := &schemas{huma.NewMapRegistry("#/components/schemas/", schemaName), make(map[string]*huma.Schema), make(map[string]*huma.Param)}
 	for _, name := range fieldNames {
+		explode := name != "format"
 		s.fields[name] = &huma.Schema{}
+		s.params[name] = &huma.Param{Name: name, In: "query", Schema: s.fields[name], Explode: &explode}
 	}
 	return s
 }
@@ -132,6 +136,9 @@ func (s *schemas) finish() {
 	one := 1
 	s.fields["format"].MinItems = &one
 	*s.fields["phrase"] = huma.Schema{Type: huma.TypeArray, Items: phrase, MinItems: &one, Description: words[anySchema+"prompts"]}
+	for name, param := range s.params {
+		param.Description = s.fields[name].Description + " (with a picture as the body)"
+	}
 }
 
 // fieldMember is the member of JSON that a field of a form stands for.
@@ -226,8 +233,7 @@ const (
 func (s *schemas) fieldParams() []*huma.Param {
 	var params []*huma.Param
 	for _, name := range fieldNames {
-		explode := name != "format"
-		params = append(params, &huma.Param{Name: name, In: "query", Schema: s.fields[name], Explode: &explode, Description: "With a picture as the body: what the field of a form says"})
+		params = append(params, s.params[name])
 	}
 	return params
 }
