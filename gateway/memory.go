@@ -22,7 +22,8 @@ type hold struct {
 	// are of it.
 	share  *clientShare
 	shared int64
-	// impatient says that the request has some in another hold.
+	// impatient says that the request has some in another hold, and with that its
+	// part of the share.
 	impatient bool
 }
 
@@ -30,14 +31,14 @@ type hold struct {
 func (h *hold) take(ctx context.Context, n int64) error {
 	wait := h.n == 0 && !h.impatient
 	var shared int64
-	if h.share != nil {
+	if h.share != nil && !h.impatient {
 		shared = min(n, h.share.most)
 		if err := acquire(ctx, h.share.memory, shared, wait); err != nil {
 			return err
 		}
 	}
 	if err := acquire(ctx, h.memory, n, wait); err != nil {
-		if h.share != nil {
+		if shared > 0 {
 			h.share.memory.Release(shared)
 		}
 		return err
@@ -176,23 +177,28 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (h *hold, release
 		return nil, nil, err
 	}
 	c.Set(keyHold, h)
-	if c.Request.ContentLength != 0 {
-		c.Request.Body = &pacedBody{
-			ReadCloser: c.Request.Body, control: http.NewResponseController(c.Writer),
-			begun: time.Now(), end: begun.Add(g.cfg.ReadTimeout), most: g.cfg.ReadTimeout, size: bodyMemory(c.Request, limit) / bodyCost,
-		}
+	if c.Request.ContentLength == 0 {
+		return h, release, nil
 	}
-	return h, release, nil
+	body, end := c.Request.Body, release
+	c.Request.Body = &pacedBody{
+		ReadCloser: body, control: http.NewResponseController(c.Writer),
+		begun: time.Now(), end: begun.Add(g.cfg.ReadTimeout), most: g.cfg.ReadTimeout, size: c.Request.ContentLength,
+	}
+	return h, func() {
+		c.Request.Body = body // of which net/http looks how far it was read
+		end()
+	}, nil
 }
 
 // pacedBody is a body that must come as evenly as its size and the time for it
 // tell, or memory would be kept for what never comes. It may be a sixth of that
-// time behind.
+// time behind. One that does not tell its size may be so long silent.
 type pacedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
 	// The body has begun to be read at begun, ends by end, and of its size bytes
-	// that take most read have come.
+	// that take most read have come. The size is negative if it is not known.
 	begun, end time.Time
 	most       time.Duration
 	size, read int64
@@ -206,12 +212,20 @@ func (b *pacedBody) Read(p []byte) (n int, err error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	due := b.begun.Add(b.most/6 + time.Duration(float64(b.most)*float64(b.read)/float64(b.size)))
-	if due.After(b.end) {
-		due = b.end
-	}
-	_ = b.control.SetReadDeadline(due) // which the connection of a test may not have
+	_ = b.control.SetReadDeadline(b.due()) // which the connection of a test may not have
 	n, b.err = b.ReadCloser.Read(p)
 	b.read += int64(n)
 	return n, b.err
+}
+
+// due is when the next bytes must be there.
+func (b *pacedBody) due() time.Time {
+	due := time.Now()
+	if b.size > 0 {
+		due = b.begun.Add(time.Duration(float64(b.most) * float64(b.read) / float64(b.size)))
+	}
+	if due = due.Add(b.most / 6); due.After(b.end) {
+		return b.end
+	}
+	return due
 }

@@ -31,7 +31,7 @@ func (d *description) describeImages() {
 		refusesAgain(),
 		refuses(refersam.CodeStorageFull, refersam.CodeFetchRefused, refersam.CodeFetchFailed),
 	)
-	d.addGuarded(http.MethodGet, "/v1/images", "images", "listOfImages", "List the images of the API key", &huma.Operation{
+	d.addGuarded(http.MethodGet, "/v1/images", "images", "listImages", "List the images of the API key", &huma.Operation{
 		Description: "The newest first.",
 		Parameters:  []*huma.Param{limitParam(), cursorParam(listOfImages, exampleImage().CreatedAt, exampleImage().ID)},
 	}, d.json(imageList{}, "A page of images", imageList{Images: []imageAnswer{exampleImage()}}))
@@ -67,7 +67,7 @@ func idempotencyKeyParam() *huma.Param {
 	return &huma.Param{
 		Name: headerIdempotencyKey, In: "header", Example: "5f1c9e0a-7d0b-4c3e-9a51-2f4f0f6f8f11",
 		Description: "A name for the request: who sends it again under the same name gets the first answer again, for 24 hours",
-		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: idempotencyForm.String()},
+		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: `^([\x21\x23-\x7e]{1,255}|"[\x21\x23-\x7e]{1,255}")$`}, // idempotencyForm, also in quotes
 	}
 }
 

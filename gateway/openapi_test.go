@@ -292,3 +292,22 @@ func TestOpenAPI_FormFields(t *testing.T) {
 		t.Errorf("fields that are taken and described differ (-taken +described):\n%s", diff)
 	}
 }
+
+// Generated clients are named for operations, so those names stay.
+func TestOpenAPI_OperationIDs(t *testing.T) {
+	var ids []string
+	for _, path := range at(start(t).description.document, "paths") {
+		for method, op := range path.(map[string]any) {
+			if method != "head" {
+				ids = append(ids, op.(map[string]any)["operationId"].(string))
+			}
+		}
+	}
+	slices.Sort(ids)
+	want := strings.Fields(`addFeedback cancelJob deleteImage deleteJob docs followJob getImage getImageContent getJob getJobResult getModel getWebhookSecret
+		isAlive isReady listFeedback listImages listJobs listModels openapiJSON openapiYAML page pageFile problem redeliverWebhook rotateWebhookSecret
+		segment segmentBatch uploadImage usage version`)
+	if diff := cmp.Diff(want, ids); diff != "" {
+		t.Error(diff)
+	}
+}

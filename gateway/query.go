@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/base64"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -62,10 +63,16 @@ func noBody(c *gin.Context) {
 	if c.Request.ContentLength == 0 {
 		return
 	}
-	if n, _ := io.ReadFull(c.Request.Body, make([]byte, 1)); n > 0 {
+	switch n, err := io.ReadFull(c.Request.Body, make([]byte, 1)); {
+	case n > 0:
 		fail(c, refersam.Errorf(refersam.CodeInvalidRequest, "This route takes no body; leave it out."))
+	case !errors.Is(err, io.EOF):
+		fail(c, bodyError(err))
+	default:
+		// Only of a body that has come to its end may net/http forget that there
+		// was one: it would take the rest for further requests.
+		c.Request.Body, c.Request.ContentLength = http.NoBody, 0
 	}
-	c.Request.Body, c.Request.ContentLength = http.NoBody, 0
 }
 
 // listName names a list of the API, whose cursors are for it alone.

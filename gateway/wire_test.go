@@ -3,10 +3,12 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +69,8 @@ func TestWire(t *testing.T) {
 		{"a length that is none", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\nabcd" + live, []int{400}},
 		{"a negative length", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Length: -4\r\n\r\n" + live, []int{400}},
 		{"a length that is too much", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nExpect: 100-continue\r\nContent-Length: 100000000000\r\n\r\n" + live, []int{413}},
+		{"a long body where there is to be none", "POST /v1/webhooks/secret/rotate HTTP/1.1\r\nHost: a\r\nContent-Length: " + fmt.Sprint(20_000*len(live)) + "\r\n\r\n" + strings.Repeat(live, 20_000), []int{422}},
+		{"a broken one", "DELETE /v1/jobs/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + live, []int{400}},
 		{"another encoding", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + live, []int{501}},
 		{"an encoding in disguise", "POST /v1/segment HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + live, []int{400}},
 		{"a folded header", "GET /livez HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n", []int{200}},
@@ -135,6 +139,28 @@ func TestSilentBody(t *testing.T) {
 	}
 }
 
+// Who asks before the body is sent is told at once.
+func TestExpect(t *testing.T) {
+	address := listen(t, start(t))
+	for _, target := range []string{"/v1/segment", "/v1/images", "/v1/segment?phrase=red"} {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n", target)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%s: %v", target, err)
+			continue
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != http.StatusUnsupportedMediaType || !resp.Close {
+			t.Errorf("%s: status %d, %v", target, resp.StatusCode, resp.Header)
+		}
+	}
+}
+
 // The time for a body is over when the body is there: the answer may take longer.
 func TestSlowAnswer(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 300 * time.Millisecond })
@@ -158,6 +184,79 @@ func TestSlowAnswer(t *testing.T) {
 			t.Errorf("%s: status %d: %.300s", name, resp.StatusCode, body)
 		}
 	}
+}
+
+// A body that does not tell its size is not measured by the largest one.
+func TestSlowBody_Chunked(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 3 * time.Second })
+	conn, err := net.Dial("tcp", listen(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n")
+	for piece := range slices.Chunk([]byte(picture), len(picture)/8) {
+		fmt.Fprintf(conn, "%x\r\n%s\r\n", len(piece), piece)
+		time.Sleep(150 * time.Millisecond)
+	}
+	fmt.Fprint(conn, "0\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		t.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+}
+
+// The pictures of a batch do not stand in line behind another request of its
+// client, which may wait for the batch itself.
+func TestBatchBeforeWaiting(t *testing.T) {
+	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 10 })
+	address := listen(t, s)
+	kept := decodeImage(t, s.do(upload()), http.StatusCreated).ID
+	waiting := make(chan struct{})
+	var once sync.Once
+	s.model.SetBefore(func(ctx context.Context) error {
+		once.Do(func() {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+			fmt.Fprint(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 4000\r\n\r\n")
+			time.Sleep(100 * time.Millisecond)
+			close(waiting)
+		})
+		return nil
+	})
+	post := func(body string) batchAnswer {
+		t.Helper()
+		resp, err := http.Post("http://"+address+"/v1/segment:batch", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var a batchAnswer
+		if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || len(a.Results) == 0 {
+			t.Fatalf("status %d, %v", resp.StatusCode, err)
+		}
+		return a
+	}
+	first := fmt.Sprintf(`{"image": {"data": %q}, "prompts": [{"text": "red"}]}`, encoded)
+	items := []string{first}
+	for i := range 12 { // of which the last eight begin when the first have ended
+		items = append(items, fmt.Sprintf(`{"image": {"id": %q}, "prompts": [{"text": "red %d"}]}`, kept, i))
+	}
+	for i, r := range post(`{"items": [` + strings.Join(items, ",") + `]}`).Results {
+		if r.Answer == nil {
+			t.Errorf("item %d: %+v", i, r.Problem)
+		}
+	}
+	<-waiting
 }
 
 // Without keys a client is an address.

@@ -32,7 +32,8 @@ var (
 // Begin says how an attempt goes on. If its answer is known, that is returned;
 // without answer and error the attempt is the caller's, who is to end it with
 // Finish or Abandon before lease: after that another may begin. The name is
-// remembered until expires, counted from the first attempt; a.Begun is set.
+// remembered until expires, counted from the first attempt, and as long as one
+// is under way; a.Begun is set.
 func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
 	err = s.InTx(ctx, func(tx *sql.Tx) error {
 		// What has expired is as if it had never been.
@@ -41,7 +42,8 @@ func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.
 			VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (api_key, key) DO UPDATE SET request_hash = excluded.request_hash, owner = excluded.owner, lease_us = excluded.lease_us,
 			begun_us = CASE WHEN idempotency.expires_us <= excluded.begun_us THEN excluded.begun_us ELSE idempotency.begun_us END,
-			expires_us = CASE WHEN idempotency.expires_us <= excluded.begun_us THEN excluded.expires_us ELSE idempotency.expires_us END,
+			expires_us = CASE WHEN idempotency.expires_us <= excluded.begun_us THEN excluded.expires_us
+				WHEN idempotency.expires_us < excluded.lease_us THEN excluded.lease_us ELSE idempotency.expires_us END,
 			done = 0, answer = NULL
 			WHERE idempotency.expires_us <= excluded.begun_us OR idempotency.done = 0 AND idempotency.lease_us <= excluded.begun_us
 			RETURNING begun_us`,

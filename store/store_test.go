@@ -348,6 +348,22 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 		t.Errorf("first begun at %v, want %v", got, keep)
 	}
 
+	// What is under way is not forgotten, however old its name.
+	old := store.Attempt{APIKey: "k", Key: "order 3", RequestHash: []byte("hash"), Owner: "1"}
+	begin(old, now, "", nil)
+	if err := s.Abandon(ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	end := now.Add(30 * time.Minute)
+	begin(old, end.Add(-time.Second), "", nil)
+	if err := s.Sweep(ctx, end); err != nil {
+		t.Fatal(err)
+	}
+	begin(old, end.Add(time.Second), "", store.ErrUnderWay)
+	if err := s.Finish(ctx, old, []byte("answer"), keep); err != nil {
+		t.Error(err)
+	}
+
 	// One whose gateway died is taken over when its lease has ended.
 	dead := store.Attempt{APIKey: "k", Key: "order 2", RequestHash: []byte("hash"), Owner: "dead"}
 	heir := dead

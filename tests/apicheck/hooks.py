@@ -192,6 +192,12 @@ def filter_query(context, query) -> bool:
 
 
 @schemathesis.hook
+def filter_headers(context, headers) -> bool:
+    """Spaces around a value are not part of it (RFC 9110, section 5.5)."""
+    return not headers or all(str(value) == str(value).strip(" \t") for value in headers.values())
+
+
+@schemathesis.hook
 def after_call(context, case, response) -> None:
     name = f"{case.method.upper()} {case.operation.path}"
     with lock:
