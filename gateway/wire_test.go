@@ -18,15 +18,22 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// exchange sends bytes over a connection of its own, and returns the statuses
-// of the answers until the gateway closes it.
-func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
+// dial connects until the test ends.
+func dial(t *testing.T, address string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// exchange sends bytes over a connection of its own, and returns the statuses
+// of the answers until the gateway closes it.
+func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
+	t.Helper()
+	conn := dial(t, address)
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	for i, piece := range pieces {
 		if i > 0 {
@@ -114,16 +121,10 @@ func TestSlowBody(t *testing.T) {
 // A body that does not come is not waited for until the end of all time for it.
 func TestSilentBody(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 6 * time.Second })
-	conn, err := net.Dial("tcp", listen(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dial(t, listen(t, s))
 	begun := time.Now()
-	for i := range 20 { // as fast as it must be
-		if i == 0 {
-			fmt.Fprintf(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n")
-		}
+	fmt.Fprint(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n")
+	for range 20 { // as fast as it must be
 		fmt.Fprint(conn, strings.Repeat("x", 20))
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -143,11 +144,7 @@ func TestSilentBody(t *testing.T) {
 func TestExpect(t *testing.T) {
 	address := listen(t, start(t))
 	for _, target := range []string{"/v1/segment", "/v1/images", "/v1/segment?phrase=red"} {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dial(t, address)
 		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
 		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n", target)
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -189,11 +186,7 @@ func TestSlowAnswer(t *testing.T) {
 // A body that does not tell its size is not measured by the largest one.
 func TestSlowBody_Chunked(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 3 * time.Second })
-	conn, err := net.Dial("tcp", listen(t, s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dial(t, listen(t, s))
 	fmt.Fprint(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n")
 	for piece := range slices.Chunk([]byte(picture), len(picture)/8) {
 		fmt.Fprintf(conn, "%x\r\n%s\r\n", len(piece), piece)
@@ -264,11 +257,7 @@ func TestSlowBodies_OfOneAddress(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 20 })
 	address := listen(t, s)
 	for range 20 {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dial(t, address)
 		fmt.Fprintf(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx")
 	}
 	time.Sleep(200 * time.Millisecond)
@@ -287,11 +276,7 @@ func TestSlowBodies_OfOneKey(t *testing.T) {
 	slow, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
 	var connections []net.Conn
 	for range 20 { // each of 3 MiB
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
+		conn := dial(t, address)
 		connections = append(connections, conn)
 		fmt.Fprintf(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx", slow.Reveal())
 	}
