@@ -30,10 +30,10 @@ var (
 )
 
 // Begin says how an attempt goes on. If its answer is known, that is returned;
-// without answer and error the attempt is the caller's, who is to end it with
-// Finish or Abandon before lease: after that another may begin. The name is
-// remembered until expires, counted from the first attempt, and as long as one
-// is under way; a.Begun is set.
+// without answer and error the attempt is the caller's, with a.Begun set, who is
+// to end it with Finish or Abandon before lease: after that another may begin.
+// The name is remembered until expires, counted from the first attempt, and as
+// long as one is under way.
 func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
 	err = s.InTx(ctx, func(tx *sql.Tx) error {
 		// What has expired is as if it had never been.
@@ -56,9 +56,8 @@ func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.
 			hash []byte
 			done bool
 		)
-		err = tx.QueryRowContext(ctx, `SELECT request_hash, done = 1, answer, begun_us FROM idempotency WHERE api_key = $1 AND key = $2`, a.APIKey, a.Key).
-			Scan(&hash, &done, &answer, &begun)
-		a.Begun = fromMicros(begun)
+		err = tx.QueryRowContext(ctx, `SELECT request_hash, done = 1, answer FROM idempotency WHERE api_key = $1 AND key = $2`, a.APIKey, a.Key).
+			Scan(&hash, &done, &answer)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return ErrUnderWay // it expired at this very moment
