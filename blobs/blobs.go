@@ -85,6 +85,9 @@ type Bucket struct {
 	folder string // "" for S3
 }
 
+// blobsFolder is where objects are in the folder of the state.
+const blobsFolder = "blobs"
+
 // openTimeout bounds the first look at a bucket.
 const openTimeout = 10 * time.Second
 
@@ -97,7 +100,7 @@ func Open(ctx context.Context, cfg Config, data string) (*Bucket, error) {
 	if cfg.URL != "" {
 		return openS3(ctx, string(cfg.URL))
 	}
-	folder := filepath.Join(data, "blobs")
+	folder := filepath.Join(data, blobsFolder)
 	bucket, err := fileblob.OpenBucket(folder, &fileblob.Options{
 		CreateDir:   true,
 		DirFileMode: 0o700,
@@ -111,6 +114,24 @@ func Open(ctx context.Context, cfg Config, data string) (*Bucket, error) {
 		return nil, fmt.Errorf("REFERSAM_DATA, the folder where objects are kept: %w", err)
 	}
 	return &Bucket{bucket, folder}, nil
+}
+
+// OpenExisting is Open for commands that work on the state of a service. A
+// folder data without a folder blobs is an error and stays as it is, because its
+// name may be mistyped.
+func OpenExisting(ctx context.Context, cfg Config, data string) (*Bucket, error) {
+	if cfg.URL != "" {
+		return Open(ctx, cfg, data)
+	}
+	folder, err := filepath.Abs(filepath.Join(data, blobsFolder))
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("there is no folder %s, where pictures and answers are kept; name the folder that the gateways have"+
+			" with --data or REFERSAM_DATA, or their bucket in REFERSAM_BLOBS_URL", folder)
+	}
+	return Open(ctx, cfg, data)
 }
 
 func openS3(ctx context.Context, address string) (*Bucket, error) {

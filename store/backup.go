@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -47,10 +46,19 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 
 // Restore puts a backup in the place of the database of a folder. The one that
 // was there stays beside it, with .old behind its name. Nobody may be using the
-// folder.
+// folder. It must exist, because its name may be mistyped; it may be empty.
 func Restore(ctx context.Context, folder, path string) (err error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
+	info, err := os.Stat(folder)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return noDestination(folder, "does not exist")
+	case err != nil:
 		return noFolder(err)
+	case !info.IsDir():
+		return noDestination(folder, "is not a folder")
+	}
+	if _, err := os.Stat(path); err != nil { // looked for before anything is written
+		return fmt.Errorf("the backup to restore cannot be read: %w", err)
 	}
 	lock, err := lockIn(folder, lockFile, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -78,6 +86,15 @@ func Restore(ctx context.Context, folder, path string) (err error) {
 	return publish(part, name)
 }
 
+// noDestination says that there is no folder to restore into, and why.
+func noDestination(folder, why string) error {
+	if absolute, err := filepath.Abs(folder); err == nil {
+		folder = absolute
+	}
+	return fmt.Errorf("%s, the folder to restore into, %s; name the folder of the service's state with --data or REFERSAM_DATA,"+
+		" or make it first if the state is new on this machine", folder, why)
+}
+
 // check returns nil when a file is a whole database with a schema that this
 // program knows.
 func check(ctx context.Context, path string) (err error) {
@@ -95,13 +112,12 @@ func check(ctx context.Context, path string) (err error) {
 	if verdict != "ok" {
 		return fmt.Errorf("it is damaged: %s", verdict)
 	}
-	var one int
-	err = db.QueryRowContext(ctx, `SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'api_keys'`).Scan(&one)
-	if errors.Is(err, sql.ErrNoRows) {
-		return errors.New("it is not a database of refersam")
-	}
+	ours, err := hasTables(ctx, db)
 	if err != nil {
 		return err
+	}
+	if !ours {
+		return errors.New("it is not a database of refersam")
 	}
 	provider, err := newProvider(goose.DialectSQLite3, db)
 	if err != nil {

@@ -18,7 +18,7 @@ const connections = 16
 // connectTimeout bounds the first connection to PostgreSQL.
 const connectTimeout = 10 * time.Second
 
-func openPostgres(ctx context.Context, address URL) (*Store, error) {
+func openPostgres(ctx context.Context, address URL, create bool) (*Store, error) {
 	cfg, err := pgxpool.ParseConfig(string(address))
 	if err != nil {
 		return nil, fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
@@ -40,6 +40,17 @@ func openPostgres(ctx context.Context, address URL) (*Store, error) {
 	defer cancel()
 	if err := db.PingContext(ping); err != nil {
 		return nil, errors.Join(fmt.Errorf("REFERSAM_DATABASE_URL, the database %s: %w", address, err), closeAll())
+	}
+	if !create {
+		var ours bool
+		err := db.QueryRowContext(ping, `SELECT to_regclass('api_keys') IS NOT NULL`).Scan(&ours)
+		if err == nil && !ours {
+			err = errors.New("it has no table of API keys, so it is not the database of a refersam; name that one" +
+				" (“refersam serve” and “keys create” make the tables of a new one)")
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("REFERSAM_DATABASE_URL, the database %s: %w", address, err), closeAll())
+		}
 	}
 	// An advisory lock, for a minute at most.
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))

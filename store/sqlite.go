@@ -30,15 +30,29 @@ const (
 // readers is how many queries run at once beside the one that writes.
 const readers = 4
 
-func openSQLite(ctx context.Context, folder string) (s *Store, err error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, noFolder(err)
+func openSQLite(ctx context.Context, folder string, create bool) (s *Store, err error) {
+	path := filepath.Join(folder, databaseFile)
+	if create {
+		err = os.MkdirAll(folder, 0o700)
+		if err != nil {
+			err = noFolder(err)
+		}
+	} else {
+		err = wasUsed(folder)
+	}
+	if err != nil {
+		return nil, err
 	}
 	s = &Store{folder: folder}
 	if s.lock, err = lockIn(folder, lockFile, syscall.LOCK_SH); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(folder, databaseFile)
+	if !create {
+		// Looked for under the lock, because a restore moves the file away for a moment.
+		if err := holdsDatabase(ctx, path); err != nil {
+			return nil, errors.Join(err, s.lock.Close())
+		}
+	}
 	// SQLite gives its other files the permissions of this one.
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
@@ -61,6 +75,75 @@ func openSQLite(ctx context.Context, folder string) (s *Store, err error) {
 	return s, nil
 }
 
+// wasUsed returns nil if a folder exists and holds a file that a store in use
+// has.
+func wasUsed(folder string) error {
+	info, err := os.Stat(folder)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return noDatabase(folder, "the folder does not exist")
+	case err != nil:
+		return noFolder(err)
+	case !info.IsDir():
+		return noDatabase(folder, "it is not a folder")
+	}
+	for _, name := range []string{databaseFile, lockFile} {
+		if _, err := os.Stat(filepath.Join(folder, name)); err == nil {
+			return nil
+		}
+	}
+	return noDatabase(folder, "the folder has no file "+databaseFile)
+}
+
+// holdsDatabase returns nil if a file is a database with our tables. It leaves
+// the file as it is.
+func holdsDatabase(ctx context.Context, path string) (err error) {
+	folder := filepath.Dir(path)
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return noDatabase(folder, "the folder has no file "+databaseFile)
+	case err != nil:
+		return noFolder(err)
+	case info.Size() == 0:
+		return noDatabase(folder, databaseFile+" in it is empty")
+	}
+	name, err := fileURL(path)
+	if err != nil {
+		return err
+	}
+	db, err := sql.Open("sqlite", name+"?mode=ro&_pragma=busy_timeout(10000)")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	ours, err := hasTables(ctx, db)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if !ours {
+		return noDatabase(folder, databaseFile+" in it has no table of API keys")
+	}
+	return nil
+}
+
+// hasTables reports whether a database has a table of ours.
+func hasTables(ctx context.Context, db *sql.DB) (bool, error) {
+	var n int
+	err := db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'api_keys'`).Scan(&n)
+	return n > 0, err
+}
+
+// noDatabase says that a folder is not one in which a service has kept its
+// state, and why.
+func noDatabase(folder, why string) error {
+	if absolute, err := filepath.Abs(folder); err == nil {
+		folder = absolute
+	}
+	return fmt.Errorf("%s holds no database of refersam: %s; name the folder of the service's state with --data or REFERSAM_DATA,"+
+		" or its PostgreSQL in REFERSAM_DATABASE_URL (“refersam up”, “serve” and “keys create” make a new database)", folder, why)
+}
+
 // noFolder says what to do when the folder cannot be used.
 func noFolder(err error) error {
 	return fmt.Errorf("REFERSAM_DATA, the folder where state is kept: %w; name one that can be written to, or a PostgreSQL in REFERSAM_DATABASE_URL", err)
@@ -70,13 +153,22 @@ func noFolder(err error) error {
 // when it begins, so that two never wait for each other; synchronous=FULL puts
 // every commit on the disk before it is acknowledged.
 func openFile(path, more string) (*sql.DB, error) {
-	absolute, err := filepath.Abs(path)
+	name, err := fileURL(path)
 	if err != nil {
 		return nil, err
 	}
-	name := url.URL{Scheme: "file", Path: absolute}
-	return sql.Open("sqlite", name.String()+"?_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&"+
+	return sql.Open("sqlite", name+"?_txlock=immediate&_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&"+
 		"_pragma=synchronous(FULL)&_pragma=foreign_keys(1)"+more)
+}
+
+// fileURL returns the name by which SQLite opens a file.
+func fileURL(path string) (string, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	name := url.URL{Scheme: "file", Path: absolute}
+	return name.String(), nil
 }
 
 func (s *Store) migrateSQLite(ctx context.Context, folder string) error {

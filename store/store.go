@@ -32,16 +32,27 @@ type Store struct {
 	lock        *os.File      // shared by all who use a folder; nil with PostgreSQL
 }
 
-// Open opens the database, which it makes if there is none, and brings its
-// schema up to date. Only one process at a time does the latter.
+// Open opens the database, creates it if it does not exist, and brings its
+// schema up to date. Only one process at a time changes the schema.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	return open(ctx, cfg, true)
+}
+
+// OpenExisting is Open for commands that work on the state of a service. A
+// folder or a PostgreSQL without a database of refersam is an error and stays as
+// it is, because the name of the folder may be mistyped.
+func OpenExisting(ctx context.Context, cfg Config) (*Store, error) {
+	return open(ctx, cfg, false)
+}
+
+func open(ctx context.Context, cfg Config, create bool) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	if cfg.DatabaseURL != "" {
-		return openPostgres(ctx, cfg.DatabaseURL)
+		return openPostgres(ctx, cfg.DatabaseURL, create)
 	}
-	return openSQLite(ctx, cfg.Data)
+	return openSQLite(ctx, cfg.Data, create)
 }
 
 // Shared reports whether other gateways may use the same database at the same

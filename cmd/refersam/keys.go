@@ -57,7 +57,7 @@ func (c *keysCreateCommand) Run(ctx context.Context, m *Main, cfg *Config) error
 	if err != nil {
 		return err
 	}
-	return c.withStore(ctx, cfg, func(s *store.Store) error {
+	return c.withNewStore(ctx, cfg, func(s *store.Store) error {
 		token, err := s.CreateKey(ctx, key, now)
 		if err != nil {
 			return err

@@ -22,10 +22,20 @@ func (f *dataFlag) apply(cfg *Config) {
 	}
 }
 
-// withStore lets use have the database.
+// withStore calls use with the database of a service, which must exist.
 func (f *dataFlag) withStore(ctx context.Context, cfg *Config, use func(*store.Store) error) error {
+	return f.with(ctx, cfg, store.OpenExisting, use)
+}
+
+// withNewStore calls use with the database of a service, and creates it first if
+// it does not exist.
+func (f *dataFlag) withNewStore(ctx context.Context, cfg *Config, use func(*store.Store) error) error {
+	return f.with(ctx, cfg, store.Open, use)
+}
+
+func (f *dataFlag) with(ctx context.Context, cfg *Config, open func(context.Context, store.Config) (*store.Store, error), use func(*store.Store) error) error {
 	f.apply(cfg)
-	s, err := store.Open(ctx, cfg.Store)
+	s, err := open(ctx, cfg.Store)
 	if err != nil {
 		return err
 	}
@@ -74,8 +84,15 @@ type purgeCommand struct{ dataFlag }
 
 // Run deletes what has expired, also while gateways run.
 func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
+	if err := cfg.Blobs.Validate(); err != nil {
+		return err
+	}
 	return c.withStore(ctx, cfg, func(s *store.Store) (err error) {
-		bucket, err := blobs.Open(ctx, cfg.Blobs, cfg.Store.Data)
+		open := blobs.Open
+		if s.Shared() { // so no database in the folder shows that the folder is the right one
+			open = blobs.OpenExisting
+		}
+		bucket, err := open(ctx, cfg.Blobs, cfg.Store.Data)
 		if err != nil {
 			return err
 		}

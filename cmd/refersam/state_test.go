@@ -1,7 +1,10 @@
 package main_test
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/blobs/blobstest"
 	"github.com/refersam/refersam/store"
@@ -149,6 +153,167 @@ func TestBackupRestore(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A command that works on a service's state creates nothing where there is
+// none: the name of the folder or of the database may be mistyped.
+func TestMistypedState(t *testing.T) {
+	environ := []string{"REFERSAM_DATA=" + t.TempDir()}
+	token, backup := newKey(t, environ), filepath.Join(t.TempDir(), "backup.db")
+	if code, _, errs := run(t, environ, "backup", backup); code != 0 {
+		t.Fatal(errs)
+	}
+	commands := [][]string{
+		{"backup", filepath.Join(t.TempDir(), "new.db")},
+		{"purge"},
+		{"keys", "list"},
+		{"keys", "revoke", token.ID},
+		{"keys", "rotate", token.ID},
+	}
+	foreign := func(t *testing.T, path string) {
+		db, err := sql.Open("sqlite", path)
+		if err == nil {
+			_, err = db.ExecContext(t.Context(), "CREATE TABLE accounts (id INTEGER)")
+		}
+		if err := errors.Join(err, db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		name string
+		make func(t *testing.T, folder string)
+		want string
+	}{
+		{"no folder", func(*testing.T, string) {}, "the folder does not exist"},
+		{"an empty folder", func(t *testing.T, folder string) { mkdir(t, folder) }, "no file refersam.db"},
+		{"a folder of other files", func(t *testing.T, folder string) {
+			mkdir(t, filepath.Join(folder, "blobs"))
+			write(t, filepath.Join(folder, "notes.txt"), "mine")
+		}, "no file refersam.db"},
+		{"a folder without its database", func(t *testing.T, folder string) {
+			mkdir(t, folder)
+			write(t, filepath.Join(folder, "refersam.lock"), "")
+		}, "no file refersam.db"},
+		{"an empty database", func(t *testing.T, folder string) {
+			mkdir(t, folder)
+			write(t, filepath.Join(folder, "refersam.db"), "")
+		}, "refersam.db in it is empty"},
+		{"another program's database", func(t *testing.T, folder string) {
+			mkdir(t, folder)
+			foreign(t, filepath.Join(folder, "refersam.db"))
+		}, "no table of API keys"},
+		{"a file", func(t *testing.T, folder string) { write(t, folder, "mine") }, "not a folder"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, command := range commands {
+				folder := filepath.Join(t.TempDir(), "mistyped")
+				tc.make(t, folder)
+				before := tree(t, folder)
+				code, out, errs := run(t, nil, append(command, "--data", folder)...)
+				if code != 1 || out != "" || !strings.Contains(errs, folder) || !strings.Contains(errs, tc.want) || !strings.Contains(errs, "REFERSAM_DATA") {
+					t.Errorf("%v: exit %d: %s%s", command, code, out, errs)
+				}
+				after := tree(t, folder)
+				delete(after, "refersam.lock") // of a folder that a store has used before
+				delete(before, "refersam.lock")
+				if diff := cmp.Diff(before, after); diff != "" {
+					t.Errorf("%v changed the folder: %s", command, diff)
+				}
+			}
+		})
+	}
+	t.Run("restore", func(t *testing.T) {
+		folder := filepath.Join(t.TempDir(), "mistyped")
+		code, out, errs := run(t, nil, "restore", backup, "--data", folder)
+		if code != 1 || out != "" || !strings.Contains(errs, folder) || !strings.Contains(errs, "does not exist") {
+			t.Errorf("exit %d: %s%s", code, out, errs)
+		}
+		if _, err := os.Lstat(folder); err == nil {
+			t.Error("it made the folder")
+		}
+		mkdir(t, folder)
+		if code, _, errs := run(t, nil, "restore", backup+".gone", "--data", folder); code != 1 || !strings.Contains(errs, backup+".gone") || len(tree(t, folder)) > 0 {
+			t.Errorf("exit %d: %s%v", code, errs, tree(t, folder))
+		}
+		if code, _, errs := run(t, nil, "restore", backup, "--data", folder); code != 0 {
+			t.Errorf("into an empty folder: exit %d: %s", code, errs)
+		}
+		if code, out, errs := run(t, nil, "keys", "list", "--data", folder); code != 0 || !strings.Contains(out, token.ID) {
+			t.Errorf("exit %d: %s%s", code, out, errs)
+		}
+	})
+	t.Run("keys create", func(t *testing.T) {
+		folder := filepath.Join(t.TempDir(), "new", "folder")
+		newKey(t, nil, "--data", folder)
+		if code, out, errs := run(t, nil, "keys", "list", "--data", folder); code != 0 || !strings.Contains(out, "test") {
+			t.Errorf("exit %d: %s%s", code, out, errs)
+		}
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		cluster := storetest.NewCluster(t)
+		address := "REFERSAM_DATABASE_URL=" + string(cluster.NewDatabase(t))
+		for _, command := range commands {
+			if command[0] == "backup" {
+				continue // pg_dump is for that
+			}
+			for range 2 { // the first makes no tables
+				code, out, errs := run(t, []string{address}, command...)
+				if code != 1 || out != "" || !strings.Contains(errs, "no table of API keys") {
+					t.Errorf("%v: exit %d: %s%s", command, code, out, errs)
+				}
+			}
+		}
+		newKey(t, []string{address})
+		if code, _, errs := run(t, []string{address}, "keys", "list"); code != 0 {
+			t.Error(errs)
+		}
+		folder := filepath.Join(t.TempDir(), "mistyped") // of the objects
+		code, out, errs := run(t, []string{address}, "purge", "--data", folder)
+		if code != 1 || out != "" || !strings.Contains(errs, filepath.Join(folder, "blobs")) {
+			t.Errorf("exit %d: %s%s", code, out, errs)
+		}
+		if _, err := os.Lstat(folder); err == nil {
+			t.Error("purge made the folder")
+		}
+	})
+}
+
+func mkdir(t *testing.T, folder string) {
+	t.Helper()
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tree returns the content of all files under a path by their names, nothing if
+// the path does not exist.
+func tree(t *testing.T, path string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || name == path && entry.IsDir() {
+			return err
+		}
+		relative, err := filepath.Rel(path, name)
+		if err != nil || entry.IsDir() {
+			files[relative] = "a folder"
+			return err
+		}
+		content, err := os.ReadFile(name)
+		files[relative] = string(content)
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return files
 }
 
 // Purging deletes what has expired, what nothing refers to, and strays, beside a
