@@ -120,6 +120,82 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// `refersam up` finds an installed Python wherever the models are, and names
+// every place where it has looked for one.
+func TestUpFindsPython(t *testing.T) {
+	installed, err := filepath.Abs(filepath.Join(repositoryRoot, ".venv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// at makes a folder .venv with the installed environment, or with a Python that lacks everything.
+	at := func(t *testing.T, folder string, whole bool) {
+		t.Helper()
+		err := os.MkdirAll(folder, 0o755)
+		venv := filepath.Join(folder, ".venv")
+		if whole {
+			err = errors.Join(err, os.Symlink(installed, venv))
+		} else {
+			err = errors.Join(err, os.MkdirAll(filepath.Join(venv, "bin"), 0o755),
+				os.WriteFile(filepath.Join(venv, "bin", "python"), []byte("#!/bin/sh\necho '{\"version\": \"3.11\"}'\n"), 0o755))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const found = "backends in /dev/null/work" // which fails right after the search
+	for _, tc := range []struct {
+		name      string
+		prepare   func(t *testing.T, root string)
+		activated string
+		want      []string
+	}{
+		{"beside the models", func(t *testing.T, root string) { at(t, filepath.Join(root, "models"), true) }, "", []string{found}},
+		{"in the checkout of the program", func(t *testing.T, root string) { at(t, filepath.Join(root, "program"), true) }, "", []string{found}},
+		{"beside the program", func(t *testing.T, root string) { at(t, filepath.Join(root, "program", "bin"), true) }, "", []string{found}},
+		{"in the working directory", func(t *testing.T, root string) { at(t, filepath.Join(root, "work"), true) }, "", []string{found}},
+		{"activated", func(*testing.T, string) {}, installed, []string{found}},
+		{"behind one without the wheel", func(t *testing.T, root string) { at(t, filepath.Join(root, "models"), false) }, installed, []string{found}},
+		{"nowhere", func(*testing.T, string) {}, "", []string{
+			"no file ROOT/models/.venv/bin/python", "no file ROOT/program/bin/.venv/bin/python", "no file ROOT/program/.venv/bin/python",
+			"no file ROOT/work/.venv/bin/python", "VIRTUAL_ENV is not set", "make run", "REFERSAM_PYTHON",
+		}},
+		{"without the wheel", func(t *testing.T, root string) { at(t, filepath.Join(root, "work"), false) }, "/nowhere", []string{
+			"python ROOT/work/.venv/bin/python has no wheel nvidia-pytriton", "no file /nowhere/bin/python", "no file ROOT/models/.venv/bin/python",
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			root := t.TempDir()
+			program := filepath.Join(root, "program", "bin", "refersam")
+			data, err := os.ReadFile(executable)
+			err = errors.Join(err, os.MkdirAll(filepath.Dir(program), 0o755), os.Mkdir(filepath.Join(root, "work"), 0o755))
+			if err == nil {
+				err = os.WriteFile(program, data, 0o755)
+			}
+			models := filepath.Join(root, "models", "model_repository")
+			err = errors.Join(err, os.CopyFS(models, os.DirFS(filepath.Join(repositoryRoot, "triton", "testdata", "model_repository"))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tc.prepare(t, root)
+			cmd := exec.CommandContext(t.Context(), program, "up", "--repository", models, "--listen", "127.0.0.1:0")
+			cmd.Dir = filepath.Join(root, "work")
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "REFERSAM_ADMIN_LISTEN=off", "REFERSAM_DATA=" + filepath.Join(root, "data"), "REFERSAM_TRITON_WORK_DIR=/dev/null/work"}
+			if tc.activated != "" {
+				cmd.Env = append(cmd.Env, "VIRTUAL_ENV="+tc.activated)
+			}
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				t.Fatalf("it succeeded: %s", out)
+			}
+			for _, want := range tc.want {
+				if want = strings.ReplaceAll(want, "ROOT", root); !strings.Contains(string(out), want) {
+					t.Errorf("want a message with %q:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
 // failing runs the binary, which must exit with a status that is not 0, and
 // returns what it prints and that status as an error.
 func failing(t *testing.T, environment []string, args ...string) (string, error) {

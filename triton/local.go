@@ -1,6 +1,7 @@
 package triton
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -31,9 +32,8 @@ const (
 	// container, of which each model takes at least 1 MiB.
 	minSharedMemory = 64 << 20
 
-	// Where Python and WorkDir are unless the configuration names them, in the
-	// folder that holds the repository.
-	pythonBeside  = ".venv/bin/python"
+	// workDirBeside is WorkDir unless the configuration names it, in the folder
+	// that holds the repository.
 	workDirBeside = "var/triton"
 
 	// drainTime is how long a server that was told to stop waits for
@@ -49,8 +49,9 @@ type LocalConfig struct {
 	// Repository is the folder of the models. Default "model_repository".
 	Repository string `env:"REFERSAM_MODEL_REPOSITORY"`
 	// Python is the interpreter of the virtual environment that holds the
-	// wheels nvidia-pytriton and onnxruntime. Default: .venv/bin/python beside
-	// the repository.
+	// wheels nvidia-pytriton and onnxruntime. Default: the first that holds them
+	// of .venv/bin/python beside the repository, beside the program or its
+	// folder and in the working directory, and of the environment VIRTUAL_ENV.
 	Python string `env:"REFERSAM_PYTHON"`
 	// WorkDir is where the server's backends are put together. Servers may
 	// share it. Default: var/triton beside the repository.
@@ -68,6 +69,9 @@ type LocalConfig struct {
 	StartTimeout time.Duration `env:"REFERSAM_TRITON_START_TIMEOUT"`
 	// Logger receives what the server writes. Default: nobody.
 	Logger *slog.Logger `env:"-"`
+
+	// original is the repository of which Repository is a copy; empty for none.
+	original string
 }
 
 // DefaultLocalConfig returns the defaults.
@@ -138,7 +142,7 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	py, err := findPython(ctx, beside(repository, cfg.Python, pythonBeside))
+	py, err := chooseInterpreter(ctx, cmp.Or(cfg.original, repository), cfg.Python)
 	if err != nil {
 		return nil, err
 	}
@@ -440,7 +444,7 @@ func (c LocalConfig) At(repository string) (LocalConfig, error) {
 	if err != nil {
 		return LocalConfig{}, err
 	}
-	c.Python = beside(original, c.Python, pythonBeside)
+	c.original = original
 	c.WorkDir = beside(original, c.WorkDir, workDirBeside)
 	c.Repository = repository
 	return c, nil

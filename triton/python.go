@@ -34,8 +34,6 @@ type python struct {
 	libpython  string // folder of the shared library that the stub needs
 }
 
-const installHint = "`make run` installs it; another environment can be named in REFERSAM_PYTHON"
-
 // describeScript prints what findPython must know as JSON. It imports none of
 // the packages it looks for.
 const describeScript = `
@@ -64,7 +62,7 @@ func findPython(ctx context.Context, name string) (*python, error) {
 		executable, err = filepath.Abs(executable)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no python (%w): %s", err, installHint)
+		return nil, notInstalled{fmt.Errorf("no python (%w)", err)}
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, executable, "-c", describeScript)
@@ -73,7 +71,7 @@ func findPython(ctx context.Context, name string) (*python, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, fmt.Errorf("python %s does not run: %w: %s: %s", executable, err, lastLine(stderr.String()), installHint)
+		return nil, notInstalled{fmt.Errorf("python %s does not run: %w: %s", executable, err, lastLine(stderr.String()))}
 	}
 	var described struct {
 		Version        string
@@ -85,10 +83,10 @@ func findPython(ctx context.Context, name string) (*python, error) {
 		return nil, fmt.Errorf("python %s gives no description of itself: %w", executable, err)
 	}
 	if described.Pytriton == "" {
-		return nil, fmt.Errorf("python %s has no wheel nvidia-pytriton, which brings tritonserver: %s", executable, installHint)
+		return nil, notInstalled{fmt.Errorf("python %s has no wheel nvidia-pytriton, which brings tritonserver", executable)}
 	}
 	if len(described.Missing) > 0 {
-		return nil, fmt.Errorf("python %s has no package %s: %s", executable, strings.Join(described.Missing, ", "), installHint)
+		return nil, notInstalled{fmt.Errorf("python %s has no package %s", executable, strings.Join(described.Missing, ", "))}
 	}
 	p := &python{
 		executable: executable,
