@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -152,8 +151,8 @@ func (a *Admin) get(c *gin.Context) error {
 func (a *Admin) patch(c *gin.Context) error {
 	var change BatchingSettings
 	body := http.MaxBytesReader(c.Writer, c.Request.Body, 4<<10)
-	if err := json.UnmarshalRead(body, &change, json.RejectUnknownMembers(true)); err != nil {
-		return bodyError(jsonError(err))
+	if err := readJSON(body, &change); err != nil {
+		return bodyError(err)
 	}
 	settings := a.batching.Settings()
 	change.apply(&settings)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
 	"golang.org/x/sync/errgroup"
@@ -75,8 +74,8 @@ func batchLimit(string) int64 { return maxBatchBody }
 // everything else is an error.
 func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
 	var b batchBody
-	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
-		return nil, bodyError(jsonError(err))
+	if err := readJSON(r, &b); err != nil {
+		return nil, bodyError(err)
 	}
 	var wrong refersam.Faults
 	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)

@@ -114,12 +114,11 @@ func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 	return list, err
 }
 
-// parseJSON reads a body. Unknown and repeated members are errors, and so is
-// text that is not UTF-8.
+// parseJSON reads a body.
 func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 	var b body
-	if err := json.UnmarshalRead(r, &b, json.RejectUnknownMembers(true)); err != nil {
-		return nil, jsonError(err)
+	if err := readJSON(r, &b); err != nil {
+		return nil, err
 	}
 	var wrong refersam.Faults
 	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
@@ -233,6 +232,53 @@ func jsonField(pointer string) string {
 		}
 	}
 	return pointer
+}
+
+// readJSON reads a body into v. Unknown and repeated members are errors, and so
+// is text that is not UTF-8.
+func readJSON(r io.Reader, v any) error {
+	begun := &beginning{r: r}
+	err := json.UnmarshalRead(begun, v, json.RejectUnknownMembers(true))
+	var syntax *jsontext.SyntacticError
+	if errors.As(err, &syntax) {
+		if message := begun.otherEncoding(); message != "" {
+			return &refersam.Error{Code: refersam.CodeMalformedRequest, Message: message, Err: err}
+		}
+	}
+	return jsonError(err)
+}
+
+// beginning is a reader that remembers the first bytes that were read.
+type beginning struct {
+	r    io.Reader
+	head [4]byte
+	n    int
+}
+
+// Read implements io.Reader.
+func (b *beginning) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	b.n += copy(b.head[b.n:], p[:n])
+	return n, err
+}
+
+// otherEncoding says that JSON begins with a byte order mark or is not UTF-8, and
+// is empty if the first bytes show neither. JSON begins with two ASCII
+// characters, so a zero byte shows an encoding of 16 or 32 bits.
+func (b *beginning) otherEncoding() string {
+	const cure = "send UTF-8 without a byte order mark"
+	head := string(b.head[:b.n])
+	switch {
+	case strings.HasPrefix(head, "\uFEFF"):
+		return "The body begins with a byte order mark (EF BB BF), which is no JSON; " + cure + "."
+	case strings.HasPrefix(head, "\xff\xfe\x00\x00"), strings.HasPrefix(head, "\x00\x00\xfe\xff"):
+		return "The body begins with the byte order mark of UTF-32, and JSON is UTF-8; " + cure + "."
+	case strings.HasPrefix(head, "\xff\xfe"), strings.HasPrefix(head, "\xfe\xff"):
+		return fmt.Sprintf("The body begins with the byte order mark of UTF-16 (% X), and JSON is UTF-8; %s.", head[:2], cure)
+	case len(head) >= 2 && (head[0] == 0 || head[1] == 0):
+		return "The body begins with a zero byte in its first two, as UTF-16 or UTF-32 does, and JSON is UTF-8; " + cure + "."
+	}
+	return ""
 }
 
 // jsonError tells JSON that is no JSON from JSON that says something else than

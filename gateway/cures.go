@@ -5,9 +5,9 @@ import "github.com/refersam/refersam"
 // cures says of each problem what whoever meets it can do.
 var cures = map[refersam.Code]string{
 	refersam.CodeMalformedRequest: "Send the whole body, and in the form that its Content-Type names.",
-	refersam.CodeInvalidRequest:   "Correct what `field` names; `detail` says what is allowed.",
+	refersam.CodeInvalidRequest:   "Correct what `field` or `detail` names; `detail` says what is allowed.",
 	refersam.CodeInvalidImage:     "Send the whole, undamaged file; check that it opens in a viewer.",
-	refersam.CodeImageTooLarge:    "Scale the picture down, or ask for fewer phrases or formats at once if `detail` says so.",
+	refersam.CodeImageTooLarge:    "Send a smaller picture or less at once, or ask for fewer phrases or formats; `detail` says what is too large.",
 	refersam.CodeBodyTooSlow:      "Send the whole body without long pauses; on a slow connection send a smaller picture.",
 	refersam.CodeUnsupportedMedia: "Send a form, JSON or a picture, not compressed; pictures are JPEG, PNG, WebP, GIF, BMP or TIFF.",
 	refersam.CodePhraseEmpty:      "Say what to find, for example “the dog on the left”.",

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/store"
@@ -91,8 +90,8 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 	defer release()
 	var b feedbackBody
 	body := http.MaxBytesReader(c.Writer, c.Request.Body, maxFeedbackBody)
-	if err := json.UnmarshalRead(body, &b, json.RejectUnknownMembers(true)); err != nil {
-		return bodyError(jsonError(err))
+	if err := readJSON(body, &b); err != nil {
+		return bodyError(err)
 	}
 	f, err := b.feedback(g.segmenter.Limits().MaxImagePixels)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/store"
@@ -235,7 +234,7 @@ func parseUpload(w http.ResponseWriter, r *http.Request, maxImage int64) (source
 		from, err = parseUploadForm(r, maxImage)
 	case kind == mediaJSON:
 		var b uploadBody
-		if err = jsonError(json.UnmarshalRead(r.Body, &b, json.RejectUnknownMembers(true))); err == nil {
+		if err = readJSON(r.Body, &b); err == nil {
 			from, err = b.Image.source("/image", maxImage)
 		}
 	default:

@@ -15,7 +15,8 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// kind is what all problems of one code have in common.
+// kind is what all problems of one code have in common. Its title fits every
+// cause, because RFC 9457 wants one title per type; the detail names the cause.
 type kind struct {
 	status int
 	title  string
@@ -23,35 +24,35 @@ type kind struct {
 
 var kinds = map[refersam.Code]kind{
 	refersam.CodeMalformedRequest: {http.StatusBadRequest, "The request cannot be read"},
-	refersam.CodeInvalidRequest:   {http.StatusUnprocessableEntity, "The request asks for something that does not exist"},
+	refersam.CodeInvalidRequest:   {http.StatusUnprocessableEntity, "A part of the request is missing, unknown or not allowed"},
 	refersam.CodeInvalidImage:     {http.StatusUnprocessableEntity, "The picture cannot be decoded"},
-	refersam.CodeImageTooLarge:    {http.StatusRequestEntityTooLarge, "The picture is too large"},
+	refersam.CodeImageTooLarge:    {http.StatusRequestEntityTooLarge, "The picture, the request or its answer is too large"},
 	refersam.CodeBodyTooSlow:      {http.StatusRequestTimeout, "The body comes too slowly"},
-	refersam.CodeUnsupportedMedia: {http.StatusUnsupportedMediaType, "The media type is not supported"},
+	refersam.CodeUnsupportedMedia: {http.StatusUnsupportedMediaType, "The format of the body or of the picture is not supported"},
 	refersam.CodePhraseEmpty:      {http.StatusUnprocessableEntity, "A phrase is empty"},
 	refersam.CodePhraseTooLong:    {http.StatusUnprocessableEntity, "A phrase is too long"},
 	refersam.CodeUnknownVariant:   {http.StatusUnprocessableEntity, "The variant is not known"},
-	refersam.CodeJobNotFound:      {http.StatusNotFound, "There is no such job"},
-	refersam.CodeUnfinished:       {http.StatusConflict, "The job has not ended"},
+	refersam.CodeJobNotFound:      {http.StatusNotFound, "There is no such job or item"},
+	refersam.CodeUnfinished:       {http.StatusConflict, "The job or item has not ended"},
 	refersam.CodeItemFailed:       {http.StatusGone, "The item has failed"},
-	refersam.CodeCancelled:        {http.StatusGone, "It was cancelled"},
+	refersam.CodeCancelled:        {http.StatusGone, "The item was cancelled"},
 	refersam.CodeFetchRefused:     {http.StatusUnprocessableEntity, "The address is not one that the service goes to"},
 	refersam.CodeFetchFailed:      {http.StatusUnprocessableEntity, "The address gave no picture"},
 	refersam.CodeImageNotFound:    {http.StatusNotFound, "There is no such image"},
-	refersam.CodeNotFound:         {http.StatusNotFound, "There is nothing here"},
+	refersam.CodeNotFound:         {http.StatusNotFound, "What the request asks for does not exist"},
 	refersam.CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
 	refersam.CodeNotAcceptable:    {http.StatusNotAcceptable, "The answer has no form that is acceptable to the client"},
 	refersam.CodeUnauthorized:     {http.StatusUnauthorized, "The request shows no API key that works"},
 	refersam.CodeForbidden:        {http.StatusForbidden, "The request is not allowed"},
-	refersam.CodeQuotaExceeded:    {http.StatusTooManyRequests, "The API key has used up what it allows"},
-	refersam.CodeStorageFull:      {http.StatusTooManyRequests, "The API key keeps as much as it may"},
+	refersam.CodeQuotaExceeded:    {http.StatusTooManyRequests, "The client has used up what it may use"},
+	refersam.CodeStorageFull:      {http.StatusTooManyRequests, "The storage of the client is full"},
 	refersam.CodeUnderWay:         {http.StatusConflict, "The same request is under way"},
 	refersam.CodeKeyReused:        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
 	refersam.CodeOverloaded:       {http.StatusServiceUnavailable, "The service is overloaded"},
-	refersam.CodeNotReady:         {http.StatusServiceUnavailable, "The service is not ready yet"},
+	refersam.CodeNotReady:         {http.StatusServiceUnavailable, "The service is not ready"},
 	refersam.CodeUnavailable:      {http.StatusServiceUnavailable, "Something that the service needs is not available"},
-	refersam.CodeUpstream:         {http.StatusBadGateway, "The inference server failed"},
-	refersam.CodeDeadlineExceeded: {http.StatusGatewayTimeout, "The answer took too long"},
+	refersam.CodeUpstream:         {http.StatusBadGateway, "The model server failed"},
+	refersam.CodeDeadlineExceeded: {http.StatusGatewayTimeout, "The answer takes longer than there is time"},
 	refersam.CodeInternal:         {http.StatusInternalServerError, "Something went wrong inside the service"},
 }
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
@@ -241,6 +242,87 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	decode(t, s.do(form(image, phrase))) // and still serves
+}
+
+// The title of a problem says nothing that is wrong for one of its causes: it is
+// one for all of them.
+func TestProblem_Titles(t *testing.T) {
+	s := start(t)
+	const (
+		invalid  = "A part of the request is missing, unknown or not allowed"
+		tooLarge = "The picture, the request or its answer is too large"
+		format   = "The format of the body or of the picture is not supported"
+		missing  = "What the request asks for does not exist"
+	)
+	image, phrase := part{"image", picture}, part{"phrase", "red"}
+	text := with(httptest.NewRequest(http.MethodPost, "/v1/segment", strings.NewReader("red")), "Content-Type", "text/plain")
+	body := httptest.NewRequest(http.MethodPost, "/v1/jobs/job_0/cancel", strings.NewReader("{}"))
+	for name, tc := range map[string]struct {
+		req  *http.Request
+		want string
+	}{
+		"an unknown field":        {form(image, phrase, part{"colour", "red"}), invalid},
+		"no picture":              {form(phrase), invalid},
+		"a value out of range":    {form(image, phrase, part{"threshold", "7"}), invalid},
+		"a field twice":           {form(image, phrase, part{"size", "model"}, part{"size", "model"}), invalid},
+		"a header":                {with(form(image, phrase), "X-Unit-Id", "\xff"), invalid},
+		"a body where none is":    {body, invalid},
+		"a picture of many bytes": {form(part{"image", picture + strings.Repeat("\x00", maxImage)}, phrase), tooLarge},
+		"a body of many bytes":    {feedback(`{"request_id":"` + strings.Repeat("a", 8<<20) + `"}`), tooLarge},
+		"a body of another type":  {text, format},
+		"a picture of text":       {form(part{"image", "text"}, phrase), format},
+		"a route":                 {httptest.NewRequest(http.MethodGet, "/nowhere", nil), missing},
+		"a model":                 {httptest.NewRequest(http.MethodGet, "/v1/models/gpt", nil), missing},
+		"an item":                 {httptest.NewRequest(http.MethodGet, "/v1/jobs/job_0/items/7", nil), "There is no such job or item"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p problem
+			w := s.do(tc.req)
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Title != tc.want {
+				t.Errorf("%v, title %q, want %q: %s", err, p.Title, tc.want, w.Body)
+			}
+			var kind struct{ Title string }
+			if err := json.Unmarshal(s.get(p.Type).Body.Bytes(), &kind); err != nil || kind.Title != p.Title {
+				t.Errorf("%v: %s is %q", err, p.Type, kind.Title)
+			}
+		})
+	}
+}
+
+// Text editors and shells write JSON with a byte order mark or as UTF-16. The
+// problem names that, on every route that reads JSON.
+func TestJSON_Encodings(t *testing.T) {
+	s := start(t)
+	const text = `{"image":{"data":""},"prompts":[{"text":"red"}]}`
+	utf16LE, utf16BE := new(strings.Builder), new(strings.Builder)
+	for _, unit := range utf16.Encode([]rune(text)) {
+		utf16LE.Write([]byte{byte(unit), byte(unit >> 8)})
+		utf16BE.Write([]byte{byte(unit >> 8), byte(unit)})
+	}
+	for name, tc := range map[string]struct{ body, want string }{
+		"UTF-8 with a mark":                 {"\xef\xbb\xbf" + text, "byte order mark (EF BB BF)"},
+		"UTF-16, low bytes first":           {"\xff\xfe" + utf16LE.String(), "UTF-16 (FF FE)"},
+		"UTF-16, high bytes first":          {"\xfe\xff" + utf16BE.String(), "UTF-16 (FE FF)"},
+		"UTF-16 without a mark":             {utf16LE.String(), "UTF-16 or UTF-32"},
+		"UTF-16 without a mark, high first": {utf16BE.String(), "UTF-16 or UTF-32"},
+		"UTF-32":                            {"\xff\xfe\x00\x00{\x00\x00\x00}\x00\x00\x00", "UTF-32"},
+		"a mark alone":                      {"\xef\xbb\xbf", "byte order mark (EF BB BF)"},
+	} {
+		for _, path := range []string{"/v1/segment", "/v1/segment:batch", "/v1/images", "/v1/feedback"} {
+			t.Run(name+" to "+path, func(t *testing.T) {
+				w := s.do(to(path, jsonRequest("%s", tc.body)))
+				expectProblem(t, w, http.StatusBadRequest, "malformed_request", "")
+				if !strings.Contains(w.Body.String(), tc.want) {
+					t.Errorf("want a detail with %q: %s", tc.want, w.Body)
+				}
+			})
+		}
+	}
+	for name, body := range map[string]string{"broken JSON": `{"image":`, "a mark behind": "{}\xef\xbb\xbf", "a mark inside": "{\xef\xbb\xbf}"} {
+		if w := s.do(jsonRequest("%s", body)); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "not valid JSON (near byte ") {
+			t.Errorf("%s: status %d: %s", name, w.Code, w.Body)
+		}
+	}
 }
 
 // However much a client has wrong, it gets an answer of a few thousand bytes.
