@@ -142,6 +142,8 @@ func TestBadInput(t *testing.T) {
 		{"an empty phrase", withPhrase(""), unprocessable, "phrase_empty", "phrase"},
 		{"a blank phrase", withPhrase(" \t\r\n"), unprocessable, "phrase_empty", "phrase"},
 		{"a blank phrase in JSON", withJSON(`,"prompts":[{"text":"red"},{"text":" "}]`), unprocessable, "phrase_empty", "/prompts/1/text"},
+		{"a phrase that does not show", withPhrase("\ufeff\u200b\u202e"), unprocessable, "phrase_empty", "phrase"},
+		{"a phrase of NUL in JSON", withJSON(`,"prompts":[{"text":"\u0000"}]`), unprocessable, "phrase_empty", "/prompts/0/text"},
 		{"a phrase of 10 kB", withPhrase(strings.Repeat("duck ", 2000)), unprocessable, "phrase_too_long", "phrase"},
 		{"a phrase of 100 kB", withPhrase(strings.Repeat("duck ", 20_000)), unprocessable, "phrase_too_long", "phrase"},
 		{"a phrase that is not UTF-8", withPhrase("the d\xffck"), unprocessable, "invalid_request", "phrase"},

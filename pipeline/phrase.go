@@ -11,8 +11,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// normalize returns the phrases without surrounding space, or what is wrong with
-// the bad ones.
+// normalize returns the phrases as a reader sees them, or what is wrong with the
+// bad ones.
 func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, error) {
 	if len(phrases) == 0 {
 		return nil, &refersam.Error{
@@ -52,10 +52,11 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 	return normal, wrong.Err()
 }
 
-// normalizeText measures the phrase in Unicode's form NFC, so that it does not
-// matter how its accents are written. What goes on is the phrase itself: the
-// tokenizers normalise as the model's training did, by an older Unicode and
-// without breaking up heaps of combining marks as package norm does.
+// normalizeText returns the phrase as a reader sees it, see withoutInvisible, and
+// measures it in Unicode's form NFC, so that it does not matter how its accents
+// are written. The phrase itself is not put into that form: the tokenizers
+// normalise as the model's training did, by an older Unicode and without breaking
+// up heaps of combining marks as package norm does.
 func (s *Segmenter) normalizeText(text string) (string, *refersam.Error) {
 	// A first look at the length, so that normalising costs little whatever
 	// comes: NFC shrinks a text at most threefold (a Hangul syllable of three
@@ -66,8 +67,8 @@ func (s *Segmenter) normalizeText(text string) (string, *refersam.Error) {
 	if !utf8.ValidString(text) {
 		return "", refersam.Errorf(refersam.CodeInvalidRequest, "The phrase is not valid UTF-8.")
 	}
-	text = strings.TrimSpace(text)
-	if !strings.ContainsFunc(text, visible) {
+	text = withoutInvisible(text)
+	if !strings.ContainsFunc(text, unicode.IsGraphic) {
 		return "", refersam.Errorf(refersam.CodePhraseEmpty, "The phrase is empty; say what to find, for example “the dog on the left”.")
 	}
 	if size := len(norm.NFC.String(text)); size > s.cfg.MaxPhraseBytes {
@@ -79,6 +80,3 @@ func (s *Segmenter) normalizeText(text string) (string, *refersam.Error) {
 func (s *Segmenter) tooLong(size int) *refersam.Error {
 	return refersam.Errorf(refersam.CodePhraseTooLong, "The phrase is %d bytes long; at most %d are read.", size, s.cfg.MaxPhraseBytes)
 }
-
-// visible tells runes that show from spaces, controls and zero-width ones.
-func visible(r rune) bool { return unicode.IsGraphic(r) && !unicode.IsSpace(r) }
