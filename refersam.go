@@ -151,6 +151,8 @@ type Request struct {
 // Result is what one phrase means.
 type Result struct {
 	PhraseID string
+	// Phrase is the text of the phrase, as the request has it.
+	Phrase string
 	// Mask has the size that was asked for. It is nil when Request.Encode has
 	// seen it.
 	Mask *Mask

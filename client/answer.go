@@ -30,6 +30,7 @@ type answerBody struct {
 	Model       struct{ Name, Variant, Version string }
 	Results     []struct {
 		PromptID string `json:"prompt_id"`
+		Phrase   string
 		Score    float64
 		Origin   refersam.Origin
 		Area     int
@@ -70,7 +71,7 @@ func (b *answerBody) answer(a *answer, phrases int) (*Answer, error) {
 			return nil, a.unreadable(fmt.Errorf("the mask of phrase %d: %w", i, err))
 		}
 		resp.Results[i] = refersam.Result{
-			PhraseID: from.PromptID, Score: from.Score, Area: from.Area, Origin: from.Origin,
+			PhraseID: from.PromptID, Phrase: from.Phrase, Score: from.Score, Area: from.Area, Origin: from.Origin,
 			Box:        refersam.Box{X: from.BBox[0], Y: from.BBox[1], W: from.BBox[2], H: from.BBox[3]},
 			Components: from.Quality.Components, Stability: from.Quality.Stability,
 			Mask: mask,

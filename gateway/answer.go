@@ -84,6 +84,8 @@ type AnswerModel struct {
 // phrases.
 type AnswerResult struct {
 	PromptID string `json:"prompt_id,omitempty"`
+	// Phrase is the text of the phrase, as the request has it.
+	Phrase string `json:"phrase"`
 	// Status is "ok", or "empty" when nothing in the picture is meant.
 	Status string `json:"status"`
 	// Score is the mean foreground probability over the mask, 0 to 1.
@@ -173,6 +175,7 @@ func NewAnswer(requestID string, resp *refersam.Response, masks []AnswerMasks) *
 		r := &resp.Results[i]
 		a.Results[i] = AnswerResult{
 			PromptID: r.PhraseID,
+			Phrase:   r.Phrase,
 			Status:   Status(r),
 			Score:    r.Score,
 			Empty:    r.Empty(),

@@ -17,7 +17,7 @@ import (
 // written.
 func etag(form string, req *segmentRequest, picture *[sha256.Size]byte, model, version, checkpoint string) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "1 %q %q %q %q %x %q %q %t\n", form, model, version, checkpoint, *picture,
+	fmt.Fprintf(h, "2 %q %q %q %q %x %q %q %t\n", form, model, version, checkpoint, *picture,
 		req.output.size(), req.output.overlay(), req.output.quality())
 	for i := range req.prompts {
 		p := &req.prompts[i]

@@ -3,6 +3,7 @@ package gateway
 import (
 	"archive/zip"
 	"fmt"
+	"mime"
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
@@ -14,6 +15,7 @@ import (
 // file is a mask in one format, as a file of its own.
 type file struct {
 	format, name, mediaType string
+	phrase                  string // "" for the answer
 	content                 []byte
 }
 
@@ -54,7 +56,7 @@ func (m *AnswerMasks) files(i int, overlay string) ([]file, error) {
 		if content != nil {
 			mediaType := mediaOf(format, overlay)
 			name := fmt.Sprintf("%d-%s.%s", i, format, extensions[mediaType])
-			files = append(files, file{format, name, mediaType, content})
+			files = append(files, file{format: format, name: name, mediaType: mediaType, content: content})
 		}
 	}
 	for _, document := range []struct {
@@ -94,8 +96,9 @@ func (a *Answer) split(overlay string) ([]file, error) {
 		r.Masks, r.Files = AnswerMasks{}, make(map[string]string, len(own))
 		for _, f := range own {
 			r.Files[f.format] = f.name
+			f.phrase = r.Phrase
+			files = append(files, f)
 		}
-		files = append(files, own...)
 	}
 	content, err := json.Marshal(a, json.Deterministic(true))
 	files[0] = file{name: "result.json", mediaType: mediaJSON, content: content}
@@ -140,10 +143,14 @@ func writeMixed(w http.ResponseWriter, a *Answer, overlay string) error {
 	w.Header().Set("Content-Type", mediaMixed+"; boundary="+parts.Boundary())
 	w.WriteHeader(http.StatusOK)
 	for _, f := range files {
-		part, err := parts.CreatePart(textproto.MIMEHeader{
+		header := textproto.MIMEHeader{
 			"Content-Type":        {f.mediaType},
 			"Content-Disposition": {fmt.Sprintf(`attachment; filename="%s"`, f.name)},
-		})
+		}
+		if f.phrase != "" {
+			header.Set("Content-Description", mime.QEncoding.Encode("utf-8", f.phrase))
+		}
+		part, err := parts.CreatePart(header)
 		if err != nil {
 			return nil // the client has gone
 		}

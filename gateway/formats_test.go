@@ -10,6 +10,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"io"
+	"maps"
 	"math"
 	"mime"
 	"mime/multipart"
@@ -190,6 +191,9 @@ func expectFiles(t *testing.T, types, contents map[string]string) {
 	}
 	want := []map[string]string{{"png": "0-png.png", "coco_rle": "0-coco_rle.json"}, {"polygon": "1-polygon.geojson"}}
 	for i, r := range result.Results {
+		if phrase := []string{"red", "blue"}[i]; r.Phrase != phrase {
+			t.Errorf("result %d answers the phrase %q, want %q", i, r.Phrase, phrase)
+		}
 		if fmt.Sprint(r.Files) != fmt.Sprint(want[i]) {
 			t.Errorf("result %d: files %v, want %v", i, r.Files, want[i])
 		}
@@ -243,7 +247,7 @@ func TestSegment_Mixed(t *testing.T) {
 	if w.Code != http.StatusOK || err != nil || mediaType != "multipart/mixed" {
 		t.Fatalf("status %d, %q: %.300s", w.Code, mediaType, w.Body)
 	}
-	types, contents := make(map[string]string), make(map[string]string)
+	types, contents, descriptions := make(map[string]string), make(map[string]string), make(map[string]string)
 	for parts := multipart.NewReader(w.Body, params["boundary"]); ; {
 		p, err := parts.NextPart()
 		if err == io.EOF { //nolint:errorlint // the reader gives it as it is
@@ -257,8 +261,39 @@ func TestSegment_Mixed(t *testing.T) {
 			t.Fatal(err)
 		}
 		types[p.FileName()], contents[p.FileName()] = p.Header.Get("Content-Type"), string(data)
+		descriptions[p.FileName()] = p.Header.Get("Content-Description")
 	}
 	expectFiles(t, types, contents)
+	want := map[string]string{"result.json": "", "0-png.png": "red", "0-coco_rle.json": "red", "1-polygon.geojson": "blue"}
+	if !maps.Equal(descriptions, want) {
+		t.Errorf("descriptions %q, want %q", descriptions, want)
+	}
+}
+
+// A part's header names the phrase in ASCII, however long and whatever it is made of.
+func TestSegment_MixedPhrase(t *testing.T) {
+	s := start(t)
+	phrase := "die Ente\r\nX-Forged: 1 " + strings.Repeat("größte ", 40) + "🦆"
+	text, err := json.Marshal(phrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := s.do(with(prompts(fmt.Sprintf(`"prompts":[{"text":%s}]`, text)), "Accept", "multipart/mixed"))
+	_, params, err := mime.ParseMediaType(w.Header().Get("Content-Type"))
+	if w.Code != http.StatusOK || err != nil {
+		t.Fatalf("status %d: %.300s", w.Code, w.Body)
+	}
+	parts := multipart.NewReader(w.Body, params["boundary"])
+	var p *multipart.Part
+	for range 2 {
+		if p, err = parts.NextPart(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := new(mime.WordDecoder).DecodeHeader(p.Header.Get("Content-Description"))
+	if err != nil || got != phrase || p.Header.Get("X-Forged") != "" {
+		t.Errorf("%v, headers %q say the phrase %q, want %q", err, p.Header, got, phrase)
+	}
 }
 
 func TestSegment_Compressed(t *testing.T) {

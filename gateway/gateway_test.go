@@ -247,6 +247,7 @@ type answer struct {
 	Model     struct{ Name, Variant, Version string }
 	Results   []struct {
 		PromptID string `json:"prompt_id"`
+		Phrase   string
 		Status   string
 		Score    float64
 		Empty    bool
@@ -352,8 +353,8 @@ func white(img image.Image) int {
 
 func TestSegment_JSON(t *testing.T) {
 	s := start(t)
-	a := decode(t, s.do(jsonRequest(`{"image":{"data":%q},"prompts":[{"id":"b","text":"blue"},{"text":"red","threshold":0.9999}],"variant":null}`, encoded)))
-	if len(a.Results) != 2 || a.Results[0].PromptID != "b" || a.Results[1].PromptID != "" {
+	a := decode(t, s.do(jsonRequest(`{"image":{"data":%q},"prompts":[{"id":"b","text":" blue"},{"text":"red","threshold":0.9999}],"variant":null}`, encoded)))
+	if len(a.Results) != 2 || a.Results[0].PromptID != "b" || a.Results[1].PromptID != "" || a.Results[0].Phrase != " blue" || a.Results[1].Phrase != "red" {
 		t.Fatalf("results %+v", a.Results)
 	}
 	expectSquare(t, a.Results[0].BBox, pipelinetest.Blue)

@@ -411,7 +411,7 @@ const exampleID = "PZ4K2C6JXQ7M3VHT5WYNB6ADEF"
 func exampleAnswer() *Answer {
 	resp := &refersam.Response{
 		Width: 4, Height: 2, MaskWidth: 4, MaskHeight: 2, Model: "refersam_bert", Variant: "bert", Version: "1",
-		Results: []refersam.Result{{PhraseID: "a", Score: 0.97, Area: 4, Box: refersam.Box{X: 1, W: 2, H: 2}, Tokens: 27, Limit: 20, Origin: refersam.OriginModel}},
+		Results: []refersam.Result{{PhraseID: "a", Phrase: "the duck on the left", Score: 0.97, Area: 4, Box: refersam.Box{X: 1, W: 2, H: 2}, Tokens: 27, Limit: 20, Origin: refersam.OriginModel}},
 	}
 	return NewAnswer(exampleID, resp, []AnswerMasks{{RLE: &RLE{Size: [2]int{2, 4}, Counts: "242"}}})
 }

@@ -69,6 +69,13 @@ func TestPage_Browser(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
+	found, err := chromedp.Run(ctx, chromedp.Text(chromedp.CSS(`#status`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(found, "Found “the red square” in ") {
+		t.Errorf("the page says %q, want the phrase that was found", found)
+	}
 	after := gatewaytest.Canvas(t, ctx)
 	const width, height = 320, 240
 	if len(before) != 3*width*height || len(after) != len(before) {

@@ -506,6 +506,7 @@ var words = map[string]string{
 	"AnswerModel.version":            "Its version",
 	"AnswerResult":                   "What one phrase means.",
 	"AnswerResult.prompt_id":         "The `id` of the prompt, if it had one",
+	"AnswerResult.phrase":            "The phrase that the result answers, as the request has it",
 	"AnswerResult.status":            "`empty` when nothing in the picture is meant, which is no error",
 	"AnswerResult.score":             "The mean foreground probability over the mask, not calibrated; 0 for an empty mask",
 	"AnswerResult.empty":             "Whether nothing in the picture is meant",

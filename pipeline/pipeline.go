@@ -145,6 +145,9 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 	}
 	begun := time.Now()
 	rows := v.encode(phrases, resp.Results)
+	for i := range resp.Results {
+		resp.Results[i].Phrase = req.Phrases[i].Text // as the caller wrote it, so that the caller can find it
+	}
 	asked := s.ask(v, req, deadline, rows)
 	answers := make([]found, len(phrases))
 	arrived := make([]time.Duration, len(phrases)) // after begun

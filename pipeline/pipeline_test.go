@@ -102,6 +102,11 @@ func TestSegment(t *testing.T) {
 		if resp.Width != 320 || resp.Height != 240 {
 			t.Errorf("size %d × %d, want 320 × 240", resp.Width, resp.Height)
 		}
+		for i, p := range req.Phrases {
+			if got := resp.Results[i].Phrase; got != p.Text {
+				t.Errorf("result %d answers the phrase %q, want %q", i, got, p.Text)
+			}
+		}
 		expectSquare(t, &resp.Results[0], "0", pipelinetest.Red)
 		expectSquare(t, &resp.Results[1], "1", pipelinetest.Blue)
 		if r := resp.Results[2]; !r.Empty() || r.Score != 0 || r.Box != (refersam.Box{}) || r.Mask == nil {

@@ -5,8 +5,8 @@ type SegmentRequest = components["schemas"]["SegmentRequest"];
 type Answer = paths["/v1/segment"]["post"]["responses"][200]["content"]["application/json"];
 type Problem = components["schemas"]["Problem"];
 
-/** The pixels that each phrase means, counted. */
-export async function areas(service: string, data: string, ...phrases: string[]): Promise<number[]> {
+/** The pixels that each phrase means, counted, with the phrase as the service gives it back. */
+export async function areas(service: string, data: string, ...phrases: string[]): Promise<[string, number][]> {
   const request: SegmentRequest = { image: { data }, prompts: phrases.map((text) => ({ text })) };
   const response = await fetch(`${service}/v1/segment`, {
     method: "POST",
@@ -18,5 +18,5 @@ export async function areas(service: string, data: string, ...phrases: string[])
     throw new Error(`${problem.code}: ${problem.detail}`);
   }
   const answer = (await response.json()) as Answer;
-  return answer.results?.map((result) => result.area) ?? [];
+  return answer.results?.map((result) => [result.phrase, result.area]) ?? [];
 }

@@ -60,7 +60,7 @@ export async function sampleFile(sample) {
 
 /**
  * The mask of a phrase in an encoded picture.
- * Resolves to {status, score, area, bbox: [x, y, w, h], png: Blob, width, height, variant, warnings}.
+ * Resolves to {phrase, status, score, area, bbox: [x, y, w, h], png: Blob, width, height, variant, warnings}.
  */
 export async function segment(file, phrase, variant, signal) {
   const form = new FormData();

@@ -107,7 +107,7 @@ async function find() {
     if (own.signal.aborted) return;
     answer = found;
     mask = drawn;
-    showAnswer(phrase, performance.now() - start);
+    showAnswer(performance.now() - start);
   } catch (error) {
     if (own.signal.aborted) return;
     forgetAnswer();
@@ -121,7 +121,8 @@ async function find() {
   }
 }
 
-function showAnswer(phrase, milliseconds) {
+function showAnswer(milliseconds) {
+  const { phrase } = answer;
   const took = milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
   const share = (100 * answer.area) / (answer.width * answer.height);
   const [x, y, w, h] = answer.bbox;
@@ -132,7 +133,7 @@ function showAnswer(phrase, milliseconds) {
     say(`Nothing here is ${quoted}.`);
     $("canvas").setAttribute("aria-label", `The picture; nothing in it is ${quoted}`);
   } else {
-    say(`Found in ${took}.`);
+    say(`Found ${quoted} in ${took}.`);
     $("canvas").setAttribute("aria-label", `The picture with ${quoted} outlined, ${share.toFixed(1)} percent of it`);
     $("score").textContent = answer.score.toFixed(3);
     $("area").textContent = `${share < 0.1 ? "< 0.1" : share.toFixed(1)} %`;

@@ -56,6 +56,8 @@ class Result:
     """What one phrase means."""
 
     prompt_id: str | None
+    #: The phrase that the result answers, as it was sent; None from a service of an older version.
+    phrase: str | None
     #: Whether the picture has nothing that is meant; that is no error.
     empty: bool
     #: The mean foreground probability over the mask, 0 to 1, not calibrated.
@@ -83,8 +85,8 @@ class Result:
         x, y, w, h = document["bbox"]
         quality = document.get("quality")
         return cls(
-            document.get("prompt_id"), document["empty"], document["score"], document["area"], (x, y, w, h),
-            document["origin"], Quality(quality["components"], quality["stability"]) if quality else None,
+            document.get("prompt_id"), document.get("phrase"), document["empty"], document["score"], document["area"],
+            (x, y, w, h), document["origin"], Quality(quality["components"], quality["stability"]) if quality else None,
             document.get("masks", {}),
         )  # fmt: skip
 

@@ -79,6 +79,7 @@ def test_rle_that_wraps_around():
 def test_segment(client):
     answer = client.segment(PICTURE, [SHOWN, {"text": "all the apples", "id": "b", "threshold": 0.4}])
     assert [r.prompt_id for r in answer.results] == [None, "b"]
+    assert [r.phrase for r in answer.results] == [SHOWN, "all the apples"]
     assert answer.results[0].area > 0
     for result in answer.results:
         assert result.mask.shape == (answer.height, answer.width)
@@ -307,7 +308,7 @@ def test_what_is_called_is_described():
     for name, members in {
         "Answer": "request_id image mask model results warnings timings",
         "AnswerQuality": "components stability",
-        "AnswerResult": "prompt_id empty score area bbox origin quality masks",
+        "AnswerResult": "prompt_id phrase empty score area bbox origin quality masks",
         "BatchItem": "id image prompts output",
         "BatchRequest": "items output variant deadline_ms priority webhook",
         "BatchResult": "id answer problem",
