@@ -79,10 +79,25 @@ type description struct {
 func (d *description) add(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
 	op.Method, op.Path, op.OperationID, op.Summary, op.Tags = method, path, id, summary, []string{tag}
 	op.Responses = d.responses(append(answers, refuses(refersam.CodeInternal))...)
+	for _, p := range op.Parameters {
+		onlyDescribeExample(p)
+	}
 	if op.Security == nil {
 		op.Security = []map[string][]string{}
 	}
 	d.document.AddOperation(op)
+}
+
+// onlyDescribeExample moves the example of a parameter that may be left out into
+// its description. Pages that send requests fill parameters with their
+// examples: a made-up Prefer turns an answer into a job, and a made-up cursor is
+// refused.
+func onlyDescribeExample(p *huma.Param) {
+	if p.Required || p.Example == nil {
+		return
+	}
+	p.Description += fmt.Sprintf(", such as `%v`", p.Example)
+	p.Example = nil
 }
 
 // addGuarded describes an operation that wants a key.

@@ -169,8 +169,8 @@ func complete(s *huma.Schema, name, member string) {
 
 // segmentBody is what POST /v1/segment reads.
 func (s *schemas) segmentBody() *huma.RequestBody {
-	example := stdjson.RawMessage(`{"image": {"data": "` + examplePNG + `"}, "prompts": [{"id": "a", "text": "the duck on the left", "threshold": 0.4}],` +
-		` "output": {"formats": ["coco_rle", "png"]}, "variant": "clip", "deadline_ms": 2000, "priority": "interactive"}`)
+	example := stdjson.RawMessage(`{"image": {"data": "` + examplePNG + `"}, "prompts": [{"id": "a", "text": "the duck on the left"}],` +
+		` "output": {"formats": ["coco_rle", "png"]}}`)
 	no := false
 	return &huma.RequestBody{
 		Required: true,
