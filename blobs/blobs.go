@@ -46,11 +46,11 @@ func (c *Config) Validate() error {
 	}
 	u, err := url.Parse(string(c.URL))
 	if err != nil || u.Scheme != "s3" || u.Host == "" {
-		return errors.New("REFERSAM_BLOBS_URL is not of the form s3://bucket?region=…")
+		return fmt.Errorf("REFERSAM_BLOBS_URL is %q, allowed: s3://bucket?region=…", c.URL.String())
 	}
 	endpoint, err := url.Parse(u.Query().Get("endpoint"))
 	if err != nil {
-		return errors.New("REFERSAM_BLOBS_URL: the endpoint is not a URL")
+		return fmt.Errorf("REFERSAM_BLOBS_URL is %q: its endpoint is not a URL, allowed: https://host", c.URL.String())
 	}
 	if u.User != nil || endpoint.User != nil {
 		return errors.New("REFERSAM_BLOBS_URL must not hold credentials; give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")

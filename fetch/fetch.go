@@ -46,16 +46,23 @@ func DefaultConfig() Config { return Config{Timeout: 10 * time.Second} }
 // Validate reports everything that is wrong with c.
 func (c *Config) Validate() error {
 	var errs []error
-	for name, entries := range map[string][]string{"REFERSAM_FETCH_HOSTS": c.Hosts, "REFERSAM_WEBHOOK_HOSTS": c.WebhookHosts} {
-		if _, err := newHosts(entries); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+	for _, list := range []struct {
+		name, allowed string
+		entries       []string
+		parse         func([]string) error
+	}{
+		{"REFERSAM_FETCH_HOSTS", "example.com, *.example.com, example.com:8443 or *", c.Hosts, func(e []string) error { _, err := newHosts(e); return err }},
+		{"REFERSAM_WEBHOOK_HOSTS", "example.com, *.example.com, example.com:8443 or *", c.WebhookHosts, func(e []string) error { _, err := newHosts(e); return err }},
+		{"REFERSAM_FETCH_NETWORKS", "networks such as 10.1.0.0/16", c.Networks, func(e []string) error { _, err := newAddresses(e); return err }},
+	} {
+		for i := range list.entries { // one at a time, so that every wrong one is named
+			if list.parse(list.entries[i:i+1]) != nil {
+				errs = append(errs, fmt.Errorf("%s has %q, allowed: %s", list.name, list.entries[i], list.allowed))
+			}
 		}
 	}
-	if _, err := newAddresses(c.Networks); err != nil {
-		errs = append(errs, fmt.Errorf("REFERSAM_FETCH_NETWORKS: %w", err))
-	}
 	if c.Timeout <= 0 {
-		errs = append(errs, errors.New("REFERSAM_FETCH_TIMEOUT must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_FETCH_TIMEOUT is %v, allowed: more than 0s", c.Timeout))
 	}
 	return errors.Join(errs...)
 }

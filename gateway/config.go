@@ -107,13 +107,13 @@ func DefaultConfig() Config {
 func (c *Config) Validate() error {
 	var errs []error
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, fmt.Errorf("REFERSAM_LISTEN %q is not of the form host:port", c.Listen))
+		errs = append(errs, fmt.Errorf("REFERSAM_LISTEN is %q, allowed: host:port, such as 127.0.0.1:8080", c.Listen))
 	}
 	if c.Auth != AuthOn && c.Auth != AuthOff && c.Auth != AuthAuto {
 		errs = append(errs, fmt.Errorf("REFERSAM_AUTH is %q, allowed: on, off, auto", c.Auth))
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
-		errs = append(errs, errors.New("REFERSAM_TLS_CERT and REFERSAM_TLS_KEY belong together: set both or none"))
+		errs = append(errs, fmt.Errorf("REFERSAM_TLS_CERT is %q and REFERSAM_TLS_KEY is %q, allowed: both, or none", c.TLSCert, c.TLSKey))
 	}
 	if err := validateAdmin(c.AdminListen); err != nil {
 		errs = append(errs, err)
@@ -122,22 +122,21 @@ func (c *Config) Validate() error {
 		errs = append(errs, err)
 	}
 	if c.DrainDelay < 0 {
-		errs = append(errs, errors.New("REFERSAM_DRAIN_DELAY must not be negative"))
+		errs = append(errs, fmt.Errorf("REFERSAM_DRAIN_DELAY is %v, allowed: 0s or more", c.DrainDelay))
 	}
-	if c.MaxInFlight <= 0 {
-		errs = append(errs, errors.New("REFERSAM_MAX_IN_FLIGHT must be positive"))
-	}
-	if c.BodyMemory <= 0 {
-		errs = append(errs, errors.New("REFERSAM_BODY_MEMORY_BYTES must be positive"))
-	}
-	if c.AnswerMemory <= 0 {
-		errs = append(errs, errors.New("REFERSAM_ANSWER_MEMORY_BYTES must be positive"))
-	}
-	if c.StoragePerKey < 0 {
-		errs = append(errs, errors.New("REFERSAM_STORAGE_PER_KEY_BYTES must not be negative"))
-	}
-	if c.FeedbackPerKey < 0 {
-		errs = append(errs, errors.New("REFERSAM_FEEDBACK_PER_KEY_BYTES must not be negative"))
+	for _, bounded := range []struct {
+		name       string
+		value, low int64
+	}{
+		{"REFERSAM_MAX_IN_FLIGHT", int64(c.MaxInFlight), 1},
+		{"REFERSAM_BODY_MEMORY_BYTES", c.BodyMemory, 1},
+		{"REFERSAM_ANSWER_MEMORY_BYTES", c.AnswerMemory, 1},
+		{"REFERSAM_STORAGE_PER_KEY_BYTES", c.StoragePerKey, 0},
+		{"REFERSAM_FEEDBACK_PER_KEY_BYTES", c.FeedbackPerKey, 0},
+	} {
+		if bounded.value < bounded.low {
+			errs = append(errs, fmt.Errorf("%s is %d, allowed: %d or more", bounded.name, bounded.value, bounded.low))
+		}
 	}
 	for _, positive := range []struct {
 		name  string
@@ -153,14 +152,14 @@ func (c *Config) Validate() error {
 		{"REFERSAM_SHUTDOWN_GRACE", c.ShutdownGrace},
 	} {
 		if positive.value <= 0 {
-			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))
+			errs = append(errs, fmt.Errorf("%s is %v, allowed: more than 0s", positive.name, positive.value))
 		}
 	}
 	for _, proxy := range c.TrustedProxies {
 		_, addrErr := netip.ParseAddr(proxy)
 		_, prefixErr := netip.ParsePrefix(proxy)
 		if addrErr != nil && prefixErr != nil {
-			errs = append(errs, fmt.Errorf("REFERSAM_TRUSTED_PROXIES: %q is neither an address nor a network", proxy))
+			errs = append(errs, fmt.Errorf("REFERSAM_TRUSTED_PROXIES has %q, allowed: addresses and networks, such as 10.0.0.1 or 10.1.0.0/16", proxy))
 		}
 	}
 	return errors.Join(errs...)
@@ -175,10 +174,10 @@ func validateAdmin(address string) error {
 	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("REFERSAM_ADMIN_LISTEN %q is not of the form host:port", address)
+		return fmt.Errorf("REFERSAM_ADMIN_LISTEN is %q, allowed: host:port, such as 127.0.0.1:8081, or off", address)
 	}
 	if !loopback(host) {
-		return fmt.Errorf("REFERSAM_ADMIN_LISTEN %q is not on the loopback interface, as 127.0.0.1:8081 is", address)
+		return fmt.Errorf("REFERSAM_ADMIN_LISTEN is %q, allowed: an address of the loopback interface, such as 127.0.0.1:8081, or off", address)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func validateOrigins(origins []string) error {
 		u, err := url.Parse(origin)
 		if origin != anyOrigin && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+strings.ToLower(u.Host) ||
 			u.Port() == "443" && u.Scheme == "https" || u.Port() == "80" && u.Scheme == "http") { // browsers leave those out
-			errs = append(errs, fmt.Errorf("REFERSAM_CORS_ORIGINS: %q is not of the form https://app.example.com, or *", origin))
+			errs = append(errs, fmt.Errorf("REFERSAM_CORS_ORIGINS has %q, allowed: origins such as https://app.example.com, or *", origin))
 		}
 	}
 	return errors.Join(errs...)

@@ -158,16 +158,18 @@ func DefaultConfig() Config {
 func (c *Config) Validate() error {
 	var errs []error
 	for _, positive := range []struct {
-		name string
-		ok   bool
+		name  string
+		value int
 	}{
-		{"REFERSAM_JOBS_CONCURRENCY", c.Concurrency > 0},
-		{"REFERSAM_JOBS_PER_KEY", c.PerKey > 0},
-		{"REFERSAM_JOBS_RETENTION", c.Retention > 0},
+		{"REFERSAM_JOBS_CONCURRENCY", c.Concurrency},
+		{"REFERSAM_JOBS_PER_KEY", c.PerKey},
 	} {
-		if !positive.ok {
-			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))
+		if positive.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s is %d, allowed: 1 or more", positive.name, positive.value))
 		}
+	}
+	if c.Retention <= 0 {
+		errs = append(errs, fmt.Errorf("REFERSAM_JOBS_RETENTION is %v, allowed: more than 0s", c.Retention))
 	}
 	return errors.Join(errs...)
 }

@@ -62,7 +62,7 @@ func (c *Config) Validate() error {
 	var errs []error
 	if c.Split != "" {
 		if _, err := experiment.ParseSplit(c.Split); err != nil {
-			errs = append(errs, fmt.Errorf("REFERSAM_SPLIT: %w", err))
+			errs = append(errs, fmt.Errorf("REFERSAM_SPLIT is %q, allowed: variants with weights, as bert:90,clip:10: %w", c.Split, err))
 		}
 	}
 	for _, positive := range []struct {
@@ -72,19 +72,28 @@ func (c *Config) Validate() error {
 		{"REFERSAM_MAX_PHRASES", int64(c.MaxPhrases)},
 		{"REFERSAM_MAX_PHRASE_BYTES", int64(c.MaxPhraseBytes)},
 		{"REFERSAM_MAX_MASK_PIXELS", int64(c.MaxMaskPixels)},
-		{"REFERSAM_REFRESH_INTERVAL", int64(c.RefreshInterval)},
-		{"REFERSAM_LEARN_TIMEOUT", int64(c.LearnTimeout)},
-		{"REFERSAM_CACHE_TTL", int64(c.CacheTTL)},
 	} {
 		if positive.value <= 0 {
-			errs = append(errs, fmt.Errorf("%s must be positive", positive.name))
+			errs = append(errs, fmt.Errorf("%s is %d, allowed: 1 or more", positive.name, positive.value))
+		}
+	}
+	for _, positive := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"REFERSAM_REFRESH_INTERVAL", c.RefreshInterval},
+		{"REFERSAM_LEARN_TIMEOUT", c.LearnTimeout},
+		{"REFERSAM_CACHE_TTL", c.CacheTTL},
+	} {
+		if positive.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, allowed: more than 0s", positive.name, positive.value))
 		}
 	}
 	if c.Workers < 0 {
-		errs = append(errs, errors.New("REFERSAM_WORKERS must not be negative"))
+		errs = append(errs, fmt.Errorf("REFERSAM_WORKERS is %d, allowed: 0 or more", c.Workers))
 	}
 	if c.CacheBytes < 0 {
-		errs = append(errs, errors.New("REFERSAM_CACHE_BYTES must not be negative"))
+		errs = append(errs, fmt.Errorf("REFERSAM_CACHE_BYTES is %d, allowed: 0 or more", c.CacheBytes))
 	}
 	return errors.Join(append(errs, c.Schedule.Validate())...)
 }

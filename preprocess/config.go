@@ -68,23 +68,23 @@ const maxSide = 1<<31 - 1
 func (c *Config) Validate() error {
 	var errs []error
 	if c.MaxBytes < 1 {
-		errs = append(errs, errors.New("REFERSAM_MAX_IMAGE_BYTES must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_BYTES is %d, allowed: 1 or more", c.MaxBytes))
 	}
 	if c.MaxPixels < 1 {
-		errs = append(errs, errors.New("REFERSAM_MAX_IMAGE_PIXELS must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_PIXELS is %d, allowed: 1 or more", c.MaxPixels))
 	}
 	if c.MaxSide < 1 || c.MaxSide > maxSide {
 		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_SIDE is %d, allowed: 1 to %d", c.MaxSide, maxSide))
 	}
 	if c.MaxFrames < 1 {
-		errs = append(errs, errors.New("REFERSAM_MAX_IMAGE_FRAMES must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_FRAMES is %d, allowed: 1 or more", c.MaxFrames))
 	}
 	if JPEGDecoder != libJPEG && (c.LenientJPEG || c.ReduceJPEG) {
-		errs = append(errs, errors.New("REFERSAM_LENIENT_JPEG and REFERSAM_REDUCE_JPEG need a build with libjpeg-turbo: "+
-			"install gcc and libjpeg62-turbo-dev, then make build"))
+		errs = append(errs, fmt.Errorf("REFERSAM_LENIENT_JPEG is %t and REFERSAM_REDUCE_JPEG is %t, allowed: false, unless the build has libjpeg-turbo: "+
+			"install gcc and libjpeg62-turbo-dev, then make build", c.LenientJPEG, c.ReduceJPEG))
 	}
 	if (c.DecodeMemory-codecState-maxOverhead)/maxBytesPerPixel < int64(c.MaxPixels) {
-		errs = append(errs, fmt.Errorf("REFERSAM_DECODE_MEMORY_BYTES is %d, must be at least %d × REFERSAM_MAX_IMAGE_PIXELS (%d) + %d",
+		errs = append(errs, fmt.Errorf("REFERSAM_DECODE_MEMORY_BYTES is %d, allowed: %d × REFERSAM_MAX_IMAGE_PIXELS (%d) + %d, or more",
 			c.DecodeMemory, maxBytesPerPixel, c.MaxPixels, codecState+maxOverhead))
 	}
 	return errors.Join(errs...)

@@ -77,20 +77,25 @@ func DefaultConfig() Config {
 
 // Validate reports everything that is wrong with s.
 func (s *Settings) Validate() error {
+	return s.validate("mode", "max rows", "max wait", "percentile")
+}
+
+// validate names each setting as its reader does.
+func (s *Settings) validate(mode, maxRows, maxWait, percentile string) error {
 	var errs []error
 	switch s.Mode {
 	case Adaptive, Fixed, Off:
 	default:
-		errs = append(errs, fmt.Errorf("mode is %q, allowed: %s, %s, %s", s.Mode, Adaptive, Fixed, Off))
+		errs = append(errs, fmt.Errorf("%s is %q, allowed: %s, %s, %s", mode, s.Mode, Adaptive, Fixed, Off))
 	}
 	if s.MaxRows < 0 {
-		errs = append(errs, errors.New("max rows must not be negative"))
+		errs = append(errs, fmt.Errorf("%s is %d, allowed: 0 or more", maxRows, s.MaxRows))
 	}
 	if s.MaxWait < 0 || s.MaxWait > time.Minute {
-		errs = append(errs, errors.New("max wait must be from 0 to 1m"))
+		errs = append(errs, fmt.Errorf("%s is %v, allowed: 0s to 1m", maxWait, s.MaxWait))
 	}
 	if !(s.Percentile >= 50 && s.Percentile < 100) {
-		errs = append(errs, errors.New("percentile must be at least 50 and less than 100"))
+		errs = append(errs, fmt.Errorf("%s is %g, allowed: from 50 to less than 100", percentile, s.Percentile))
 	}
 	return errors.Join(errs...)
 }
@@ -98,20 +103,21 @@ func (s *Settings) Validate() error {
 // Validate reports everything that is wrong with c.
 func (c *Config) Validate() error {
 	var errs []error
-	if err := c.Settings.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("REFERSAM_BATCH_…: %w", err))
+	err := c.Settings.validate("REFERSAM_BATCH_MODE", "REFERSAM_BATCH_MAX_ROWS", "REFERSAM_BATCH_MAX_WAIT", "REFERSAM_BATCH_PERCENTILE")
+	if err != nil {
+		errs = append(errs, err)
 	}
 	if c.MaxQueueRows <= 0 {
-		errs = append(errs, errors.New("REFERSAM_MAX_QUEUE_ROWS must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_QUEUE_ROWS is %d, allowed: 1 or more", c.MaxQueueRows))
 	}
 	if c.MaxQueueBytes <= 0 {
-		errs = append(errs, errors.New("REFERSAM_MAX_QUEUE_BYTES must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_QUEUE_BYTES is %d, allowed: 1 or more", c.MaxQueueBytes))
 	}
 	if c.MaxWindow < 1 || c.MaxWindow > 64 {
-		errs = append(errs, errors.New("REFERSAM_MAX_WINDOW must be from 1 to 64"))
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_WINDOW is %d, allowed: 1 to 64", c.MaxWindow))
 	}
 	if !(c.RetryBudget >= 0 && c.RetryBudget <= 1) {
-		errs = append(errs, errors.New("REFERSAM_RETRY_BUDGET must be from 0 to 1"))
+		errs = append(errs, fmt.Errorf("REFERSAM_RETRY_BUDGET is %g, allowed: 0 to 1", c.RetryBudget))
 	}
 	return errors.Join(errs...)
 }

@@ -24,16 +24,16 @@ func DefaultConfig() Config { return Config{Data: "var"} }
 func (c *Config) Validate() error {
 	if c.DatabaseURL == "" {
 		if c.Data == "" {
-			return errors.New("REFERSAM_DATA must name a folder")
+			return errors.New(`REFERSAM_DATA is "", allowed: the name of a folder`)
 		}
 		return nil
 	}
 	u, err := url.Parse(string(c.DatabaseURL))
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Opaque != "" {
-		return errors.New("REFERSAM_DATABASE_URL is not of the form postgres://user:password@host/name")
+		return fmt.Errorf("REFERSAM_DATABASE_URL is %q, allowed: postgres://user:password@host/name", c.DatabaseURL.String())
 	}
 	if _, err := pgx.ParseConfig(string(c.DatabaseURL)); err != nil {
-		return fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
+		return fmt.Errorf("REFERSAM_DATABASE_URL is %q, allowed: postgres://user:password@host/name: %w", c.DatabaseURL.String(), err)
 	}
 	return nil
 }

@@ -70,26 +70,29 @@ func (c *Config) Validate() error {
 	var errs []error
 	for _, address := range c.Addresses {
 		if err := validateAddress(address); err != nil {
-			errs = append(errs, fmt.Errorf("REFERSAM_TRITON: %w", err))
+			errs = append(errs, fmt.Errorf("REFERSAM_TRITON has %w", err))
 		}
 	}
 	if c.Connections < 1 || c.Connections > 64 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_CONNECTIONS must be from 1 to 64"))
+		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_CONNECTIONS is %d, allowed: 1 to 64", c.Connections))
 	}
-	if c.ConnectTimeout <= 0 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_CONNECT_TIMEOUT must be positive"))
-	}
-	if c.MetadataTimeout <= 0 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_METADATA_TIMEOUT must be positive"))
-	}
-	if c.ResolveInterval <= 0 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_RESOLVE_INTERVAL must be positive"))
+	for _, positive := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"REFERSAM_TRITON_CONNECT_TIMEOUT", c.ConnectTimeout},
+		{"REFERSAM_TRITON_METADATA_TIMEOUT", c.MetadataTimeout},
+		{"REFERSAM_TRITON_RESOLVE_INTERVAL", c.ResolveInterval},
+	} {
+		if positive.value <= 0 {
+			errs = append(errs, fmt.Errorf("%s is %v, allowed: more than 0s", positive.name, positive.value))
+		}
 	}
 	if c.SharedMemory != sharedMemoryAuto && c.SharedMemory != sharedMemoryOff {
 		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY is %q, allowed: %s, %s", c.SharedMemory, sharedMemoryAuto, sharedMemoryOff))
 	}
 	if c.SharedMemoryBytes < 1<<20 || c.SharedMemoryBytes > 1<<40 {
-		errs = append(errs, errors.New("REFERSAM_SHARED_MEMORY_BYTES must be from 1048576 (1 MiB) to 1099511627776 (1 TiB)"))
+		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY_BYTES is %d, allowed: 1048576 (1 MiB) to 1099511627776 (1 TiB)", c.SharedMemoryBytes))
 	}
 	return errors.Join(errs...)
 }
@@ -97,10 +100,10 @@ func (c *Config) Validate() error {
 func validateAddress(address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("%q is not host:port", address)
+		return fmt.Errorf("%q, allowed: host:port", address)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
-		return fmt.Errorf("%q is not host:port with a port from 1 to 65535", address)
+		return fmt.Errorf("%q, allowed: host:port with a port from 1 to 65535", address)
 	}
 	return nil
 }

@@ -85,19 +85,19 @@ var configNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 func (c *LocalConfig) Validate() error {
 	var errs []error
 	if c.Repository == "" {
-		errs = append(errs, errors.New("REFERSAM_MODEL_REPOSITORY must not be empty"))
+		errs = append(errs, errors.New(`REFERSAM_MODEL_REPOSITORY is "", allowed: the name of a folder`))
 	}
 	if !configNamePattern.MatchString(c.ConfigName) {
-		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_CONFIG_NAME must be letters, digits, '_' and '-', not %q", c.ConfigName))
+		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_CONFIG_NAME is %q, allowed: letters, digits, '_' and '-'", c.ConfigName))
 	}
 	if c.Port < 0 || c.Port > 65535 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_PORT must be from 0 to 65535"))
+		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_PORT is %d, allowed: 0 to 65535", c.Port))
 	}
 	if c.Threads < 0 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_THREADS must not be negative"))
+		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_THREADS is %d, allowed: 0 or more", c.Threads))
 	}
 	if c.StartTimeout <= 0 {
-		errs = append(errs, errors.New("REFERSAM_TRITON_START_TIMEOUT must be positive"))
+		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_START_TIMEOUT is %v, allowed: more than 0s", c.StartTimeout))
 	}
 	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/caarlos0/env/v11"
 	"github.com/refersam/refersam/blobs"
@@ -67,16 +68,56 @@ func loadConfig(environ []string) (*Config, error) {
 		Local:      triton.DefaultLocalConfig(),
 		environ:    env.ToMap(environ),
 	}
-	if err := env.ParseWithOptions(cfg, env.Options{Environment: cfg.environ}); err != nil {
-		return nil, err
-	}
+	errs := cfg.parse()
 	if cfg.Log.Format != "text" && cfg.Log.Format != "json" {
-		return nil, fmt.Errorf("REFERSAM_LOG_FORMAT is %q, allowed: text, json", cfg.Log.Format)
+		errs = append(errs, fmt.Errorf("REFERSAM_LOG_FORMAT is %q, allowed: text, json", cfg.Log.Format))
 	}
 	if unknown := cfg.unknown(); len(unknown) > 0 {
-		return nil, fmt.Errorf("no such variable: %s; “refersam config” lists them", strings.Join(unknown, ", "))
+		errs = append(errs, fmt.Errorf("no such variable: %s; “refersam config” lists them", strings.Join(unknown, ", ")))
+	}
+	if len(errs) > 0 { // whatever else is wrong is reported with it
+		return nil, errors.Join(append(errs, cfg.validate(), cfg.Local.Validate(), cfg.validateTriton())...)
 	}
 	return cfg, nil
+}
+
+// parse reads each variable that is set. A variable that cannot be read keeps
+// its default and is an error with its name, its value and what is allowed.
+func (c *Config) parse() (errs []error) {
+	c.visit(func(name string, field reflect.StructField, value reflect.Value) {
+		if !c.isSet(name) {
+			return
+		}
+		text := c.environ[name]
+		// One field at a time, because the library's errors name the field and not the variable.
+		alone := reflect.New(reflect.StructOf([]reflect.StructField{field}))
+		alone.Elem().Field(0).Set(value)
+		if err := env.ParseWithOptions(alone.Interface(), env.Options{Environment: map[string]string{name: text}}); err != nil {
+			errs = append(errs, fmt.Errorf("%s is %q, allowed: %s", name, text, allowed(field.Type)))
+			return
+		}
+		value.Set(alone.Elem().Field(0))
+	})
+	return errs
+}
+
+// allowed says how values of a type are written.
+func allowed(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return "a duration, such as 500ms, 30s or 2m"
+	case reflect.TypeFor[slog.Level]():
+		return "DEBUG, INFO, WARN or ERROR"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int64:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	}
+	return "a value of type " + t.String()
 }
 
 // validate reports everything that is wrong with what every command needs.
@@ -102,25 +143,39 @@ type variable struct {
 // variables lists all values in the order of their declaration.
 func (c *Config) variables() []variable {
 	var list []variable
-	var visit func(v reflect.Value)
-	visit = func(v reflect.Value) {
+	c.visit(func(name string, _ reflect.StructField, value reflect.Value) {
+		source := "default"
+		if c.isSet(name) {
+			source = "environment"
+		}
+		list = append(list, variable{name, format(value), source})
+	})
+	return list
+}
+
+// isSet reports whether the environment has a variable.
+func (c *Config) isSet(name string) bool {
+	_, set := c.environ[name]
+	return set
+}
+
+// visit calls f for every field that a variable sets, in the order of their
+// declaration.
+func (c *Config) visit(f func(name string, field reflect.StructField, value reflect.Value)) {
+	var fields func(v reflect.Value)
+	fields = func(v reflect.Value) {
 		for field, value := range v.Fields() {
 			name := field.Tag.Get("env")
 			switch {
 			case name == "-":
 			case name != "":
-				source := "default"
-				if _, set := c.environ[name]; set {
-					source = "environment"
-				}
-				list = append(list, variable{name, format(value), source})
+				f(name, field, value)
 			case field.IsExported() && field.Type.Kind() == reflect.Struct:
-				visit(value)
+				fields(value)
 			}
 		}
 	}
-	visit(reflect.ValueOf(*c))
-	return list
+	fields(reflect.ValueOf(c).Elem())
 }
 
 // unknown lists variables with our prefix that nothing reads, which are

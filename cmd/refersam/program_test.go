@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +70,7 @@ func TestFailures(t *testing.T) {
 		{"another flag", nil, []string{"up", "--fast"}, 2, "--fast"},
 		{"no phrase", nil, []string{"segment", picture}, 2, "phrase"},
 		{"a misspelt variable", []string{"REFERSAM_SPLITT=a:1"}, []string{"config"}, 1, "REFERSAM_SPLITT"},
-		{"a value of another type", []string{"REFERSAM_REQUEST_TIMEOUT=long"}, []string{"config"}, 1, "RequestTimeout"},
+		{"a value of another type", []string{"REFERSAM_REQUEST_TIMEOUT=long"}, []string{"config"}, 1, `REFERSAM_REQUEST_TIMEOUT is "long", allowed: a duration, such as 500ms, 30s or 2m`},
 		{"a log format that is none", []string{"REFERSAM_LOG_FORMAT=xml"}, []string{"config"}, 1, "REFERSAM_LOG_FORMAT"},
 		{"values out of range", []string{"REFERSAM_MAX_IMAGE_SIDE=0", "REFERSAM_TRITON_PORT=-1"}, []string{"config"}, 1, "REFERSAM_MAX_IMAGE_SIDE"},
 		{"a connection out of range", []string{"REFERSAM_TRITON_CONNECTIONS=0"}, []string{"config"}, 1, "REFERSAM_TRITON_CONNECTIONS"},
@@ -94,6 +95,50 @@ func TestFailures(t *testing.T) {
 				t.Errorf("exit %d, want %d and a message with %q:\n%s", code, tc.code, tc.want, errs)
 			}
 		})
+	}
+}
+
+// A value that no variable takes is an error that names the variable, the value
+// and what is allowed; all wrong variables are named at once.
+func TestConfigErrors(t *testing.T) {
+	code, out, errs := run(t, nil, "config")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	// What any text is a value of, and what cannot be wrong by itself.
+	free := map[string]bool{"REFERSAM_DATA": true, "REFERSAM_MODEL_REPOSITORY": true, "REFERSAM_PYTHON": true, "REFERSAM_TRITON_WORK_DIR": true}
+	for _, bad := range []string{"-7", "-7s", "?"} {
+		var all, wrong []string
+		for line := range strings.Lines(out) {
+			name := strings.Fields(line)[0]
+			if free[name] || name == "REFERSAM_TLS_KEY" || name == "REFERSAM_LENIENT_JPEG" || name == "REFERSAM_REDUCE_JPEG" {
+				continue
+			}
+			if bad != "?" && name == "REFERSAM_TRITON_CONFIG_NAME" { // a name it is
+				continue
+			}
+			wrong = append(wrong, name)
+			all = append(all, name+"="+bad)
+		}
+		code, _, errs := run(t, all, "up")
+		if code != 1 {
+			t.Errorf("exit %d with all variables wrong", code)
+		}
+		for _, name := range wrong {
+			value := `"` + regexp.QuoteMeta(bad) + `"`
+			switch {
+			case name == "REFERSAM_DATABASE_URL": // what is no URL may hold a password
+				value = `"\(not a URL\)"`
+			case bad != "?":
+				value = `("` + bad + `"|` + bad + `)`
+			}
+			if !regexp.MustCompile(`(?m)^(refersam: )?` + name + ` (is|has) ` + value + `.*allowed: .`).MatchString(errs) {
+				t.Errorf("%s=%s: no line with the variable, the value and what is allowed", name, bad)
+			}
+		}
+		if t.Failed() {
+			t.Log(errs)
+		}
 	}
 }
 

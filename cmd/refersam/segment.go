@@ -33,7 +33,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	if c.Output == dash && (c.JSON || len(c.Phrases) > 1) {
 		return errors.New("--output - takes one mask and nothing else: ask one phrase, without --json")
 	}
-	if err := cfg.validate(); err != nil {
+	if err := errors.Join(cfg.validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
 		return err
 	}
 	if _, set := cfg.environ["REFERSAM_LOG_LEVEL"]; !set {

@@ -19,11 +19,12 @@ func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if c.Listen != "" {
 		cfg.Gateway.Listen = c.Listen
 	}
-	if err := cfg.validate(); err != nil {
-		return err
-	}
+	errs := []error{cfg.validate(), cfg.validateTriton()}
 	if len(cfg.Triton.Addresses) == 0 {
-		return errors.New("REFERSAM_TRITON must name at least one server, host:port")
+		errs = append(errs, errors.New(`REFERSAM_TRITON is "", allowed: at least one server, host:port; “refersam up” starts a server of its own`))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	log := cfg.Log.logger(m.Stderr)
 	fleet, err := triton.NewFleet(cfg.Triton, log)

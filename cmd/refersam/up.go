@@ -36,7 +36,7 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if c.Data != "" {
 		cfg.Local.WorkDir = filepath.Join(c.Data, "triton")
 	}
-	if err := errors.Join(cfg.validate(), cfg.Local.Validate()); err != nil {
+	if err := errors.Join(cfg.validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
 		return err
 	}
 	log := cfg.Log.logger(m.Stderr)
