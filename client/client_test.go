@@ -75,6 +75,7 @@ func start(t *testing.T) *service {
 		Segmenter: s.segmenter, MaxImage: preprocess.DefaultConfig().MaxBytes, State: s.state, Blobs: bucket, Jobs: engine, Fetcher: fetcher, Log: log,
 	})
 	fatal(err)
+	t.Cleanup(func() { _ = gw.Close() })
 	s.gateway = gw
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 2)

@@ -9,11 +9,10 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/store"
 )
 
@@ -40,145 +39,39 @@ func loopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// Keys is where keys are looked up; *store.Store is one.
-type Keys interface {
-	// Key returns the key of an id, or store.ErrNotFound.
-	Key(ctx context.Context, id string) (*store.Key, error)
-	Keys(ctx context.Context) ([]*store.Key, error)
-}
-
-const (
-	// keyMemory is how long a key that was looked up is believed: a key that is
-	// revoked is refused by every gateway after that.
-	keyMemory = 2 * time.Second
-	// maxKnown bounds how many keys are remembered, those that do not exist
-	// included.
-	maxKnown = 10_000
-)
-
-// keyring remembers keys for a moment.
-type keyring struct {
-	keys Keys
-
-	mu    sync.Mutex
-	known map[string]knownKey
-}
-
-type knownKey struct {
-	key   *store.Key // nil when there is none
-	until time.Time
-}
-
-func newKeyring(keys Keys) *keyring { return &keyring{keys: keys, known: make(map[string]knownKey)} }
-
-// get returns the key of an id, or nil if there is none.
-func (r *keyring) get(ctx context.Context, id string) (*store.Key, error) {
-	now := time.Now()
-	r.mu.Lock()
-	k, ok := r.known[id]
-	r.mu.Unlock()
-	if ok && now.Before(k.until) {
-		return k.key, nil
-	}
-	key, err := r.keys.Key(ctx, id)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.known) >= maxKnown {
-		clear(r.known)
-	}
-	// From when it was asked for, so that the bound holds however long that took.
-	r.known[id] = knownKey{key, now.Add(keyMemory)}
-	return key, nil
-}
-
-// stateTimeout is how long a request waits to be told who its client is and
-// whether it may: a database that is silent is one that is away.
-const stateTimeout = 2 * time.Second
-
-func withStateTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, stateTimeout)
-}
-
-// stateAway is databaseAway for what was asked withStateTimeout.
-func stateAway(c *gin.Context, err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && c.Request.Context().Err() == nil {
-		err = errors.New("the database is silent")
-	}
-	return databaseAway(err)
-}
-
-// databaseAway is the answer when the database gives none. That the request's
-// own time is over is not the database's fault.
-func databaseAway(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return outOfTime(err)
-	}
-	return &refersam.Error{Code: refersam.CodeUnavailable, Message: "The database of the service is not available at the moment; try again soon.", Err: err}
-}
-
-func outOfTime(err error) error {
-	return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: "The request could not be answered in time.", Err: err}
-}
-
-// token returns what a client sent to say who it is, "" if it sent nothing.
+// token returns the API key that a client sent, or "" if it sent none.
 func token(h http.Header) (string, error) {
 	authorization := h.Get("Authorization")
 	if len(h.Values("Authorization")) > 1 || len(h.Values("X-API-Key")) > 1 {
-		return "", errors.New("several keys")
+		return "", access.Malformed()
 	}
 	if authorization == "" {
 		return h.Get("X-API-Key"), nil
 	}
 	scheme, value, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return "", errors.New("another scheme")
+		return "", access.Malformed()
 	}
 	return strings.TrimSpace(value), nil
 }
 
-// authenticate returns the key that a request shows. Whether it is a key that
-// does not exist or a wrong secret is not told; what became of a key is told to
-// those who hold it.
-func (r *keyring) authenticate(c *gin.Context) (*store.Key, error) {
+// authenticate returns the key that a request was sent with, and challenges a
+// client without one as RFC 6750 requires.
+func (g *Gateway) authenticate(c *gin.Context) (*store.Key, error) {
 	sent, err := token(c.Request.Header)
-	if err != nil {
-		return nil, unauthorized(c, "invalid_request", "Authorization must be “Bearer rsk_…”, and given once.")
+	var key *store.Key
+	if err == nil {
+		key, err = g.access.Authenticate(c.Request.Context(), sent)
 	}
-	if sent == "" {
-		return nil, unauthorized(c, "", "Send an API key as “Authorization: Bearer rsk_…” or “X-API-Key: rsk_…”; whoever runs the service makes one.")
+	var denied *access.Denied
+	if errors.As(err, &denied) {
+		challenge := `Bearer realm="refersam"`
+		if denied.Reason != "" {
+			challenge += fmt.Sprintf(`, error=%q`, denied.Reason)
+		}
+		c.Header("WWW-Authenticate", challenge)
 	}
-	parsed, err := store.ParseToken(sent)
-	if err != nil {
-		return nil, unauthorized(c, "invalid_token", "The API key is not of the form rsk_<id>_<secret>; was it cut off?")
-	}
-	now := time.Now()
-	ctx, cancel := withStateTimeout(c.Request.Context())
-	defer cancel()
-	key, err := r.get(ctx, parsed.ID)
-	if err != nil {
-		return nil, stateAway(c, err)
-	}
-	if key == nil || !key.Holds(parsed.Secret, now) {
-		return nil, unauthorized(c, "invalid_token", "There is no such API key, or its secret has been replaced.")
-	}
-	if err := key.Live(now); err != nil {
-		return nil, unauthorized(c, "invalid_token", "The API key does not work any more: %v.", err)
-	}
-	return key, nil
-}
-
-// unauthorized challenges the client as RFC 6750 says; reason is "" when it
-// showed nothing.
-func unauthorized(c *gin.Context, reason, format string, args ...any) error {
-	challenge := `Bearer realm="refersam"`
-	if reason != "" {
-		challenge += fmt.Sprintf(`, error=%q`, reason)
-	}
-	c.Header("WWW-Authenticate", challenge)
-	return refersam.Errorf(refersam.CodeUnauthorized, format, args...)
+	return key, err
 }
 
 // forbidden tells which scope a key lacks.
@@ -200,10 +93,10 @@ func (g *Gateway) require(scope store.Scope) gin.HandlerFunc {
 			}
 			return
 		}
-		key, err := g.keyring.authenticate(c)
+		key, err := g.authenticate(c)
 		if err == nil {
 			c.Set(keyAPIKey, key)
-			err = g.limiter.admit(c, key)
+			err = g.admit(c, key)
 		}
 		if err == nil && scope != anyScope && !key.Has(scope) {
 			err = forbidden(c, scope)
@@ -282,15 +175,8 @@ func (g *Gateway) CheckAccess(ctx context.Context) error {
 	if !g.cfg.Authenticates() {
 		return nil
 	}
-	keys, err := g.state.Keys(ctx)
-	if err != nil {
+	if ok, err := g.access.AnyLive(ctx); err != nil || ok {
 		return err
-	}
-	now := time.Now()
-	for _, k := range keys {
-		if k.Live(now) == nil {
-			return nil
-		}
 	}
 	otherwise := "listen on 127.0.0.1"
 	if host, _, err := net.SplitHostPort(g.cfg.Listen); err == nil && loopback(host) {

@@ -187,10 +187,7 @@ func (s *service) withState(t *testing.T, state gateway.State) *gateway.Gateway 
 	t.Helper()
 	cfg := gateway.DefaultConfig()
 	cfg.Auth = gateway.AuthOn
-	gw, err := gateway.New(cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: discard})
-	if err != nil {
-		t.Fatal(err)
-	}
+	gw := newGateway(t, cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: discard})
 	return gw
 }
 
@@ -441,10 +438,7 @@ func TestSharer(t *testing.T) {
 		cfg := gateway.DefaultConfig()
 		cfg.Auth = auth
 		asked := &recording{Segmenter: s.segmenter}
-		gw, err := gateway.New(cfg, gateway.Parts{Segmenter: asked, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
-		if err != nil {
-			t.Fatal(err)
-		}
+		gw := newGateway(t, cfg, gateway.Parts{Segmenter: asked, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 		token := s.newKey(t, store.Key{})
 		req := bearer(segment(), token)
 		req.RemoteAddr = "192.0.2.7:1234"

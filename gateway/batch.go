@@ -168,7 +168,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		return err
 	}
 	if slices.ContainsFunc(answer.Results, func(r BatchResult) bool { return r.Answer != nil }) {
-		g.counter.addRequest(who.consumer)
+		g.access.CountRequest(who.consumer)
 	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")

@@ -163,7 +163,7 @@ func (g *Gateway) stillWorks(ctx context.Context, id string) bool {
 	if !g.cfg.Authenticates() {
 		return true
 	}
-	key, err := g.keyring.get(ctx, id)
+	key, err := g.access.Key(ctx, id)
 	return err != nil || key != nil && key.Live(time.Now()) == nil
 }
 

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"time"
 
 	"github.com/gin-gonic/gin"
 )
@@ -13,13 +12,13 @@ func (g *Gateway) HandleOnce(path string, h func(*gin.Context) error) {
 }
 
 // RenewSlots does what upkeep does from time to time.
-func (g *Gateway) RenewSlots(ctx context.Context) { g.limiter.renew(ctx, time.Now()) }
+func (g *Gateway) RenewSlots(ctx context.Context) { g.access.Renew(ctx) }
 
 // Flush writes what was counted.
-func (g *Gateway) Flush(ctx context.Context) error { return g.counter.flush(ctx) }
+func (g *Gateway) Flush(ctx context.Context) error { return g.access.Flush(ctx) }
 
 // Forget makes the gateway look keys up again.
-func (g *Gateway) Forget() { clear(g.keyring.known) }
+func (g *Gateway) Forget() { g.access.Forget() }
 
 // Routes are those that gin serves.
 func (g *Gateway) Routes() gin.RoutesInfo { return g.engine.Routes() }

@@ -109,7 +109,7 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 		}
 	}
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeStatusJSON(c, http.StatusCreated, newFeedbackAnswer(f))
@@ -180,7 +180,7 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	}
 	found, more, err := g.state.Feedback(c.Request.Context(), after, requestID, at.limit)
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	list := feedbackList{Feedback: []feedbackAnswer{}}
 	for _, f := range found {

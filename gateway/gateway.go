@@ -16,6 +16,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
 	"golang.org/x/sync/semaphore"
@@ -56,15 +57,11 @@ type Segmenter interface {
 // State is what the gateway remembers beyond its life; *store.Store is one. All
 // of it is safe for concurrent use and may be called again after an error.
 type State interface {
-	Keys
-	Quotas
-	Ledger
+	access.State
 	Answers
 	Images
 	Opinions
 	Retention
-	// Shared reports whether other gateways may use the same state.
-	Shared() bool
 }
 
 // Gateway is an http.Handler. Make one with New.
@@ -77,9 +74,7 @@ type Gateway struct {
 	jobs      Jobs
 	fetcher   Fetcher
 	streams   streams
-	keyring   *keyring
-	limiter   *limiter
-	counter   *counter
+	access    *access.Gate
 	// certificate is nil without TLS.
 	certificate *certificate
 	log         *slog.Logger
@@ -115,12 +110,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := rand.Text() // tells this gateway from others, and from itself before a restart
-	var quotas Quotas
 	state, log := parts.State, parts.Log
-	if state.Shared() {
-		quotas = state
-	}
 	g := &Gateway{
 		cfg:       cfg,
 		maxImage:  parts.MaxImage,
@@ -131,9 +121,6 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		fetcher:   parts.Fetcher,
 		streams:   streams{byKey: make(map[string]int)},
 		draining:  make(chan struct{}),
-		keyring:   newKeyring(state),
-		limiter:   newLimiter(quotas, name, log),
-		counter:   newCounter(state, name),
 		log:       log,
 		engine:    gin.New(),
 		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
@@ -150,6 +137,10 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false
 	if err := e.SetTrustedProxies(cfg.TrustedProxies); err != nil {
+		return nil, err
+	}
+
+	if g.access, err = access.New(state, rand.Text(), log); err != nil {
 		return nil, err
 	}
 
@@ -172,7 +163,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	segmenting.GET("/images/:id", noQuery, soon, handle(g.image))
 	segmenting.DELETE("/images/:id", noQuery, noBody, soon, handle(g.deleteImage))
 	// These hold pictures and masks in memory.
-	forMasks := segmenting.Group("", g.limiter.limitConcurrency, limitInFlight(cfg.MaxInFlight))
+	forMasks := segmenting.Group("", g.limitConcurrency, limitInFlight(cfg.MaxInFlight))
 	forMasks.GET("/images/:id/content", noQuery, soon, handle(g.imageContent))
 	forMasks.GET("/jobs/:id/items/:index", nameJob, noQuery, soon, handle(g.jobResult))
 	forMasks.POST("/images", g.idempotent(g.pictureLimit), handle(g.uploadImage))
@@ -186,7 +177,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	segmenting.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, soon, g.idempotent(nothing), handle(g.redeliver))
 	segmenting.GET("/webhooks/secret", noQuery, soon, handle(g.webhookSecret))
 	segmenting.POST("/webhooks/secret/rotate", noQuery, noBody, soon, g.idempotent(nothing), handle(g.rotateWebhookSecret))
-	e.POST("/v1/feedback", g.require(store.ScopeFeedback), g.limiter.limitConcurrency, g.idempotent(feedbackLimit), handle(g.addFeedback))
+	e.POST("/v1/feedback", g.require(store.ScopeFeedback), g.limitConcurrency, g.idempotent(feedbackLimit), handle(g.addFeedback))
 	e.GET("/v1/feedback", g.require(store.ScopeAdmin), soon, handle(g.listFeedback))
 	e.GET("/v1/usage", g.require(anyScope), soon, handle(g.usage))
 	e.NoRoute(handle(nothingHere))
@@ -242,10 +233,11 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 // Close writes what was counted since Serve did. Call it when neither Serve nor
 // Work is under way.
 func (g *Gateway) Close() error {
+	defer g.access.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
 	defer cancel()
-	if err := g.counter.flush(ctx); err != nil {
-		return fmt.Errorf("usage of the last %s was not written: %w", flushInterval, err)
+	if err := g.access.Flush(ctx); err != nil {
+		return fmt.Errorf("usage of the last %s was not written: %w", access.FlushInterval, err)
 	}
 	return nil
 }
@@ -294,7 +286,7 @@ const (
 // upkeep writes what was counted, renews what was leased and deletes what has
 // expired, until ctx ends.
 func (g *Gateway) upkeep(ctx context.Context) {
-	flush, renew, sweep := time.NewTicker(flushInterval), time.NewTicker(slotRenewal), time.NewTicker(sweepInterval)
+	flush, renew, sweep := time.NewTicker(access.FlushInterval), time.NewTicker(access.RenewInterval), time.NewTicker(sweepInterval)
 	defer flush.Stop()
 	defer renew.Stop()
 	defer sweep.Stop()
@@ -305,7 +297,7 @@ func (g *Gateway) upkeep(ctx context.Context) {
 			return
 		case <-flush.C:
 			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
-			err := g.counter.flush(bounded)
+			err := g.access.Flush(bounded)
 			cancel()
 			if err != nil && !failing && ctx.Err() == nil {
 				g.log.Warn("usage cannot be written at the moment; it is kept in memory", "cause", err)
@@ -313,7 +305,7 @@ func (g *Gateway) upkeep(ctx context.Context) {
 			failing = err != nil
 		case <-renew.C:
 			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
-			g.limiter.renew(bounded, time.Now())
+			g.access.Renew(bounded)
 			cancel()
 		case <-sweep.C:
 			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)

@@ -51,6 +51,17 @@ type service struct {
 
 // start returns a service that is ready. Its requests are served one at a time
 // by the tests, so the log needs no lock.
+// newGateway makes a gateway that is closed at the end of the test.
+func newGateway(t testing.TB, cfg gateway.Config, parts gateway.Parts) *gateway.Gateway {
+	t.Helper()
+	gw, err := gateway.New(cfg, parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = gw.Close() })
+	return gw
+}
+
 func start(t testing.TB, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	s := loading(t, pipelinetest.NewColourModel("bert", "clip"), change...)
@@ -157,10 +168,7 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
 		t.Fatal(err)
 	}
-	s.Gateway, err = gateway.New(cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.Gateway = newGateway(t, cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
 	s.work(t)
 	spec := httptest.NewRecorder()
 	s.ServeHTTP(spec, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))

@@ -102,7 +102,7 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 		if ctx.Err() != nil { // it may have begun all the same
 			g.abandon(context.WithoutCancel(ctx), attempt)
 		}
-		fail(c, databaseAway(err))
+		fail(c, store.Unavailable(err))
 	case known != nil:
 		replay(c, known)
 	default:

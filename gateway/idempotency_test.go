@@ -146,10 +146,7 @@ func TestIdempotency_UnderWay(t *testing.T) {
 	var gateways []*gateway.Gateway
 	for range 2 {
 		s := start(t)
-		gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
-		if err != nil {
-			t.Fatal(err)
-		}
+		gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
 		gw.HandleOnce("/v1/orders", o.post)
 		gateways = append(gateways, gw)
 	}

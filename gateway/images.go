@@ -136,7 +136,7 @@ func (g *Gateway) keepImage(ctx context.Context, key string, from *source, pic *
 		}
 		lost = image.Blob
 	case !errors.Is(err, store.ErrNotFound):
-		return nil, false, databaseAway(err)
+		return nil, false, store.Unavailable(err)
 	}
 	header, err := g.segmenter.Inspect(ctx, pic.content)
 	if err != nil {
@@ -151,7 +151,7 @@ func (g *Gateway) keepImage(ctx context.Context, key string, from *source, pic *
 		Bytes: int64(len(pic.content)), Created: now, Expires: now.Add(g.cfg.ImageTTL),
 	}, lost)
 	if err != nil {
-		return nil, false, databaseAway(err) // what was written is garbage in an hour
+		return nil, false, store.Unavailable(err) // what was written is garbage in an hour
 	}
 	return image, image.Blob == blob && lost == "", nil // else somebody has sent the same at this moment
 }
@@ -164,7 +164,7 @@ func (g *Gateway) keepBlob(ctx context.Context, key string, content []byte, now 
 		return "", g.storageFull(ctx, key, err)
 	}
 	if err != nil {
-		return "", databaseAway(err)
+		return "", store.Unavailable(err)
 	}
 	if err := g.blobs.Put(ctx, name, content); err != nil {
 		g.dropBlobs(ctx, []string{name}) // it may have been written all the same
@@ -193,7 +193,7 @@ func (g *Gateway) dropBlobs(ctx context.Context, names []string) {
 func (g *Gateway) storageFull(ctx context.Context, key string, cause error) error {
 	stored, err := g.state.Stored(ctx, key)
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	return &refersam.Error{
 		Code: refersam.CodeStorageFull,
@@ -206,7 +206,7 @@ func (g *Gateway) storageFull(ctx context.Context, key string, cause error) erro
 
 func storageAway(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
-		return outOfTime(err)
+		return store.Unavailable(err)
 	}
 	return &refersam.Error{Code: refersam.CodeUnavailable, Message: "The storage of the service is not available at the moment; try again soon.", Err: err}
 }
@@ -285,7 +285,7 @@ func (g *Gateway) images(c *gin.Context) error {
 	}
 	found, err := g.state.Images(c.Request.Context(), consumer(c), before, at.limit+1, time.Now())
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	list := imageList{Images: []imageAnswer{}}
 	for i, image := range found {
@@ -345,7 +345,7 @@ func (g *Gateway) deleteImage(c *gin.Context) error {
 		return imageNotFound(nil)
 	}
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	c.Status(http.StatusNoContent)
 	return nil
@@ -361,7 +361,7 @@ func (g *Gateway) findImage(ctx context.Context, key, id string) (*store.Image, 
 		return nil, imageNotFound(nil)
 	}
 	if err != nil {
-		return nil, databaseAway(err)
+		return nil, store.Unavailable(err)
 	}
 	return image, nil
 }

@@ -491,10 +491,7 @@ func TestImageStorageAway(t *testing.T) {
 	if err := os.WriteFile(folder, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
-	if err != nil {
-		t.Fatal(err)
-	}
+	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
 	w := httptest.NewRecorder()
 	gw.ServeHTTP(w, upload())
 	expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")

@@ -17,6 +17,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/jobs"
+	"github.com/refersam/refersam/store"
 )
 
 // Jobs does work after its request has been answered; *jobs.Engine is one. All
@@ -170,7 +171,7 @@ func jobsError(err error) error {
 	case errors.Is(err, jobs.ErrNoWebhook):
 		return refersam.Errorf(refersam.CodeNotFound, "The job has no webhook; only one that was given with its request can be told again.")
 	default:
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 }
 
@@ -190,7 +191,7 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	}
 	found, err := g.jobs.Jobs(c.Request.Context(), consumer(c), after, status, at.limit+1)
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	list := jobList{Jobs: []jobAnswer{}}
 	for i, j := range found {
@@ -321,7 +322,7 @@ func (g *Gateway) rotateWebhookSecret(c *gin.Context) error {
 
 func answerSecret(c *gin.Context, s *jobs.Secrets, err error) error {
 	if err != nil {
-		return databaseAway(err)
+		return store.Unavailable(err)
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, secretAnswer{s.Current, known(s.PreviousUntil)})

@@ -585,10 +585,7 @@ func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response
 
 func TestPanic(t *testing.T) {
 	s := start(t)
-	gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: panicking{}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
-	if err != nil {
-		t.Fatal(err)
-	}
+	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: panicking{}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 	s.Gateway = gw
 	w := s.do(form(part{"image", picture}, part{"phrase", "red"}))
 	expectProblem(t, w, http.StatusInternalServerError, "internal", "")

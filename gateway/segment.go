@@ -78,7 +78,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	g.counter.addRequest(who.consumer)
+	g.access.CountRequest(who.consumer)
 	c.Set(keyVariant, found.resp.Variant)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Header("ETag", etag(form, req, asked.Digest, found.resp.Model, found.resp.Version, found.resp.Checkpoint))
@@ -172,7 +172,7 @@ func (g *Gateway) find(ctx context.Context, who asker, req *segmentRequest, aske
 		return nil, translate(err, req.field)
 	}
 	g.metrics.answered(resp)
-	g.counter.add(who.consumer, spent(resp), time.Now())
+	g.access.CountPicture(who.consumer, resp)
 	answer := NewAnswer(who.requestID, resp, masks.masks)
 	if req.output.quality() {
 		answer.addQuality(resp)

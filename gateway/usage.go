@@ -1,94 +1,11 @@
 package gateway
 
 import (
-	"context"
-	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/store"
 )
-
-// Ledger keeps what was used; *store.Store is one.
-type Ledger interface {
-	// AddUsage adds a batch once, however often it is called.
-	AddUsage(ctx context.Context, gateway string, seq int64, batch map[store.KeyDay]store.Use, now time.Time) error
-	Usage(ctx context.Context, key, from, to string) ([]store.Used, error)
-}
-
-// flushInterval is how often what was counted is written: a gateway that is
-// killed loses the counts of that time.
-const flushInterval = time.Second
-
-// counter counts usage and writes it in batches. What could not be written is
-// kept and written later.
-type counter struct {
-	ledger  Ledger
-	gateway string
-
-	mu     sync.Mutex
-	counts map[store.KeyDay]store.Use // since the last batch
-
-	flushing sync.Mutex // guards what follows
-	seq      int64
-	batch    map[store.KeyDay]store.Use // the one numbered seq; empty once it is written
-}
-
-func newCounter(ledger Ledger, gateway string) *counter {
-	return &counter{ledger: ledger, gateway: gateway, counts: make(map[store.KeyDay]store.Use)}
-}
-
-// add counts what a key has used.
-func (u *counter) add(key string, use store.Use, now time.Time) {
-	at := store.KeyDay{Key: key, Day: now.UTC().Format(time.DateOnly)}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	sum := u.counts[at]
-	sum.Add(use)
-	u.counts[at] = sum
-}
-
-// addRequest counts a request of a key that was answered with masks or a job.
-func (u *counter) addRequest(key string) { u.add(key, store.Use{Requests: 1}, time.Now()) }
-
-// flush writes all that was counted before the call. After an error nothing is
-// lost and nothing counts twice: the same batch is tried again.
-func (u *counter) flush(ctx context.Context) error {
-	u.flushing.Lock()
-	defer u.flushing.Unlock()
-	if err := u.write(ctx); err != nil {
-		return err
-	}
-	u.mu.Lock()
-	u.batch, u.counts = u.counts, make(map[store.KeyDay]store.Use)
-	u.mu.Unlock()
-	if len(u.batch) > 0 {
-		u.seq++
-	}
-	return u.write(ctx)
-}
-
-func (u *counter) write(ctx context.Context) error {
-	if len(u.batch) == 0 {
-		return nil
-	}
-	if err := u.ledger.AddUsage(ctx, u.gateway, u.seq, u.batch, time.Now()); err != nil {
-		return err
-	}
-	u.batch = nil
-	return nil
-}
-
-// spent is what a picture has used. Requests are counted by who answers them: one
-// may have many pictures, or leave them to a job.
-func spent(resp *refersam.Response) store.Use {
-	use := store.Use{Pictures: 1}
-	for i := range resp.Results {
-		use.GPU += resp.Results[i].ModelTime
-	}
-	return use
-}
 
 // usageDays is how many days GET /v1/usage tells of by default, maxUsageDays
 // how many at most.
@@ -132,13 +49,9 @@ func (g *Gateway) usage(c *gin.Context) error {
 		}
 		wanted = key.ID
 	}
-	ctx := c.Request.Context()
-	if err := g.counter.flush(ctx); err != nil {
-		return databaseAway(err)
-	}
-	used, err := g.state.Usage(ctx, wanted, from, to)
+	used, err := g.access.Usage(c.Request.Context(), wanted, from, to)
 	if err != nil {
-		return databaseAway(err)
+		return err
 	}
 	answer := usageAnswer{From: from, To: to, Usage: []usageDay{}}
 	for _, u := range used {

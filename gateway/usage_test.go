@@ -106,10 +106,7 @@ func (f *faulty) AddUsage(ctx context.Context, gateway string, seq int64, batch 
 func TestUsage_Faults(t *testing.T) {
 	s := start(t)
 	state := &faulty{Store: s.state}
-	gw, err := gateway.New(withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: openBlobs(t), Log: discard})
-	if err != nil {
-		t.Fatal(err)
-	}
+	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: openBlobs(t), Log: discard})
 	for range 10 {
 		w := httptest.NewRecorder()
 		gw.ServeHTTP(w, segment())

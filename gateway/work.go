@@ -47,7 +47,7 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, ite
 	if err != nil {
 		return err
 	}
-	g.counter.addRequest(who.consumer)
+	g.access.CountRequest(who.consumer)
 	c.Header("Location", "/v1/jobs/"+j.ID)
 	c.Header(headerApplied, preferAsync)
 	c.Header("Cache-Control", "no-store")

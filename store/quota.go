@@ -17,9 +17,6 @@ type Tokens struct {
 // TakeTokens takes up to want requests out of a key's rate. The rate is a bucket
 // that is full at first and fills evenly, rate.Requests in rate.Window.
 func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int64, now time.Time) (t Tokens, err error) {
-	perMicro := float64(rate.Requests) / float64(rate.Window.Microseconds())
-	// Gateways' clocks differ a little: the bucket's never goes back, so that
-	// no time counts twice.
 	err = s.InTx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO rate_buckets (api_key, tokens, updated_us) VALUES ($1, $2, $3) ON CONFLICT (api_key) DO NOTHING`,
 			key, float64(rate.Requests), micros(now))
@@ -27,19 +24,19 @@ func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int6
 			return err
 		}
 		var (
-			tokens  float64
+			bucket  Bucket
 			updated int64
 		)
-		// The update that changes nothing locks the row.
-		err = tx.QueryRowContext(ctx, `UPDATE rate_buckets SET tokens = tokens WHERE api_key = $1 RETURNING tokens, updated_us`, key).Scan(&tokens, &updated)
+		// The update changes nothing; it locks the row.
+		err = tx.QueryRowContext(ctx, `UPDATE rate_buckets SET tokens = tokens WHERE api_key = $1 RETURNING tokens, updated_us`, key).Scan(&bucket.Tokens, &updated)
 		if err != nil {
 			return err
 		}
-		tokens += perMicro * float64(max(0, micros(now)-updated))
-		tokens = min(tokens, float64(rate.Requests))
-		t.Granted = min(want, int64(tokens))
-		t.Left = tokens - float64(t.Granted)
-		_, err = tx.ExecContext(ctx, `UPDATE rate_buckets SET tokens = $1, updated_us = $2 WHERE api_key = $3`, t.Left, max(updated, micros(now)), key)
+		bucket.Updated = fromMicros(updated)
+		bucket.Fill(rate, now.Truncate(time.Microsecond)) // what the column holds
+		t.Granted = bucket.Take(want)
+		t.Left = bucket.Tokens
+		_, err = tx.ExecContext(ctx, `UPDATE rate_buckets SET tokens = $1, updated_us = $2 WHERE api_key = $3`, bucket.Tokens, micros(bucket.Updated), key)
 		return err
 	})
 	return t, err
