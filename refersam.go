@@ -64,6 +64,16 @@ type Mask struct {
 	Runs          []uint32
 }
 
+// Point is a place in a picture, in pixels: x from the left, y from the top.
+type Point [2]float64
+
+// Ring is a closed line: its last point is its first one again.
+type Ring []Point
+
+// Polygon is an area: its first ring is the outline, the others are holes in
+// it.
+type Polygon []Ring
+
 // Box is an axis-aligned box in pixels of the mask: left, top,
 // width and height. The zero Box belongs to an empty mask.
 type Box struct {

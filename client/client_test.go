@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/client"
 	"github.com/refersam/refersam/fetch"
@@ -373,14 +374,14 @@ func TestService(t *testing.T) {
 	if err != nil || len(models.Models) != 2 || models.Models[1].Variant != "clip" || models.Models[1].ImageSize != 128 {
 		t.Fatalf("%+v, %v", models, err)
 	}
-	if diff := cmp.Diff(gateway.Formats, models.Formats); diff != "" {
+	if diff := cmp.Diff(api.Formats, models.Formats); diff != "" {
 		t.Error(diff)
 	}
 	most := s.segmenter.Limits()
 	want := client.Limits{
 		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxImageSide: most.MaxImageSide, MaxImageFrames: most.MaxImageFrames,
 		MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes,
-		MaxMaskPixels: most.MaxMaskPixels, MaxBatchItems: 64, MaxBatchBytes: 100 << 20, RequestTimeout: gateway.DefaultConfig().RequestTimeout,
+		MaxMaskPixels: most.MaxMaskPixels, MaxBatchItems: 64, MaxBatchBytes: 100 << 20, RequestTimeout: gateway.DefaultConfig().Answers.RequestTimeout,
 	}
 	if diff := cmp.Diff(want, models.Limits); diff != "" {
 		t.Error(diff)

@@ -161,8 +161,8 @@ func apiKey(c *gin.Context) *store.Key {
 // anonymous stands for everybody in usage without authentication.
 const anonymous = "anonymous"
 
-// consumer is whose usage a request is.
-func consumer(c *gin.Context) string {
+// account is the API key that the use of a request is counted for.
+func account(c *gin.Context) string {
 	if key := apiKey(c); key != nil {
 		return key.ID
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -95,10 +97,25 @@ func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
 	return batch, wrong.Err()
 }
 
+// all returns the items of a job, or what is wrong with any of them.
+func (b *batchRequest) all() ([]answer.Item, error) {
+	var wrong refersam.Faults
+	items := make([]answer.Item, len(b.items))
+	for i := range b.items {
+		item := &b.items[i]
+		if item.err != nil {
+			wrong.Add(item.err)
+			continue
+		}
+		items[i] = answer.Item{ID: item.id, Question: item.req.question(), Deadline: item.req.deadline}
+	}
+	return items, wrong.Err()
+}
+
 // byReference reports whether no item brings its picture itself.
 func (b *batchRequest) byReference() bool {
 	for i := range b.items {
-		if req := b.items[i].req; req != nil && req.source.data != nil {
+		if req := b.items[i].req; req != nil && req.source.Data != nil {
 			return false
 		}
 	}
@@ -114,21 +131,21 @@ type BatchAnswer struct {
 
 // BatchResult is an answer or a problem.
 type BatchResult struct {
-	ID      string   `json:"id,omitempty"`
-	Answer  *Answer  `json:"answer,omitempty"`
-	Problem *problem `json:"problem,omitempty"`
+	ID      string      `json:"id,omitempty"`
+	Answer  *api.Answer `json:"answer,omitempty"`
+	Problem *problem    `json:"problem,omitempty"`
 }
 
 // segmentBatch answers POST /v1/segment:batch.
 func (g *Gateway) segmentBatch(c *gin.Context) error {
 	begun := time.Now()
-	if negotiate(c.Request.Header.Values("Accept"), mediaJSON) == "" {
-		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s.", mediaJSON)
+	if negotiate(c.Request.Header.Values("Accept"), api.MediaJSON) == "" {
+		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s.", api.MediaJSON)
 	}
 	if err := onlyJSON(c.Request); err != nil {
 		return err
 	}
-	held, release, err := g.reserveBody(c, batchLimit)
+	lease, release, err := g.reserveBody(c, batchLimit)
 	if err != nil {
 		return err
 	}
@@ -141,25 +158,29 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		if err := g.checkWebhook(async, batch.webhook, "/webhook/url"); err != nil {
 			return err
 		}
-		return g.submit(c, kindBatch, mediaJSON, begun, batch.items)
+		items, err := batch.all()
+		if err != nil {
+			return err
+		}
+		return g.submit(c, kindBatch, api.MediaJSON, begun, batch.webhook, items)
 	}
 	if _, err := g.segmenter.Choose(&refersam.Request{Variant: batch.variant}); err != nil {
 		return err
 	}
 	if batch.byReference() {
-		g.dropBody(c, held)
+		dropBody(c, lease)
 	}
 	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, batch.deadline))
 	defer cancel()
-	masks := room{memory: g.answers}
-	defer masks.release()
-	who := g.asker(c)
-	answer := BatchAnswer{RequestID: who.requestID, Results: make([]BatchResult, len(batch.items))}
+	budget := g.answers.Budget()
+	defer budget.Release()
+	who := g.caller(c)
+	answers := BatchAnswer{RequestID: who.RequestID, Results: make([]BatchResult, len(batch.items))}
 	var group errgroup.Group
 	group.SetLimit(itemsAtOnce)
 	for i := range batch.items {
 		group.Go(func() error {
-			answer.Results[i] = g.item(ctx, who, &batch.items[i], held.n == 0, &masks)
+			answers.Results[i] = g.item(ctx, who, &batch.items[i], lease.Empty(), budget)
 			return nil
 		})
 	}
@@ -167,54 +188,49 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 	if err := c.Request.Context().Err(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(answer.Results, func(r BatchResult) bool { return r.Answer != nil }) {
-		g.access.CountRequest(who.consumer)
+	if slices.ContainsFunc(answers.Results, func(r BatchResult) bool { return r.Answer != nil }) {
+		g.access.CountRequest(who.Account)
 	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")
-	return writeCompressed(c.Writer, answer, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
+	return writeCompressed(c.Writer, answers, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 }
 
-// item answers an item. It may wait for memory for its picture only if its
-// batch holds none.
-func (g *Gateway) item(ctx context.Context, who asker, item *batchItem, mayWait bool, masks *room) BatchResult {
-	answer, err := g.answerItem(ctx, who, item, mayWait, masks)
+// item answers an item. Only an item of a batch that holds no memory may wait
+// for the memory of its picture.
+func (g *Gateway) item(ctx context.Context, who answer.Caller, item *batchItem, mayWait bool, budget *answer.Budget) BatchResult {
+	answered, err := g.answerItem(ctx, who, item, mayWait, budget)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // else the client has gone
 			g.logItem(who, err)
 		}
-		p, _ := newProblem(err, who.requestID)
+		p, _ := newProblem(err, who.RequestID)
 		return BatchResult{ID: item.id, Problem: &p}
 	}
-	return BatchResult{ID: item.id, Answer: answer}
+	return BatchResult{ID: item.id, Answer: answered.Answer}
 }
 
-func (g *Gateway) answerItem(ctx context.Context, who asker, item *batchItem, mayWait bool, masks *room) (*Answer, error) {
+func (g *Gateway) answerItem(ctx context.Context, who answer.Caller, item *batchItem, mayWait bool, budget *answer.Budget) (*answer.Answered, error) {
 	if item.err != nil {
 		return nil, item.err
 	}
-	begun := time.Now()
-	held, release := g.newHold(who.sharer)
-	defer release()
-	held.impatient = !mayWait
-	pic, err := g.picture(ctx, who, &item.req.source, held)
+	lease := g.answers.Lease(who.FairnessKey)
+	defer lease.Close()
+	if !mayWait {
+		lease.NoWait()
+	}
+	prepared, err := g.answers.Prepare(ctx, who, item.req.question(), lease)
 	if err != nil {
 		return nil, err
 	}
-	fetched := time.Since(begun)
-	found, err := g.find(ctx, who, item.req, question(who, item.req, pic), masks)
-	if err != nil {
-		return nil, err
-	}
-	found.answer.Timings = newTimings(0, fetched, time.Since(begun), found.resp.Timings)
-	return found.answer, nil
+	return prepared.Answer(ctx, budget, 0)
 }
 
 // logItem logs what went wrong with an item if that is the service's fault: the
 // status of the whole request does not tell.
-func (g *Gateway) logItem(who asker, err error) {
+func (g *Gateway) logItem(who answer.Caller, err error) {
 	if p, _ := newProblem(err, ""); p.Status >= http.StatusInternalServerError {
-		g.log.Warn("an item of a batch failed", "request_id", who.requestID, "code", p.Code, "error", err)
+		g.log.Warn("an item of a batch failed", "request_id", who.RequestID, "code", p.Code, "error", err)
 	}
 }
 
@@ -223,8 +239,8 @@ func onlyJSON(r *http.Request) error {
 	if err := identityEncoded(r); err != nil {
 		return err
 	}
-	if mediaType(r) != mediaJSON {
-		return refersam.Errorf(refersam.CodeUnsupportedMedia, "Send %s.", mediaJSON)
+	if mediaType(r) != api.MediaJSON {
+		return refersam.Errorf(refersam.CodeUnsupportedMedia, "Send %s.", api.MediaJSON)
 	}
 	if r.URL.RawQuery != "" {
 		return refersam.Errorf(refersam.CodeInvalidRequest, "There is no query here; put its parameters into the JSON.")

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
 )
 
 // body is the JSON form of a request for masks.
@@ -160,7 +161,7 @@ func parseCommon(variant *string, deadlineMS *whole, priority *string, webhook *
 func newRequest(at string, common segmentRequest, image *pictureBody, prompts promptList, out *output, maxImage int64) (*segmentRequest, error) {
 	req := &common
 	req.output = *out
-	req.naming = naming{At: at}
+	req.naming = answer.Naming{At: at}
 	var (
 		wrong refersam.Faults
 		err   error
@@ -175,35 +176,35 @@ func newRequest(at string, common segmentRequest, image *pictureBody, prompts pr
 }
 
 // source checks where a picture is; at is the place of p in the body.
-func (p *pictureBody) source(at string, maxImage int64) (source, error) {
-	var found []source
+func (p *pictureBody) source(at string, maxImage int64) (answer.Source, error) {
+	var found []answer.Source
 	if p != nil && p.Data != nil {
-		found = append(found, source{data: p.Data, field: at + "/data"})
+		found = append(found, answer.Source{Data: p.Data, Field: at + "/data"})
 	}
 	if p != nil && p.ID != nil {
-		found = append(found, source{id: *p.ID, field: at + "/id"})
+		found = append(found, answer.Source{ID: *p.ID, Field: at + "/id"})
 	}
 	if p != nil && p.URL != nil {
-		found = append(found, source{url: *p.URL, field: at + "/url"})
+		found = append(found, answer.Source{URL: *p.URL, Field: at + "/url"})
 	}
 	switch {
 	case len(found) == 0:
-		return source{}, invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
+		return answer.Source{}, invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
 	case len(found) > 1:
-		return source{}, invalid(found[1].field, "There is a picture already, in %q.", found[0].field)
-	case found[0].data == nil && found[0].id == "" && found[0].url == "":
-		return source{}, invalid(found[0].field, "The value is empty.")
-	case int64(len(found[0].data)) > maxImage:
-		return source{}, tooLarge(found[0].field, maxImage)
+		return answer.Source{}, invalid(found[1].Field, "There is a picture already, in %q.", found[0].Field)
+	case found[0].Data == nil && found[0].ID == "" && found[0].URL == "":
+		return answer.Source{}, invalid(found[0].Field, "The value is empty.")
+	case int64(len(found[0].Data)) > maxImage:
+		return answer.Source{}, tooLarge(found[0].Field, maxImage)
 	}
 	return found[0], nil
 }
 
 // prompts checks the prompts of a picture; at is the place of l in the body.
 // Whatever is wrong with any of them is reported at once.
-func (l promptList) prompts(at string, request *output) ([]prompt, error) {
+func (l promptList) prompts(at string, request *output) ([]answer.Prompt, error) {
 	var (
-		made  = make([]prompt, len(l))
+		made  = make([]answer.Prompt, len(l))
 		wrong refersam.Faults
 	)
 	for i := range l {
@@ -215,23 +216,6 @@ func (l promptList) prompts(at string, request *output) ([]prompt, error) {
 		wrong.Add(err)
 	}
 	return made, wrong.Err()
-}
-
-// jsonField names the member of a body that a pointer into a refersam.Request
-// is about.
-func jsonField(pointer string) string {
-	switch {
-	case pointer == "/phrases":
-		return "/prompts"
-	case pointer == "/formats":
-		return "/output/formats"
-	case strings.HasPrefix(pointer, "/phrases/"):
-		pointer = "/prompts" + strings.TrimPrefix(pointer, "/phrases")
-		if !strings.HasSuffix(pointer, "/threshold") {
-			pointer += "/text"
-		}
-	}
-	return pointer
 }
 
 // readJSON reads a body into v. Unknown and repeated members are errors, and so

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/refersam/refersam/api"
 )
 
 const (
@@ -39,7 +40,7 @@ func writeCompressedBody(w http.ResponseWriter, body []byte, encoding string) (e
 		}
 		w.Header().Set("Content-Encoding", encoding)
 	}
-	writeBody(w, mediaJSON, body)
+	writeBody(w, api.MediaJSON, body)
 	return nil
 }
 

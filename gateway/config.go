@@ -6,6 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/images"
 )
 
 // Config says how the service is reached over HTTP.
@@ -20,9 +23,6 @@ type Config struct {
 	// plain HTTP.
 	TLSCert string `env:"REFERSAM_TLS_CERT"`
 	TLSKey  string `env:"REFERSAM_TLS_KEY"`
-	// RequestTimeout is how long an answer may take once the request has been
-	// read. Default 30s.
-	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
 	// AdminListen is the host:port for metrics and for whoever runs the service;
 	// "off" for none. Whoever can reach it may change settings, so it must be on
 	// the loopback interface. Default "127.0.0.1:8081".
@@ -31,29 +31,13 @@ type Config struct {
 	// are worked on at once, reading their bodies included; more are refused.
 	// Default 1024.
 	MaxInFlight int `env:"REFERSAM_MAX_IN_FLIGHT"`
-	// BodyMemory is how many bytes of memory the bodies of all requests under
-	// way may take together, three for each byte that a client announces;
-	// further ones wait for RequestTimeout at most. A body that takes more than
-	// all of it has it alone. Default 536870912 (512 MiB).
-	BodyMemory int64 `env:"REFERSAM_BODY_MEMORY_BYTES"`
-	// AnswerMemory is how many bytes of memory the masks of all answers under
-	// way may take together, three for each byte of them; what would take more
-	// is refused. Default 536870912 (512 MiB).
-	AnswerMemory int64 `env:"REFERSAM_ANSWER_MEMORY_BYTES"`
-	// ImageTTL is how long a picture that was sent to /v1/images is kept after
-	// it was last sent. Default 24h.
-	ImageTTL time.Duration `env:"REFERSAM_IMAGE_TTL"`
-	// JobPatience is how long an item of a job is tried for, if its client sets
-	// no deadline. Default 24h.
-	JobPatience time.Duration `env:"REFERSAM_JOBS_PATIENCE"`
-	// StoragePerKey is how many bytes of pictures and answers are kept for one
-	// API key, or for all clients together without authentication. Default
-	// 2147483648 (2 GiB).
-	StoragePerKey int64 `env:"REFERSAM_STORAGE_PER_KEY_BYTES"`
 	// FeedbackPerKey is how many bytes of masks and comments are kept as feedback
 	// for one API key, or for all clients together without authentication.
 	// Default 268435456 (256 MiB).
 	FeedbackPerKey int64 `env:"REFERSAM_FEEDBACK_PER_KEY_BYTES"`
+	// Answers and Images bound the work of requests and what is kept of it.
+	Answers answer.Config
+	Images  images.Config
 	// ReadHeaderTimeout is how long a client may take to send the headers of a
 	// request. Default 5s.
 	ReadHeaderTimeout time.Duration `env:"REFERSAM_READ_HEADER_TIMEOUT"`
@@ -86,15 +70,11 @@ func DefaultConfig() Config {
 	return Config{
 		Listen:            "127.0.0.1:8080",
 		Auth:              AuthAuto,
-		RequestTimeout:    30 * time.Second,
 		AdminListen:       "127.0.0.1:8081",
 		MaxInFlight:       1024,
-		BodyMemory:        512 << 20,
-		AnswerMemory:      512 << 20,
-		ImageTTL:          24 * time.Hour,
-		JobPatience:       24 * time.Hour,
-		StoragePerKey:     2 << 30,
 		FeedbackPerKey:    256 << 20,
+		Answers:           answer.DefaultConfig(),
+		Images:            images.DefaultConfig(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       time.Minute,
 		WriteTimeout:      time.Minute,
@@ -105,7 +85,7 @@ func DefaultConfig() Config {
 
 // Validate reports everything that is wrong with c.
 func (c *Config) Validate() error {
-	var errs []error
+	errs := []error{c.Answers.Validate(), c.Images.Validate()}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("REFERSAM_LISTEN is %q, allowed: host:port, such as 127.0.0.1:8080", c.Listen))
 	}
@@ -129,9 +109,6 @@ func (c *Config) Validate() error {
 		value, low int64
 	}{
 		{"REFERSAM_MAX_IN_FLIGHT", int64(c.MaxInFlight), 1},
-		{"REFERSAM_BODY_MEMORY_BYTES", c.BodyMemory, 1},
-		{"REFERSAM_ANSWER_MEMORY_BYTES", c.AnswerMemory, 1},
-		{"REFERSAM_STORAGE_PER_KEY_BYTES", c.StoragePerKey, 0},
 		{"REFERSAM_FEEDBACK_PER_KEY_BYTES", c.FeedbackPerKey, 0},
 	} {
 		if bounded.value < bounded.low {
@@ -142,9 +119,6 @@ func (c *Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"REFERSAM_REQUEST_TIMEOUT", c.RequestTimeout},
-		{"REFERSAM_IMAGE_TTL", c.ImageTTL},
-		{"REFERSAM_JOBS_PATIENCE", c.JobPatience},
 		{"REFERSAM_READ_HEADER_TIMEOUT", c.ReadHeaderTimeout},
 		{"REFERSAM_READ_TIMEOUT", c.ReadTimeout},
 		{"REFERSAM_WRITE_TIMEOUT", c.WriteTimeout},

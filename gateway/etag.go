@@ -8,37 +8,36 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
-	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
 )
 
-// etag names what is answered to a request in a form (a media type). It is
-// weak, since the id of the request and its timings are not part of it; all
-// that makes masks is: the weights, the picture, the prompts and how they are
-// written.
-func etag(form string, req *segmentRequest, picture *[sha256.Size]byte, model, version, checkpoint string) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "2 %q %q %q %q %x %q %q %t\n", form, model, version, checkpoint, *picture,
-		req.output.size(), req.output.overlay(), req.output.quality())
-	for i := range req.prompts {
-		p := &req.prompts[i]
-		fmt.Fprintf(h, "%q %q %v %d %d %t %q %v\n", p.ID, p.Text, p.Threshold, p.FillHoles, p.MinArea, p.Largest, p.formats, p.tolerance)
+// etag names the answer to a question in a form (a media type). It is weak,
+// because the id and the timings of a request differ from answer to answer.
+// Everything that decides about the masks is part of it: the weights, the
+// picture, the prompts and the options.
+func etag(form string, p *answer.Prepared, model, version, checkpoint string) string {
+	h, q := sha256.New(), p.Question
+	fmt.Fprintf(h, "2 %q %q %q %q %x %q %q %t\n", form, model, version, checkpoint, p.Digest, q.Size, q.Overlay, q.Quality)
+	for i := range q.Prompts {
+		p := &q.Prompts[i]
+		fmt.Fprintf(h, "%q %q %v %d %d %t %q %v\n", p.ID, p.Text, p.Threshold, p.FillHoles, p.MinArea, p.Largest, p.Formats, p.Tolerance)
 	}
 	return `W/"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
 }
 
 // unchanged answers 304 to a client that has the answer already, without
-// asking the model. Only what has been answered has an ETag, so nothing else of
-// the request need be looked at.
-func (g *Gateway) unchanged(c *gin.Context, form string, req *segmentRequest, asked *refersam.Request) bool {
+// a call of the model. The request need not be checked further, because only an
+// answer that was given has an ETag.
+func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
 	known := c.Request.Header.Values("If-None-Match")
 	if len(known) == 0 {
 		return false
 	}
-	v, err := g.segmenter.Choose(asked)
+	v, err := p.Variant()
 	if err != nil {
-		return false // Segment says the same
+		return false // Answer returns the same error
 	}
-	tag := etag(form, req, asked.Digest, v.Model, v.Version, v.Checkpoint)
+	tag := etag(form, p, v.Model, v.Version, v.Checkpoint)
 	if !matches(known, tag) {
 		return false
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/jobs"
 )
 
 const (
-	mediaEvents   = "text/event-stream"
 	headerEventID = "Last-Event-ID"
 	// pollInterval is how often a stream looks for new events, heartbeat how
 	// often it says that it lives.
@@ -47,7 +47,7 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, key, id := c.Request.Context(), consumer(c), c.Param("id")
+	ctx, key, id := c.Request.Context(), account(c), c.Param("id")
 	j, err := g.jobs.Job(ctx, key, id)
 	if err != nil {
 		return jobsError(err)
@@ -65,7 +65,7 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 	}
 	defer g.streams.leave(key)
 	h := c.Writer.Header()
-	h.Set("Content-Type", mediaEvents)
+	h.Set("Content-Type", api.MediaEvents)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // proxies are not to wait for more
 	s := &stream{w: c.Writer, control: http.NewResponseController(c.Writer), timeout: g.cfg.WriteTimeout}

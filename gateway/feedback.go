@@ -9,6 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/store"
 )
@@ -47,7 +48,7 @@ type feedbackBody struct {
 }
 
 // correctedMask is a mask as a client thinks it should be.
-type correctedMask RLE
+type correctedMask api.RLE
 
 // feedbackAnswer is feedback as it is kept.
 type feedbackAnswer struct {
@@ -58,7 +59,7 @@ type feedbackAnswer struct {
 	Result    int       `json:"result"`
 	Verdict   string    `json:"verdict,omitempty"`
 	Rating    int       `json:"rating,omitzero"`
-	Mask      *RLE      `json:"corrected_mask,omitempty"`
+	Mask      *api.RLE  `json:"corrected_mask,omitempty"`
 	Comment   string    `json:"comment,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
 }
@@ -73,7 +74,7 @@ func newFeedbackAnswer(f *store.Feedback) feedbackAnswer {
 		ID: f.ID, Key: f.APIKey, RequestID: f.RequestID, Item: f.Item, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment, CreatedAt: f.Created,
 	}
 	if f.Counts != "" {
-		a.Mask = &RLE{[2]int{f.Height, f.Width}, f.Counts}
+		a.Mask = &api.RLE{Size: [2]int{f.Height, f.Width}, Counts: f.Counts}
 	}
 	return a
 }
@@ -97,8 +98,8 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	f.ID, f.APIKey, f.Created = nameFrom(c, "fb_"), consumer(c), time.Now().Truncate(time.Microsecond) // as precise as it is kept
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	f.ID, f.APIKey, f.Created = idempotentID(c, "fb_"), account(c), time.Now().Truncate(time.Microsecond) // as precise as it is kept
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
 	defer cancel()
 	err = g.state.AddFeedback(ctx, *f, g.cfg.FeedbackPerKey)
 	if errors.Is(err, store.ErrQuota) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
 )
 
 // The fields of a form that bring the picture: the file itself, the id of one
@@ -39,7 +40,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return nil, err
 	}
-	if f.req.source.field == "" {
+	if f.req.source.Field == "" {
 		f.wrong.Add(invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", fieldImage, fieldImageID, fieldImageURL))
 	}
 	return f.request()
@@ -66,7 +67,7 @@ func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.req.source = source{data: data, field: fieldImage}
+	f.req.source = answer.Source{Data: data, Field: fieldImage}
 	return f.request()
 }
 
@@ -92,7 +93,7 @@ var fieldNames = []string{
 }
 
 func newFields(pictures ...string) *fields {
-	return &fields{pictures: pictures, req: segmentRequest{naming: naming{Form: true}}, seen: make(map[string]bool)}
+	return &fields{pictures: pictures, req: segmentRequest{naming: answer.Naming{Form: true}}, seen: make(map[string]bool)}
 }
 
 // once refuses a field that has been given before.
@@ -132,18 +133,18 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 			f.wrong.Add(err)
 			return nil
 		}
-		if first := f.req.source.field; first != "" {
+		if first := f.req.source.Field; first != "" {
 			f.wrong.Add(invalid(name, "There is a picture already, in %q.", first))
 			return nil
 		}
-		f.req.source.field = name
+		f.req.source.Field = name
 		if name == fieldImage {
-			f.req.source.data, err = readImage(part, maxImage)
+			f.req.source.Data, err = readImage(part, maxImage)
 			return err
 		}
 		value, err := readText(part, name)
 		if err == nil {
-			f.wrong.Add(f.req.source.say(value))
+			f.wrong.Add(setSource(&f.req.source, value))
 		}
 		return err
 	}
@@ -154,17 +155,17 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 	return err
 }
 
-// say has a field of a form say where the picture is.
-func (s *source) say(value string) error {
+// setSource sets where the picture is, from the form field that s names.
+func setSource(s *answer.Source, value string) error {
 	if value == "" {
-		return invalid(s.field, "The field is empty.")
+		return invalid(s.Field, "The field is empty.")
 	}
-	if s.field == fieldImageID {
-		s.id = value
+	if s.Field == fieldImageID {
+		s.ID = value
 	} else {
-		s.url = value
+		s.URL = value
 	}
-	return checkText(s.field, value)
+	return checkText(s.Field, value)
 }
 
 // set takes a field in: phrase once or more, format any number of times, each
@@ -274,22 +275,6 @@ func (f *fields) request() (*segmentRequest, error) {
 	}
 	f.wrong.Add(req.checkOverlay("size"))
 	return req, f.wrong.Err()
-}
-
-// formField names the form field that a pointer into a refersam.Request is
-// about.
-func formField(pointer string) string {
-	name, rest, _ := strings.Cut(strings.TrimPrefix(pointer, "/"), "/")
-	switch {
-	case name == "phrases" && strings.HasSuffix(rest, "/threshold"):
-		return "threshold"
-	case name == "phrases":
-		return "phrase"
-	case name == "formats":
-		return "format"
-	default:
-		return name
-	}
 }
 
 func readImage(from io.Reader, most int64) ([]byte, error) {

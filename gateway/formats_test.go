@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/postprocess"
 )
@@ -67,7 +68,7 @@ func TestSegment_Raw(t *testing.T) {
 // Every format says the same.
 func TestSegment_Formats(t *testing.T) {
 	s := start(t)
-	a := decode(t, s.do(rawRequest("phrase=red&quality=true&format="+strings.Join(gateway.Formats, ","))))
+	a := decode(t, s.do(rawRequest("phrase=red&quality=true&format="+strings.Join(api.Formats, ","))))
 	r := &a.Results[0]
 	mask, err := postprocess.DecodeRLE(r.Masks.RLE.Counts, 320, 240)
 	if err != nil {
@@ -388,7 +389,7 @@ func TestSegment_ETag(t *testing.T) {
 // Masks that would take too much memory are refused, and what was taken is
 // given back.
 func TestSegment_AnswerMemory(t *testing.T) {
-	s := start(t, func(c *gateway.Config) { c.AnswerMemory = 2000 })
+	s := start(t, func(c *gateway.Config) { c.Answers.AnswerMemory = 2000 })
 	for range 20 {
 		decode(t, s.do(rawRequest("phrase=nothing")))
 		expectProblem(t, s.do(rawRequest("phrase=red&format=overlay,probability")), 503, "overloaded", "")

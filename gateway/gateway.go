@@ -17,9 +17,10 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/access"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
-	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -34,24 +35,13 @@ func init() { gin.SetMode(gin.ReleaseMode) }
 // Segmenter is what the gateway serves; *pipeline.Segmenter is one. All of it
 // is safe for concurrent use.
 type Segmenter interface {
-	refersam.Segmenter
+	answer.Segmenter
 	// Ready returns nil when Segment can answer, else a *refersam.Error.
 	Ready() error
 	// Variants describes the variants that can answer.
 	Variants() []pipeline.Variant
-	// Choose describes the variant that would answer req now, or returns the
-	// error that Segment would for it.
-	Choose(req *refersam.Request) (pipeline.Variant, error)
 	// Limits are what Segment takes.
 	Limits() pipeline.Limits
-	// Check returns the error that Segment would for anything but the picture.
-	Check(req *refersam.Request) error
-	// Inspect reads the header of an encoded picture; its errors are those of
-	// Segment about pictures.
-	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
-	// CheckMasks returns the error that Segment would for a picture of width ×
-	// height pixels that is asked so many phrases.
-	CheckMasks(width, height, phrases int) error
 }
 
 // State is what the gateway remembers beyond its life; *store.Store is one. All
@@ -59,9 +49,8 @@ type Segmenter interface {
 type State interface {
 	access.State
 	Answers
-	Images
+	images.State
 	Opinions
-	Retention
 }
 
 // Gateway is an http.Handler. Make one with New.
@@ -70,18 +59,16 @@ type Gateway struct {
 	maxImage  int64
 	segmenter Segmenter
 	state     State
-	blobs     Blobs
+	images    *images.Keeper
+	answers   *answer.Service
 	jobs      Jobs
-	fetcher   Fetcher
+	fetcher   answer.Fetcher
 	streams   streams
 	access    *access.Gate
 	// certificate is nil without TLS.
 	certificate *certificate
 	log         *slog.Logger
 	engine      *gin.Engine
-	bodies      *semaphore.Weighted // bytes of memory for bodies under way
-	shares      *shares             // of bodies
-	answers     *semaphore.Weighted // bytes of memory for masks under way
 	metrics     *metrics
 	stopping    atomic.Bool
 	// draining is closed when streams are to end.
@@ -95,9 +82,9 @@ type Parts struct {
 	// in bytes.
 	MaxImage int64
 	State    State
-	Blobs    Blobs
+	Blobs    images.Bucket
 	Jobs     Jobs
-	Fetcher  Fetcher
+	Fetcher  answer.Fetcher
 	Log      *slog.Logger
 }
 
@@ -116,16 +103,12 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		maxImage:  parts.MaxImage,
 		segmenter: parts.Segmenter,
 		state:     state,
-		blobs:     parts.Blobs,
 		jobs:      parts.Jobs,
 		fetcher:   parts.Fetcher,
 		streams:   streams{byKey: make(map[string]int)},
 		draining:  make(chan struct{}),
 		log:       log,
 		engine:    gin.New(),
-		bodies:    semaphore.NewWeighted(cfg.BodyMemory),
-		shares:    newShares(cfg.BodyMemory),
-		answers:   semaphore.NewWeighted(cfg.AnswerMemory),
 		metrics:   newMetrics(),
 	}
 	if cfg.TLSCert != "" {
@@ -144,6 +127,14 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		return nil, err
 	}
 
+	g.images = images.New(cfg.Images, g.maxImage, state, parts.Blobs, log)
+	g.answers, err = answer.New(cfg.Answers, answer.Parts{
+		Segmenter: g.segmenter, MaxImage: g.maxImage, Images: g.images, Fetcher: g.fetcher, Meter: g.access.Meter, Observe: g.metrics.answered, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+
 	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, share(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", page.file("index.html"))
@@ -156,10 +147,10 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
 	segmenting := e.Group("/v1", g.require(store.ScopeSegment))
-	soon := limitTime(cfg.RequestTimeout)
+	soon := limitTime(cfg.Answers.RequestTimeout)
 	segmenting.GET("/models", noQuery, handle(g.models))
 	segmenting.GET("/models/:name", noQuery, handle(g.model))
-	segmenting.GET("/images", soon, handle(g.images))
+	segmenting.GET("/images", soon, handle(g.listImages))
 	segmenting.GET("/images/:id", noQuery, soon, handle(g.image))
 	segmenting.DELETE("/images/:id", noQuery, noBody, soon, handle(g.deleteImage))
 	// These hold pictures and masks in memory.
@@ -174,9 +165,9 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	segmenting.DELETE("/jobs/:id", nameJob, noQuery, noBody, soon, handle(g.deleteJob))
 	segmenting.GET("/jobs/:id/events", nameJob, handle(g.jobEvents))
 	segmenting.POST("/jobs/:id/cancel", nameJob, noQuery, noBody, soon, handle(g.cancelJob))
-	segmenting.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, soon, g.idempotent(nothing), handle(g.redeliver))
+	segmenting.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, soon, g.idempotent(noBodyLimit), handle(g.redeliver))
 	segmenting.GET("/webhooks/secret", noQuery, soon, handle(g.webhookSecret))
-	segmenting.POST("/webhooks/secret/rotate", noQuery, noBody, soon, g.idempotent(nothing), handle(g.rotateWebhookSecret))
+	segmenting.POST("/webhooks/secret/rotate", noQuery, noBody, soon, g.idempotent(noBodyLimit), handle(g.rotateWebhookSecret))
 	e.POST("/v1/feedback", g.require(store.ScopeFeedback), g.limitConcurrency, g.idempotent(feedbackLimit), handle(g.addFeedback))
 	e.GET("/v1/feedback", g.require(store.ScopeAdmin), soon, handle(g.listFeedback))
 	e.GET("/v1/usage", g.require(anyScope), soon, handle(g.usage))
@@ -202,7 +193,7 @@ func (g *Gateway) newServer() *http.Server {
 		Handler:           g,
 		ReadHeaderTimeout: g.cfg.ReadHeaderTimeout,
 		ReadTimeout:       g.cfg.ReadTimeout,
-		WriteTimeout:      g.cfg.ReadTimeout + g.cfg.RequestTimeout + g.cfg.WriteTimeout,
+		WriteTimeout:      g.cfg.ReadTimeout + g.cfg.Answers.RequestTimeout + g.cfg.WriteTimeout,
 		IdleTimeout:       g.cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
@@ -223,7 +214,7 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	ctxUpkeep, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
 	var upkeep sync.WaitGroup
 	upkeep.Go(func() { g.upkeep(ctxUpkeep) })
-	upkeep.Go(func() { g.purgeRegularly(ctxUpkeep) })
+	upkeep.Go(func() { g.images.Run(ctxUpkeep) })
 	err := g.serve(ctx, ln)
 	stopUpkeep()
 	upkeep.Wait()

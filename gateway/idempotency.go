@@ -86,10 +86,10 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 		fail(c, err)
 		return
 	}
-	attempt := store.Attempt{APIKey: consumer(c), Key: name, RequestHash: sum, Owner: rand.Text()}
+	attempt := store.Attempt{APIKey: account(c), Key: name, RequestHash: sum, Owner: rand.Text()}
 	now := time.Now()
-	lease := now.Add(g.cfg.RequestTimeout + g.cfg.WriteTimeout)
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.RequestTimeout)
+	lease := now.Add(g.cfg.Answers.RequestTimeout + g.cfg.WriteTimeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
 	defer cancel()
 	known, err := g.state.Begin(ctx, &attempt, lease, now.Add(answerMemory), now)
 	c.Set(keyAttempt, attempt)

@@ -23,6 +23,7 @@ import (
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/blobs/blobstest"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
@@ -214,7 +215,7 @@ func later() time.Time { return time.Now().Add(2 * time.Hour) }
 // Pictures count against the quota of a key until they have been deleted and
 // purged.
 func TestImageQuota(t *testing.T) {
-	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) })
+	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.Images.StoragePerKey = int64(len(picture)) })
 	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
 	sent := decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
 	expectProblem(t, s.do(bearer(upload(part{"image", picture + "x"}), key)), http.StatusTooManyRequests, "storage_full", "")
@@ -223,7 +224,7 @@ func TestImageQuota(t *testing.T) {
 	if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, key); w.Code != http.StatusNoContent {
 		t.Errorf("status %d", w.Code)
 	}
-	purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later())
+	purged, err := images.Purge(t.Context(), s.state, s.blobs, later())
 	if err != nil || purged.Objects != 1 || purged.Bytes != int64(len(picture)) {
 		t.Errorf("%+v, %v", purged, err)
 	}
@@ -232,15 +233,15 @@ func TestImageQuota(t *testing.T) {
 
 // An image is gone when its time is over, and so is its object.
 func TestImageExpires(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.ImageTTL = 50 * time.Millisecond })
+	s := start(t, func(cfg *gateway.Config) { cfg.Images.TTL = 50 * time.Millisecond })
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
 	time.Sleep(60 * time.Millisecond)
 	expectProblem(t, s.get("/v1/images/"+sent.ID), http.StatusNotFound, "image_not_found", "")
 	expectProblem(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id")
-	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, time.Now()); err != nil || purged.Images != 1 || purged.Objects != 0 {
+	if purged, err := images.Purge(t.Context(), s.state, s.blobs, time.Now()); err != nil || purged.Images != 1 || purged.Objects != 0 {
 		t.Errorf("%+v, %v", purged, err)
 	}
-	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+	if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
 		t.Errorf("%+v, %v", purged, err)
 	}
 	if n := objects(t, s.blobs); n != 0 {
@@ -277,7 +278,7 @@ func TestImageWithoutObject(t *testing.T) {
 			t.Errorf("%s is not there", tag)
 		}
 		expectProblem(t, s.do(byID()), http.StatusNotFound, "image_not_found", "image_id")
-		if !strings.Contains(s.log.String(), "the object of an image is gone") {
+		if !strings.Contains(s.log.String(), "the object of an image is missing") {
 			t.Errorf("the log is silent: %s", s.log)
 		}
 		if again := decodeImage(t, s.do(upload()), http.StatusOK); again.ID != sent.ID || !again.CreatedAt.Equal(sent.CreatedAt) {
@@ -289,7 +290,7 @@ func TestImageWithoutObject(t *testing.T) {
 		}
 	}
 	// What was lost is garbage, the image is not.
-	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 2 {
+	if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 2 {
 		t.Errorf("%+v, %v", purged, err)
 	}
 	decode(t, s.do(byID()))
@@ -304,7 +305,7 @@ func TestImageDeletedInUse(t *testing.T) {
 		if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, store.Token{}); w.Code != http.StatusNoContent {
 			t.Errorf("status %d: %s", w.Code, w.Body)
 		}
-		if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+		if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
 			t.Errorf("%+v, %v", purged, err)
 		}
 		return nil
@@ -331,16 +332,16 @@ func TestImageUsage(t *testing.T) {
 // A crash between a row and its object leaves storage taken, until the row is
 // purged.
 func TestRowWithoutObject(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) })
+	s := start(t, func(cfg *gateway.Config) { cfg.Images.StoragePerKey = int64(len(picture)) })
 	if err := s.state.ReserveBlob(t.Context(), store.Blob{Name: blobs.NewName(), APIKey: "anonymous", Bytes: 1}, 1<<20, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	w := s.do(upload())
 	expectProblem(t, w, http.StatusTooManyRequests, "storage_full", "")
-	if !strings.Contains(w.Body.String(), fmt.Sprintf("of 1 bytes and may keep %d", len(picture))) {
+	if !strings.Contains(w.Body.String(), fmt.Sprintf("stores 1 bytes of pictures and answers and may store %d", len(picture))) {
 		t.Errorf("%s", w.Body)
 	}
-	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+	if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
 		t.Errorf("%+v, %v", purged, err)
 	}
 	decodeImage(t, s.do(upload()), http.StatusCreated)
@@ -372,11 +373,11 @@ func TestPurgeFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := gateway.Purge(t.Context(), s.state, stubborn{s.blobs, names[3]}, later())
+	_, err := images.Purge(t.Context(), s.state, stubborn{s.blobs, names[3]}, later())
 	if err == nil || !strings.Contains(err.Error(), names[3]) || objects(t, s.blobs) != 1 {
 		t.Errorf("%d objects are left: %v", objects(t, s.blobs), err)
 	}
-	if n, err := gateway.Sweep(t.Context(), s.state, s.blobs, time.Now().Add(25*time.Hour)); err != nil || n != 1 || objects(t, s.blobs) != 0 {
+	if n, err := images.Sweep(t.Context(), s.state, s.blobs, time.Now().Add(25*time.Hour)); err != nil || n != 1 || objects(t, s.blobs) != 0 {
 		t.Errorf("%d strays, %v", n, err)
 	}
 }
@@ -388,10 +389,10 @@ func TestSweep(t *testing.T) {
 	if err := s.blobs.Put(t.Context(), blobs.NewName(), []byte("a stray")); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := gateway.Sweep(t.Context(), s.state, s.blobs, later()); err != nil || n != 0 {
+	if n, err := images.Sweep(t.Context(), s.state, s.blobs, later()); err != nil || n != 0 {
 		t.Errorf("%d strays too early, %v", n, err)
 	}
-	if n, err := gateway.Sweep(t.Context(), s.state, s.blobs, time.Now().Add(25*time.Hour)); err != nil || n != 1 || objects(t, s.blobs) != 1 {
+	if n, err := images.Sweep(t.Context(), s.state, s.blobs, time.Now().Add(25*time.Hour)); err != nil || n != 1 || objects(t, s.blobs) != 1 {
 		t.Errorf("%d strays, %v", n, err)
 	}
 	if w := s.get("/v1/images/" + sent.ID + "/content"); w.Body.String() != picture {
@@ -419,12 +420,12 @@ func testWhilePurging(t *testing.T, state *store.Store, bucket *blobs.Bucket) {
 		purgers.Go(func() {
 			for ctx.Err() == nil {
 				// What is two seconds old counts as an hour old, or a day.
-				p, err := gateway.Purge(context.Background(), s.state, s.blobs, time.Now().Add(time.Hour-2*time.Second))
+				p, err := images.Purge(context.Background(), s.state, s.blobs, time.Now().Add(time.Hour-2*time.Second))
 				if err != nil {
 					t.Error(err)
 				}
 				purged.Add(p.Objects)
-				if _, err := gateway.Sweep(context.Background(), s.state, s.blobs, time.Now().Add(24*time.Hour-2*time.Second)); err != nil {
+				if _, err := images.Sweep(context.Background(), s.state, s.blobs, time.Now().Add(24*time.Hour-2*time.Second)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -459,7 +460,7 @@ func testWhilePurging(t *testing.T, state *store.Store, bucket *blobs.Bucket) {
 	if purged.Load() == 0 {
 		t.Error("nothing was purged meanwhile")
 	}
-	if _, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || objects(t, s.blobs) != 0 {
+	if _, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || objects(t, s.blobs) != 0 {
 		t.Errorf("%d objects are left: %v", objects(t, s.blobs), err)
 	}
 }
@@ -495,7 +496,7 @@ func TestImageStorageAway(t *testing.T) {
 	w := httptest.NewRecorder()
 	gw.ServeHTTP(w, upload())
 	expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")
-	if purged, err := gateway.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 0 {
+	if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 0 {
 		t.Errorf("a row was left: %+v, %v", purged, err)
 	}
 }
@@ -503,11 +504,11 @@ func TestImageStorageAway(t *testing.T) {
 // Asking by id needs no more memory than there is, and who sent an address
 // under an Idempotency-Key keeps no body while it is fetched.
 func TestImageMemory(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = int64(len(picture)) - 1 })
+	s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = int64(len(picture)) - 1 })
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
 	decode(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})))
 
-	s = start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 4 << 20 })
+	s = start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 4 << 20 })
 	release := make(chan struct{})
 	const n = 60
 	begun := make(chan struct{}, n)

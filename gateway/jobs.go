@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base32"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -15,6 +17,8 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/store"
@@ -69,6 +73,62 @@ func (g *Gateway) onceIfAsync(limit bodyLimit) gin.HandlerFunc {
 			fail(c, err)
 		}
 	}
+}
+
+// submit answers with a job that answers items, each in a form, a media type.
+func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, webhook string, items []answer.Item) error {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
+	defer cancel()
+	who := g.caller(c)
+	works, drop, err := g.answers.Submission(ctx, who, form, begun, items)
+	if err != nil {
+		return err
+	}
+	j, err := g.jobs.Submit(ctx, jobs.Submission{
+		ID: idempotentID(c, "job_"), APIKey: who.Account, RequestID: who.RequestID, Kind: kind, WebhookURL: webhook, Items: works,
+	}, time.Now())
+	if err != nil {
+		drop()
+		return jobsError(err)
+	}
+	g.access.CountRequest(who.Account)
+	c.Header("Location", "/v1/jobs/"+j.ID)
+	c.Header(headerApplied, preferAsync)
+	c.Header("Cache-Control", "no-store")
+	return writeStatusJSON(c, http.StatusAccepted, newJobAnswer(j))
+}
+
+// checkWebhook checks the address that gets the end of a job, which only a
+// request for a job may name.
+func (g *Gateway) checkWebhook(async bool, url, field string) error {
+	if !async {
+		return invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", preferAsync)
+	}
+	if url == "" {
+		return nil
+	}
+	err := g.fetcher.CheckWebhook(url)
+	var e *refersam.Error
+	if errors.As(err, &e) && e.Code == refersam.CodeFetchRefused {
+		named := *e
+		named.Field = field
+		return &named
+	}
+	return err
+}
+
+// idempotentID returns the id of an object that a request stores. With an
+// Idempotency-Key it is derived from the key and from the time of the first
+// attempt, so a repeated request never stores two objects while its key is
+// remembered, even if the gateway dies before it has stored its answer.
+func idempotentID(c *gin.Context, prefix string) string {
+	a, ok := c.Value(keyAttempt).(store.Attempt)
+	if !ok {
+		return prefix + strings.ToLower(rand.Text())
+	}
+	h := sha256.New()
+	feed(h, []byte(a.APIKey), []byte(a.Key), a.RequestHash, []byte(a.Begun.UTC().Format(time.RFC3339Nano)))
+	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
 }
 
 // jobAnswer is a job as clients see it.
@@ -189,7 +249,7 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	if at.id != "" {
 		after = &jobs.Job{ID: at.id, Created: at.created}
 	}
-	found, err := g.jobs.Jobs(c.Request.Context(), consumer(c), after, status, at.limit+1)
+	found, err := g.jobs.Jobs(c.Request.Context(), account(c), after, status, at.limit+1)
 	if err != nil {
 		return store.Unavailable(err)
 	}
@@ -207,19 +267,19 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 
 // job answers GET /v1/jobs/{id}.
 func (g *Gateway) job(c *gin.Context) error {
-	j, err := g.jobs.Job(c.Request.Context(), consumer(c), c.Param("id"))
+	j, err := g.jobs.Job(c.Request.Context(), account(c), c.Param("id"))
 	return g.answerJob(c, http.StatusOK, j, err)
 }
 
 // cancelJob answers POST /v1/jobs/{id}/cancel.
 func (g *Gateway) cancelJob(c *gin.Context) error {
-	j, err := g.jobs.Cancel(c.Request.Context(), consumer(c), c.Param("id"), time.Now())
+	j, err := g.jobs.Cancel(c.Request.Context(), account(c), c.Param("id"), time.Now())
 	return g.answerJob(c, http.StatusOK, j, err)
 }
 
 // redeliver answers POST /v1/jobs/{id}/webhook/redeliver.
 func (g *Gateway) redeliver(c *gin.Context) error {
-	j, err := g.jobs.Redeliver(c.Request.Context(), consumer(c), c.Param("id"))
+	j, err := g.jobs.Redeliver(c.Request.Context(), account(c), c.Param("id"))
 	return g.answerJob(c, http.StatusAccepted, j, err)
 }
 
@@ -233,7 +293,7 @@ func (g *Gateway) answerJob(c *gin.Context, status int, j *jobs.Job, err error) 
 
 // deleteJob answers DELETE /v1/jobs/{id}.
 func (g *Gateway) deleteJob(c *gin.Context) error {
-	if err := g.jobs.Delete(c.Request.Context(), consumer(c), c.Param("id"), time.Now()); err != nil {
+	if err := g.jobs.Delete(c.Request.Context(), account(c), c.Param("id"), time.Now()); err != nil {
 		return jobsError(err)
 	}
 	c.Status(http.StatusNoContent)
@@ -249,7 +309,7 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	if err != nil || index < 0 || strconv.Itoa(index) != c.Param("index") {
 		return noItem
 	}
-	item, err := g.jobs.Item(ctx, consumer(c), c.Param("id"), index)
+	item, err := g.jobs.Item(ctx, account(c), c.Param("id"), index)
 	switch {
 	case errors.Is(err, jobs.ErrNotFound):
 		return noItem
@@ -263,7 +323,7 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	case item.Status != jobs.Succeeded:
 		return jobsError(jobs.ErrRunning)
 	}
-	sum := sha256.Sum256([]byte(item.Blob))           // whose name is for nobody else
+	sum := sha256.Sum256([]byte(item.Blob))           // hashed, because names of objects are internal
 	tag := `W/"` + hex.EncodeToString(sum[:16]) + `"` // weak, since it is that of all encodings
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
@@ -276,25 +336,24 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	if err := json.Unmarshal(item.Header, &header); err != nil {
 		return fmt.Errorf("the header of a result cannot be read: %w", err)
 	}
-	// It does not wait for what masks, which cannot wait, need.
-	held := &hold{memory: g.answers, impatient: true}
-	defer held.release()
-	if err := held.take(ctx, min(item.Bytes, g.cfg.AnswerMemory)); err != nil {
+	release, err := g.answers.ReserveResult(item.Bytes)
+	if err != nil {
 		return err
 	}
-	content, err := g.blobs.Get(ctx, item.Blob, item.Bytes)
+	defer release()
+	content, err := g.images.Object(ctx, item.Blob, item.Bytes)
 	if errors.Is(err, blobs.ErrNotFound) {
-		g.log.Warn("the result of a job is gone", "job", c.Param("id"), "object", item.Blob)
+		g.log.Warn("the result of a job is missing", "job", c.Param("id"), "object", item.Blob)
 		return jobsError(jobs.ErrNotFound)
 	}
 	if err != nil {
-		return storageAway(err)
+		return err
 	}
 	for name, values := range header {
 		c.Writer.Header()[name] = values
 	}
 	mediaType := header.Get("Content-Type")
-	if mediaType == mediaJSON {
+	if mediaType == api.MediaJSON {
 		return writeCompressedBody(c.Writer, content, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 	}
 	writeBody(c.Writer, mediaType, content)
@@ -310,13 +369,13 @@ type secretAnswer struct {
 
 // webhookSecret answers GET /v1/webhooks/secret.
 func (g *Gateway) webhookSecret(c *gin.Context) error {
-	s, err := g.jobs.Secrets(c.Request.Context(), consumer(c), time.Now())
+	s, err := g.jobs.Secrets(c.Request.Context(), account(c), time.Now())
 	return answerSecret(c, s, err)
 }
 
 // rotateWebhookSecret answers POST /v1/webhooks/secret/rotate.
 func (g *Gateway) rotateWebhookSecret(c *gin.Context) error {
-	s, err := g.jobs.RotateSecret(c.Request.Context(), consumer(c), time.Now())
+	s, err := g.jobs.RotateSecret(c.Request.Context(), account(c), time.Now())
 	return answerSecret(c, s, err)
 }
 
@@ -343,4 +402,9 @@ func (g *Gateway) Payload(j *jobs.Job) ([]byte, error) {
 	a := newJobAnswer(j)
 	a.Webhook = nil // that is between the client and us
 	return json.Marshal(webhookBody{jobFinished, j.Finished, a}, json.Deterministic(true))
+}
+
+// Work answers an item of a job. It is the jobs.Worker of the service.
+func (g *Gateway) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
+	return g.answers.Work(ctx, w)
 }

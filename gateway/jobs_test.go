@@ -445,7 +445,7 @@ func TestJobEventsWhileStopping(t *testing.T) {
 
 // A key's pictures and answers of jobs count as what it keeps.
 func TestJobQuota(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.StoragePerKey = int64(len(picture)) + 100 })
+	s := start(t, func(cfg *gateway.Config) { cfg.Images.StoragePerKey = int64(len(picture)) + 100 })
 	j := decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted)
 	if j = s.finish(t, j.ID); j.Status != "failed" || j.Items[0].Problem.Code != "storage_full" {
 		t.Errorf("%+v", j)
@@ -492,7 +492,7 @@ func (b blocked) Write(p []byte) (int, error) {
 
 // Results take the memory that they need, and no more.
 func TestJobResultMemory(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.AnswerMemory = 64 << 10 })
+	s := start(t, func(cfg *gateway.Config) { cfg.Answers.AnswerMemory = 64 << 10 })
 	j := s.finish(t, decodeJob(t, s.do(async(segment())), http.StatusAccepted).ID)
 	begun, release := make(chan struct{}), make(chan struct{})
 	var group sync.WaitGroup

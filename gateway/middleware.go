@@ -23,7 +23,7 @@ const (
 	keyRequestID = "request_id"
 	keyVariant   = "variant"
 	keyAPIKey    = "api_key"
-	keyHold      = "hold"
+	keyLease     = "hold"
 	keyAttempt   = "attempt"
 
 	// statusClientGone is what the access log says when the client went away

@@ -3,6 +3,7 @@ package gateway
 import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/pipeline"
 )
 
@@ -49,8 +50,8 @@ func (g *Gateway) models(c *gin.Context) error {
 		return err
 	}
 	most := g.segmenter.Limits()
-	list := modelList{Formats: Formats, Limits: limits{
-		most.MaxImageBytes, most.MaxImagePixels, most.MaxImageSide, most.MaxImageFrames, most.MaxPhrases, most.MaxPhraseBytes, most.MaxMaskPixels, maxItems, maxBatchBody, g.cfg.RequestTimeout.Milliseconds(),
+	list := modelList{Formats: api.Formats, Limits: limits{
+		most.MaxImageBytes, most.MaxImagePixels, most.MaxImageSide, most.MaxImageFrames, most.MaxPhrases, most.MaxPhraseBytes, most.MaxMaskPixels, maxItems, maxBatchBody, g.cfg.Answers.RequestTimeout.Milliseconds(),
 	}}
 	for _, v := range g.segmenter.Variants() {
 		list.Models = append(list.Models, newModel(&v))

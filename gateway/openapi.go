@@ -11,17 +11,14 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 )
 
 const (
 	// apiVersion is that of the description: its first number changes with what
 	// can break a client, the second with what is added, the last with wording.
 	apiVersion = "1.0.0"
-
-	mediaProblem = "application/problem+json"
-	mediaYAML    = "application/yaml"
-	mediaText    = "text/plain"
-	mediaHTML    = "text/html"
 )
 
 // newDescription makes the OpenAPI description of what New serves. The handlers do
@@ -144,10 +141,10 @@ func (d *description) describeMasks() {
 		RequestBody: d.segmentBody(),
 	},
 		answered{http.StatusOK, "The masks, in the order of the phrases", map[string]*huma.MediaType{
-			mediaJSON:  d.media(Answer{}, exampleAnswer()),
-			mediaPNG:   binaryMedia(),
-			mediaZip:   binaryMedia(),
-			mediaMixed: binaryMedia(),
+			api.MediaJSON:  d.media(api.Answer{}, exampleAnswer()),
+			api.MediaPNG:   binaryMedia(),
+			api.MediaZip:   binaryMedia(),
+			api.MediaMixed: binaryMedia(),
 		}, maskHeaders()},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
 		d.accepted(),
@@ -158,7 +155,7 @@ func (d *description) describeMasks() {
 	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases mean in several pictures", &huma.Operation{
 		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", maxItems),
 		Parameters:  []*huma.Param{requestIDParam(), unitIDParam(), preferParam(), idempotencyKeyParam()},
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: d.media(batchBody{}, exampleBatch())}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.media(batchBody{}, exampleBatch())}},
 	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
 		Description: "What each model says of itself, and how the units are split between them.",
@@ -183,7 +180,7 @@ func (d *description) describeService() {
 		Usage: []usageDay{{Day: "2026-11-22", Key: "k7m2q4xw5z3a6bcd", Requests: 120, Pictures: 120, GPUMS: 3184.25}},
 	}))
 
-	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{mediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
+	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{api.MediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
 	d.add(http.MethodGet, routeLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
 	d.add(http.MethodGet, routeReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
 		Description: "Ready is a service whose every variant has passed a real inference, and which has not been told to stop.",
@@ -194,15 +191,15 @@ func (d *description) describeService() {
 		Parameters: []*huma.Param{{Name: "code", In: "path", Required: true, Description: "The code of the problem", Schema: &huma.Schema{Type: huma.TypeString, Enum: codes()}}},
 	}, d.json(problemDescription{}, "The problem", newProblemDescription(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
 	object := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject}}
-	d.add(http.MethodGet, routeSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", mediaJSON, object)...)
-	d.add(http.MethodGet, routeSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", mediaYAML, object)...)
+	d.add(http.MethodGet, routeSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", api.MediaJSON, object)...)
+	d.add(http.MethodGet, routeSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", api.MediaYAML, object)...)
 
 }
 
 func (d *description) describePages() {
 	page := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
-	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
-	d.add(http.MethodGet, routeDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", mediaHTML, page)...)
+	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
+	d.add(http.MethodGet, routeDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
 	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "A file of the pages", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path, which may hold slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
 	}, append(fixed("The file", "*/*", binaryMedia()), refuses(refersam.CodeNotFound))...)
@@ -237,7 +234,7 @@ func fixed(description, mediaType string, media *huma.MediaType) []answered {
 }
 
 func (s *schemas) json(v any, description string, example any) answered {
-	return answered{http.StatusOK, description, map[string]*huma.MediaType{mediaJSON: s.media(v, example)}, nil}
+	return answered{http.StatusOK, description, map[string]*huma.MediaType{api.MediaJSON: s.media(v, example)}, nil}
 }
 
 func (s *schemas) responses(answers ...answered) map[string]*huma.Response {
@@ -274,7 +271,7 @@ func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 	}
 	r := &huma.Response{
 		Description: strings.Join(words, " "),
-		Content:     map[string]*huma.MediaType{mediaProblem: media},
+		Content:     map[string]*huma.MediaType{api.MediaProblem: media},
 		Headers:     identified(nil),
 	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status == http.StatusConflict {
@@ -423,12 +420,12 @@ const examplePNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAACCAIAAADwyuo0AAAAEElEQVR42mP4
 
 const exampleID = "PZ4K2C6JXQ7M3VHT5WYNB6ADEF"
 
-func exampleAnswer() *Answer {
+func exampleAnswer() *api.Answer {
 	resp := &refersam.Response{
 		Width: 4, Height: 2, MaskWidth: 4, MaskHeight: 2, Model: "refersam_bert", Variant: "bert", Version: "1",
 		Results: []refersam.Result{{PhraseID: "a", Phrase: "the duck on the left", Score: 0.97, Area: 4, Box: refersam.Box{X: 1, W: 2, H: 2}, Tokens: 27, Limit: 20, Origin: refersam.OriginModel}},
 	}
-	return NewAnswer(exampleID, resp, []AnswerMasks{{RLE: &RLE{Size: [2]int{2, 4}, Counts: "242"}}})
+	return answer.NewAnswer(exampleID, resp, []api.AnswerMasks{{RLE: &api.RLE{Size: [2]int{2, 4}, Counts: "242"}}})
 }
 
 func exampleBatch() stdjson.RawMessage {
@@ -443,7 +440,7 @@ func exampleBatchAnswer() BatchAnswer {
 
 func exampleModels() modelList {
 	most := limits{20 << 20, 50_000_000, 16384, 1000, 32, 1000, 256 << 20, maxItems, maxBatchBody, 30_000}
-	return modelList{Formats: Formats, Limits: most, Models: []model{{
+	return modelList{Formats: api.Formats, Limits: most, Models: []model{{
 		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
 		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",
 		Checkpoint: strings.Repeat("0", 64),

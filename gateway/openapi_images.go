@@ -7,6 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 func (d *description) describeImages() {
@@ -18,14 +19,14 @@ func (d *description) describeImages() {
 			"It belongs to the API key that sent it.",
 		Parameters: []*huma.Param{requestIDParam(), idempotencyKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			mediaJSON:  d.media(uploadBody{}, map[string]any{"image": map[string]any{"data": examplePNG}}),
-			mediaForm:  {Schema: form, Encoding: map[string]*huma.Encoding{fieldImageURL: {ContentType: mediaText, Explode: &no}}},
-			"image/*":  binaryMedia(),
-			mediaBytes: binaryMedia(),
+			api.MediaJSON:  d.media(uploadBody{}, map[string]any{"image": map[string]any{"data": examplePNG}}),
+			api.MediaForm:  {Schema: form, Encoding: map[string]*huma.Encoding{fieldImageURL: {ContentType: api.MediaText, Explode: &no}}},
+			"image/*":      binaryMedia(),
+			api.MediaBytes: binaryMedia(),
 		}},
 	},
 		d.json(imageAnswer{}, "The key has the image already; it lasts longer now", exampleImage()),
-		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{mediaJSON: d.media(imageAnswer{}, exampleImage())},
+		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{api.MediaJSON: d.media(imageAnswer{}, exampleImage())},
 			map[string]*huma.Param{"Location": header("Where it is", huma.TypeString)}},
 		refusesPictures(),
 		refusesAgain(),
@@ -53,7 +54,7 @@ func (d *description) describeImages() {
 
 func exampleImage() imageAnswer {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	return imageAnswer{imagePrefix + strings.Repeat("0123456789abcdef", 4), 640, 480, mediaJPEG, 81234, at, at.Add(24 * time.Hour)}
+	return imageAnswer{"img_" + strings.Repeat("0123456789abcdef", 4), 640, 480, api.MediaJPEG, 81234, at, at.Add(24 * time.Hour)}
 }
 
 func imageIDParam() *huma.Param {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/jobs"
 )
 
@@ -36,7 +37,7 @@ func (d *description) describeJobs() {
 		}, ifNoneMatchParam()},
 	},
 		answered{http.StatusOK, "The answer", map[string]*huma.MediaType{
-			mediaJSON: d.media(Answer{}, exampleAnswer()), mediaPNG: binaryMedia(), mediaZip: binaryMedia(), mediaMixed: binaryMedia(),
+			api.MediaJSON: d.media(api.Answer{}, exampleAnswer()), api.MediaPNG: binaryMedia(), api.MediaZip: binaryMedia(), api.MediaMixed: binaryMedia(),
 		}, itemHeaders()},
 		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, nil},
 		notFound, refuses(refersam.CodeUnfinished, refersam.CodeCancelled, refersam.CodeItemFailed, refersam.CodeOverloaded),
@@ -50,13 +51,13 @@ func (d *description) describeJobs() {
 			{Name: "last_event_id", In: "query", Description: "The same, for clients that cannot send headers", Schema: eventNumberSchema(), Example: 3},
 		},
 	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
-		mediaEvents: {Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
+		api.MediaEvents: {Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
 	}, nil},
 		answered{http.StatusNoContent, "The job has ended, and the client has all of its events", nil, nil},
 		notFound, refuses(refersam.CodeOverloaded))
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
-	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
+	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{api.MediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
 		notFound, refuses(refersam.CodeUnfinished, refersam.CodeNotFound), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/webhooks/secret", "jobs", "getWebhookSecret", "What are webhooks signed with?", &huma.Operation{
 		Description: "One secret an API key, for webhooks as Standard Webhooks (standardwebhooks.com) has them.",
@@ -73,7 +74,7 @@ func (d *description) describeJobs() {
 			webhookHeader("webhook-timestamp", "When it was sent, in seconds since 1970", "1795341603"),
 			webhookHeader("webhook-signature", "One signature or, for a day after the secret was rotated, two", "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="),
 		},
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: d.media(webhookBody{}, exampleMessage())}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.media(webhookBody{}, exampleMessage())}},
 		Responses: map[string]*huma.Response{
 			"2XX":     {Description: "It has been heard"},
 			"410":     {Description: "Nobody listens: it is not tried again"},
@@ -112,7 +113,7 @@ func refusesAgain() answered {
 
 // accepted is the answer to who prefers a job.
 func (d *description) accepted() answered {
-	return answered{http.StatusAccepted, "The job that will answer, as `Prefer: respond-async` asks for", map[string]*huma.MediaType{mediaJSON: d.media(jobAnswer{}, exampleJob(true))},
+	return answered{http.StatusAccepted, "The job that will answer, as `Prefer: respond-async` asks for", map[string]*huma.MediaType{api.MediaJSON: d.media(jobAnswer{}, exampleJob(true))},
 		map[string]*huma.Param{"Location": header("Where the job is", huma.TypeString), headerApplied: header("`respond-async`", huma.TypeString)}}
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 )
 
 // The bounds of options.
@@ -24,12 +26,6 @@ const (
 const (
 	keepAll     = "all"
 	keepLargest = "largest"
-)
-
-// What an output's overlay may say.
-const (
-	overlayPNG  = "png"
-	overlayJPEG = "jpeg"
 )
 
 // whole is a whole number, also one that is written as 64.0, as some
@@ -88,8 +84,8 @@ type output struct {
 func (o *options) check(field func(member string) string) error {
 	var wrong refersam.Faults
 	for i, format := range o.Formats {
-		if !slices.Contains(Formats, format) {
-			wrong.Add(invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(Formats, ", ")))
+		if !slices.Contains(api.Formats, format) {
+			wrong.Add(invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(api.Formats, ", ")))
 		}
 	}
 	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
@@ -113,7 +109,7 @@ func (o *output) check(field func(member string) string) error {
 	var wrong refersam.Faults
 	wrong.Add(o.options.check(field))
 	wrong.Add(oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
-	wrong.Add(oneOf(o.Overlay, field("overlay"), overlayPNG, overlayJPEG))
+	wrong.Add(oneOf(o.Overlay, field("overlay"), api.OverlayPNG, api.OverlayJPEG))
 	return wrong.Err()
 }
 
@@ -149,26 +145,16 @@ func (o *output) size() refersam.Size {
 func (o *output) quality() bool { return or(o.Quality, false) }
 
 // overlay is the kind of file that overlays are.
-func (o *output) overlay() string { return or(o.Overlay, overlayPNG) }
-
-// prompt is a phrase and how its mask is written.
-type prompt struct {
-	refersam.Phrase
-	// formats has at least one, and none twice.
-	formats []string
-	// chosen says that the client named them.
-	chosen    bool
-	tolerance float64
-}
+func (o *output) overlay() string { return or(o.Overlay, api.OverlayPNG) }
 
 // newPrompt makes a prompt with its own options, where it has them, and those
 // of the request, which have been checked. field names a member of its own.
-func newPrompt(id, text string, request *output, own *options, field func(member string) string) (prompt, error) {
+func newPrompt(id, text string, request *output, own *options, field func(member string) string) (answer.Prompt, error) {
 	if err := own.check(field); err != nil {
-		return prompt{}, err
+		return answer.Prompt{}, err
 	}
 	all := &request.options
-	p := prompt{
+	p := answer.Prompt{
 		Phrase: refersam.Phrase{
 			ID:        id,
 			Text:      text,
@@ -177,16 +163,16 @@ func newPrompt(id, text string, request *output, own *options, field func(member
 			MinArea:   int(or(own.MinArea, or(all.MinArea, 0))),
 			Largest:   or(own.Keep, or(all.Keep, keepAll)) == keepLargest,
 		},
-		tolerance: or(own.Tolerance, or(all.Tolerance, 0)),
+		Tolerance: or(own.Tolerance, or(all.Tolerance, 0)),
 	}
 	formats := own.Formats
 	if len(formats) == 0 {
 		formats = all.Formats
 	}
-	if p.chosen = len(formats) > 0; !p.chosen {
-		formats = []string{FormatRLE}
+	if p.Chosen = len(formats) > 0; !p.Chosen {
+		formats = []string{api.FormatRLE}
 	}
-	p.formats = slices.Compact(slices.Sorted(slices.Values(formats)))
+	p.Formats = slices.Compact(slices.Sorted(slices.Values(formats)))
 	return p, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam/api"
 )
 
 //go:embed web
@@ -50,8 +51,8 @@ func newPage() (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.spec["openapi.json"] = newPageFile(asJSON, mediaJSON)
-	p.spec["openapi.yaml"] = newPageFile(asYAML, mediaYAML)
+	p.spec["openapi.json"] = newPageFile(asJSON, api.MediaJSON)
+	p.spec["openapi.yaml"] = newPageFile(asYAML, api.MediaYAML)
 	return p, nil
 }
 

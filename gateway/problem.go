@@ -13,6 +13,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 // kind is what all problems of one code have in common. Its title fits every
@@ -140,7 +141,7 @@ func fail(c *gin.Context, err error) {
 	}
 	c.Writer.Header().Del("ETag") // of what is not answered
 	c.Header("Cache-Control", "no-store")
-	c.Data(p.Status, mediaProblem, body)
+	c.Data(p.Status, api.MediaProblem, body)
 	c.Abort()
 }
 
@@ -196,6 +197,6 @@ func writeStatusJSON(c *gin.Context, status int, v any) error {
 	if err != nil {
 		return err
 	}
-	c.Data(status, mediaJSON, body)
+	c.Data(status, api.MediaJSON, body)
 	return nil
 }

@@ -513,7 +513,7 @@ func TestTriton(t *testing.T) {
 		}
 	})
 	t.Run("too slow", func(t *testing.T) {
-		s := start(t, func(c *gateway.Config) { c.RequestTimeout = 20 * time.Millisecond })
+		s := start(t, func(c *gateway.Config) { c.Answers.RequestTimeout = 20 * time.Millisecond })
 		s.model.SetBefore(func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
@@ -556,8 +556,8 @@ func TestOverload(t *testing.T) {
 // ever.
 func TestBodyMemory(t *testing.T) {
 	s := start(t, func(c *gateway.Config) {
-		c.BodyMemory = 1 // whatever is read takes all
-		c.RequestTimeout = 500 * time.Millisecond
+		c.Answers.BodyMemory = 1 // whatever is read takes all
+		c.Answers.RequestTimeout = 500 * time.Millisecond
 	})
 	body, client := io.Pipe()
 	req := form(part{"image", picture}, part{"phrase", "red"})

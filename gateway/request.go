@@ -6,12 +6,13 @@ import (
 	"mime"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 )
 
 const (
@@ -20,16 +21,12 @@ const (
 	maxParts = 512
 	// bodySlack is what a body may hold besides its picture.
 	bodySlack = 1 << 20
-	// bodyCost is how many bytes of memory a byte of a body takes at most: a
-	// growing buffer is up to two beside the one that it replaces, and base64
-	// is decoded beside it.
-	bodyCost = 3
 )
 
 // maxBody is the size of the largest body of a media type that is read, in
 // bytes: maxImage of picture, in base64 if it is JSON, and the rest.
 func maxBody(mediaType string, maxImage int64) int64 {
-	if mediaType == mediaJSON {
+	if mediaType == api.MediaJSON {
 		return (maxImage+2)/3*4 + bodySlack
 	}
 	return maxImage + bodySlack
@@ -38,62 +35,28 @@ func maxBody(mediaType string, maxImage int64) int64 {
 // segmentRequest is a request for the masks of one picture, however it was
 // written.
 type segmentRequest struct {
-	source  source
-	prompts []prompt
+	source  answer.Source
+	prompts []answer.Prompt
 	variant string
 	output  output
 	// deadline is how long the client waits; 0 leaves it to the service.
 	deadline time.Duration
 	priority refersam.Priority
-	// webhook is where the end of a job is told, "" for nowhere.
+	// webhook is the address that gets the end of a job, "" for none.
 	webhook string
-	naming  naming
+	naming  answer.Naming
 }
 
-// naming says what a client calls the parts of a request: fields of a form, or
-// members below a place in its JSON.
-type naming struct {
-	Form bool
-	At   string
-}
-
-// name gives the place of an error in a refersam.Request, but for the picture,
-// the name that the client knows.
-func (n naming) name(pointer string) string {
-	switch {
-	case n.Form:
-		return formField(pointer)
-	case pointer == "/variant":
-		return pointer // it is that of all items
+// question returns what the request asks.
+func (r *segmentRequest) question() *answer.Question {
+	return &answer.Question{
+		Source: r.source, Prompts: r.prompts, Variant: r.variant, Size: r.output.size(), Overlay: r.output.overlay(),
+		Quality: r.output.quality(), Priority: r.priority, Naming: r.naming,
 	}
-	return n.At + jsonField(pointer)
-}
-
-// source is where the picture of a request is to be had: uploaded under an id,
-// at a url, or else in data.
-type source struct {
-	id, url string
-	data    []byte
-	// field is what the client calls it.
-	field string
-}
-
-// field gives the place of an error in a refersam.Request the name that the
-// client knows.
-func (r *segmentRequest) field(pointer string) string {
-	if pointer == "/image" {
-		return r.source.field
-	}
-	return r.naming.name(pointer)
-}
-
-// wants reports whether any prompt asks for a format.
-func (r *segmentRequest) wants(format string) bool {
-	return slices.ContainsFunc(r.prompts, func(p prompt) bool { return slices.Contains(p.formats, format) })
 }
 
 func (r *segmentRequest) checkOverlay(sizeField string) error {
-	if r.output.size() == refersam.SizeModel && r.wants(FormatOverlay) {
+	if r.output.size() == refersam.SizeModel && r.question().Wants(api.FormatOverlay) {
 		return invalid(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
 	}
 	return nil
@@ -110,7 +73,7 @@ func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segm
 	raw := err == nil && isPicture(mediaType)
 	switch {
 	case raw:
-	case err != nil || mediaType != mediaForm && mediaType != mediaJSON:
+	case err != nil || mediaType != api.MediaForm && mediaType != api.MediaJSON:
 		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data, application/json, or a picture as image/* with the phrases in the query.")
 	case r.URL.RawQuery != "":
 		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "A query is for a picture that is sent as it is; put its parameters into the form or JSON.")
@@ -120,7 +83,7 @@ func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segm
 	switch {
 	case raw:
 		req, err = parsePicture(r, maxImage)
-	case mediaType == mediaForm:
+	case mediaType == api.MediaForm:
 		req, err = parseForm(r, maxImage)
 	default:
 		req, err = parseJSON(r.Body, maxImage)
@@ -142,7 +105,7 @@ func identityEncoded(r *http.Request) error {
 // isPicture tells media types of bodies that are a picture and nothing else.
 // What it is in truth is seen from its bytes.
 func isPicture(mediaType string) bool {
-	return strings.HasPrefix(mediaType, "image/") || mediaType == mediaBytes
+	return strings.HasPrefix(mediaType, "image/") || mediaType == api.MediaBytes
 }
 
 // bodyError gives an error of reading a body the code it deserves.

@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/yaml"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/jobs"
 )
 
@@ -175,17 +176,17 @@ func (s *schemas) segmentBody() *huma.RequestBody {
 	return &huma.RequestBody{
 		Required: true,
 		Content: map[string]*huma.MediaType{
-			mediaJSON: s.media(body{}, example),
-			mediaForm: {
+			api.MediaJSON: s.media(body{}, example),
+			api.MediaForm: {
 				Schema: s.formSchema(),
 				Encoding: map[string]*huma.Encoding{
 					"image":  {ContentType: "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff"},
-					"phrase": {ContentType: mediaText},
-					"format": {ContentType: mediaText, Style: "form", Explode: &no},
+					"phrase": {ContentType: api.MediaText},
+					"format": {ContentType: api.MediaText, Style: "form", Explode: &no},
 				},
 			},
-			"image/*":  {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
-			mediaBytes: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+			"image/*":      {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+			api.MediaBytes: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
 		},
 	}
 }
@@ -267,9 +268,9 @@ var bounds = map[string]func(*huma.Schema){
 	"*.min_area":                 within(0, maxArea, false),
 	"*.fill_holes":               within(0, maxArea, false),
 	"*.keep":                     oneOfWords(keepAll, keepLargest),
-	"*.formats":                  func(s *huma.Schema) { most := maxFormats; s.MaxItems = &most; oneOfWords(Formats...)(s.Items) },
+	"*.formats":                  func(s *huma.Schema) { most := maxFormats; s.MaxItems = &most; oneOfWords(api.Formats...)(s.Items) },
 	"Output.size":                oneOfWords(string(refersam.SizeOriginal), string(refersam.SizeModel)),
-	"Output.overlay":             oneOfWords(overlayPNG, overlayJPEG),
+	"Output.overlay":             oneOfWords(api.OverlayPNG, api.OverlayJPEG),
 	"*.prompts":                  func(s *huma.Schema) { one := 1; s.MinItems = &one },
 	"BatchRequest.items":         func(s *huma.Schema) { one, most := 1, maxItems; s.MinItems, s.MaxItems = &one, &most },
 	"*.deadline_ms":              within(1, float64((24 * time.Hour).Milliseconds()), false),
@@ -279,7 +280,7 @@ var bounds = map[string]func(*huma.Schema){
 	"AnswerResult.score":         within(0, 1, false),
 	"AnswerQuality.stability":    within(0, 1, false),
 	"Geometry.type":              oneOfWords("MultiPolygon"),
-	"Warning.code":               oneOfWords(warningTruncated),
+	"Warning.code":               oneOfWords(api.WarningTruncated),
 	"Model.weight":               within(0, 1, false),
 	"Problem.code":               func(s *huma.Schema) { s.Enum = codes() },
 	"ProblemDescription.code":    func(s *huma.Schema) { s.Enum = codes() },

@@ -207,7 +207,7 @@ func TestSlowBody_Chunked(t *testing.T) {
 // The pictures of a batch do not stand in line behind another request of its
 // client, which may wait for the batch itself.
 func TestBatchBeforeWaiting(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 10 })
+	s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 16 << 10 })
 	address := listen(t, s)
 	kept := decodeImage(t, s.do(upload()), http.StatusCreated).ID
 	waiting := make(chan struct{})
@@ -254,7 +254,7 @@ func TestBatchBeforeWaiting(t *testing.T) {
 
 // Without keys a client is an address.
 func TestSlowBodies_OfOneAddress(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 20 })
+	s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 16 << 20 })
 	address := listen(t, s)
 	for range 20 {
 		conn := dial(t, address)
@@ -271,7 +271,7 @@ func TestSlowBodies_OfOneAddress(t *testing.T) {
 // A client whose bodies do not come keeps others waiting neither for memory nor
 // for its own requests.
 func TestSlowBodies_OfOneKey(t *testing.T) {
-	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.BodyMemory = 16 << 20 })
+	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 16 << 20 })
 	address := listen(t, s)
 	slow, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
 	var connections []net.Conn
@@ -296,7 +296,7 @@ func TestSlowBodies_OfOneKey(t *testing.T) {
 // long they wait for the model.
 func TestPicturesOfOneKey(t *testing.T) {
 	s := start(t, authenticated, func(cfg *gateway.Config) {
-		cfg.BodyMemory, cfg.RequestTimeout = int64(16*len(picture)), 3*time.Second
+		cfg.Answers.BodyMemory, cfg.Answers.RequestTimeout = int64(16*len(picture)), 3*time.Second
 	})
 	many, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
 	kept := decodeImage(t, s.do(bearer(upload(), many)), http.StatusCreated).ID

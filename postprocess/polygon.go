@@ -6,16 +6,12 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Point is x and y in pixels: pixel (0, 0) is the square between the points
-// (0, 0) and (1, 1).
-type Point [2]float64
-
-// Ring is a closed line: its first point is its last one again.
-type Ring []Point
-
-// Polygon is an area: its first ring is the outline, the others are holes in
-// it.
-type Polygon []Ring
+// The geometry of the domain, under the names that this package uses.
+type (
+	Point   = refersam.Point
+	Ring    = refersam.Ring
+	Polygon = refersam.Polygon
+)
 
 // Polygons traces the outlines of a mask, one polygon a component. Components
 // hang together by the edges of pixels, and so do their holes; no ring meets

@@ -7,7 +7,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/triton"
@@ -84,10 +85,10 @@ func (c *maskCommand) write(w io.Writer, l refersam.Logits, mask *refersam.Mask)
 		line, err := postprocess.GeoJSON(postprocess.Polygons(mask, c.Tolerance))
 		return writeLine(w, line, err)
 	case "rle":
-		line, err := json.Marshal(gateway.Counts{Size: [2]int{mask.Height, mask.Width}, Counts: mask.Runs})
+		line, err := json.Marshal(api.Counts{Size: [2]int{mask.Height, mask.Width}, Counts: mask.Runs})
 		return writeLine(w, line, err)
 	default:
-		line, err := json.Marshal(gateway.NewRLE(mask))
+		line, err := json.Marshal(answer.NewRLE(mask))
 		return writeLine(w, line, err)
 	}
 }

@@ -13,7 +13,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/triton"
 )
@@ -80,7 +81,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	if err := segmenter.Learn(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.Gateway.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cfg.Gateway.Answers.RequestTimeout)
 	defer cancel()
 	resp, err := segmenter.Segment(ctx, req)
 	if err != nil {
@@ -90,11 +91,11 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 	if c.JSON {
-		masks := make([]gateway.AnswerMasks, len(resp.Results))
+		masks := make([]api.AnswerMasks, len(resp.Results))
 		for i := range resp.Results {
-			masks[i].RLE = gateway.NewRLE(resp.Results[i].Mask)
+			masks[i].RLE = answer.NewRLE(resp.Results[i].Mask)
 		}
-		line, err := json.Marshal(gateway.NewAnswer(req.ID, resp, masks))
+		line, err := json.Marshal(answer.NewAnswer(req.ID, resp, masks))
 		if err != nil {
 			return err
 		}
@@ -133,7 +134,7 @@ func (c *segmentCommand) print(w io.Writer, resp *refersam.Response) error {
 		r := &resp.Results[i]
 		share := 100 * float64(r.Area) / float64(resp.Width*resp.Height)
 		fmt.Fprintf(table, "%s\t%s\t%.3f\t%d px (%.1f %%)\t%d, %d, %d, %d\t%s\n",
-			c.Phrases[i], gateway.Status(r), r.Score, r.Area, share, r.Box.X, r.Box.Y, r.Box.W, r.Box.H, resp.Variant)
+			c.Phrases[i], api.Status(r), r.Score, r.Area, share, r.Box.X, r.Box.Y, r.Box.W, r.Box.H, resp.Variant)
 		if r.Truncated() {
 			fmt.Fprintf(table, "  only the first %d of %d tokens were read\t\t\t\t\t\n", r.Limit, r.Tokens)
 		}

@@ -59,7 +59,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	if state.Shared() && bucket.Local() {
 		log.Warn("pictures and answers are kept in a folder, which other gateways of this database must share; or set REFERSAM_BLOBS_URL", "folder", cfg.Store.Data)
 	}
-	cfg.Jobs.ItemTimeout = cfg.Gateway.RequestTimeout + 15*time.Second
+	cfg.Jobs.ItemTimeout = cfg.Gateway.Answers.RequestTimeout + 15*time.Second
 	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
 	fetcher, err := fetch.New(cfg.Fetch)
 	if err != nil {

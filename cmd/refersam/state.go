@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/blobs"
-	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/store"
 )
 
@@ -98,8 +98,8 @@ func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		}
 		defer func() { err = errors.Join(err, bucket.Close()) }()
 		now := time.Now()
-		purged, purgeErr := gateway.Purge(ctx, s, bucket, now)
-		strays, sweepErr := gateway.Sweep(ctx, s, bucket, now)
+		purged, purgeErr := images.Purge(ctx, s, bucket, now)
+		strays, sweepErr := images.Sweep(ctx, s, bucket, now)
 		fmt.Fprintf(m.Stdout, "deleted %d expired images and %d expired jobs, %d objects of %d bytes that nothing refers to, and %d objects without a row\n",
 			purged.Images, purged.Jobs, purged.Objects, purged.Bytes, strays)
 		return errors.Join(purgeErr, sweepErr)

@@ -1,4 +1,4 @@
-package gateway
+package images
 
 import (
 	"context"
@@ -10,37 +10,39 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Retention forgets what has been kept long enough; *store.Store is one.
+// Retention deletes rows that have expired; *store.Store is one.
 type Retention interface {
 	DeleteExpiredImages(ctx context.Context, now time.Time) (int64, error)
 	DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, error)
-	// TakeGarbage hands every object to one caller only.
+	// TakeGarbage returns objects that nothing refers to, each to one caller only.
 	TakeGarbage(ctx context.Context, limit int, now time.Time) ([]store.Blob, error)
 	KnowsBlob(ctx context.Context, name string) (bool, error)
 }
 
-// Purged tells what a purge has deleted.
+// Purged counts what a purge deleted.
 type Purged struct {
-	// Images and Jobs have expired; Objects of so many Bytes were left of them
-	// and of others.
+	// Images and Jobs are rows that had expired. Objects, of Bytes in all, are
+	// objects that nothing referred to any more.
 	Images, Jobs, Objects, Bytes int64
 }
 
 const (
 	// garbageBatch is how many rows are deleted in one transaction.
 	garbageBatch = 100
-	// deletesAtOnce is how many objects are deleted at the same time: a bucket
-	// answers as slowly as 50 ms.
+	// deletesAtOnce is how many objects are deleted at the same time, because an
+	// object store may take 50 ms for each.
 	deletesAtOnce = 16
-	// strayAge is how old an object must be to be a stray: whoever writes one
-	// makes its row before.
+	// strayAge is how old an object without a row must be until Sweep deletes it.
+	// The row is written first, so only a crash leaves such an object.
 	strayAge = 24 * time.Hour
-	// purgeTimeout bounds one round of a gateway's own purging.
-	purgeTimeout = 5 * time.Minute
+	// purgeInterval is how often Run purges, purgeTimeout how long it may take.
+	purgeInterval = 10 * time.Minute
+	purgeTimeout  = 5 * time.Minute
 )
 
-// Purge deletes what has expired, while gateways go on and others may purge.
-func Purge(ctx context.Context, state Retention, bucket Blobs, now time.Time) (p Purged, err error) {
+// Purge deletes what has expired. Gateways may serve and other processes may
+// purge at the same time.
+func Purge(ctx context.Context, state Retention, bucket Bucket, now time.Time) (p Purged, err error) {
 	if p.Images, err = state.DeleteExpiredImages(ctx, now); err != nil {
 		return p, fmt.Errorf("delete expired images: %w", err)
 	}
@@ -65,9 +67,9 @@ func Purge(ctx context.Context, state Retention, bucket Blobs, now time.Time) (p
 	}
 }
 
-// deleteObjects deletes objects that have no row any more: it tries all of them,
-// since nobody else will.
-func deleteObjects(ctx context.Context, bucket Blobs, garbage []store.Blob) error {
+// deleteObjects deletes objects that have lost their rows. It tries all of them even
+// after an error, because no other purge will see them.
+func deleteObjects(ctx context.Context, bucket Bucket, garbage []store.Blob) error {
 	errs := make([]error, len(garbage))
 	var group errgroup.Group
 	group.SetLimit(deletesAtOnce)
@@ -83,8 +85,8 @@ func deleteObjects(ctx context.Context, bucket Blobs, garbage []store.Blob) erro
 	return errors.Join(errs...)
 }
 
-// Sweep deletes strays: objects that a crash has left without a row.
-func Sweep(ctx context.Context, state Retention, bucket Blobs, now time.Time) (strays int64, err error) {
+// Sweep deletes strays, which are objects that a crash left without a row.
+func Sweep(ctx context.Context, state Retention, bucket Bucket, now time.Time) (strays int64, err error) {
 	err = bucket.Walk(ctx, func(name string, modified time.Time) error {
 		if now.Sub(modified) < strayAge {
 			return nil
@@ -99,9 +101,9 @@ func Sweep(ctx context.Context, state Retention, bucket Blobs, now time.Time) (s
 	return strays, err
 }
 
-// purgeRegularly purges every sweepInterval until ctx ends.
-func (g *Gateway) purgeRegularly(ctx context.Context) {
-	ticker := time.NewTicker(sweepInterval)
+// Run purges every 10 minutes until ctx ends.
+func (k *Keeper) Run(ctx context.Context) {
+	ticker := time.NewTicker(purgeInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -110,13 +112,13 @@ func (g *Gateway) purgeRegularly(ctx context.Context) {
 		case <-ticker.C:
 		}
 		bounded, cancel := context.WithTimeout(ctx, purgeTimeout)
-		purged, err := Purge(bounded, g.state, g.blobs, time.Now())
+		purged, err := Purge(bounded, k.state, k.bucket, time.Now())
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			g.log.Warn("what has expired was not deleted", "cause", err)
+			k.log.Warn("could not delete everything that has expired", "cause", err)
 		}
 		if purged != (Purged{}) {
-			g.log.Info("deleted what had expired", "images", purged.Images, "jobs", purged.Jobs, "objects", purged.Objects, "bytes", purged.Bytes)
+			k.log.Info("deleted what had expired", "images", purged.Images, "jobs", purged.Jobs, "objects", purged.Objects, "bytes", purged.Bytes)
 		}
 	}
 }

@@ -1,11 +1,12 @@
-package gateway
+// Package api is the contract with clients: the types that requests and answers
+// are written in. It holds no behaviour beyond their encoding, so that the
+// gateway and the client of this module use the same types.
+package api
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/postprocess"
 )
 
 // The formats of a mask that a client may ask for.
@@ -31,7 +32,7 @@ const (
 // Formats lists the formats of a mask.
 var Formats = []string{FormatRLE, FormatCounts, FormatPolygon, FormatPNG, FormatPNG8, FormatProbability, FormatOverlay}
 
-// Answer is a refersam.Response as POST /v1/segment writes it.
+// Answer is the body of an answer to POST /v1/segment.
 type Answer struct {
 	RequestID string      `json:"request_id"`
 	Image     AnswerImage `json:"image"`
@@ -57,12 +58,8 @@ type AnswerTimings struct {
 	Total  float64 `json:"total"`
 }
 
-func newTimings(read, fetch, total time.Duration, t refersam.Timings) *AnswerTimings {
-	return &AnswerTimings{milliseconds(read), milliseconds(fetch), milliseconds(t.Decode), milliseconds(t.Model), milliseconds(t.Mask), milliseconds(total)}
-}
-
-// header is the value of Server-Timing.
-func (t *AnswerTimings) header() string {
+// Header returns the value of Server-Timing.
+func (t *AnswerTimings) Header() string {
 	return fmt.Sprintf("read;dur=%.3f, fetch;dur=%.3f, decode;dur=%.3f, model;dur=%.3f, mask;dur=%.3f, total;dur=%.3f",
 		t.Read, t.Fetch, t.Decode, t.Model, t.Mask, t.Total)
 }
@@ -129,11 +126,6 @@ type RLE struct {
 	Counts string `json:"counts"`
 }
 
-// NewRLE writes a mask.
-func NewRLE(mask *refersam.Mask) *RLE {
-	return &RLE{[2]int{mask.Height, mask.Width}, postprocess.RLE(mask)}
-}
-
 // Counts is a mask as the lengths of its runs down the columns, background
 // first. Size is height, width.
 type Counts struct {
@@ -145,8 +137,8 @@ type Counts struct {
 // pixels, y down. The first ring of a polygon is its outline, the others are
 // holes.
 type Geometry struct {
-	Type        string                `json:"type"`
-	Coordinates []postprocess.Polygon `json:"coordinates"`
+	Type        string             `json:"type"`
+	Coordinates []refersam.Polygon `json:"coordinates"`
 }
 
 // Warning tells something about a result that did not keep it from being
@@ -160,42 +152,8 @@ type Warning struct {
 	Limit  int `json:"limit"`
 }
 
-const warningTruncated = "phrase_truncated"
-
-// NewAnswer writes resp with the masks of its results.
-func NewAnswer(requestID string, resp *refersam.Response, masks []AnswerMasks) *Answer {
-	a := &Answer{
-		RequestID: requestID,
-		Image:     AnswerImage{resp.Width, resp.Height},
-		Mask:      AnswerImage{resp.MaskWidth, resp.MaskHeight},
-		Model:     AnswerModel{resp.Model, resp.Variant, resp.Version},
-		Results:   make([]AnswerResult, len(resp.Results)),
-	}
-	for i := range resp.Results {
-		r := &resp.Results[i]
-		a.Results[i] = AnswerResult{
-			PromptID: r.PhraseID,
-			Phrase:   r.Phrase,
-			Status:   Status(r),
-			Score:    r.Score,
-			Empty:    r.Empty(),
-			Origin:   string(r.Origin),
-			Area:     r.Area,
-			BBox:     [4]int{r.Box.X, r.Box.Y, r.Box.W, r.Box.H},
-			Masks:    masks[i],
-		}
-		if r.Truncated() {
-			a.Warnings = append(a.Warnings, Warning{warningTruncated, i, r.Tokens, r.Limit})
-		}
-	}
-	return a
-}
-
-func (a *Answer) addQuality(resp *refersam.Response) {
-	for i := range resp.Results {
-		a.Results[i].Quality = &AnswerQuality{resp.Results[i].Components, resp.Results[i].Stability}
-	}
-}
+// WarningTruncated is the code of the warning that the end of a phrase was not read.
+const WarningTruncated = "phrase_truncated"
 
 // Status is the word for a result: "ok" or "empty".
 func Status(r *refersam.Result) string {

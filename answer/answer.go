@@ -1,0 +1,284 @@
+package answer
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/access"
+	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/images"
+	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/store"
+	"golang.org/x/sync/semaphore"
+)
+
+// Segmenter finds masks; *pipeline.Segmenter is one. All of it is safe for
+// concurrent use.
+type Segmenter interface {
+	refersam.Segmenter
+	// Choose describes the variant that would answer req now, or returns the
+	// error that Segment would for it.
+	Choose(req *refersam.Request) (pipeline.Variant, error)
+	// Check returns the error that Segment would for anything but the picture.
+	Check(req *refersam.Request) error
+	// Inspect reads the header of an encoded picture; its errors are those of
+	// Segment about pictures.
+	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
+	// CheckMasks returns the error that Segment would for that many phrases and a
+	// picture of width × height pixels.
+	CheckMasks(width, height, phrases int) error
+}
+
+// Fetcher downloads from addresses that clients name; *fetch.Client is one. It
+// decides which addresses are allowed. Errors are a *refersam.Error.
+type Fetcher interface {
+	// Picture calls reserve with the largest possible number of bytes before it
+	// reads them.
+	Picture(ctx context.Context, url string, most int64, reserve func(ctx context.Context, bytes int64) error) ([]byte, error)
+	// CheckPicture and CheckWebhook refuse an address without a connection.
+	CheckPicture(url string) error
+	CheckWebhook(url string) error
+}
+
+// Config bounds the memory and the time of answers.
+type Config struct {
+	// RequestTimeout is how long an answer may take once the request has been
+	// read. Default 30s.
+	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
+	// BodyMemory is how many bytes of memory the bodies of all requests under
+	// way may take together, three for each byte that a client announces;
+	// further ones wait for RequestTimeout at most. A body that takes more than
+	// all of it has it alone. Default 536870912 (512 MiB).
+	BodyMemory int64 `env:"REFERSAM_BODY_MEMORY_BYTES"`
+	// AnswerMemory is how many bytes of memory the masks of all answers under
+	// way may take together, three for each byte of them; what would take more
+	// is refused. Default 536870912 (512 MiB).
+	AnswerMemory int64 `env:"REFERSAM_ANSWER_MEMORY_BYTES"`
+	// JobPatience is how long an item of a job is tried for, if its client sets
+	// no deadline. Default 24h.
+	JobPatience time.Duration `env:"REFERSAM_JOBS_PATIENCE"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{RequestTimeout: 30 * time.Second, BodyMemory: 512 << 20, AnswerMemory: 512 << 20, JobPatience: 24 * time.Hour}
+}
+
+// Validate reports everything that is wrong with c.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.RequestTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("REFERSAM_REQUEST_TIMEOUT is %v, allowed: more than 0s", c.RequestTimeout))
+	}
+	if c.BodyMemory < 1 {
+		errs = append(errs, fmt.Errorf("REFERSAM_BODY_MEMORY_BYTES is %d, allowed: 1 or more", c.BodyMemory))
+	}
+	if c.AnswerMemory < 1 {
+		errs = append(errs, fmt.Errorf("REFERSAM_ANSWER_MEMORY_BYTES is %d, allowed: 1 or more", c.AnswerMemory))
+	}
+	if c.JobPatience <= 0 {
+		errs = append(errs, fmt.Errorf("REFERSAM_JOBS_PATIENCE is %v, allowed: more than 0s", c.JobPatience))
+	}
+	return errors.Join(errs...)
+}
+
+// Parts are the collaborators of a Service, which closes none of them.
+type Parts struct {
+	Segmenter Segmenter
+	// MaxImage is the size of the largest encoded picture that Segmenter takes,
+	// in bytes.
+	MaxImage int64
+	Images   *images.Keeper
+	Fetcher  Fetcher
+	Meter    *access.Meter
+	// Observe is called with every response.
+	Observe func(*refersam.Response)
+	Log     *slog.Logger
+}
+
+// Service answers questions. All methods are safe for concurrent use.
+type Service struct {
+	Parts
+	cfg    Config
+	memory *Memory
+	masks  *semaphore.Weighted // bytes of memory for encoded masks
+}
+
+// New makes a Service.
+func New(cfg Config, parts Parts) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Service{Parts: parts, cfg: cfg, memory: NewMemory(cfg.BodyMemory), masks: semaphore.NewWeighted(cfg.AnswerMemory)}, nil
+}
+
+// BodyCost is how many bytes of memory each byte of a body takes at most: a
+// buffer that grows is up to two bytes beside the byte it replaces, or base64 is
+// decoded beside it.
+const BodyCost = 3
+
+// Lease returns an empty lease of the memory for bodies and pictures. The
+// caller must close it.
+func (s *Service) Lease(fairnessKey string) *Lease { return s.memory.Lease(fairnessKey) }
+
+// Budget returns an empty budget for the masks of an answer. The caller must
+// release it.
+func (s *Service) Budget() *Budget { return &Budget{memory: s.masks} }
+
+// ReserveResult reserves answer memory for a stored result of n bytes. It never
+// blocks, because masks that are being encoded need the same memory and cannot
+// wait.
+func (s *Service) ReserveResult(n int64) (release func(), err error) {
+	n = min(n, s.cfg.AnswerMemory)
+	if !s.masks.TryAcquire(n) {
+		return nil, refersam.Errorf(refersam.CodeOverloaded, "The service is out of answer memory; retry shortly.")
+	}
+	return func() { s.masks.Release(n) }, nil
+}
+
+// Picture is an encoded picture exactly as it came, and its SHA-256.
+type Picture = images.Picture
+
+// Bring returns the picture of a question. A picture that did not come with the
+// request takes memory from lease. Errors carry the client's name of the picture.
+func (s *Service) Bring(ctx context.Context, who Caller, from *Source, lease *Lease) (*Picture, error) {
+	switch {
+	case from.ID != "":
+		image, err := s.Images.Find(ctx, who.Account, from.ID)
+		if err != nil {
+			return nil, placed(from.Field, err)
+		}
+		content, err := s.Images.Content(ctx, image, lease.Take)
+		if err != nil {
+			return nil, placed(from.Field, err)
+		}
+		digest, _ := images.Digest(image.ID)
+		return &Picture{Content: content, Digest: digest}, nil
+	case from.URL != "":
+		return s.fetch(ctx, from, lease)
+	case from.Object != "":
+		return s.stored(ctx, from, lease)
+	default:
+		return &Picture{Content: from.Data, Digest: sha256.Sum256(from.Data)}, nil
+	}
+}
+
+func (s *Service) fetch(ctx context.Context, from *Source, lease *Lease) (*Picture, error) {
+	if err := s.checkURL(from); err != nil {
+		return nil, err
+	}
+	content, err := s.Fetcher.Picture(ctx, from.URL, s.MaxImage, func(ctx context.Context, bytes int64) error {
+		return lease.Take(ctx, BodyCost*bytes)
+	})
+	if err != nil {
+		return nil, placed(from.Field, err)
+	}
+	return &Picture{Content: content, Digest: sha256.Sum256(content)}, nil
+}
+
+func (s *Service) checkURL(from *Source) error {
+	return placed(from.Field, s.Fetcher.CheckPicture(from.URL))
+}
+
+func (s *Service) stored(ctx context.Context, from *Source, lease *Lease) (*Picture, error) {
+	if err := lease.Take(ctx, from.Bytes); err != nil {
+		return nil, err
+	}
+	content, err := s.Images.Object(ctx, from.Object, from.Bytes)
+	if errors.Is(err, blobs.ErrNotFound) {
+		s.Log.Warn("the picture of a job is missing", "object", from.Object)
+		return nil, &refersam.Error{Code: refersam.CodeImageNotFound, Message: "The picture of the job is gone; submit the job again.", Field: from.Field, Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Picture{Content: content, Digest: sha256.Sum256(content)}, nil
+}
+
+// Keep stores a picture for the caller's key, and reports whether it is new.
+// field is the client's name for the picture.
+func (s *Service) Keep(ctx context.Context, who Caller, field string, p *Picture) (*store.Image, bool, error) {
+	return s.Images.Keep(ctx, who.Account, *p, func() (images.Header, error) {
+		h, err := s.Segmenter.Inspect(ctx, p.Content)
+		if err != nil {
+			return images.Header{}, translate(err, func(string) string { return field })
+		}
+		return images.Header(h), nil
+	})
+}
+
+// Prepared is a question with its picture, ready to be answered once.
+type Prepared struct {
+	service  *Service
+	who      Caller
+	Question *Question
+	// Digest is the SHA-256 of the encoded picture.
+	Digest  [sha256.Size]byte
+	request *refersam.Request
+	begun   time.Time
+	fetched time.Duration
+}
+
+// Prepare brings the picture of a question. lease is where its memory is taken
+// from; the caller keeps it until the answer has been made.
+func (s *Service) Prepare(ctx context.Context, who Caller, q *Question, lease *Lease) (*Prepared, error) {
+	begun := time.Now()
+	pic, err := s.Bring(ctx, who, &q.Source, lease)
+	if err != nil {
+		return nil, err
+	}
+	return &Prepared{
+		service: s, who: who, Question: q, Digest: pic.Digest, request: q.request(who, pic), begun: begun, fetched: time.Since(begun),
+	}, nil
+}
+
+// Variant describes the variant that would answer now.
+func (p *Prepared) Variant() (pipeline.Variant, error) { return p.service.Segmenter.Choose(p.request) }
+
+// Answered is an answer that has not been written yet.
+type Answered struct {
+	Response *refersam.Response
+	Answer   *api.Answer
+	masks    []api.AnswerMasks
+	overlay  string
+}
+
+// Answer has the masks made and encoded, with memory from budget, and counts
+// them. read is how long the caller took to read the request. Errors carry the
+// client's names.
+func (p *Prepared) Answer(ctx context.Context, budget *Budget, read time.Duration) (*Answered, error) {
+	s, q := p.service, p.Question
+	encoder := encoder{question: q, masks: make([]api.AnswerMasks, len(q.Prompts)), budget: budget}
+	p.request.Encode = encoder.encode
+	resp, err := s.Segmenter.Segment(ctx, p.request)
+	if err != nil {
+		return nil, translate(err, q.Field)
+	}
+	s.Observe(resp)
+	s.Meter.CountPicture(p.who.Account, resp)
+	a := NewAnswer(p.who.RequestID, resp, encoder.masks)
+	if q.Quality {
+		for i := range resp.Results {
+			a.Results[i].Quality = &api.AnswerQuality{Components: resp.Results[i].Components, Stability: resp.Results[i].Stability}
+		}
+	}
+	a.Timings = newTimings(read, p.fetched, read+time.Since(p.begun), resp.Timings)
+	return &Answered{resp, a, encoder.masks, q.Overlay}, nil
+}
+
+func newTimings(read, fetch, total time.Duration, t refersam.Timings) *api.AnswerTimings {
+	return &api.AnswerTimings{
+		Read: milliseconds(read), Fetch: milliseconds(fetch), Decode: milliseconds(t.Decode), Model: milliseconds(t.Model),
+		Mask: milliseconds(t.Mask), Total: milliseconds(total),
+	}
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
+}
