@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
@@ -18,41 +17,10 @@ import (
 )
 
 const (
-	// maxItems is how many pictures one request may bring.
-	maxItems = 64
-	// maxBatchBody is how many bytes such a request may have.
-	maxBatchBody = 100 << 20
 	// itemsAtOnce is how many pictures of one request are worked on at once: so
 	// many that batches of the model are full.
 	itemsAtOnce = 8
 )
-
-// batchBody asks for the masks of several pictures.
-type batchBody struct {
-	Items itemList `json:"items"`
-	// Output holds where an item's own says nothing.
-	Output   output     `json:"output"`
-	Variant  *string    `json:"variant"`
-	Deadline *whole     `json:"deadline_ms"`
-	Priority *string    `json:"priority"`
-	Webhook  *webhookTo `json:"webhook"`
-}
-
-type itemBody struct {
-	ID      string       `json:"id"`
-	Image   *pictureBody `json:"image"`
-	Prompts promptList   `json:"prompts"`
-	Output  output       `json:"output"`
-}
-
-// itemList has no more than maxItems items.
-type itemList []itemBody
-
-// UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (l *itemList) UnmarshalJSONFrom(d *jsontext.Decoder) (err error) {
-	*l, err = readList[itemBody](d, maxItems)
-	return err
-}
 
 // batchRequest is a request for the masks of several pictures.
 type batchRequest struct {
@@ -70,26 +38,26 @@ type batchItem struct {
 }
 
 // batchLimit is the bodyLimit of batches.
-func batchLimit(string) int64 { return maxBatchBody }
+func batchLimit(string) int64 { return api.MaxBatchBytes }
 
 // parseBatch reads a batch. What is wrong with one item alone is left in it;
 // everything else is an error.
 func parseBatch(r io.Reader, maxImage int64) (*batchRequest, error) {
-	var b batchBody
+	var b api.BatchRequest
 	if err := readJSON(r, &b); err != nil {
 		return nil, bodyError(err)
 	}
 	var wrong refersam.Faults
 	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
 	wrong.Add(err)
-	wrong.Add(b.Output.check(func(member string) string { return "/output/" + member }))
+	wrong.Add(checkOutput(&b.Output, func(member string) string { return "/output/" + member }))
 	if len(b.Items) == 0 {
 		wrong.Add(invalid("/items", "There must be at least one item."))
 	}
 	batch := &batchRequest{variant: common.variant, deadline: common.deadline, webhook: common.webhook, items: make([]batchItem, len(b.Items))}
 	for i := range b.Items {
 		from, to := &b.Items[i], &batch.items[i]
-		out := from.Output.within(&b.Output)
+		out := inherit(from.Output, &b.Output)
 		wrong.Add(checkID("/items/"+strconv.Itoa(i)+"/id", from.ID)) // an answer would have to repeat it
 		to.id = from.ID
 		to.req, to.err = newRequest("/items/"+strconv.Itoa(i), common, from.Image, from.Prompts, &out, maxImage)
@@ -122,20 +90,6 @@ func (b *batchRequest) byReference() bool {
 	return true
 }
 
-// BatchAnswer is the answer to POST /v1/segment:batch, with one result an item,
-// in their order.
-type BatchAnswer struct {
-	RequestID string        `json:"request_id"`
-	Results   []BatchResult `json:"results"`
-}
-
-// BatchResult is an answer or a problem.
-type BatchResult struct {
-	ID      string      `json:"id,omitempty"`
-	Answer  *api.Answer `json:"answer,omitempty"`
-	Problem *problem    `json:"problem,omitempty"`
-}
-
 // segmentBatch answers POST /v1/segment:batch.
 func (g *Gateway) segmentBatch(c *gin.Context) error {
 	begun := time.Now()
@@ -150,7 +104,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		return err
 	}
 	defer release()
-	batch, err := parseBatch(http.MaxBytesReader(c.Writer, c.Request.Body, maxBatchBody), g.maxImage)
+	batch, err := parseBatch(http.MaxBytesReader(c.Writer, c.Request.Body, api.MaxBatchBytes), g.maxImage)
 	if err != nil {
 		return err
 	}
@@ -162,7 +116,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		if err != nil {
 			return err
 		}
-		return g.submit(c, kindBatch, api.MediaJSON, begun, batch.webhook, items)
+		return g.submit(c, api.JobKindBatch, api.MediaJSON, begun, batch.webhook, items)
 	}
 	if _, err := g.segmenter.Choose(&refersam.Request{Variant: batch.variant}); err != nil {
 		return err
@@ -175,7 +129,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 	budget := g.answers.Budget()
 	defer budget.Release()
 	who := g.caller(c)
-	answers := BatchAnswer{RequestID: who.RequestID, Results: make([]BatchResult, len(batch.items))}
+	answers := api.BatchAnswer{RequestID: who.RequestID, Results: make([]api.BatchResult, len(batch.items))}
 	var group errgroup.Group
 	group.SetLimit(itemsAtOnce)
 	for i := range batch.items {
@@ -188,7 +142,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 	if err := c.Request.Context().Err(); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(answers.Results, func(r BatchResult) bool { return r.Answer != nil }) {
+	if slices.ContainsFunc(answers.Results, func(r api.BatchResult) bool { return r.Answer != nil }) {
 		g.access.CountRequest(who.Account)
 	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
@@ -198,16 +152,16 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 
 // item answers an item. Only an item of a batch that holds no memory may wait
 // for the memory of its picture.
-func (g *Gateway) item(ctx context.Context, who answer.Caller, item *batchItem, mayWait bool, budget *answer.Budget) BatchResult {
+func (g *Gateway) item(ctx context.Context, who answer.Caller, item *batchItem, mayWait bool, budget *answer.Budget) api.BatchResult {
 	answered, err := g.answerItem(ctx, who, item, mayWait, budget)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // else the client has gone
 			g.logItem(who, err)
 		}
-		p, _ := newProblem(err, who.RequestID)
-		return BatchResult{ID: item.id, Problem: &p}
+		p, _ := api.NewProblem(err, who.RequestID)
+		return api.BatchResult{ID: item.id, Problem: &p}
 	}
-	return BatchResult{ID: item.id, Answer: answered.Answer}
+	return api.BatchResult{ID: item.id, Answer: answered.Answer}
 }
 
 func (g *Gateway) answerItem(ctx context.Context, who answer.Caller, item *batchItem, mayWait bool, budget *answer.Budget) (*answer.Answered, error) {
@@ -229,7 +183,7 @@ func (g *Gateway) answerItem(ctx context.Context, who answer.Caller, item *batch
 // logItem logs what went wrong with an item if that is the service's fault: the
 // status of the whole request does not tell.
 func (g *Gateway) logItem(who answer.Caller, err error) {
-	if p, _ := newProblem(err, ""); p.Status >= http.StatusInternalServerError {
+	if p, _ := api.NewProblem(err, ""); p.Status >= http.StatusInternalServerError {
 		g.log.Warn("an item of a batch failed", "request_id", who.RequestID, "code", p.Code, "error", err)
 	}
 }

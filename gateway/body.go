@@ -4,43 +4,60 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 )
 
-// body is the JSON form of a request for masks.
-type body struct {
-	Image    *pictureBody `json:"image"`
-	Prompts  promptList   `json:"prompts"`
-	Output   output       `json:"output"`
-	Variant  *string      `json:"variant"`
-	Deadline *whole       `json:"deadline_ms"`
-	Priority *string      `json:"priority"`
-	Webhook  *webhookTo   `json:"webhook"`
+// unmarshalers read the types of package api within bounds: a body has room for
+// millions of elements. A whole number may be written as 64.0, as some languages
+// do and JSON Schema allows; one beyond ±2^53 becomes that bound, which is out of
+// every range.
+var unmarshalers = json.WithUnmarshalers(json.JoinUnmarshalers(
+	json.UnmarshalFromFunc(readInt),
+	json.UnmarshalFromFunc(readPicture),
+	json.UnmarshalFromFunc(func(d *jsontext.Decoder, list *[]string) (err error) {
+		*list, err = readList[string](d, api.MaxFormats)
+		return err
+	}),
+	json.UnmarshalFromFunc(func(d *jsontext.Decoder, list *[]api.Prompt) (err error) {
+		*list, err = readList[api.Prompt](d, api.MaxPrompts)
+		return err
+	}),
+	json.UnmarshalFromFunc(func(d *jsontext.Decoder, list *[]api.BatchItem) (err error) {
+		*list, err = readList[api.BatchItem](d, api.MaxItems)
+		return err
+	}),
+))
+
+func readInt(d *jsontext.Decoder, n *api.Int) error {
+	if d.PeekKind() != '0' {
+		return errors.ErrUnsupported // its own error says what is wanted
+	}
+	token, err := d.ReadToken()
+	if err != nil {
+		return err
+	}
+	f, err := strconv.ParseFloat(token.String(), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || f != math.Trunc(f) {
+		return invalid(string(d.StackPointer()), "The value is not a whole number.")
+	}
+	*n = api.Int(max(-1<<53, min(f, 1<<53)))
+	return nil
 }
 
-// webhookTo says where the end of a job is told.
-type webhookTo struct {
-	URL string `json:"url"`
-}
-
-// pictureBody says where the picture is: exactly one member is there.
-type pictureBody struct {
-	Data []byte  `json:"data"`
-	ID   *string `json:"id"`
-	URL  *string `json:"url"`
-}
-
-// UnmarshalJSONFrom implements json.UnmarshalerFrom. A member that is there is
-// not null: which one is there says where the picture is.
-func (p *pictureBody) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+// readPicture reads where a picture is. A member that is present is not null,
+// because its presence says where the picture is.
+func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 	if d.PeekKind() != '{' {
-		return errors.ErrUnsupported // as an object is what it should be
+		return errors.ErrUnsupported // its own error says what is wanted
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return err
@@ -69,21 +86,6 @@ func (p *pictureBody) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		}
 	}
 	_, err := d.ReadToken()
-	return err
-}
-
-type promptBody struct {
-	ID   string `json:"id"`
-	Text string `json:"text"`
-	options
-}
-
-// promptList has no more than maxParts prompts.
-type promptList []promptBody
-
-// UnmarshalJSONFrom implements json.UnmarshalerFrom.
-func (l *promptList) UnmarshalJSONFrom(d *jsontext.Decoder) (err error) {
-	*l, err = readList[promptBody](d, maxParts)
 	return err
 }
 
@@ -117,7 +119,7 @@ func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 
 // parseJSON reads a body.
 func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
-	var b body
+	var b api.SegmentRequest
 	if err := readJSON(r, &b); err != nil {
 		return nil, err
 	}
@@ -130,9 +132,9 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 }
 
 // parseCommon checks what does not belong to one picture.
-func parseCommon(variant *string, deadlineMS *whole, priority *string, webhook *webhookTo) (segmentRequest, error) {
+func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook *api.WebhookTarget) (segmentRequest, error) {
 	var (
-		req   = segmentRequest{variant: or(variant, "")}
+		req   = segmentRequest{variant: valueOr(variant, "")}
 		wrong refersam.Faults
 		err   error
 	)
@@ -158,7 +160,7 @@ func parseCommon(variant *string, deadlineMS *whole, priority *string, webhook *
 // newRequest makes a request of what common says already and what a body says
 // of one picture, or all that is wrong with it; at is the place of that in the
 // body.
-func newRequest(at string, common segmentRequest, image *pictureBody, prompts promptList, out *output, maxImage int64) (*segmentRequest, error) {
+func newRequest(at string, common segmentRequest, image *api.Picture, prompts []api.Prompt, out *api.Output, maxImage int64) (*segmentRequest, error) {
 	req := &common
 	req.output = *out
 	req.naming = answer.Naming{At: at}
@@ -166,17 +168,17 @@ func newRequest(at string, common segmentRequest, image *pictureBody, prompts pr
 		wrong refersam.Faults
 		err   error
 	)
-	req.source, err = image.source(at+"/image", maxImage)
+	req.source, err = pictureSource(image, at+"/image", maxImage)
 	wrong.Add(err)
-	wrong.Add(req.output.check(func(member string) string { return at + "/output/" + member }))
-	req.prompts, err = prompts.prompts(at+"/prompts", &req.output)
+	wrong.Add(checkOutput(&req.output, func(member string) string { return at + "/output/" + member }))
+	req.prompts, err = newPrompts(prompts, at+"/prompts", &req.output)
 	wrong.Add(err)
 	wrong.Add(req.checkOverlay(at + "/output/size"))
 	return req, wrong.Err()
 }
 
-// source checks where a picture is; at is the place of p in the body.
-func (p *pictureBody) source(at string, maxImage int64) (answer.Source, error) {
+// pictureSource checks where a picture is; at is the place of p in the body.
+func pictureSource(p *api.Picture, at string, maxImage int64) (answer.Source, error) {
 	var found []answer.Source
 	if p != nil && p.Data != nil {
 		found = append(found, answer.Source{Data: p.Data, Field: at + "/data"})
@@ -200,9 +202,9 @@ func (p *pictureBody) source(at string, maxImage int64) (answer.Source, error) {
 	return found[0], nil
 }
 
-// prompts checks the prompts of a picture; at is the place of l in the body.
-// Whatever is wrong with any of them is reported at once.
-func (l promptList) prompts(at string, request *output) ([]answer.Prompt, error) {
+// newPrompts checks the prompts of a picture; at is the place of l in the body.
+// It reports all faults at once.
+func newPrompts(l []api.Prompt, at string, request *api.Output) ([]answer.Prompt, error) {
 	var (
 		made  = make([]answer.Prompt, len(l))
 		wrong refersam.Faults
@@ -210,7 +212,7 @@ func (l promptList) prompts(at string, request *output) ([]answer.Prompt, error)
 	for i := range l {
 		var err error
 		wrong.Add(checkID(fmt.Sprintf("%s/%d/id", at, i), l[i].ID))
-		made[i], err = newPrompt(l[i].ID, l[i].Text, request, &l[i].options, func(member string) string {
+		made[i], err = newPrompt(l[i].ID, l[i].Text, request, &l[i].Options, func(member string) string {
 			return fmt.Sprintf("%s/%d/%s", at, i, member)
 		})
 		wrong.Add(err)
@@ -222,7 +224,7 @@ func (l promptList) prompts(at string, request *output) ([]answer.Prompt, error)
 // is text that is not UTF-8.
 func readJSON(r io.Reader, v any) error {
 	begun := &beginning{r: r}
-	err := json.UnmarshalRead(begun, v, json.RejectUnknownMembers(true))
+	err := json.UnmarshalRead(begun, v, json.RejectUnknownMembers(true), unmarshalers)
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
 		if message := begun.otherEncoding(); message != "" {

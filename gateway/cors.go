@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam/api"
 )
 
 // anyOrigin is the entry of CORSOrigins for all pages.
@@ -30,10 +31,10 @@ func validateOrigins(origins []string) error {
 var (
 	corsMethods = strings.Join([]string{http.MethodGet, http.MethodPost, http.MethodDelete}, ", ")
 	corsRequest = strings.Join([]string{
-		"Authorization", "X-API-Key", "Content-Type", headerIdempotencyKey, "If-None-Match", headerEventID, headerPrefer, headerRequestID, headerUnitID,
+		"Authorization", "X-API-Key", "Content-Type", api.HeaderIdempotencyKey, "If-None-Match", api.HeaderEventID, api.HeaderPrefer, api.HeaderRequestID, api.HeaderUnitID,
 	}, ", ")
 	corsAnswer = strings.Join([]string{
-		headerRequestID, "ETag", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Server-Timing", "WWW-Authenticate", headerReplayed, headerApplied,
+		api.HeaderRequestID, "ETag", "Location", "Retry-After", "RateLimit", "RateLimit-Policy", "Server-Timing", "WWW-Authenticate", api.HeaderReplayed, api.HeaderApplied,
 		"X-Refersam-Model", "X-Refersam-Variant", "X-Refersam-Status", "X-Refersam-Score", "X-Refersam-Origin", "X-Refersam-Area", "X-Refersam-Bbox",
 		"X-Refersam-Components", "X-Refersam-Stability", "X-Refersam-Warning",
 	}, ", ")

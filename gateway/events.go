@@ -18,7 +18,6 @@ import (
 )
 
 const (
-	headerEventID = "Last-Event-ID"
 	// pollInterval is how often a stream looks for new events, heartbeat how
 	// often it says that it lives.
 	pollInterval = 250 * time.Millisecond
@@ -29,16 +28,7 @@ const (
 	// of one key.
 	maxStreams       = 512
 	maxStreamsPerKey = 32
-	// maxEvent is the largest number of an event, which JavaScript can still tell
-	// from the next.
-	maxEvent = 1 << 53
 )
-
-// jobEvent is an event about a job, or one of its items.
-type jobEvent struct {
-	Job    string      `json:"job"`
-	Status jobs.Status `json:"status"`
-}
 
 // jobEvents answers GET /v1/jobs/{id}/events with events as they come, after
 // the one that the client says it has.
@@ -93,8 +83,8 @@ func lastEvent(c *gin.Context) (last int64, field string, err error) {
 			return 0, "", err
 		}
 	}
-	if header := c.Request.Header.Values(headerEventID); len(header) > 0 {
-		field = headerEventID
+	if header := c.Request.Header.Values(api.HeaderEventID); len(header) > 0 {
+		field = api.HeaderEventID
 		last, err = eventNumber(field, header[0])
 	}
 	return last, field, err
@@ -102,7 +92,7 @@ func lastEvent(c *gin.Context) (last int64, field string, err error) {
 
 func eventNumber(field, value string) (int64, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil || n < 0 || n > maxEvent {
+	if err != nil || n < 0 || n > api.MaxEvent {
 		return 0, notGiven(field)
 	}
 	return n, nil
@@ -178,7 +168,7 @@ func ignoreGone(ctx context.Context, err error) error {
 }
 
 func (g *Gateway) writeEvent(ctx context.Context, s *stream, j *jobs.Job, ev jobs.Event) error {
-	kind, data := "job", any(jobEvent{j.ID, ev.Status})
+	kind, data := "job", any(api.JobEvent{Job: j.ID, Status: api.JobStatus(ev.Status)})
 	if ev.Item >= 0 {
 		item, err := g.jobs.Item(ctx, j.APIKey, j.ID, ev.Item)
 		if err != nil {

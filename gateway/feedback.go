@@ -22,55 +22,17 @@ type Opinions interface {
 }
 
 const (
-	// maxFeedbackBody is how many bytes feedback may have, maxComment its
+	// maxFeedbackBody is how many bytes feedback may have, api.MaxComment its
 	// comment.
 	maxFeedbackBody = 4 << 20
-	maxComment      = 2000
-	maxRating       = 5
 
 	badRequestID = "The request id must be that of an answer: 1 to 128 letters, digits and . _ : -."
-
-	verdictGood = "good"
-	verdictBad  = "bad"
 )
 
 func feedbackLimit(string) int64 { return maxFeedbackBody }
 
-// feedbackBody is what a client says about a mask.
-type feedbackBody struct {
-	RequestID string         `json:"request_id"`
-	Item      *whole         `json:"item"`
-	Result    *whole         `json:"result"`
-	Verdict   *string        `json:"verdict"`
-	Rating    *whole         `json:"rating"`
-	Mask      *correctedMask `json:"corrected_mask"`
-	Comment   *string        `json:"comment"`
-}
-
-// correctedMask is a mask as a client thinks it should be.
-type correctedMask api.RLE
-
-// feedbackAnswer is feedback as it is kept.
-type feedbackAnswer struct {
-	ID        string    `json:"id"`
-	Key       string    `json:"key"`
-	RequestID string    `json:"request_id"`
-	Item      int       `json:"item"`
-	Result    int       `json:"result"`
-	Verdict   string    `json:"verdict,omitempty"`
-	Rating    int       `json:"rating,omitzero"`
-	Mask      *api.RLE  `json:"corrected_mask,omitempty"`
-	Comment   string    `json:"comment,omitempty"`
-	CreatedAt time.Time `json:"created_at"`
-}
-
-type feedbackList struct {
-	Feedback []feedbackAnswer `json:"feedback"`
-	Next     string           `json:"next,omitempty"`
-}
-
-func newFeedbackAnswer(f *store.Feedback) feedbackAnswer {
-	a := feedbackAnswer{
+func newFeedback(f *store.Feedback) api.Feedback {
+	a := api.Feedback{
 		ID: f.ID, Key: f.APIKey, RequestID: f.RequestID, Item: f.Item, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment, CreatedAt: f.Created,
 	}
 	if f.Counts != "" {
@@ -89,12 +51,12 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 		return err
 	}
 	defer release()
-	var b feedbackBody
+	var b api.FeedbackRequest
 	body := http.MaxBytesReader(c.Writer, c.Request.Body, maxFeedbackBody)
 	if err := readJSON(body, &b); err != nil {
 		return bodyError(err)
 	}
-	f, err := b.feedback(g.segmenter.Limits().MaxImagePixels)
+	f, err := parseFeedback(&b, g.segmenter.Limits().MaxImagePixels)
 	if err != nil {
 		return err
 	}
@@ -113,34 +75,34 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 		return store.Unavailable(err)
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, http.StatusCreated, newFeedbackAnswer(f))
+	return writeStatusJSON(c, http.StatusCreated, newFeedback(f))
 }
 
-// feedback checks what a client says; all that is wrong is told at once.
-func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
+// parseFeedback checks feedback and reports all faults at once.
+func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, error) {
 	var wrong refersam.Faults
 	f := &store.Feedback{
-		RequestID: b.RequestID, Item: int(or(b.Item, 0)), Result: int(or(b.Result, 0)),
-		Verdict: or(b.Verdict, ""), Rating: int(or(b.Rating, 0)), Comment: or(b.Comment, ""),
+		RequestID: b.RequestID, Item: int(valueOr(b.Item, 0)), Result: int(valueOr(b.Result, 0)),
+		Verdict: valueOr(b.Verdict, ""), Rating: int(valueOr(b.Rating, 0)), Comment: valueOr(b.Comment, ""),
 	}
 	if !saneID.MatchString(b.RequestID) {
 		wrong.Add(invalid("/request_id", badRequestID))
 	}
-	if f.Item < 0 || f.Item >= maxItems {
-		wrong.Add(invalid("/item", "The item must be an index from 0 to %d.", maxItems-1))
+	if f.Item < 0 || f.Item >= api.MaxItems {
+		wrong.Add(invalid("/item", "The item must be an index from 0 to %d.", api.MaxItems-1))
 	}
-	if f.Result < 0 || f.Result >= maxParts {
-		wrong.Add(invalid("/result", "The result must be an index from 0 to %d.", maxParts-1))
+	if f.Result < 0 || f.Result >= api.MaxPrompts {
+		wrong.Add(invalid("/result", "The result must be an index from 0 to %d.", api.MaxPrompts-1))
 	}
-	wrong.Add(oneOf(b.Verdict, "/verdict", verdictGood, verdictBad))
-	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > maxRating) {
-		wrong.Add(invalid("/rating", "The rating must be a whole number from 1 to %d.", maxRating))
+	wrong.Add(oneOf(b.Verdict, "/verdict", api.VerdictGood, api.VerdictBad))
+	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > api.MaxRating) {
+		wrong.Add(invalid("/rating", "The rating must be a whole number from 1 to %d.", api.MaxRating))
 	}
 	if b.Comment != nil && f.Comment == "" {
 		wrong.Add(invalid("/comment", "The comment is empty; leave it out."))
 	}
-	if len(f.Comment) > maxComment {
-		wrong.Add(invalid("/comment", "The comment must have at most %d bytes.", maxComment))
+	if len(f.Comment) > api.MaxComment {
+		wrong.Add(invalid("/comment", "The comment must have at most %d bytes.", api.MaxComment))
 	}
 	wrong.Add(checkText("/comment", f.Comment))
 	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
@@ -154,7 +116,7 @@ func (b *feedbackBody) feedback(maxPixels int) (*store.Feedback, error) {
 }
 
 // checkMask refuses run lengths that are no mask.
-func checkMask(mask *correctedMask, maxPixels int) error {
+func checkMask(mask *api.CorrectedMask, maxPixels int) error {
 	height, width := mask.Size[0], mask.Size[1]
 	if height < 1 || width < 1 || width > maxPixels || height > maxPixels/width {
 		return invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
@@ -167,7 +129,7 @@ func checkMask(mask *correctedMask, maxPixels int) error {
 
 // listFeedback answers GET /v1/feedback, for who may see that of all keys.
 func (g *Gateway) listFeedback(c *gin.Context) error {
-	at, err := listOfFeedback.page(c, "request_id")
+	at, err := parsePage(c, api.ListFeedback, "request_id")
 	if err != nil {
 		return err
 	}
@@ -183,13 +145,13 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	if err != nil {
 		return store.Unavailable(err)
 	}
-	list := feedbackList{Feedback: []feedbackAnswer{}}
+	list := api.FeedbackList{Feedback: []api.Feedback{}}
 	for _, f := range found {
-		list.Feedback = append(list.Feedback, newFeedbackAnswer(f))
+		list.Feedback = append(list.Feedback, newFeedback(f))
 	}
 	if more {
 		last := found[len(found)-1]
-		list.Next = listOfFeedback.cursor(last.Created, last.ID)
+		list.Next = api.Cursor(api.ListFeedback, last.Created, last.ID)
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, list)

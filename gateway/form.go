@@ -14,14 +14,7 @@ import (
 
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/answer"
-)
-
-// The fields of a form that bring the picture: the file itself, the id of one
-// that was uploaded, or where to fetch it.
-const (
-	fieldImage    = "image"
-	fieldImageID  = "image_id"
-	fieldImageURL = "image_url"
+	"github.com/refersam/refersam/api"
 )
 
 // parseForm reads multipart/form-data: one of the fields that bring the
@@ -31,7 +24,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := newFields(fieldImage, fieldImageID, fieldImageURL)
+	f := newFields(api.FieldImage, api.FieldImageID, api.FieldImageURL)
 	if err := readParts(parts, func(part *multipart.Part) error { return f.read(part, maxImage) }); err != nil {
 		return nil, err
 	}
@@ -41,7 +34,7 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 		return nil, err
 	}
 	if f.req.source.Field == "" {
-		f.wrong.Add(invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", fieldImage, fieldImageID, fieldImageURL))
+		f.wrong.Add(invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", api.FieldImage, api.FieldImageID, api.FieldImageURL))
 	}
 	return f.request()
 }
@@ -57,7 +50,7 @@ func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	n := 0
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		for _, value := range query[name] {
-			if n++; n > maxParts {
+			if n++; n > api.MaxPrompts {
 				return nil, tooManyFields()
 			}
 			f.wrong.Add(f.set(name, value))
@@ -67,12 +60,12 @@ func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.req.source = answer.Source{Data: data, Field: fieldImage}
+	f.req.source = answer.Source{Data: data, Field: api.FieldImage}
 	return f.request()
 }
 
 func tooManyFields() error {
-	return refersam.Errorf(refersam.CodeInvalidRequest, "There are more than %d fields.", maxParts)
+	return refersam.Errorf(refersam.CodeInvalidRequest, "There are more than %d fields.", api.MaxPrompts)
 }
 
 // fields collects what a form or a query says, and what is wrong with it.
@@ -81,15 +74,9 @@ type fields struct {
 	pictures []string
 	req      segmentRequest
 	phrases  []string
-	options  options
+	options  api.Options
 	seen     map[string]bool
 	wrong    refersam.Faults
-}
-
-// fieldNames lists the names that set knows.
-var fieldNames = []string{
-	"phrase", "variant", "format", "threshold", "min_area", "keep", "fill_holes", "tolerance",
-	"size", "overlay", "quality", "deadline_ms", "priority", "webhook",
 }
 
 func newFields(pictures ...string) *fields {
@@ -115,7 +102,7 @@ func readParts(parts *multipart.Reader, read func(*multipart.Part) error) error 
 		if err != nil {
 			return err
 		}
-		if n == maxParts {
+		if n == api.MaxPrompts {
 			return tooManyFields()
 		}
 		if err := read(part); err != nil {
@@ -138,7 +125,7 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 			return nil
 		}
 		f.req.source.Field = name
-		if name == fieldImage {
+		if name == api.FieldImage {
 			f.req.source.Data, err = readImage(part, maxImage)
 			return err
 		}
@@ -160,7 +147,7 @@ func setSource(s *answer.Source, value string) error {
 	if value == "" {
 		return invalid(s.Field, "The field is empty.")
 	}
-	if s.Field == fieldImageID {
+	if s.Field == api.FieldImageID {
 		s.ID = value
 	} else {
 		s.URL = value
@@ -177,15 +164,15 @@ func (f *fields) set(name, value string) error {
 		return nil
 	case "format":
 		for format := range strings.SplitSeq(value, ",") {
-			if len(f.options.Formats) == maxFormats {
-				return invalid(name, "There are more than %d.", maxFormats)
+			if len(f.options.Formats) == api.MaxFormats {
+				return invalid(name, "There are more than %d.", api.MaxFormats)
 			}
 			f.options.Formats = append(f.options.Formats, strings.TrimSpace(format))
 		}
 		return nil
 	}
-	if !slices.Contains(fieldNames, name) {
-		return invalid(name, "There is no field %q; there are %s.", name, strings.Join(slices.Concat(f.pictures, fieldNames), ", "))
+	if !slices.Contains(api.FieldNames, name) {
+		return invalid(name, "There is no field %q; there are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
 	}
 	if err := f.once(name); err != nil {
 		return err
@@ -220,7 +207,7 @@ func (f *fields) set(name, value string) error {
 		quality := value == "true"
 		f.req.output.Quality = &quality
 	case "deadline_ms":
-		var ms *whole
+		var ms *api.Int
 		if ms, err = wholeNumber(name, value); err == nil {
 			f.req.deadline, err = parseDeadline(*ms, name)
 		}
@@ -248,28 +235,28 @@ func number(name, value string) (*float64, error) {
 	return &v, nil
 }
 
-func wholeNumber(name, value string) (*whole, error) {
+func wholeNumber(name, value string) (*api.Int, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return nil, invalid(name, "The value must be a whole number.")
 	}
-	v := whole(n)
+	v := api.Int(n)
 	return &v, nil
 }
 
 // request returns what the fields say, or all that is wrong with them.
 func (f *fields) request() (*segmentRequest, error) {
 	req := &f.req
-	req.output.options = f.options
+	req.output.Options = f.options
 	name := func(member string) string {
 		if strings.HasPrefix(member, "formats") {
 			return "format"
 		}
 		return member
 	}
-	f.wrong.Add(req.output.check(name))
+	f.wrong.Add(checkOutput(&req.output, name))
 	for _, phrase := range f.phrases {
-		p, err := newPrompt("", phrase, &req.output, &options{}, name)
+		p, err := newPrompt("", phrase, &req.output, &api.Options{}, name)
 		f.wrong.Add(err)
 		req.prompts = append(req.prompts, p)
 	}
@@ -283,7 +270,7 @@ func readImage(from io.Reader, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(image.Len()) > most {
-		return nil, tooLarge(fieldImage, most)
+		return nil, tooLarge(api.FieldImage, most)
 	}
 	return image.Bytes(), nil
 }

@@ -18,16 +18,10 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
-)
-
-const (
-	routeLive  = "/livez"
-	routeReady = "/readyz"
-	routeSpec  = "/openapi" // .json and .yaml
-	routeDocs  = "/docs"
 )
 
 func init() { gin.SetMode(gin.ReleaseMode) }
@@ -93,7 +87,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	page, err := newPage()
+	pages, err := newPages()
 	if err != nil {
 		return nil, err
 	}
@@ -137,13 +131,13 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 
 	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, share(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
-	e.Match(read, "/", page.file("index.html"))
-	e.Match(read, routeDocs, drawnInStyles, page.file("docs.html"))
-	e.Match(read, routeSpec+".json", page.file("openapi.json"))
-	e.Match(read, routeSpec+".yaml", page.file("openapi.yaml"))
-	e.Match(read, "/web/*file", page.serve)
-	e.Match(read, routeLive, g.live)
-	e.Match(read, routeReady, handle(g.ready))
+	e.Match(read, "/", pages.file("index.html"))
+	e.Match(read, api.RouteDocs, drawnInStyles, pages.file("docs.html"))
+	e.Match(read, api.RouteSpec+".json", pages.file("openapi.json"))
+	e.Match(read, api.RouteSpec+".yaml", pages.file("openapi.yaml"))
+	e.Match(read, "/web/*file", pages.serve)
+	e.Match(read, api.RouteLive, g.live)
+	e.Match(read, api.RouteReady, handle(g.ready))
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
 	segmenting := e.Group("/v1", g.require(store.ScopeSegment))

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/jobs"
@@ -552,7 +553,7 @@ func TestProbes(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	s := start(t)
-	var b gateway.Build
+	var b api.Build
 	if err := json.Unmarshal(s.get("/version").Body.Bytes(), &b); err != nil {
 		t.Fatal(err)
 	}

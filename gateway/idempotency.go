@@ -20,12 +20,8 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store"
-)
-
-const (
-	headerIdempotencyKey = "Idempotency-Key"
-	headerReplayed       = "Idempotency-Replayed"
 )
 
 // answerMemory is how long an answer can be asked for again.
@@ -51,9 +47,9 @@ type storedAnswer struct {
 }
 
 // storedHeaders are the headers that belong to an answer.
-var storedHeaders = []string{"Content-Type", "Location", headerApplied, "Etag", "Cache-Control"}
+var storedHeaders = []string{"Content-Type", "Location", api.HeaderApplied, "Etag", "Cache-Control"}
 
-var idempotencyForm = regexp.MustCompile(`^[\x21\x23-\x7e]{1,255}$`)
+var idempotencyForm = regexp.MustCompile(api.IdempotencyKeyPattern)
 
 // idempotent is middleware for routes that store something. A request with an
 // Idempotency-Key is done once: who repeats it gets the first answer again,
@@ -167,7 +163,7 @@ func replay(c *gin.Context, known []byte) {
 	for name, value := range kept.Header {
 		c.Header(name, value)
 	}
-	c.Header(headerReplayed, "true")
+	c.Header(api.HeaderReplayed, "true")
 	c.Status(kept.Status)
 	_, _ = c.Writer.Write(kept.Body)
 	c.Abort()
@@ -176,7 +172,7 @@ func replay(c *gin.Context, known []byte) {
 // idempotencyKey returns the name that a client gives its request, "" for none.
 // It may be in quotes, as the draft of the header wants.
 func idempotencyKey(h http.Header) (string, error) {
-	values := h.Values(headerIdempotencyKey)
+	values := h.Values(api.HeaderIdempotencyKey)
 	if len(values) == 0 {
 		return "", nil
 	}
@@ -185,7 +181,7 @@ func idempotencyKey(h http.Header) (string, error) {
 		name = name[1 : len(name)-1]
 	}
 	if len(values) > 1 || !idempotencyForm.MatchString(name) {
-		return "", invalid(headerIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", headerIdempotencyKey)
+		return "", invalid(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", api.HeaderIdempotencyKey)
 	}
 	return name, nil
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
@@ -16,30 +15,8 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// imageAnswer describes an image that was sent.
-type imageAnswer struct {
-	ID        string    `json:"id"`
-	Width     int       `json:"width"`
-	Height    int       `json:"height"`
-	MediaType string    `json:"media_type"`
-	Bytes     int64     `json:"bytes"`
-	CreatedAt time.Time `json:"created_at"`
-	ExpiresAt time.Time `json:"expires_at"`
-}
-
-func newImageAnswer(i *store.Image) imageAnswer {
-	return imageAnswer{i.ID, i.Width, i.Height, i.MediaType, i.Bytes, i.Created, i.Expires}
-}
-
-type imageList struct {
-	Images []imageAnswer `json:"images"`
-	// Next is the cursor of the next page; empty on the last one.
-	Next string `json:"next,omitempty"`
-}
-
-// uploadBody is the JSON form of a picture that is sent to be kept.
-type uploadBody struct {
-	Image *pictureBody `json:"image"`
+func newImage(i *store.Image) api.Image {
+	return api.Image{ID: i.ID, Width: i.Width, Height: i.Height, MediaType: i.MediaType, Bytes: i.Bytes, CreatedAt: i.Created, ExpiresAt: i.Expires}
 }
 
 // uploadImage answers POST /v1/images: 201 with the image, or 200 if the key
@@ -74,7 +51,7 @@ func (g *Gateway) uploadImage(c *gin.Context) error {
 		c.Header("Location", "/v1/images/"+image.ID)
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, status, newImageAnswer(image))
+	return writeStatusJSON(c, status, newImage(image))
 }
 
 // parseUpload reads a picture that is to be kept: from a form, from JSON, or
@@ -94,14 +71,14 @@ func parseUpload(w http.ResponseWriter, r *http.Request, maxImage int64) (answer
 	)
 	switch {
 	case isPicture(kind):
-		from.Field = fieldImage
+		from.Field = api.FieldImage
 		from.Data, err = readImage(r.Body, maxImage)
 	case kind == api.MediaForm:
 		from, err = parseUploadForm(r, maxImage)
 	case kind == api.MediaJSON:
-		var b uploadBody
+		var b api.Upload
 		if err = readJSON(r.Body, &b); err == nil {
-			from, err = b.Image.source("/image", maxImage)
+			from, err = pictureSource(b.Image, "/image", maxImage)
 		}
 	default:
 		err = refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data, application/json, or a picture as image/*.")
@@ -120,7 +97,7 @@ func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err e
 	if err != nil {
 		return from, err
 	}
-	f := newFields(fieldImage, fieldImageURL)
+	f := newFields(api.FieldImage, api.FieldImageURL)
 	if err := readParts(parts, func(part *multipart.Part) error {
 		if name := part.FormName(); !slices.Contains(f.pictures, name) {
 			f.wrong.Add(invalid(name, "There is no field %q; there are %s.", name, strings.Join(f.pictures, ", ")))
@@ -134,7 +111,7 @@ func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err e
 		return from, err
 	}
 	if f.req.source.Field == "" {
-		f.wrong.Add(invalid(fieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", fieldImage, fieldImageURL))
+		f.wrong.Add(invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", api.FieldImage, api.FieldImageURL))
 	}
 	return f.req.source, f.wrong.Err()
 }
@@ -142,7 +119,7 @@ func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err e
 // listImages answers GET /v1/images with the images of the client's key, the
 // newest first.
 func (g *Gateway) listImages(c *gin.Context) error {
-	at, err := listOfImages.page(c)
+	at, err := parsePage(c, api.ListImages)
 	if err != nil {
 		return err
 	}
@@ -154,14 +131,14 @@ func (g *Gateway) listImages(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	list := imageList{Images: []imageAnswer{}}
+	list := api.Images{Images: []api.Image{}}
 	for i, image := range found {
 		if i == at.limit {
 			last := found[i-1]
-			list.Next = listOfImages.cursor(last.Created, last.ID)
+			list.Next = api.Cursor(api.ListImages, last.Created, last.ID)
 			break
 		}
-		list.Images = append(list.Images, newImageAnswer(image))
+		list.Images = append(list.Images, newImage(image))
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, list)
@@ -174,7 +151,7 @@ func (g *Gateway) image(c *gin.Context) error {
 		return err
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeJSON(c, newImageAnswer(image))
+	return writeJSON(c, newImage(image))
 }
 
 // imageContent answers GET /v1/images/{id}/content with the bytes as they were

@@ -41,23 +41,11 @@ type Jobs interface {
 	Backlog(ctx context.Context) (jobs.Backlog, error)
 }
 
-// The kinds of jobs.
-const (
-	kindSegment = "segment"
-	kindBatch   = "batch"
-)
-
-const (
-	headerPrefer  = "Prefer"
-	preferAsync   = "respond-async"
-	headerApplied = "Preference-Applied"
-)
-
 // prefersAsync reports whether a client wants a job (RFC 7240, section 4.1).
 func prefersAsync(h http.Header) bool {
-	for preference := range strings.SplitSeq(strings.Join(h.Values(headerPrefer), ","), ",") {
+	for preference := range strings.SplitSeq(strings.Join(h.Values(api.HeaderPrefer), ","), ",") {
 		name, _, _ := strings.Cut(preference, ";")
-		if strings.EqualFold(strings.TrimSpace(name), preferAsync) {
+		if strings.EqualFold(strings.TrimSpace(name), api.PreferAsync) {
 			return true
 		}
 	}
@@ -93,16 +81,16 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, web
 	}
 	g.access.CountRequest(who.Account)
 	c.Header("Location", "/v1/jobs/"+j.ID)
-	c.Header(headerApplied, preferAsync)
+	c.Header(api.HeaderApplied, api.PreferAsync)
 	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, http.StatusAccepted, newJobAnswer(j))
+	return writeStatusJSON(c, http.StatusAccepted, newJob(j))
 }
 
 // checkWebhook checks the address that gets the end of a job, which only a
 // request for a job may name.
 func (g *Gateway) checkWebhook(async bool, url, field string) error {
 	if !async {
-		return invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", preferAsync)
+		return invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", api.PreferAsync)
 	}
 	if url == "" {
 		return nil
@@ -131,80 +119,35 @@ func idempotentID(c *gin.Context, prefix string) string {
 	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
 }
 
-// jobAnswer is a job as clients see it.
-type jobAnswer struct {
-	ID     string      `json:"id"`
-	Kind   string      `json:"kind"`
-	Status jobs.Status `json:"status"`
-	// RequestID is that of the request that made the job, and of its answers.
-	RequestID  string         `json:"request_id"`
-	CreatedAt  time.Time      `json:"created_at"`
-	StartedAt  *time.Time     `json:"started_at,omitempty"`
-	FinishedAt *time.Time     `json:"finished_at,omitempty"`
-	ExpiresAt  *time.Time     `json:"expires_at,omitempty"`
-	Progress   jobProgress    `json:"progress"`
-	Items      []jobItem      `json:"items,omitempty"`
-	Webhook    *webhookAnswer `json:"webhook,omitempty"`
-}
-
-type jobProgress struct {
-	Total     int `json:"total"`
-	Succeeded int `json:"succeeded"`
-	Failed    int `json:"failed"`
-	Cancelled int `json:"cancelled"`
-}
-
-type jobItem struct {
-	Index  int         `json:"index"`
-	ID     string      `json:"id,omitempty"`
-	Status jobs.Status `json:"status"`
-	// Result is the path of the answer.
-	Result  string   `json:"result,omitempty"`
-	Problem *problem `json:"problem,omitempty"`
-}
-
-type webhookAnswer struct {
-	URL           string             `json:"url"`
-	Status        jobs.WebhookStatus `json:"status"`
-	Attempts      int                `json:"attempts"`
-	LastAttemptAt *time.Time         `json:"last_attempt_at,omitempty"`
-	LastError     string             `json:"last_error,omitempty"`
-}
-
-type jobList struct {
-	Jobs []jobAnswer `json:"jobs"`
-	Next string      `json:"next,omitempty"`
-}
-
-func newJobAnswer(j *jobs.Job) jobAnswer {
-	a := jobAnswer{
-		ID: j.ID, Kind: j.Kind, Status: j.Status, RequestID: j.RequestID,
-		CreatedAt: j.Created, StartedAt: known(j.Started), FinishedAt: known(j.Finished), ExpiresAt: known(j.Expires),
-		Progress: jobProgress{j.Total, j.Succeeded, j.Failed, j.Cancelled},
+func newJob(j *jobs.Job) api.Job {
+	a := api.Job{
+		ID: j.ID, Kind: j.Kind, Status: api.JobStatus(j.Status), RequestID: j.RequestID,
+		CreatedAt: j.Created, StartedAt: timeOrNil(j.Started), FinishedAt: timeOrNil(j.Finished), ExpiresAt: timeOrNil(j.Expires),
+		Progress: api.JobProgress{Total: j.Total, Succeeded: j.Succeeded, Failed: j.Failed, Cancelled: j.Cancelled},
 	}
 	for i := range j.Items {
 		a.Items = append(a.Items, newJobItem(j, &j.Items[i]))
 	}
 	if w := j.Webhook; w != nil {
-		a.Webhook = &webhookAnswer{w.URL, w.Status, w.Attempts, known(w.Tried), validUTF8(w.LastError)}
+		a.Webhook = &api.Webhook{URL: w.URL, Status: string(w.Status), Attempts: w.Attempts, LastAttemptAt: timeOrNil(w.Tried), LastError: api.Showable(w.LastError)}
 	}
 	return a
 }
 
-func newJobItem(j *jobs.Job, i *jobs.Item) jobItem {
-	a := jobItem{Index: i.Index, ID: i.ID, Status: i.Status}
+func newJobItem(j *jobs.Job, i *jobs.Item) api.JobItem {
+	a := api.JobItem{Index: i.Index, ID: i.ID, Status: api.JobStatus(i.Status)}
 	if i.Status == jobs.Succeeded {
 		a.Result = fmt.Sprintf("/v1/jobs/%s/items/%d", j.ID, i.Index)
 	}
 	if i.Problem != nil {
-		p, _ := newProblem(i.Problem.Err(), j.RequestID)
+		p, _ := api.NewProblem(i.Problem.Err(), j.RequestID)
 		a.Problem = &p
 	}
 	return a
 }
 
-// known is nil for a time that is not known yet.
-func known(t time.Time) *time.Time {
+// timeOrNil returns nil for a time that has not come yet.
+func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
@@ -237,7 +180,7 @@ func jobsError(err error) error {
 
 // listJobs answers GET /v1/jobs: those of the client's key, the newest first.
 func (g *Gateway) listJobs(c *gin.Context) error {
-	at, err := listOfJobs.page(c, "status")
+	at, err := parsePage(c, api.ListJobs, "status")
 	if err != nil {
 		return err
 	}
@@ -253,13 +196,13 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	if err != nil {
 		return store.Unavailable(err)
 	}
-	list := jobList{Jobs: []jobAnswer{}}
+	list := api.Jobs{Jobs: []api.Job{}}
 	for i, j := range found {
 		if i == at.limit {
-			list.Next = listOfJobs.cursor(found[i-1].Created, found[i-1].ID)
+			list.Next = api.Cursor(api.ListJobs, found[i-1].Created, found[i-1].ID)
 			break
 		}
-		list.Jobs = append(list.Jobs, newJobAnswer(j))
+		list.Jobs = append(list.Jobs, newJob(j))
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, list)
@@ -288,7 +231,7 @@ func (g *Gateway) answerJob(c *gin.Context, status int, j *jobs.Job, err error) 
 		return jobsError(err)
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, status, newJobAnswer(j))
+	return writeStatusJSON(c, status, newJob(j))
 }
 
 // deleteJob answers DELETE /v1/jobs/{id}.
@@ -360,13 +303,6 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	return nil
 }
 
-// secretAnswer is what webhooks of a key are signed with.
-type secretAnswer struct {
-	Secret string `json:"secret"`
-	// PreviousUntil is until when they are signed with the one before, too.
-	PreviousUntil *time.Time `json:"previous_until,omitempty"`
-}
-
 // webhookSecret answers GET /v1/webhooks/secret.
 func (g *Gateway) webhookSecret(c *gin.Context) error {
 	s, err := g.jobs.Secrets(c.Request.Context(), account(c), time.Now())
@@ -384,24 +320,14 @@ func answerSecret(c *gin.Context, s *jobs.Secrets, err error) error {
 		return store.Unavailable(err)
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeJSON(c, secretAnswer{s.Current, known(s.PreviousUntil)})
-}
-
-// jobFinished is the type of what webhooks tell.
-const jobFinished = "job.finished"
-
-// webhookBody is what a webhook tells.
-type webhookBody struct {
-	Type      string    `json:"type"`
-	Timestamp time.Time `json:"timestamp"`
-	Data      jobAnswer `json:"data"`
+	return writeJSON(c, api.WebhookSecret{Secret: s.Current, PreviousUntil: timeOrNil(s.PreviousUntil)})
 }
 
 // Payload is the jobs.Payload of webhooks.
 func (g *Gateway) Payload(j *jobs.Job) ([]byte, error) {
-	a := newJobAnswer(j)
+	a := newJob(j)
 	a.Webhook = nil // that is between the client and us
-	return json.Marshal(webhookBody{jobFinished, j.Finished, a}, json.Deterministic(true))
+	return json.Marshal(api.WebhookMessage{Type: api.WebhookJobFinished, Timestamp: j.Finished, Data: a}, json.Deterministic(true))
 }
 
 // Work answers an item of a job. It is the jobs.Worker of the service.

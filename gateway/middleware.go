@@ -14,12 +14,10 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 const (
-	headerRequestID = "X-Request-Id"
-	headerUnitID    = "X-Unit-Id"
-
 	keyRequestID = "request_id"
 	keyVariant   = "variant"
 	keyAPIKey    = "api_key"
@@ -31,17 +29,17 @@ const (
 	statusClientGone = 499
 )
 
-var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+var saneID = regexp.MustCompile(api.RequestIDPattern)
 
 // identify gives the request the id its client sent, if that is harmless, or a
 // new one, and tells it in the answer.
 func identify(c *gin.Context) {
-	id := c.GetHeader(headerRequestID)
+	id := c.GetHeader(api.HeaderRequestID)
 	if !saneID.MatchString(id) {
 		id = rand.Text()
 	}
 	c.Set(keyRequestID, id)
-	c.Header(headerRequestID, id)
+	c.Header(api.HeaderRequestID, id)
 }
 
 func requestID(c *gin.Context) string { return c.GetString(keyRequestID) }
@@ -58,7 +56,7 @@ func logAccess(log *slog.Logger) gin.HandlerFunc {
 
 func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 	level, status := slog.LevelInfo, c.Writer.Status()
-	if route := c.FullPath(); route == routeLive || route == routeReady {
+	if route := c.FullPath(); route == api.RouteLive || route == api.RouteReady {
 		level = slog.LevelDebug // asked every few seconds by whoever watches
 	}
 	if errors.Is(c.Request.Context().Err(), context.Canceled) && len(c.Errors) > 0 {

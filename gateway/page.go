@@ -13,14 +13,15 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/api/openapi"
 )
 
 //go:embed web
 var webFiles embed.FS
 
-// page serves files that don't change while the service runs: the embedded web
+// pages serves files that don't change while the service runs: the embedded web
 // pages, and the description of the API.
-type page struct {
+type pages struct {
 	files map[string]pageFile // by path below web/
 	spec  map[string]pageFile // openapi.json and openapi.yaml
 }
@@ -31,8 +32,8 @@ type pageFile struct {
 	etag      string
 }
 
-func newPage() (*page, error) {
-	p := &page{files: make(map[string]pageFile), spec: make(map[string]pageFile)}
+func newPages() (*pages, error) {
+	p := &pages{files: make(map[string]pageFile), spec: make(map[string]pageFile)}
 	err := fs.WalkDir(webFiles, "web", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
@@ -47,7 +48,7 @@ func newPage() (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	asJSON, asYAML, err := writeSpec()
+	asJSON, asYAML, err := openapi.Write()
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func newPageFile(content []byte, mediaType string) pageFile {
 }
 
 // file serves one file.
-func (p *page) file(name string) gin.HandlerFunc {
+func (p *pages) file(name string) gin.HandlerFunc {
 	file, ok := p.spec[name]
 	if !ok {
 		file = p.files[name]
@@ -71,7 +72,7 @@ func (p *page) file(name string) gin.HandlerFunc {
 }
 
 // serve serves the file that the path names.
-func (p *page) serve(c *gin.Context) {
+func (p *pages) serve(c *gin.Context) {
 	name := strings.TrimPrefix(c.Param("file"), "/")
 	file, ok := p.files[name]
 	if !ok {

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 func parseQuery(r *http.Request) (url.Values, error) {
@@ -75,57 +75,34 @@ func noBody(c *gin.Context) {
 	}
 }
 
-// listName names a list of the API, whose cursors are for it alone.
-type listName string
-
-const (
-	listOfImages   listName = "images"
-	listOfJobs     listName = "jobs"
-	listOfFeedback listName = "feedback"
-)
-
-// The bounds of a page of a list.
-const (
-	defaultPage = 20
-	maxPage     = 100
-)
-
-// pageOf is what a client asks of a list: at most limit entries, after that of
-// an id; from the newest on if that is empty.
-type pageOf struct {
+// page is what a client asks of a list: at most limit entries after the entry
+// with an id, or the newest if that is empty.
+type page struct {
 	limit   int
 	created time.Time
 	id      string
 }
 
-// page reads the parameters limit and cursor, beside which there may be those of
-// names.
-func (l listName) page(c *gin.Context, names ...string) (pageOf, error) {
-	p := pageOf{limit: defaultPage}
+// parsePage reads the parameters limit and cursor of a list; other parameters
+// that the route takes are names.
+func parsePage(c *gin.Context, list string, names ...string) (page, error) {
+	p := page{limit: api.DefaultPage}
 	if err := onlyParams(c, append([]string{"limit", "cursor"}, names...)...); err != nil {
 		return p, err
 	}
 	if value, given := c.GetQuery("limit"); given {
 		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > maxPage {
-			return p, invalid("limit", "The limit must be a whole number from 1 to %d.", maxPage)
+		if err != nil || n < 1 || n > api.MaxPage {
+			return p, invalid("limit", "The limit must be a whole number from 1 to %d.", api.MaxPage)
 		}
 		p.limit = n
 	}
 	if value, given := c.GetQuery("cursor"); given {
-		raw, err := base64.RawURLEncoding.DecodeString(value)
-		name, rest, _ := strings.Cut(string(raw), " ")
-		created, id, _ := strings.Cut(rest, " ")
-		us, numErr := strconv.ParseInt(created, 10, 64)
-		if err != nil || listName(name) != l || numErr != nil || id == "" || !isText(id) {
+		created, id, ok := api.ParseCursor(list, value)
+		if !ok {
 			return p, invalid("cursor", "The cursor must be one that this list gave as next.")
 		}
-		p.created, p.id = time.UnixMicro(us), id
+		p.created, p.id = created, id
 	}
 	return p, nil
-}
-
-// cursor is what stands for the entries of the list after one of them.
-func (l listName) cursor(created time.Time, id string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(string(l) + " " + strconv.FormatInt(created.UnixMicro(), 10) + " " + id))
 }

@@ -16,9 +16,6 @@ import (
 )
 
 const (
-	// maxParts bounds the fields of a form and the prompts of a picture: far more
-	// than any valid request has.
-	maxParts = 512
 	// bodySlack is what a body may hold besides its picture.
 	bodySlack = 1 << 20
 )
@@ -38,7 +35,7 @@ type segmentRequest struct {
 	source  answer.Source
 	prompts []answer.Prompt
 	variant string
-	output  output
+	output  api.Output
 	// deadline is how long the client waits; 0 leaves it to the service.
 	deadline time.Duration
 	priority refersam.Priority
@@ -50,13 +47,13 @@ type segmentRequest struct {
 // question returns what the request asks.
 func (r *segmentRequest) question() *answer.Question {
 	return &answer.Question{
-		Source: r.source, Prompts: r.prompts, Variant: r.variant, Size: r.output.size(), Overlay: r.output.overlay(),
-		Quality: r.output.quality(), Priority: r.priority, Naming: r.naming,
+		Source: r.source, Prompts: r.prompts, Variant: r.variant, Size: refersam.Size(valueOr(r.output.Size, string(refersam.SizeOriginal))),
+		Overlay: valueOr(r.output.Overlay, api.OverlayPNG), Quality: valueOr(r.output.Quality, false), Priority: r.priority, Naming: r.naming,
 	}
 }
 
 func (r *segmentRequest) checkOverlay(sizeField string) error {
-	if r.output.size() == refersam.SizeModel && r.question().Wants(api.FormatOverlay) {
+	if q := r.question(); q.Size == refersam.SizeModel && q.Wants(api.FormatOverlay) {
 		return invalid(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
 	}
 	return nil
@@ -135,7 +132,7 @@ func bodyTooLarge(most int64) error {
 }
 
 // parseDeadline checks how long a client waits.
-func parseDeadline(ms whole, field string) (time.Duration, error) {
+func parseDeadline(ms api.Int, field string) (time.Duration, error) {
 	const most = 24 * time.Hour
 	if ms < 1 || int64(ms) > most.Milliseconds() {
 		return 0, invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
@@ -155,14 +152,10 @@ func parsePriority(value, field string) (refersam.Priority, error) {
 	}
 }
 
-// maxID is how many characters an id may have that a client gives a prompt or an
-// item, to find its result again, or itself, to keep its variant.
-const maxID = 128
-
 // checkID refuses ids that are too long to be kept, or no text.
 func checkID(field, id string) error {
-	if utf8.RuneCountInString(id) > maxID {
-		return invalid(field, "The id must have at most %d characters.", maxID)
+	if utf8.RuneCountInString(id) > api.MaxID {
+		return invalid(field, "The id must have at most %d characters.", api.MaxID)
 	}
 	return checkText(field, id)
 }

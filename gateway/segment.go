@@ -42,7 +42,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 		if err := g.checkWebhook(async, req.webhook, field); err != nil {
 			return err
 		}
-		return g.submit(c, kindSegment, form, begun, req.webhook, []answer.Item{{Question: question, Deadline: req.deadline}})
+		return g.submit(c, api.JobKindSegment, form, begun, req.webhook, []answer.Item{{Question: question, Deadline: req.deadline}})
 	}
 	read := time.Since(begun)
 
@@ -98,14 +98,14 @@ func (g *Gateway) deadline(begun time.Time, allowed time.Duration) time.Time {
 
 // checkUnit is middleware that refuses a unit that is no name.
 func checkUnit(c *gin.Context) {
-	if err := checkID(headerUnitID, c.GetHeader(headerUnitID)); err != nil {
+	if err := checkID(api.HeaderUnitID, c.GetHeader(api.HeaderUnitID)); err != nil {
 		fail(c, err)
 	}
 }
 
 // caller identifies the client of a request.
 func (g *Gateway) caller(c *gin.Context) answer.Caller {
-	unit := c.GetHeader(headerUnitID)
+	unit := c.GetHeader(api.HeaderUnitID)
 	if unit == "" {
 		unit = c.ClientIP()
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store"
 )
 
@@ -13,21 +14,6 @@ const (
 	usageDays    = 30
 	maxUsageDays = 366
 )
-
-// usageAnswer is what keys have used, by day and key.
-type usageAnswer struct {
-	From  string     `json:"from"`
-	To    string     `json:"to"`
-	Usage []usageDay `json:"usage"`
-}
-
-type usageDay struct {
-	Day      string  `json:"day"`
-	Key      string  `json:"key"`
-	Requests int64   `json:"requests"`
-	Pictures int64   `json:"pictures"`
-	GPUMS    float64 `json:"gpu_ms"`
-}
 
 // usage answers GET /v1/usage: what the client's key has used or, with the
 // scope admin, what one key or all have.
@@ -53,9 +39,9 @@ func (g *Gateway) usage(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	answer := usageAnswer{From: from, To: to, Usage: []usageDay{}}
+	answer := api.Usage{From: from, To: to, Usage: []api.UsageDay{}}
 	for _, u := range used {
-		answer.Usage = append(answer.Usage, usageDay{u.Day, u.Key, u.Requests, u.Pictures, milliseconds(u.GPU)})
+		answer.Usage = append(answer.Usage, api.UsageDay{Day: u.Day, Key: u.Key, Requests: u.Requests, Pictures: u.Pictures, GPUMS: milliseconds(u.GPU)})
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, answer)

@@ -1,6 +1,9 @@
-package gateway
+// Package openapi describes the HTTP API in OpenAPI 3.1, from the types of package
+// api.
+package openapi
 
 import (
+	"bytes"
 	stdjson "encoding/json"
 	"fmt"
 	"maps"
@@ -10,8 +13,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/yaml"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 )
 
@@ -21,12 +24,12 @@ const (
 	apiVersion = "1.0.0"
 )
 
-// newDescription makes the OpenAPI description of what New serves. The handlers do
-// not run through it: a request's body is read with bounds and in one pass,
-// which a validator in front would have to undo. So that it stays true, schemas
-// come from the types that are read and written, and tests hold routes, answers
-// and problems against it.
-func newDescription() *huma.OpenAPI {
+// New makes the OpenAPI description of the service. Requests do not run through
+// it, because a body is read within bounds and in one pass, which a validator in
+// front would undo. The description stays true because its schemas are made of
+// the types that are read and written, and because tests hold every route,
+// answer and problem against it.
+func New() *huma.OpenAPI {
 	s := newSchemas()
 	o := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
@@ -59,7 +62,7 @@ func newDescription() *huma.OpenAPI {
 	d.describeFeedback()
 	d.describeService()
 	d.describePages()
-	for _, path := range []string{"/", routeDocs, "/web/{file}", routeLive, routeReady, routeSpec + ".json", routeSpec + ".yaml"} {
+	for _, path := range []string{"/", api.RouteDocs, "/web/{file}", api.RouteLive, api.RouteReady, api.RouteSpec + ".json", api.RouteSpec + ".yaml"} {
 		o.Paths[path].Head = head(o.Paths[path].Get)
 	}
 	s.finish()
@@ -111,8 +114,8 @@ func (d *description) addGuarded(method, path, tag, id, summary string, op *huma
 		}
 		response.Headers["RateLimit-Policy"] = header("What the API key allows (draft-ietf-httpapi-ratelimit-headers-10); absent if that is anything", huma.TypeString)
 		response.Headers["RateLimit"] = header("What is left of it", huma.TypeString)
-		if status[0] == '2' && slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == headerIdempotencyKey }) {
-			response.Headers[headerReplayed] = header("`true` for the first answer to this Idempotency-Key, given again", huma.TypeString)
+		if status[0] == '2' && slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == api.HeaderIdempotencyKey }) {
+			response.Headers[api.HeaderReplayed] = header("`true` for the first answer to this Idempotency-Key, given again", huma.TypeString)
 		}
 	}
 }
@@ -153,18 +156,18 @@ func (d *description) describeMasks() {
 		refusesAgain(),
 	)
 	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases mean in several pictures", &huma.Operation{
-		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", maxItems),
+		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", api.MaxItems),
 		Parameters:  []*huma.Param{requestIDParam(), unitIDParam(), preferParam(), idempotencyKeyParam()},
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.media(batchBody{}, exampleBatch())}},
-	}, d.json(BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.request(api.BatchRequest{}, exampleBatch())}},
+	}, d.json(api.BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
 		Description: "What each model says of itself, and how the units are split between them.",
-	}, d.json(modelList{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
+	}, d.json(api.Models{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
 	d.addGuarded(http.MethodGet, "/v1/models/{name}", "masks", "getModel", "What does a model say of itself?", &huma.Operation{
 		Parameters: []*huma.Param{{
 			Name: "name", In: "path", Required: true, Description: "Its name, or its variant's", Schema: &huma.Schema{Type: huma.TypeString}, Example: "refersam_bert",
 		}},
-	}, d.json(model{}, "The model", exampleModels().Models[0]), refuses(refersam.CodeNotReady, refersam.CodeNotFound))
+	}, d.json(api.Model{}, "The model", exampleModels().Models[0]), refuses(refersam.CodeNotReady, refersam.CodeNotFound))
 }
 
 func (d *description) describeService() {
@@ -173,33 +176,33 @@ func (d *description) describeService() {
 		Parameters: []*huma.Param{
 			dayParam("from", "The first day; 30 days back without it", "2026-10-24"),
 			dayParam("to", "The last day; today without it", "2026-11-22"),
-			narrowed(queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"), atLeastOne),
+			narrowed(queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"), func(s *huma.Schema) { s.MinLength = new(1) }),
 		},
-	}, d.json(usageAnswer{}, "The usage", usageAnswer{
+	}, d.json(api.Usage{}, "The usage", api.Usage{
 		From: "2026-10-24", To: "2026-11-22",
-		Usage: []usageDay{{Day: "2026-11-22", Key: "k7m2q4xw5z3a6bcd", Requests: 120, Pictures: 120, GPUMS: 3184.25}},
+		Usage: []api.UsageDay{{Day: "2026-11-22", Key: "k7m2q4xw5z3a6bcd", Requests: 120, Pictures: 120, GPUMS: 3184.25}},
 	}))
 
 	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{api.MediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
-	d.add(http.MethodGet, routeLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
-	d.add(http.MethodGet, routeReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
+	d.add(http.MethodGet, api.RouteLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
+	d.add(http.MethodGet, api.RouteReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
 		Description: "Ready is a service whose every variant has passed a real inference, and which has not been told to stop.",
 	}, ok, refuses(refersam.CodeNotReady, refersam.CodeUnavailable))
 	d.add(http.MethodGet, "/version", "service", "version", "What was the program built from?", &huma.Operation{},
-		d.json(Build{}, "The build", Build{Version: "v1.0.0", Revision: "9bf976c2d3a1", Go: "go1.26.0"}))
+		d.json(api.Build{}, "The build", api.Build{Version: "v1.0.0", Revision: "9bf976c2d3a1", Go: "go1.26.0"}))
 	d.add(http.MethodGet, "/problems/{code}", "service", "problem", "What does a problem's type stand for?", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "code", In: "path", Required: true, Description: "The code of the problem", Schema: &huma.Schema{Type: huma.TypeString, Enum: codes()}}},
-	}, d.json(problemDescription{}, "The problem", newProblemDescription(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
+	}, d.json(api.ProblemDescription{}, "The problem", describe(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
 	object := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject}}
-	d.add(http.MethodGet, routeSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", api.MediaJSON, object)...)
-	d.add(http.MethodGet, routeSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", api.MediaYAML, object)...)
+	d.add(http.MethodGet, api.RouteSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", api.MediaJSON, object)...)
+	d.add(http.MethodGet, api.RouteSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", api.MediaYAML, object)...)
 
 }
 
 func (d *description) describePages() {
 	page := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
-	d.add(http.MethodGet, routeDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
+	d.add(http.MethodGet, api.RouteDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
 	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "A file of the pages", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path, which may hold slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
 	}, append(fixed("The file", "*/*", binaryMedia()), refuses(refersam.CodeNotFound))...)
@@ -247,8 +250,8 @@ func (s *schemas) responses(answers ...answered) map[string]*huma.Response {
 		}
 		for code := range a.content {
 			code := refersam.Code(code)
-			if status := kinds[code].status; !slices.Contains(byStatus[status], code) {
-				byStatus[status] = append(byStatus[status], code)
+			if d, _ := api.DescribeProblem(code); !slices.Contains(byStatus[d.Status], code) {
+				byStatus[d.Status] = append(byStatus[d.Status], code)
 			}
 		}
 	}
@@ -262,12 +265,13 @@ func (s *schemas) responses(answers ...answered) map[string]*huma.Response {
 // each.
 func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 	slices.Sort(codes)
-	media := s.media(problem{}, nil)
+	media := s.media(api.Problem{}, nil)
 	media.Examples = make(map[string]*huma.Example)
 	var words []string
 	for _, code := range codes {
-		words = append(words, fmt.Sprintf("`%s`: %s.", code, kinds[code].title))
-		media.Examples[string(code)] = &huma.Example{Summary: kinds[code].title, Value: exampleProblem(code)}
+		d, _ := api.DescribeProblem(code)
+		words = append(words, fmt.Sprintf("`%s`: %s.", code, d.Title))
+		media.Examples[string(code)] = &huma.Example{Summary: d.Title, Value: exampleProblem(code)}
 	}
 	r := &huma.Response{
 		Description: strings.Join(words, " "),
@@ -280,25 +284,17 @@ func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 	return r
 }
 
-func exampleProblem(code refersam.Code) problem {
-	return problem{
-		Type:      problemType(code),
-		Title:     kinds[code].title,
-		Status:    kinds[code].status,
-		Detail:    cures[code],
-		Code:      code,
-		RequestID: exampleID,
-	}
+func exampleProblem(code refersam.Code) api.Problem {
+	d, _ := api.DescribeProblem(code)
+	return api.Problem{Type: api.ProblemType(code), Title: d.Title, Status: d.Status, Detail: d.Cure, Code: code, RequestID: exampleID}
 }
-
-func problemType(code refersam.Code) string { return "/problems/" + string(code) }
 
 func header(description, kind string) *huma.Param {
 	return &huma.Param{Description: description, Schema: &huma.Schema{Type: kind}}
 }
 
 func identified(headers map[string]*huma.Param) map[string]*huma.Param {
-	all := map[string]*huma.Param{headerRequestID: header("The id of the request, as in the log", huma.TypeString)}
+	all := map[string]*huma.Param{api.HeaderRequestID: header("The id of the request, as in the log", huma.TypeString)}
 	maps.Copy(all, headers)
 	return all
 }
@@ -325,21 +321,21 @@ func maskHeaders() map[string]*huma.Param {
 
 func requestIDParam() *huma.Param {
 	return &huma.Param{
-		Name: headerRequestID, In: "header", Example: exampleID,
-		Description: fmt.Sprintf("An id for the request; one that is not of the form `%s` is replaced", saneID),
+		Name: api.HeaderRequestID, In: "header", Example: exampleID,
+		Description: fmt.Sprintf("An id for the request; one that is not of the form `%s` is replaced", api.RequestIDPattern),
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	}
 }
 
 func idSchema() *huma.Schema {
 	s := &huma.Schema{Type: huma.TypeString}
-	clientID(s)
+	s.MaxLength, s.Pattern = new(api.MaxID), `^[^\x00]*$`
 	return s
 }
 
 func unitIDParam() *huma.Param {
 	return &huma.Param{
-		Name: headerUnitID, In: "header", Example: "user-17",
+		Name: api.HeaderUnitID, In: "header", Example: "user-17",
 		Description: "Whom a variant sticks to; without it the client's address",
 		Schema:      idSchema(),
 	}
@@ -383,19 +379,6 @@ func head(get *huma.Operation) *huma.Operation {
 	return &op
 }
 
-// codes are those of all problems, in order.
-func codes() []any {
-	var all []any
-	for _, code := range slices.Sorted(maps.Keys(kinds)) {
-		all = append(all, string(code))
-	}
-	return all
-}
-
-func origins() []any {
-	return []any{string(refersam.OriginModel), string(refersam.OriginShared), string(refersam.OriginCache)}
-}
-
 // introduction tells what holds everywhere, with the table of all problems.
 func introduction() string {
 	var b strings.Builder
@@ -409,8 +392,9 @@ Unknown members and fields are refused, never ignored. What is not a success is 
 | code | status | what it means | what to do |
 |---|---|---|---|
 `)
-	for _, code := range slices.Sorted(maps.Keys(kinds)) {
-		fmt.Fprintf(&b, "| `%s` | %d | %s | %s |\n", code, kinds[code].status, kinds[code].title, cures[code])
+	for _, code := range api.Codes() {
+		d, _ := api.DescribeProblem(code)
+		fmt.Fprintf(&b, "| `%s` | %d | %s | %s |\n", code, d.Status, d.Title, d.Cure)
 	}
 	return b.String()
 }
@@ -421,11 +405,21 @@ const examplePNG = "iVBORw0KGgoAAAANSUhEUgAAAAQAAAACCAIAAADwyuo0AAAAEElEQVR42mP4
 const exampleID = "PZ4K2C6JXQ7M3VHT5WYNB6ADEF"
 
 func exampleAnswer() *api.Answer {
-	resp := &refersam.Response{
-		Width: 4, Height: 2, MaskWidth: 4, MaskHeight: 2, Model: "refersam_bert", Variant: "bert", Version: "1",
-		Results: []refersam.Result{{PhraseID: "a", Phrase: "the duck on the left", Score: 0.97, Area: 4, Box: refersam.Box{X: 1, W: 2, H: 2}, Tokens: 27, Limit: 20, Origin: refersam.OriginModel}},
+	return &api.Answer{
+		RequestID: exampleID,
+		Image:     api.AnswerImage{Width: 4, Height: 2}, Mask: api.AnswerImage{Width: 4, Height: 2},
+		Model: api.AnswerModel{Name: "refersam_bert", Variant: "bert", Version: "1"},
+		Results: []api.AnswerResult{{
+			PromptID: "a", Phrase: "the duck on the left", Status: "ok", Score: 0.97, Origin: string(refersam.OriginModel), Area: 4, BBox: [4]int{1, 0, 2, 2},
+			Masks: api.AnswerMasks{RLE: &api.RLE{Size: [2]int{2, 4}, Counts: "242"}},
+		}},
+		Warnings: []api.Warning{{Code: api.WarningTruncated, Tokens: 27, Limit: 20}},
 	}
-	return answer.NewAnswer(exampleID, resp, []api.AnswerMasks{{RLE: &api.RLE{Size: [2]int{2, 4}, Counts: "242"}}})
+}
+
+func exampleSegment() stdjson.RawMessage {
+	return stdjson.RawMessage(`{"image": {"data": "` + examplePNG + `"}, "prompts": [{"id": "a", "text": "the duck on the left"}],` +
+		` "output": {"formats": ["coco_rle", "png"]}}`)
 }
 
 func exampleBatch() stdjson.RawMessage {
@@ -433,16 +427,42 @@ func exampleBatch() stdjson.RawMessage {
 		` {"image": {"data": "` + examplePNG + `"}, "prompts": [{"text": "all the apples"}], "output": {"formats": ["png"]}}], "output": {"formats": ["coco_rle"]}}`)
 }
 
-func exampleBatchAnswer() BatchAnswer {
+func exampleBatchAnswer() api.BatchAnswer {
 	refused := exampleProblem(refersam.CodeInvalidImage)
-	return BatchAnswer{exampleID, []BatchResult{{ID: "first", Answer: exampleAnswer()}, {Problem: &refused}}}
+	return api.BatchAnswer{RequestID: exampleID, Results: []api.BatchResult{{ID: "first", Answer: exampleAnswer()}, {Problem: &refused}}}
 }
 
-func exampleModels() modelList {
-	most := limits{20 << 20, 50_000_000, 16384, 1000, 32, 1000, 256 << 20, maxItems, maxBatchBody, 30_000}
-	return modelList{Formats: api.Formats, Limits: most, Models: []model{{
+func exampleModels() api.Models {
+	most := api.Limits{
+		MaxImageBytes: 20 << 20, MaxImagePixels: 50_000_000, MaxImageSide: 16384, MaxImageFrames: 1000, MaxPhrases: 32, MaxPhraseBytes: 1000,
+		MaxMaskPixels: 256 << 20, MaxBatchItems: api.MaxItems, MaxBatchBytes: api.MaxBatchBytes, RequestTimeoutMS: 30_000,
+	}
+	return api.Models{Formats: api.Formats, Limits: most, Models: []api.Model{{
 		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
 		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",
 		Checkpoint: strings.Repeat("0", 64),
 	}}}
+}
+
+// Write returns the description as JSON and as YAML.
+func Write() (asJSON, asYAML []byte, err error) {
+	compact, err := stdjson.Marshal(New())
+	if err != nil {
+		return nil, nil, err
+	}
+	var indented bytes.Buffer
+	if err := stdjson.Indent(&indented, compact, "", "  "); err != nil {
+		return nil, nil, err
+	}
+	indented.WriteByte('\n')
+	var text bytes.Buffer
+	if err := yaml.Convert(&text, bytes.NewReader(compact)); err != nil {
+		return nil, nil, err
+	}
+	return indented.Bytes(), text.Bytes(), nil
+}
+
+func describe(code refersam.Code) api.ProblemDescription {
+	d, _ := api.DescribeProblem(code)
+	return d
 }

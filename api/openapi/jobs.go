@@ -1,4 +1,4 @@
-package gateway
+package openapi
 
 import (
 	"net/http"
@@ -7,21 +7,20 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
-	"github.com/refersam/refersam/jobs"
 )
 
 func (d *description) describeJobs() {
 	notFound := refuses(refersam.CodeJobNotFound)
 	d.addGuarded(http.MethodGet, "/v1/jobs", "jobs", "listJobs", "List the jobs of the API key", &huma.Operation{
 		Description: "The newest first, without their items.",
-		Parameters: []*huma.Param{limitParam(), cursorParam(listOfJobs, exampleJob(false).CreatedAt, exampleJob(false).ID), {
+		Parameters: []*huma.Param{limitParam(), cursorParam(api.ListJobs, exampleJob(false).CreatedAt, exampleJob(false).ID), {
 			Name: "status", In: "query", Description: "Only those of a status", Example: "running",
 			Schema: &huma.Schema{Type: huma.TypeString, Enum: statuses()},
 		}},
-	}, d.json(jobList{}, "A page of jobs", jobList{Jobs: []jobAnswer{exampleJob(false)}}))
+	}, d.json(api.Jobs{}, "A page of jobs", api.Jobs{Jobs: []api.Job{exampleJob(false)}}))
 	d.addGuarded(http.MethodGet, "/v1/jobs/{id}", "jobs", "getJob", "How far is a job?", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam()},
-	}, d.json(jobAnswer{}, "The job", exampleJob(true)), notFound)
+	}, d.json(api.Job{}, "The job", exampleJob(true)), notFound)
 	d.addGuarded(http.MethodDelete, "/v1/jobs/{id}", "jobs", "deleteJob", "Forget a job and its results", &huma.Operation{
 		Description: "A job that has not ended is cancelled.",
 		Parameters:  []*huma.Param{jobIDParam()},
@@ -29,7 +28,7 @@ func (d *description) describeJobs() {
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/cancel", "jobs", "cancelJob", "Cancel a job", &huma.Operation{
 		Description: "Items that have not ended are cancelled; the others stay as they are. To cancel again changes nothing.",
 		Parameters:  []*huma.Param{jobIDParam()},
-	}, d.json(jobAnswer{}, "The job", exampleJob(true)), notFound)
+	}, d.json(api.Job{}, "The job", exampleJob(true)), notFound)
 	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/items/{index}", "jobs", "getJobResult", "What came of an item of a job?", &huma.Operation{
 		Description: "What the request would have been answered with had it not been a job, in the form that its `Accept` chose.",
 		Parameters: []*huma.Param{jobIDParam(), {
@@ -47,7 +46,7 @@ func (d *description) describeJobs() {
 			"The stream ends with the job. A client that was cut off says the last number that it has and gets what came after.",
 		Parameters: []*huma.Param{
 			jobIDParam(),
-			{Name: headerEventID, In: "header", Description: "The number of the last event that the client has", Schema: &huma.Schema{Type: huma.TypeString, Pattern: `^[0-9]+$`}, Example: "3"},
+			{Name: api.HeaderEventID, In: "header", Description: "The number of the last event that the client has", Schema: &huma.Schema{Type: huma.TypeString, Pattern: `^[0-9]+$`}, Example: "3"},
 			{Name: "last_event_id", In: "query", Description: "The same, for clients that cannot send headers", Schema: eventNumberSchema(), Example: 3},
 		},
 	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
@@ -57,16 +56,16 @@ func (d *description) describeJobs() {
 		notFound, refuses(refersam.CodeOverloaded))
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
-	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{api.MediaJSON: d.media(jobAnswer{}, exampleJob(true))}, nil},
+	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Job{}, exampleJob(true))}, nil},
 		notFound, refuses(refersam.CodeUnfinished, refersam.CodeNotFound), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/webhooks/secret", "jobs", "getWebhookSecret", "What are webhooks signed with?", &huma.Operation{
 		Description: "One secret an API key, for webhooks as Standard Webhooks (standardwebhooks.com) has them.",
-	}, d.json(secretAnswer{}, "The secret", exampleSecret()))
+	}, d.json(api.WebhookSecret{}, "The secret", exampleSecret()))
 	d.addGuarded(http.MethodPost, "/v1/webhooks/secret/rotate", "jobs", "rotateWebhookSecret", "Have webhooks signed with another secret", &huma.Operation{
 		Description: "For a day they are signed with the one before, too.",
 		Parameters:  []*huma.Param{idempotencyKeyParam()},
-	}, d.json(secretAnswer{}, "The new secret", exampleSecret()), refusesAgain())
-	d.document.Webhooks = map[string]*huma.PathItem{jobFinished: {Post: &huma.Operation{
+	}, d.json(api.WebhookSecret{}, "The new secret", exampleSecret()), refusesAgain())
+	d.document.Webhooks = map[string]*huma.PathItem{api.WebhookJobFinished: {Post: &huma.Operation{
 		OperationID: "jobFinished", Summary: "A job has ended", Tags: []string{"jobs"}, Security: []map[string][]string{},
 		Description: "Sent to the `webhook` of a job, as Standard Webhooks (standardwebhooks.com) has it, until the answer is 2xx. The same message may come more than once, with the same id.",
 		Parameters: []*huma.Param{
@@ -74,7 +73,7 @@ func (d *description) describeJobs() {
 			webhookHeader("webhook-timestamp", "When it was sent, in seconds since 1970", "1795341603"),
 			webhookHeader("webhook-signature", "One signature or, for a day after the secret was rotated, two", "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4="),
 		},
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.media(webhookBody{}, exampleMessage())}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.media(api.WebhookMessage{}, exampleMessage())}},
 		Responses: map[string]*huma.Response{
 			"2XX":     {Description: "It has been heard"},
 			"410":     {Description: "Nobody listens: it is not tried again"},
@@ -94,14 +93,14 @@ func webhookHeader(name, description, example string) *huma.Param {
 	return &huma.Param{Name: name, In: "header", Required: true, Description: description, Schema: &huma.Schema{Type: huma.TypeString}, Example: example}
 }
 
-func exampleMessage() webhookBody {
+func exampleMessage() api.WebhookMessage {
 	j := exampleJob(true)
 	j.Webhook = nil
-	return webhookBody{jobFinished, *j.FinishedAt, j}
+	return api.WebhookMessage{Type: api.WebhookJobFinished, Timestamp: *j.FinishedAt, Data: j}
 }
 
 func eventNumberSchema() *huma.Schema {
-	low, high := 0.0, float64(maxEvent)
+	low, high := 0.0, float64(api.MaxEvent)
 	return &huma.Schema{Type: huma.TypeInteger, Minimum: &low, Maximum: &high}
 }
 
@@ -113,13 +112,13 @@ func refusesAgain() answered {
 
 // accepted is the answer to who prefers a job.
 func (d *description) accepted() answered {
-	return answered{http.StatusAccepted, "The job that will answer, as `Prefer: respond-async` asks for", map[string]*huma.MediaType{api.MediaJSON: d.media(jobAnswer{}, exampleJob(true))},
-		map[string]*huma.Param{"Location": header("Where the job is", huma.TypeString), headerApplied: header("`respond-async`", huma.TypeString)}}
+	return answered{http.StatusAccepted, "The job that will answer, as `Prefer: respond-async` asks for", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Job{}, exampleJob(true))},
+		map[string]*huma.Param{"Location": header("Where the job is", huma.TypeString), api.HeaderApplied: header("`respond-async`", huma.TypeString)}}
 }
 
 func preferParam() *huma.Param {
 	return &huma.Param{
-		Name: headerPrefer, In: "header", Example: preferAsync,
+		Name: api.HeaderPrefer, In: "header", Example: api.PreferAsync,
 		Description: "`respond-async` for a job, whose answer is fetched later",
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	}
@@ -130,30 +129,29 @@ func jobIDParam() *huma.Param {
 }
 
 func statuses() []any {
-	var all []any
-	for _, s := range jobs.Statuses {
-		all = append(all, string(s))
-	}
-	return all
+	return enum(api.JobQueued, api.JobRunning, api.JobSucceeded, api.JobFailed, api.JobCancelled)
 }
 
-func exampleJob(whole bool) jobAnswer {
+func exampleJob(whole bool) api.Job {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	j := &jobs.Job{
-		ID: "job_k3v5q7x2m4n6b8c1z9d7f5g3hj", Kind: kindBatch, Status: jobs.Failed, RequestID: exampleID, Total: 2, Succeeded: 1, Failed: 1,
-		Created: at, Started: at.Add(time.Second), Finished: at.Add(2 * time.Second), Expires: at.Add(24 * time.Hour),
+	after := func(d time.Duration) *time.Time { t := at.Add(d); return &t }
+	j := api.Job{
+		ID: "job_k3v5q7x2m4n6b8c1z9d7f5g3hj", Kind: api.JobKindBatch, Status: api.JobFailed, RequestID: exampleID,
+		CreatedAt: at, StartedAt: after(time.Second), FinishedAt: after(2 * time.Second), ExpiresAt: after(24 * time.Hour),
+		Progress: api.JobProgress{Total: 2, Succeeded: 1, Failed: 1},
 	}
 	if whole {
-		j.Items = []jobs.Item{
-			{Index: 0, ID: "first", Status: jobs.Succeeded},
-			{Index: 1, Status: jobs.Failed, Problem: &jobs.Problem{Code: refersam.CodeInvalidImage, Message: cures[refersam.CodeInvalidImage]}},
+		refused := exampleProblem(refersam.CodeInvalidImage)
+		j.Items = []api.JobItem{
+			{Index: 0, ID: "first", Status: api.JobSucceeded, Result: "/v1/jobs/" + j.ID + "/items/0"},
+			{Index: 1, Status: api.JobFailed, Problem: &refused},
 		}
-		j.Webhook = &jobs.Webhook{URL: "https://example.com/hook", Status: jobs.Delivered, Attempts: 1, Tried: at.Add(3 * time.Second)}
+		j.Webhook = &api.Webhook{URL: "https://example.com/hook", Status: "delivered", Attempts: 1, LastAttemptAt: after(3 * time.Second)}
 	}
-	return newJobAnswer(j)
+	return j
 }
 
-func exampleSecret() secretAnswer {
+func exampleSecret() api.WebhookSecret {
 	until := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
-	return secretAnswer{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", &until}
+	return api.WebhookSecret{Secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", PreviousUntil: &until}
 }

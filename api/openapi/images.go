@@ -1,4 +1,4 @@
-package gateway
+package openapi
 
 import (
 	"net/http"
@@ -19,14 +19,14 @@ func (d *description) describeImages() {
 			"It belongs to the API key that sent it.",
 		Parameters: []*huma.Param{requestIDParam(), idempotencyKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			api.MediaJSON:  d.media(uploadBody{}, map[string]any{"image": map[string]any{"data": examplePNG}}),
-			api.MediaForm:  {Schema: form, Encoding: map[string]*huma.Encoding{fieldImageURL: {ContentType: api.MediaText, Explode: &no}}},
+			api.MediaJSON:  d.request(api.Upload{}, map[string]any{"image": map[string]any{"data": examplePNG}}),
+			api.MediaForm:  {Schema: form, Encoding: map[string]*huma.Encoding{api.FieldImageURL: {ContentType: api.MediaText, Explode: &no}}},
 			"image/*":      binaryMedia(),
 			api.MediaBytes: binaryMedia(),
 		}},
 	},
-		d.json(imageAnswer{}, "The key has the image already; it lasts longer now", exampleImage()),
-		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{api.MediaJSON: d.media(imageAnswer{}, exampleImage())},
+		d.json(api.Image{}, "The key has the image already; it lasts longer now", exampleImage()),
+		answered{http.StatusCreated, "The image", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Image{}, exampleImage())},
 			map[string]*huma.Param{"Location": header("Where it is", huma.TypeString)}},
 		refusesPictures(),
 		refusesAgain(),
@@ -34,12 +34,12 @@ func (d *description) describeImages() {
 	)
 	d.addGuarded(http.MethodGet, "/v1/images", "images", "listImages", "List the images of the API key", &huma.Operation{
 		Description: "The newest first.",
-		Parameters:  []*huma.Param{limitParam(), cursorParam(listOfImages, exampleImage().CreatedAt, exampleImage().ID)},
-	}, d.json(imageList{}, "A page of images", imageList{Images: []imageAnswer{exampleImage()}}))
+		Parameters:  []*huma.Param{limitParam(), cursorParam(api.ListImages, exampleImage().CreatedAt, exampleImage().ID)},
+	}, d.json(api.Images{}, "A page of images", api.Images{Images: []api.Image{exampleImage()}}))
 	d.addGuarded(http.MethodGet, "/v1/images/{id}", "images", "getImage", "What is known of an image?", &huma.Operation{
 		Description: "Since the id is made of the SHA-256 of the bytes, a client may ask first and send the picture only if it must.",
 		Parameters:  []*huma.Param{imageIDParam()},
-	}, d.json(imageAnswer{}, "The image", exampleImage()), refuses(refersam.CodeImageNotFound))
+	}, d.json(api.Image{}, "The image", exampleImage()), refuses(refersam.CodeImageNotFound))
 	d.addGuarded(http.MethodGet, "/v1/images/{id}/content", "images", "getImageContent", "The bytes of an image, as they were sent", &huma.Operation{
 		Parameters: []*huma.Param{imageIDParam(), ifNoneMatchParam()},
 	},
@@ -52,9 +52,12 @@ func (d *description) describeImages() {
 	}, answered{http.StatusNoContent, "It is gone", nil, nil}, refuses(refersam.CodeImageNotFound))
 }
 
-func exampleImage() imageAnswer {
+func exampleImage() api.Image {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
-	return imageAnswer{"img_" + strings.Repeat("0123456789abcdef", 4), 640, 480, api.MediaJPEG, 81234, at, at.Add(24 * time.Hour)}
+	return api.Image{
+		ID: "img_" + strings.Repeat("0123456789abcdef", 4), Width: 640, Height: 480, MediaType: api.MediaJPEG, Bytes: 81234,
+		CreatedAt: at, ExpiresAt: at.Add(24 * time.Hour),
+	}
 }
 
 func imageIDParam() *huma.Param {
@@ -66,20 +69,20 @@ func imageIDParam() *huma.Param {
 
 func idempotencyKeyParam() *huma.Param {
 	return &huma.Param{
-		Name: headerIdempotencyKey, In: "header", Example: "5f1c9e0a-7d0b-4c3e-9a51-2f4f0f6f8f11",
+		Name: api.HeaderIdempotencyKey, In: "header", Example: "5f1c9e0a-7d0b-4c3e-9a51-2f4f0f6f8f11",
 		Description: "A name for the request: who sends it again under the same name gets the first answer again, for 24 hours",
 		Schema:      &huma.Schema{Type: huma.TypeString, Pattern: `^([\x21\x23-\x7e]{1,255}|"[\x21\x23-\x7e]{1,255}")$`}, // idempotencyForm, also in quotes
 	}
 }
 
 func limitParam() *huma.Param {
-	low, high := 1.0, float64(maxPage)
+	low, high := 1.0, float64(api.MaxPage)
 	return &huma.Param{
-		Name: "limit", In: "query", Description: "How many entries at most; 20 without it", Example: defaultPage,
+		Name: "limit", In: "query", Description: "How many entries at most; 20 without it", Example: api.DefaultPage,
 		Schema: &huma.Schema{Type: huma.TypeInteger, Minimum: &low, Maximum: &high},
 	}
 }
 
-func cursorParam(l listName, created time.Time, id string) *huma.Param {
-	return queryParam("cursor", "What the page before gave as `next`; the first page without it", l.cursor(created, id))
+func cursorParam(list string, created time.Time, id string) *huma.Param {
+	return queryParam("cursor", "What the page before gave as `next`; the first page without it", api.Cursor(list, created, id))
 }
