@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/schedule"
 )
 
@@ -151,8 +152,8 @@ func (a *Admin) get(c *gin.Context) error {
 func (a *Admin) patch(c *gin.Context) error {
 	var change BatchingSettings
 	body := http.MaxBytesReader(c.Writer, c.Request.Body, 4<<10)
-	if err := readJSON(body, &change); err != nil {
-		return bodyError(err)
+	if err := intake.ReadJSON(body, &change); err != nil {
+		return intake.ReadError(err)
 	}
 	settings := a.batching.Settings()
 	change.apply(&settings)

@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/gateway/reply"
 )
 
 // etag names the answer to a question in a form (a media type). It is weak,
@@ -38,7 +38,7 @@ func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
 		return false // Answer returns the same error
 	}
 	tag := etag(form, p, v.Model, v.Version, v.Checkpoint)
-	if !matches(known, tag) {
+	if !reply.Matches(known, tag) {
 		return false
 	}
 	c.Header("Cache-Control", "private, no-cache")
@@ -46,22 +46,4 @@ func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
 	c.Set(keyVariant, v.Variant)
 	c.Status(http.StatusNotModified)
 	return true
-}
-
-// matches reports whether If-None-Match names an ETag, by weak comparison (RFC
-// 9110, section 13.1.2).
-func matches(known []string, tag string) bool {
-	for element := range strings.SplitSeq(strings.Join(known, ","), ",") {
-		if strings.TrimPrefix(strings.TrimSpace(element), "W/") == strings.TrimPrefix(tag, "W/") {
-			return true
-		}
-	}
-	return false
-}
-
-// hasStored reports whether a client that asks for something which is there has
-// what an ETag names: any, if it says *.
-func hasStored(h http.Header, tag string) bool {
-	known := h.Values("If-None-Match")
-	return matches(known, tag) || len(known) == 1 && strings.TrimSpace(known[0]) == "*"
 }

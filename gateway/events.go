@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/jobs"
 )
 
@@ -99,7 +100,7 @@ func eventNumber(field, value string) (int64, error) {
 }
 
 func notGiven(field string) error {
-	return invalid(field, "The id of the last event must be one that the stream gave.")
+	return intake.Invalid(field, "The id of the last event must be one that the stream gave.")
 }
 
 // follow writes the events of a job after one until the last, until the client

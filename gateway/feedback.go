@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/store"
 )
@@ -43,7 +44,7 @@ func newFeedback(f *store.Feedback) api.Feedback {
 
 // addFeedback answers POST /v1/feedback.
 func (g *Gateway) addFeedback(c *gin.Context) error {
-	if err := onlyJSON(c.Request); err != nil {
+	if err := intake.OnlyJSON(c.Request); err != nil {
 		return err
 	}
 	_, release, err := g.reserveBody(c, feedbackLimit)
@@ -53,8 +54,8 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 	defer release()
 	var b api.FeedbackRequest
 	body := http.MaxBytesReader(c.Writer, c.Request.Body, maxFeedbackBody)
-	if err := readJSON(body, &b); err != nil {
-		return bodyError(err)
+	if err := intake.ReadJSON(body, &b); err != nil {
+		return intake.ReadError(err)
 	}
 	f, err := parseFeedback(&b, g.segmenter.Limits().MaxImagePixels)
 	if err != nil {
@@ -82,31 +83,31 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, error) {
 	var wrong refersam.Faults
 	f := &store.Feedback{
-		RequestID: b.RequestID, Item: int(valueOr(b.Item, 0)), Result: int(valueOr(b.Result, 0)),
-		Verdict: valueOr(b.Verdict, ""), Rating: int(valueOr(b.Rating, 0)), Comment: valueOr(b.Comment, ""),
+		RequestID: b.RequestID, Item: int(intake.ValueOr(b.Item, 0)), Result: int(intake.ValueOr(b.Result, 0)),
+		Verdict: intake.ValueOr(b.Verdict, ""), Rating: int(intake.ValueOr(b.Rating, 0)), Comment: intake.ValueOr(b.Comment, ""),
 	}
 	if !saneID.MatchString(b.RequestID) {
-		wrong.Add(invalid("/request_id", badRequestID))
+		wrong.Add(intake.Invalid("/request_id", badRequestID))
 	}
 	if f.Item < 0 || f.Item >= api.MaxItems {
-		wrong.Add(invalid("/item", "The item must be an index from 0 to %d.", api.MaxItems-1))
+		wrong.Add(intake.Invalid("/item", "The item must be an index from 0 to %d.", api.MaxItems-1))
 	}
 	if f.Result < 0 || f.Result >= api.MaxPrompts {
-		wrong.Add(invalid("/result", "The result must be an index from 0 to %d.", api.MaxPrompts-1))
+		wrong.Add(intake.Invalid("/result", "The result must be an index from 0 to %d.", api.MaxPrompts-1))
 	}
-	wrong.Add(oneOf(b.Verdict, "/verdict", api.VerdictGood, api.VerdictBad))
+	wrong.Add(intake.OneOf(b.Verdict, "/verdict", api.VerdictGood, api.VerdictBad))
 	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > api.MaxRating) {
-		wrong.Add(invalid("/rating", "The rating must be a whole number from 1 to %d.", api.MaxRating))
+		wrong.Add(intake.Invalid("/rating", "The rating must be a whole number from 1 to %d.", api.MaxRating))
 	}
 	if b.Comment != nil && f.Comment == "" {
-		wrong.Add(invalid("/comment", "The comment is empty; leave it out."))
+		wrong.Add(intake.Invalid("/comment", "The comment is empty; leave it out."))
 	}
 	if len(f.Comment) > api.MaxComment {
-		wrong.Add(invalid("/comment", "The comment must have at most %d bytes.", api.MaxComment))
+		wrong.Add(intake.Invalid("/comment", "The comment must have at most %d bytes.", api.MaxComment))
 	}
-	wrong.Add(checkText("/comment", f.Comment))
+	wrong.Add(intake.CheckText("/comment", f.Comment))
 	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
-		wrong.Add(invalid("", "Say something: verdict, rating, corrected_mask or comment."))
+		wrong.Add(intake.Invalid("", "Say something: verdict, rating, corrected_mask or comment."))
 	}
 	if b.Mask != nil {
 		f.Height, f.Width, f.Counts = b.Mask.Size[0], b.Mask.Size[1], b.Mask.Counts
@@ -119,10 +120,10 @@ func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, erro
 func checkMask(mask *api.CorrectedMask, maxPixels int) error {
 	height, width := mask.Size[0], mask.Size[1]
 	if height < 1 || width < 1 || width > maxPixels || height > maxPixels/width {
-		return invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
+		return intake.Invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
 	}
 	if _, err := postprocess.DecodeRLE(mask.Counts, width, height); err != nil {
-		return invalid("/corrected_mask/counts", "These are not the counts of a mask of this size, as pycocotools writes them.")
+		return intake.Invalid("/corrected_mask/counts", "These are not the counts of a mask of this size, as pycocotools writes them.")
 	}
 	return nil
 }
@@ -135,7 +136,7 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	}
 	requestID, named := c.GetQuery("request_id")
 	if named && !saneID.MatchString(requestID) {
-		return invalid("request_id", badRequestID)
+		return intake.Invalid("request_id", badRequestID)
 	}
 	var after *store.Feedback
 	if at.id != "" {

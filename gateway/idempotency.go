@@ -21,6 +21,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/store"
 )
 
@@ -181,7 +182,7 @@ func idempotencyKey(h http.Header) (string, error) {
 		name = name[1 : len(name)-1]
 	}
 	if len(values) > 1 || !idempotencyForm.MatchString(name) {
-		return "", invalid(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", api.HeaderIdempotencyKey)
+		return "", intake.Invalid(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", api.HeaderIdempotencyKey)
 	}
 	return name, nil
 }
@@ -194,7 +195,7 @@ func bufferBody(c *gin.Context, limit bodyLimit) ([]byte, error) {
 	mediaType, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	body, err := io.ReadAll(http.MaxBytesReader(c.Writer, r.Body, limit(mediaType)))
 	if err != nil {
-		return nil, bodyError(err)
+		return nil, intake.ReadError(err)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	h := sha256.New()
@@ -216,7 +217,7 @@ func feed(h hash.Hash, pieces ...[]byte) {
 // feedForm adds the parts of a form to a hash, and reports whether it was one
 // that a route may take.
 func feedForm(h hash.Hash, body []byte, boundary string) bool {
-	return readParts(multipart.NewReader(bytes.NewReader(body), boundary), func(part *multipart.Part) error {
+	return intake.ReadParts(multipart.NewReader(bytes.NewReader(body), boundary), func(part *multipart.Part) error {
 		value, err := io.ReadAll(part)
 		if err == nil {
 			feed(h, []byte(part.FormName()), []byte(part.FileName()), []byte(part.Header.Get("Content-Type")), value)

@@ -2,16 +2,13 @@ package gateway
 
 import (
 	"context"
-	"io"
-	"mime/multipart"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
-	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
+	"github.com/refersam/refersam/gateway/reply"
 	"github.com/refersam/refersam/store"
 )
 
@@ -27,7 +24,7 @@ func (g *Gateway) uploadImage(c *gin.Context) error {
 		return err
 	}
 	defer release()
-	from, err := parseUpload(c.Writer, c.Request, g.maxImage)
+	from, err := intake.ParseUpload(c.Writer, c.Request, g.maxImage)
 	if err != nil {
 		return err
 	}
@@ -52,68 +49,6 @@ func (g *Gateway) uploadImage(c *gin.Context) error {
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeStatusJSON(c, status, newImage(image))
-}
-
-// parseUpload reads a picture that is to be kept: from a form, from JSON, or
-// the body as it is.
-func parseUpload(w http.ResponseWriter, r *http.Request, maxImage int64) (answer.Source, error) {
-	if err := identityEncoded(r); err != nil {
-		return answer.Source{}, err
-	}
-	if r.URL.RawQuery != "" {
-		return answer.Source{}, refersam.Errorf(refersam.CodeInvalidRequest, "There is no query here.")
-	}
-	kind := mediaType(r)
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody(kind, maxImage))
-	var (
-		from answer.Source
-		err  error
-	)
-	switch {
-	case isPicture(kind):
-		from.Field = api.FieldImage
-		from.Data, err = readImage(r.Body, maxImage)
-	case kind == api.MediaForm:
-		from, err = parseUploadForm(r, maxImage)
-	case kind == api.MediaJSON:
-		var b api.Upload
-		if err = readJSON(r.Body, &b); err == nil {
-			from, err = pictureSource(b.Image, "/image", maxImage)
-		}
-	default:
-		err = refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data, application/json, or a picture as image/*.")
-	}
-	if err != nil {
-		return answer.Source{}, bodyError(err)
-	}
-	if from.ID != "" {
-		return answer.Source{}, invalid(from.Field, "An image that has an id is kept already.")
-	}
-	return from, nil
-}
-
-func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err error) {
-	parts, err := r.MultipartReader()
-	if err != nil {
-		return from, err
-	}
-	f := newFields(api.FieldImage, api.FieldImageURL)
-	if err := readParts(parts, func(part *multipart.Part) error {
-		if name := part.FormName(); !slices.Contains(f.pictures, name) {
-			f.wrong.Add(invalid(name, "There is no field %q; there are %s.", name, strings.Join(f.pictures, ", ")))
-			return nil
-		}
-		return f.read(part, maxImage)
-	}); err != nil {
-		return from, err
-	}
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		return from, err
-	}
-	if f.req.source.Field == "" {
-		f.wrong.Add(invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", api.FieldImage, api.FieldImageURL))
-	}
-	return f.req.source, f.wrong.Err()
 }
 
 // listImages answers GET /v1/images with the images of the client's key, the
@@ -165,7 +100,7 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 	tag := `"` + strings.TrimPrefix(image.ID, "img_") + `"`
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
-	if hasStored(c.Request.Header, tag) {
+	if reply.HasStored(c.Request.Header, tag) {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
@@ -175,7 +110,7 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	writeBody(c.Writer, image.MediaType, content)
+	reply.WriteBody(c.Writer, image.MediaType, content)
 	return nil
 }
 

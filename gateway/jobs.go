@@ -20,6 +20,8 @@ import (
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/gateway/intake"
+	"github.com/refersam/refersam/gateway/reply"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/store"
 )
@@ -90,7 +92,7 @@ func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, web
 // request for a job may name.
 func (g *Gateway) checkWebhook(async bool, url, field string) error {
 	if !async {
-		return invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", api.PreferAsync)
+		return intake.Invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", api.PreferAsync)
 	}
 	if url == "" {
 		return nil
@@ -156,7 +158,7 @@ func timeOrNil(t time.Time) *time.Time {
 
 // nameJob is middleware that refuses ids that no job has, nor any text.
 func nameJob(c *gin.Context) {
-	if !isText(c.Param("id")) {
+	if !intake.IsText(c.Param("id")) {
 		fail(c, jobsError(jobs.ErrNotFound))
 	}
 }
@@ -186,7 +188,7 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	}
 	status := jobs.Status(c.Query("status"))
 	if _, given := c.GetQuery("status"); given && !slices.Contains(jobs.Statuses, status) {
-		return invalid("status", "The status must be one of queued, running, succeeded, failed and cancelled.")
+		return intake.Invalid("status", "The status must be one of queued, running, succeeded, failed and cancelled.")
 	}
 	var after *jobs.Job
 	if at.id != "" {
@@ -271,7 +273,7 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
-	if hasStored(c.Request.Header, tag) {
+	if reply.HasStored(c.Request.Header, tag) {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
@@ -297,9 +299,9 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	}
 	mediaType := header.Get("Content-Type")
 	if mediaType == api.MediaJSON {
-		return writeCompressedBody(c.Writer, content, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
+		return reply.WriteCompressedBody(c.Writer, content, reply.AcceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 	}
-	writeBody(c.Writer, mediaType, content)
+	reply.WriteBody(c.Writer, mediaType, content)
 	return nil
 }
 

@@ -2,13 +2,13 @@ package gateway
 
 import (
 	"context"
-	"io"
-	"mime"
 	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam/answer"
+	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
 )
 
 // dropBody returns the memory of a body that holds nothing of the request any
@@ -24,19 +24,16 @@ type bodyLimit func(mediaType string) int64
 // noBodyLimit is the bodyLimit of routes that take no body, after noBody.
 func noBodyLimit(string) int64 { return 0 }
 
-// pictureLimit is that of routes that take one picture.
-func (g *Gateway) pictureLimit(mediaType string) int64 { return maxBody(mediaType, g.maxImage) }
+// batchLimit is the bodyLimit of batches.
+func batchLimit(string) int64 { return api.MaxBatchBytes }
 
-// mediaType is what a request says that its body is.
-func mediaType(r *http.Request) string {
-	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return t
-}
+// pictureLimit is that of routes that take one picture.
+func (g *Gateway) pictureLimit(mediaType string) int64 { return intake.MaxBody(mediaType, g.maxImage) }
 
 // bodyMemory is how many bytes of memory reading a request's body takes at
 // most.
 func bodyMemory(r *http.Request, limit bodyLimit) int64 {
-	size := limit(mediaType(r))
+	size := limit(intake.MediaType(r))
 	if r.ContentLength >= 0 {
 		size = min(size, r.ContentLength)
 	}
@@ -51,8 +48,8 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (lease *answer.Le
 		return lease, func() {}, nil
 	}
 	begun := time.Now()
-	if most := limit(mediaType(c.Request)); c.Request.ContentLength > most {
-		return nil, nil, bodyTooLarge(most)
+	if most := limit(intake.MediaType(c.Request)); c.Request.ContentLength > most {
+		return nil, nil, intake.BodyTooLarge(most)
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
 	defer cancel()
@@ -67,51 +64,9 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (lease *answer.Le
 		return lease, release, nil
 	}
 	body, end := c.Request.Body, release
-	c.Request.Body = &pacedBody{
-		ReadCloser: body, control: http.NewResponseController(c.Writer),
-		begun: time.Now(), end: begun.Add(g.cfg.ReadTimeout), most: g.cfg.ReadTimeout, size: c.Request.ContentLength,
-	}
+	c.Request.Body = intake.Pace(body, http.NewResponseController(c.Writer), c.Request.ContentLength, begun, g.cfg.ReadTimeout)
 	return lease, func() {
-		c.Request.Body = body // of which net/http looks how far it was read
+		c.Request.Body = body // net/http looks how far it was read
 		end()
 	}, nil
-}
-
-// pacedBody is a body that must come as evenly as its size and the time for it
-// tell, or memory would be kept for what never comes. It may be a sixth of that
-// time behind. One that does not tell its size may be so long silent.
-type pacedBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-	// The body has begun to be read at begun, ends by end, and of its size bytes
-	// that take most read have come. The size is negative if it is not known.
-	begun, end time.Time
-	most       time.Duration
-	size, read int64
-	// err is how it has ended. From then on net/http reads the connection itself,
-	// to see whether the client goes away, and a deadline would be taken for that.
-	err error
-}
-
-// Read implements io.Reader. What comes too late is os.ErrDeadlineExceeded.
-func (b *pacedBody) Read(p []byte) (n int, err error) {
-	if b.err != nil {
-		return 0, b.err
-	}
-	_ = b.control.SetReadDeadline(b.due()) // which the connection of a test may not have
-	n, b.err = b.ReadCloser.Read(p)
-	b.read += int64(n)
-	return n, b.err
-}
-
-// due is when the next bytes must be there.
-func (b *pacedBody) due() time.Time {
-	due := time.Now()
-	if b.size > 0 {
-		due = b.begun.Add(time.Duration(float64(b.most) * float64(b.read) / float64(b.size)))
-	}
-	if due = due.Add(b.most / 6); due.After(b.end) {
-		return b.end
-	}
-	return due
 }

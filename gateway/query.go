@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,37 +12,26 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
 )
-
-func parseQuery(r *http.Request) (url.Values, error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, &refersam.Error{
-			Code:    refersam.CodeMalformedRequest,
-			Message: "The query is not of the form name=value&name=value with percent-encoded values.",
-			Err:     err,
-		}
-	}
-	return query, nil
-}
 
 // onlyParams refuses a query with other parameters than those of names, or with
 // one of them twice.
 func onlyParams(c *gin.Context, names ...string) error {
-	query, err := parseQuery(c.Request)
+	query, err := intake.Query(c.Request)
 	if err != nil {
 		return err
 	}
 	for name, values := range query {
 		switch {
 		case len(names) == 0:
-			return invalid(name, "There is no parameter %q; this route has no query.", name)
+			return intake.Invalid(name, "There is no parameter %q; this route has no query.", name)
 		case !slices.Contains(names, name):
-			return invalid(name, "There is no parameter %q; there are %s.", name, strings.Join(names, ", "))
+			return intake.Invalid(name, "There is no parameter %q; there are %s.", name, strings.Join(names, ", "))
 		case len(values) > 1:
-			return invalid(name, "The parameter %q may be given only once.", name)
+			return intake.Invalid(name, "The parameter %q may be given only once.", name)
 		}
-		if err := checkText(name, values[0]); err != nil {
+		if err := intake.CheckText(name, values[0]); err != nil {
 			return err
 		}
 	}
@@ -67,7 +55,7 @@ func noBody(c *gin.Context) {
 	case n > 0:
 		fail(c, refersam.Errorf(refersam.CodeInvalidRequest, "This route takes no body; leave it out."))
 	case !errors.Is(err, io.EOF):
-		fail(c, bodyError(err))
+		fail(c, intake.ReadError(err))
 	default:
 		// Only of a body that has come to its end may net/http forget that there
 		// was one: it would take the rest for further requests.
@@ -93,14 +81,14 @@ func parsePage(c *gin.Context, list string, names ...string) (page, error) {
 	if value, given := c.GetQuery("limit"); given {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 || n > api.MaxPage {
-			return p, invalid("limit", "The limit must be a whole number from 1 to %d.", api.MaxPage)
+			return p, intake.Invalid("limit", "The limit must be a whole number from 1 to %d.", api.MaxPage)
 		}
 		p.limit = n
 	}
 	if value, given := c.GetQuery("cursor"); given {
 		created, id, ok := api.ParseCursor(list, value)
 		if !ok {
-			return p, invalid("cursor", "The cursor must be one that this list gave as next.")
+			return p, intake.Invalid("cursor", "The cursor must be one that this list gave as next.")
 		}
 		p.created, p.id = created, id
 	}

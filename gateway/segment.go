@@ -9,13 +9,15 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
+	"github.com/refersam/refersam/gateway/reply"
 )
 
 // segment answers POST /v1/segment with JSON, with the mask of its one phrase
 // as a PNG, or with JSON and files, as the client prefers.
 func (g *Gateway) segment(c *gin.Context) error {
 	begun := time.Now()
-	form := negotiate(c.Request.Header.Values("Accept"), api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
+	form := reply.Negotiate(c.Request.Header.Values("Accept"), api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
 	if form == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s, %s, %s or %s.", api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
 	}
@@ -24,29 +26,29 @@ func (g *Gateway) segment(c *gin.Context) error {
 		return err
 	}
 	defer release()
-	req, err := parseSegment(c.Writer, c.Request, g.maxImage)
+	req, err := intake.ParseSegment(c.Writer, c.Request, g.maxImage)
 	if err != nil {
 		return err
 	}
-	question := req.question()
+	question := req.Question()
 	if form == api.MediaPNG {
 		if err := question.OnlyPNG(); err != nil {
 			return err
 		}
 	}
-	if async := prefersAsync(c.Request.Header); async || req.webhook != "" {
+	if async := prefersAsync(c.Request.Header); async || req.Webhook != "" {
 		field := "webhook"
-		if !req.naming.Form {
+		if !req.Naming.Form {
 			field = "/webhook/url"
 		}
-		if err := g.checkWebhook(async, req.webhook, field); err != nil {
+		if err := g.checkWebhook(async, req.Webhook, field); err != nil {
 			return err
 		}
-		return g.submit(c, api.JobKindSegment, form, begun, req.webhook, []answer.Item{{Question: question, Deadline: req.deadline}})
+		return g.submit(c, api.JobKindSegment, form, begun, req.Webhook, []answer.Item{{Question: question, Deadline: req.Deadline}})
 	}
 	read := time.Since(begun)
 
-	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, req.deadline))
+	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, req.Deadline))
 	defer cancel()
 	if question.Source.Data == nil {
 		dropBody(c, lease)
@@ -72,7 +74,7 @@ func (g *Gateway) segment(c *gin.Context) error {
 	c.Header("ETag", etag(form, prepared, answered.Response.Model, answered.Response.Version, answered.Response.Checkpoint))
 	c.Header("Server-Timing", answered.Answer.Timings.Header())
 	if form == api.MediaJSON {
-		return writeCompressed(c.Writer, answered.Answer, acceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
+		return reply.WriteCompressed(c.Writer, answered.Answer, reply.AcceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 	}
 	rendered, err := answered.Render(form)
 	if err != nil {
@@ -98,7 +100,7 @@ func (g *Gateway) deadline(begun time.Time, allowed time.Duration) time.Time {
 
 // checkUnit is middleware that refuses a unit that is no name.
 func checkUnit(c *gin.Context) {
-	if err := checkID(api.HeaderUnitID, c.GetHeader(api.HeaderUnitID)); err != nil {
+	if err := intake.CheckID(api.HeaderUnitID, c.GetHeader(api.HeaderUnitID)); err != nil {
 		fail(c, err)
 	}
 }
@@ -119,11 +121,4 @@ func fairnessKey(c *gin.Context) string {
 		return key.ID
 	}
 	return c.ClientIP()
-}
-
-// writeBody answers with a whole body.
-func writeBody(w http.ResponseWriter, mediaType string, body []byte) {
-	w.Header().Set("Content-Type", mediaType)
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(body) // fails only when the client has gone
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/store"
 )
 
@@ -27,7 +28,7 @@ func (g *Gateway) usage(c *gin.Context) error {
 	}
 	wanted, named := c.GetQuery("key")
 	if named && wanted == "" {
-		return invalid("key", "The id of the key is empty; leave the parameter out for all keys.")
+		return intake.Invalid("key", "The id of the key is empty; leave the parameter out for all keys.")
 	}
 	if key := apiKey(c); key != nil && !key.Has(store.ScopeAdmin) {
 		if wanted != "" && wanted != key.ID {
@@ -58,7 +59,7 @@ func usageRange(c *gin.Context, now time.Time) (from, to string, err error) {
 		return "", "", err
 	}
 	if first.After(last) || last.Sub(first) >= maxUsageDays*24*time.Hour {
-		return "", "", invalid("from", "Between from and to there may be %d days at most, and from comes first.", maxUsageDays)
+		return "", "", intake.Invalid("from", "Between from and to there may be %d days at most, and from comes first.", maxUsageDays)
 	}
 	return first.Format(time.DateOnly), last.Format(time.DateOnly), nil
 }
@@ -70,7 +71,7 @@ func day(c *gin.Context, name string, unless time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, value)
 	if err != nil {
-		return t, invalid(name, "A day is written as 2026-11-22, in UTC.")
+		return t, intake.Invalid(name, "A day is written as 2026-11-22, in UTC.")
 	}
 	return t, nil
 }

@@ -1,10 +1,13 @@
-package gateway
+// Package intake reads requests: a form, JSON, or a picture with a query, within
+// bounds, into questions. It reports all faults of a request at once.
+package intake
 
 import (
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -20,49 +23,49 @@ const (
 	bodySlack = 1 << 20
 )
 
-// maxBody is the size of the largest body of a media type that is read, in
+// MaxBody is the size of the largest body of a media type that is read, in
 // bytes: maxImage of picture, in base64 if it is JSON, and the rest.
-func maxBody(mediaType string, maxImage int64) int64 {
+func MaxBody(mediaType string, maxImage int64) int64 {
 	if mediaType == api.MediaJSON {
 		return (maxImage+2)/3*4 + bodySlack
 	}
 	return maxImage + bodySlack
 }
 
-// segmentRequest is a request for the masks of one picture, however it was
+// Request is a request for the masks of one picture, however it was
 // written.
-type segmentRequest struct {
-	source  answer.Source
-	prompts []answer.Prompt
-	variant string
-	output  api.Output
-	// deadline is how long the client waits; 0 leaves it to the service.
-	deadline time.Duration
-	priority refersam.Priority
-	// webhook is the address that gets the end of a job, "" for none.
-	webhook string
-	naming  answer.Naming
+type Request struct {
+	Source  answer.Source
+	Prompts []answer.Prompt
+	Variant string
+	Output  api.Output
+	// Deadline is how long the client waits; 0 leaves it to the service.
+	Deadline time.Duration
+	Priority refersam.Priority
+	// Webhook is the address that gets the end of a job, "" for none.
+	Webhook string
+	Naming  answer.Naming
 }
 
-// question returns what the request asks.
-func (r *segmentRequest) question() *answer.Question {
+// Question returns what the request asks.
+func (r *Request) Question() *answer.Question {
 	return &answer.Question{
-		Source: r.source, Prompts: r.prompts, Variant: r.variant, Size: refersam.Size(valueOr(r.output.Size, string(refersam.SizeOriginal))),
-		Overlay: valueOr(r.output.Overlay, api.OverlayPNG), Quality: valueOr(r.output.Quality, false), Priority: r.priority, Naming: r.naming,
+		Source: r.Source, Prompts: r.Prompts, Variant: r.Variant, Size: refersam.Size(ValueOr(r.Output.Size, string(refersam.SizeOriginal))),
+		Overlay: ValueOr(r.Output.Overlay, api.OverlayPNG), Quality: ValueOr(r.Output.Quality, false), Priority: r.Priority, Naming: r.Naming,
 	}
 }
 
-func (r *segmentRequest) checkOverlay(sizeField string) error {
-	if q := r.question(); q.Size == refersam.SizeModel && q.Wants(api.FormatOverlay) {
-		return invalid(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
+func (r *Request) checkOverlay(sizeField string) error {
+	if q := r.Question(); q.Size == refersam.SizeModel && q.Wants(api.FormatOverlay) {
+		return Invalid(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
 	}
 	return nil
 }
 
-// parseSegment reads a request for masks from a form, from JSON, or from a
+// ParseSegment reads a request for masks from a form, from JSON, or from a
 // picture and the query. At most maxImage bytes of picture are read, and little
 // more of anything else.
-func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segmentRequest, error) {
+func ParseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*Request, error) {
 	if err := identityEncoded(r); err != nil {
 		return nil, err
 	}
@@ -75,8 +78,8 @@ func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segm
 	case r.URL.RawQuery != "":
 		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "A query is for a picture that is sent as it is; put its parameters into the form or JSON.")
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody(mediaType, maxImage))
-	var req *segmentRequest
+	r.Body = http.MaxBytesReader(w, r.Body, MaxBody(mediaType, maxImage))
+	var req *Request
 	switch {
 	case raw:
 		req, err = parsePicture(r, maxImage)
@@ -86,7 +89,7 @@ func parseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*segm
 		req, err = parseJSON(r.Body, maxImage)
 	}
 	if err != nil {
-		return nil, bodyError(err)
+		return nil, ReadError(err)
 	}
 	return req, nil
 }
@@ -105,8 +108,8 @@ func isPicture(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "image/") || mediaType == api.MediaBytes
 }
 
-// bodyError gives an error of reading a body the code it deserves.
-func bodyError(err error) error {
+// ReadError gives an error of reading a body the code it deserves.
+func ReadError(err error) error {
 	var (
 		known    *refersam.Error
 		tooLarge *http.MaxBytesError
@@ -115,7 +118,7 @@ func bodyError(err error) error {
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &tooLarge):
-		return bodyTooLarge(tooLarge.Limit)
+		return BodyTooLarge(tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &refersam.Error{Code: refersam.CodeBodyTooSlow, Message: "The body of the request comes too slowly, and was not waited for.", Err: err}
 	default:
@@ -127,7 +130,7 @@ func bodyError(err error) error {
 	}
 }
 
-func bodyTooLarge(most int64) error {
+func BodyTooLarge(most int64) error {
 	return refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has more than the %d bytes that this route takes.", most)
 }
 
@@ -135,7 +138,7 @@ func bodyTooLarge(most int64) error {
 func parseDeadline(ms api.Int, field string) (time.Duration, error) {
 	const most = 24 * time.Hour
 	if ms < 1 || int64(ms) > most.Milliseconds() {
-		return 0, invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
+		return 0, Invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
 	}
 	return time.Duration(ms) * time.Millisecond, nil
 }
@@ -148,29 +151,29 @@ func parsePriority(value, field string) (refersam.Priority, error) {
 	case refersam.PriorityInteractive, refersam.PriorityBatch:
 		return p, nil
 	default:
-		return "", invalid(field, "The priority must be %q or %q.", refersam.PriorityInteractive, refersam.PriorityBatch)
+		return "", Invalid(field, "The priority must be %q or %q.", refersam.PriorityInteractive, refersam.PriorityBatch)
 	}
 }
 
-// checkID refuses ids that are too long to be kept, or no text.
-func checkID(field, id string) error {
+// CheckID refuses ids that are too long to be kept, or no text.
+func CheckID(field, id string) error {
 	if utf8.RuneCountInString(id) > api.MaxID {
-		return invalid(field, "The id must have at most %d characters.", api.MaxID)
+		return Invalid(field, "The id must have at most %d characters.", api.MaxID)
 	}
-	return checkText(field, id)
+	return CheckText(field, id)
 }
 
-// checkText refuses what databases do not take for text.
-func checkText(field, value string) error {
-	if !isText(value) {
-		return invalid(field, "The value must be UTF-8 without NUL.")
+// CheckText refuses what databases do not take for text.
+func CheckText(field, value string) error {
+	if !IsText(value) {
+		return Invalid(field, "The value must be UTF-8 without NUL.")
 	}
 	return nil
 }
 
-func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
-func invalid(field, format string, args ...any) *refersam.Error {
+func Invalid(field, format string, args ...any) *refersam.Error {
 	err := refersam.Errorf(refersam.CodeInvalidRequest, format, args...)
 	err.Field = field
 	return err
@@ -182,4 +185,37 @@ func tooLarge(field string, most int64) *refersam.Error {
 		Message: fmt.Sprintf("The picture is larger than %d bytes.", most),
 		Field:   field,
 	}
+}
+
+// MediaType returns what a request says that its body is.
+func MediaType(r *http.Request) string {
+	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return t
+}
+
+// Query returns the parameters of a query.
+func Query(r *http.Request) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &refersam.Error{
+			Code:    refersam.CodeMalformedRequest,
+			Message: "The query is not of the form name=value&name=value with percent-encoded values.",
+			Err:     err,
+		}
+	}
+	return query, nil
+}
+
+// OnlyJSON refuses bodies that are not JSON, and queries.
+func OnlyJSON(r *http.Request) error {
+	if err := identityEncoded(r); err != nil {
+		return err
+	}
+	if MediaType(r) != api.MediaJSON {
+		return refersam.Errorf(refersam.CodeUnsupportedMedia, "Send %s.", api.MediaJSON)
+	}
+	if r.URL.RawQuery != "" {
+		return refersam.Errorf(refersam.CodeInvalidRequest, "There is no query here; put its parameters into the JSON.")
+	}
+	return nil
 }

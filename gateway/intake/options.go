@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"cmp"
@@ -17,22 +17,22 @@ func checkOptions(o *api.Options, field func(member string) string) error {
 	var wrong refersam.Faults
 	for i, format := range o.Formats {
 		if !slices.Contains(api.Formats, format) {
-			wrong.Add(invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(api.Formats, ", ")))
+			wrong.Add(Invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(api.Formats, ", ")))
 		}
 	}
 	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
-		wrong.Add(invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
+		wrong.Add(Invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
 	}
 	if v := o.Tolerance; v != nil && !(*v >= 0 && *v <= api.MaxTolerance) {
-		wrong.Add(invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", api.MaxTolerance))
+		wrong.Add(Invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", api.MaxTolerance))
 	}
 	if v := o.MinArea; v != nil && (*v < 0 || *v > api.MaxArea) {
-		wrong.Add(invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
+		wrong.Add(Invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
 	}
 	if v := o.FillHoles; v != nil && (*v < 0 || *v > api.MaxArea) {
-		wrong.Add(invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
+		wrong.Add(Invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
 	}
-	wrong.Add(oneOf(o.Keep, field("keep"), api.KeepAll, api.KeepLargest))
+	wrong.Add(OneOf(o.Keep, field("keep"), api.KeepAll, api.KeepLargest))
 	return wrong.Err()
 }
 
@@ -40,8 +40,8 @@ func checkOptions(o *api.Options, field func(member string) string) error {
 func checkOutput(o *api.Output, field func(member string) string) error {
 	var wrong refersam.Faults
 	wrong.Add(checkOptions(&o.Options, field))
-	wrong.Add(oneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
-	wrong.Add(oneOf(o.Overlay, field("overlay"), api.OverlayPNG, api.OverlayJPEG))
+	wrong.Add(OneOf(o.Size, field("size"), string(refersam.SizeOriginal), string(refersam.SizeModel)))
+	wrong.Add(OneOf(o.Overlay, field("overlay"), api.OverlayPNG, api.OverlayJPEG))
 	return wrong.Err()
 }
 
@@ -61,11 +61,11 @@ func inherit(o api.Output, outer *api.Output) api.Output {
 	return o
 }
 
-func oneOf(value *string, field string, allowed ...string) error {
+func OneOf(value *string, field string, allowed ...string) error {
 	if value == nil || slices.Contains(allowed, *value) {
 		return nil
 	}
-	return invalid(field, `The value must be "%s".`, strings.Join(allowed, `" or "`))
+	return Invalid(field, `The value must be "%s".`, strings.Join(allowed, `" or "`))
 }
 
 // newPrompt makes a prompt with its own options, where it has them, and those
@@ -79,12 +79,12 @@ func newPrompt(id, text string, request *api.Output, own *api.Options, field fun
 		Phrase: refersam.Phrase{
 			ID:        id,
 			Text:      text,
-			Threshold: valueOr(own.Threshold, valueOr(all.Threshold, 0)),
-			FillHoles: int(valueOr(own.FillHoles, valueOr(all.FillHoles, 0))),
-			MinArea:   int(valueOr(own.MinArea, valueOr(all.MinArea, 0))),
-			Largest:   valueOr(own.Keep, valueOr(all.Keep, api.KeepAll)) == api.KeepLargest,
+			Threshold: ValueOr(own.Threshold, ValueOr(all.Threshold, 0)),
+			FillHoles: int(ValueOr(own.FillHoles, ValueOr(all.FillHoles, 0))),
+			MinArea:   int(ValueOr(own.MinArea, ValueOr(all.MinArea, 0))),
+			Largest:   ValueOr(own.Keep, ValueOr(all.Keep, api.KeepAll)) == api.KeepLargest,
 		},
-		Tolerance: valueOr(own.Tolerance, valueOr(all.Tolerance, 0)),
+		Tolerance: ValueOr(own.Tolerance, ValueOr(all.Tolerance, 0)),
 	}
 	formats := own.Formats
 	if len(formats) == 0 {
@@ -97,8 +97,8 @@ func newPrompt(id, text string, request *api.Output, own *api.Options, field fun
 	return p, nil
 }
 
-// valueOr returns *value, or other if there is none.
-func valueOr[T any](value *T, other T) T {
+// ValueOr returns *value, or other if there is none.
+func ValueOr[T any](value *T, other T) T {
 	if value == nil {
 		return other
 	}

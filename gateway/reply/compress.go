@@ -1,4 +1,4 @@
-package gateway
+package reply
 
 import (
 	"bytes"
@@ -22,32 +22,32 @@ const (
 	minCompressed = 1 << 10
 )
 
-// writeCompressed answers with v as JSON, compressed in an encoding if there is
+// WriteCompressed answers with v as JSON, compressed in an encoding if there is
 // one and enough to compress.
-func writeCompressed(w http.ResponseWriter, v any, encoding string) error {
+func WriteCompressed(w http.ResponseWriter, v any, encoding string) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return writeCompressedBody(w, body, encoding)
+	return WriteCompressedBody(w, body, encoding)
 }
 
-// writeCompressedBody is writeCompressed for what is JSON already.
-func writeCompressedBody(w http.ResponseWriter, body []byte, encoding string) (err error) {
+// WriteCompressedBody is WriteCompressed for what is JSON already.
+func WriteCompressedBody(w http.ResponseWriter, body []byte, encoding string) (err error) {
 	if encoding != "" && len(body) >= minCompressed {
 		if body, err = compress(body, encoding); err != nil {
 			return err
 		}
 		w.Header().Set("Content-Encoding", encoding)
 	}
-	writeBody(w, api.MediaJSON, body)
+	WriteBody(w, api.MediaJSON, body)
 	return nil
 }
 
-// acceptedEncoding returns the content coding that the Accept-Encoding header
+// AcceptedEncoding returns the content coding that the Accept-Encoding header
 // fields prefer (RFC 9110, section 12.5.3), zstd where they prefer none, and ""
 // when they allow neither or prefer to have the body as it is.
-func acceptedEncoding(accept []string) string {
+func AcceptedEncoding(accept []string) string {
 	weights := make(map[string]float64)
 	for element := range strings.SplitSeq(strings.Join(accept, ","), ",") {
 		name, params, _ := strings.Cut(element, ";")

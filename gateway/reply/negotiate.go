@@ -1,4 +1,5 @@
-package gateway
+// Package reply chooses the form of an answer and writes it.
+package reply
 
 import (
 	"mime"
@@ -6,10 +7,10 @@ import (
 	"strings"
 )
 
-// negotiate returns the offer that the Accept header fields prefer (RFC 9110,
+// Negotiate returns the offer that the Accept header fields prefer (RFC 9110,
 // section 12.5.1), the earlier one when they prefer none, and "" when they
 // allow none of them.
-func negotiate(accept []string, offers ...string) string {
+func Negotiate(accept []string, offers ...string) string {
 	header := strings.Join(accept, ",")
 	if strings.TrimSpace(header) == "" {
 		return offers[0]

@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"errors"
@@ -47,7 +47,7 @@ func readInt(d *jsontext.Decoder, n *api.Int) error {
 	}
 	f, err := strconv.ParseFloat(token.String(), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) || f != math.Trunc(f) {
-		return invalid(string(d.StackPointer()), "The value is not a whole number.")
+		return Invalid(string(d.StackPointer()), "The value is not a whole number.")
 	}
 	*n = api.Int(max(-1<<53, min(f, 1<<53)))
 	return nil
@@ -69,7 +69,7 @@ func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 		}
 		name, place := token.String(), string(d.StackPointer())
 		if d.PeekKind() == 'n' {
-			return invalid(place, "The value must not be null; leave it out.")
+			return Invalid(place, "The value must not be null; leave it out.")
 		}
 		switch name {
 		case "data":
@@ -79,7 +79,7 @@ func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 		case "url":
 			err = json.UnmarshalDecode(d, &p.URL)
 		default:
-			err = invalid(place, "There is no field %q here.", name)
+			err = Invalid(place, "There is no field %q here.", name)
 		}
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 	at := d.StackPointer()
 	for d.PeekKind() != ']' {
 		if len(list) == most {
-			return nil, invalid(string(at), "There are more than %d.", most)
+			return nil, Invalid(string(at), "There are more than %d.", most)
 		}
 		var element T
 		if err := json.UnmarshalDecode(d, &element); err != nil {
@@ -118,9 +118,9 @@ func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 }
 
 // parseJSON reads a body.
-func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
+func parseJSON(r io.Reader, maxImage int64) (*Request, error) {
 	var b api.SegmentRequest
-	if err := readJSON(r, &b); err != nil {
+	if err := ReadJSON(r, &b); err != nil {
 		return nil, err
 	}
 	var wrong refersam.Faults
@@ -132,26 +132,26 @@ func parseJSON(r io.Reader, maxImage int64) (*segmentRequest, error) {
 }
 
 // parseCommon checks what does not belong to one picture.
-func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook *api.WebhookTarget) (segmentRequest, error) {
+func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook *api.WebhookTarget) (Request, error) {
 	var (
-		req   = segmentRequest{variant: valueOr(variant, "")}
+		req   = Request{Variant: ValueOr(variant, "")}
 		wrong refersam.Faults
 		err   error
 	)
 	if variant != nil && *variant == "" {
-		wrong.Add(invalid("/variant", emptyVariant))
+		wrong.Add(Invalid("/variant", emptyVariant))
 	}
 	if deadlineMS != nil {
-		req.deadline, err = parseDeadline(*deadlineMS, "/deadline_ms")
+		req.Deadline, err = parseDeadline(*deadlineMS, "/deadline_ms")
 		wrong.Add(err)
 	}
 	if priority != nil {
-		req.priority, err = parsePriority(*priority, "/priority")
+		req.Priority, err = parsePriority(*priority, "/priority")
 		wrong.Add(err)
 	}
 	if webhook != nil {
-		if req.webhook = webhook.URL; req.webhook == "" {
-			wrong.Add(invalid("/webhook/url", "The value is empty."))
+		if req.Webhook = webhook.URL; req.Webhook == "" {
+			wrong.Add(Invalid("/webhook/url", "The value is empty."))
 		}
 	}
 	return req, wrong.Err()
@@ -160,18 +160,18 @@ func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook
 // newRequest makes a request of what common says already and what a body says
 // of one picture, or all that is wrong with it; at is the place of that in the
 // body.
-func newRequest(at string, common segmentRequest, image *api.Picture, prompts []api.Prompt, out *api.Output, maxImage int64) (*segmentRequest, error) {
+func newRequest(at string, common Request, image *api.Picture, prompts []api.Prompt, out *api.Output, maxImage int64) (*Request, error) {
 	req := &common
-	req.output = *out
-	req.naming = answer.Naming{At: at}
+	req.Output = *out
+	req.Naming = answer.Naming{At: at}
 	var (
 		wrong refersam.Faults
 		err   error
 	)
-	req.source, err = pictureSource(image, at+"/image", maxImage)
+	req.Source, err = pictureSource(image, at+"/image", maxImage)
 	wrong.Add(err)
-	wrong.Add(checkOutput(&req.output, func(member string) string { return at + "/output/" + member }))
-	req.prompts, err = newPrompts(prompts, at+"/prompts", &req.output)
+	wrong.Add(checkOutput(&req.Output, func(member string) string { return at + "/output/" + member }))
+	req.Prompts, err = newPrompts(prompts, at+"/prompts", &req.Output)
 	wrong.Add(err)
 	wrong.Add(req.checkOverlay(at + "/output/size"))
 	return req, wrong.Err()
@@ -191,11 +191,11 @@ func pictureSource(p *api.Picture, at string, maxImage int64) (answer.Source, er
 	}
 	switch {
 	case len(found) == 0:
-		return answer.Source{}, invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
+		return answer.Source{}, Invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
 	case len(found) > 1:
-		return answer.Source{}, invalid(found[1].Field, "There is a picture already, in %q.", found[0].Field)
+		return answer.Source{}, Invalid(found[1].Field, "There is a picture already, in %q.", found[0].Field)
 	case found[0].Data == nil && found[0].ID == "" && found[0].URL == "":
-		return answer.Source{}, invalid(found[0].Field, "The value is empty.")
+		return answer.Source{}, Invalid(found[0].Field, "The value is empty.")
 	case int64(len(found[0].Data)) > maxImage:
 		return answer.Source{}, tooLarge(found[0].Field, maxImage)
 	}
@@ -211,7 +211,7 @@ func newPrompts(l []api.Prompt, at string, request *api.Output) ([]answer.Prompt
 	)
 	for i := range l {
 		var err error
-		wrong.Add(checkID(fmt.Sprintf("%s/%d/id", at, i), l[i].ID))
+		wrong.Add(CheckID(fmt.Sprintf("%s/%d/id", at, i), l[i].ID))
 		made[i], err = newPrompt(l[i].ID, l[i].Text, request, &l[i].Options, func(member string) string {
 			return fmt.Sprintf("%s/%d/%s", at, i, member)
 		})
@@ -220,9 +220,9 @@ func newPrompts(l []api.Prompt, at string, request *api.Output) ([]answer.Prompt
 	return made, wrong.Err()
 }
 
-// readJSON reads a body into v. Unknown and repeated members are errors, and so
+// ReadJSON reads a body into v. Unknown and repeated members are errors, and so
 // is text that is not UTF-8.
-func readJSON(r io.Reader, v any) error {
+func ReadJSON(r io.Reader, v any) error {
 	begun := &beginning{r: r}
 	err := json.UnmarshalRead(begun, v, json.RejectUnknownMembers(true), unmarshalers)
 	var syntax *jsontext.SyntacticError

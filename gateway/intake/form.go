@@ -1,4 +1,4 @@
-package gateway
+package intake
 
 import (
 	"bytes"
@@ -19,13 +19,13 @@ import (
 
 // parseForm reads multipart/form-data: one of the fields that bring the
 // picture, and those of fields.
-func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
+func parseForm(r *http.Request, maxImage int64) (*Request, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
 		return nil, err
 	}
 	f := newFields(api.FieldImage, api.FieldImageID, api.FieldImageURL)
-	if err := readParts(parts, func(part *multipart.Part) error { return f.read(part, maxImage) }); err != nil {
+	if err := ReadParts(parts, func(part *multipart.Part) error { return f.read(part, maxImage) }); err != nil {
 		return nil, err
 	}
 	// Only at the very end of the body does net/http begin to watch whether the
@@ -33,16 +33,16 @@ func parseForm(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return nil, err
 	}
-	if f.req.source.Field == "" {
-		f.wrong.Add(invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", api.FieldImage, api.FieldImageID, api.FieldImageURL))
+	if f.req.Source.Field == "" {
+		f.wrong.Add(Invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", api.FieldImage, api.FieldImageID, api.FieldImageURL))
 	}
 	return f.request()
 }
 
 // parsePicture reads a body that is the picture, and a query with the fields
 // of a form.
-func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
-	query, err := parseQuery(r)
+func parsePicture(r *http.Request, maxImage int64) (*Request, error) {
+	query, err := Query(r)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func parsePicture(r *http.Request, maxImage int64) (*segmentRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.req.source = answer.Source{Data: data, Field: api.FieldImage}
+	f.req.Source = answer.Source{Data: data, Field: api.FieldImage}
 	return f.request()
 }
 
@@ -72,7 +72,7 @@ func tooManyFields() error {
 type fields struct {
 	// pictures are the names of fields that may bring the picture.
 	pictures []string
-	req      segmentRequest
+	req      Request
 	phrases  []string
 	options  api.Options
 	seen     map[string]bool
@@ -80,20 +80,20 @@ type fields struct {
 }
 
 func newFields(pictures ...string) *fields {
-	return &fields{pictures: pictures, req: segmentRequest{naming: answer.Naming{Form: true}}, seen: make(map[string]bool)}
+	return &fields{pictures: pictures, req: Request{Naming: answer.Naming{Form: true}}, seen: make(map[string]bool)}
 }
 
 // once refuses a field that has been given before.
 func (f *fields) once(name string) error {
 	if f.seen[name] {
-		return invalid(name, "The field %q may be given only once.", name)
+		return Invalid(name, "The field %q may be given only once.", name)
 	}
 	f.seen[name] = true
 	return nil
 }
 
-// readParts has every part of a form read.
-func readParts(parts *multipart.Reader, read func(*multipart.Part) error) error {
+// ReadParts has every part of a form read.
+func ReadParts(parts *multipart.Reader, read func(*multipart.Part) error) error {
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
 		if err == io.EOF { // a wrapped EOF is a form cut off between its parts
@@ -120,18 +120,18 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 			f.wrong.Add(err)
 			return nil
 		}
-		if first := f.req.source.Field; first != "" {
-			f.wrong.Add(invalid(name, "There is a picture already, in %q.", first))
+		if first := f.req.Source.Field; first != "" {
+			f.wrong.Add(Invalid(name, "There is a picture already, in %q.", first))
 			return nil
 		}
-		f.req.source.Field = name
+		f.req.Source.Field = name
 		if name == api.FieldImage {
-			f.req.source.Data, err = readImage(part, maxImage)
+			f.req.Source.Data, err = readImage(part, maxImage)
 			return err
 		}
 		value, err := readText(part, name)
 		if err == nil {
-			f.wrong.Add(setSource(&f.req.source, value))
+			f.wrong.Add(setSource(&f.req.Source, value))
 		}
 		return err
 	}
@@ -145,14 +145,14 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 // setSource sets where the picture is, from the form field that s names.
 func setSource(s *answer.Source, value string) error {
 	if value == "" {
-		return invalid(s.Field, "The field is empty.")
+		return Invalid(s.Field, "The field is empty.")
 	}
 	if s.Field == api.FieldImageID {
 		s.ID = value
 	} else {
 		s.URL = value
 	}
-	return checkText(s.Field, value)
+	return CheckText(s.Field, value)
 }
 
 // set takes a field in: phrase once or more, format any number of times, each
@@ -165,26 +165,26 @@ func (f *fields) set(name, value string) error {
 	case "format":
 		for format := range strings.SplitSeq(value, ",") {
 			if len(f.options.Formats) == api.MaxFormats {
-				return invalid(name, "There are more than %d.", api.MaxFormats)
+				return Invalid(name, "There are more than %d.", api.MaxFormats)
 			}
 			f.options.Formats = append(f.options.Formats, strings.TrimSpace(format))
 		}
 		return nil
 	}
 	if !slices.Contains(api.FieldNames, name) {
-		return invalid(name, "There is no field %q; there are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
+		return Invalid(name, "There is no field %q; there are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
 	}
 	if err := f.once(name); err != nil {
 		return err
 	}
-	if err := checkText(name, value); err != nil {
+	if err := CheckText(name, value); err != nil {
 		return err
 	}
 	var err error
 	switch name {
 	case "variant":
-		if f.req.variant = value; value == "" {
-			return invalid(name, emptyVariant)
+		if f.req.Variant = value; value == "" {
+			return Invalid(name, emptyVariant)
 		}
 	case "threshold":
 		f.options.Threshold, err = number(name, value)
@@ -197,26 +197,26 @@ func (f *fields) set(name, value string) error {
 	case "keep":
 		f.options.Keep = &value
 	case "size":
-		f.req.output.Size = &value
+		f.req.Output.Size = &value
 	case "overlay":
-		f.req.output.Overlay = &value
+		f.req.Output.Overlay = &value
 	case "quality":
 		if value != "true" && value != "false" {
-			return invalid(name, "The value must be true or false.")
+			return Invalid(name, "The value must be true or false.")
 		}
 		quality := value == "true"
-		f.req.output.Quality = &quality
+		f.req.Output.Quality = &quality
 	case "deadline_ms":
 		var ms *api.Int
 		if ms, err = wholeNumber(name, value); err == nil {
-			f.req.deadline, err = parseDeadline(*ms, name)
+			f.req.Deadline, err = parseDeadline(*ms, name)
 		}
 	case "webhook":
-		if f.req.webhook = value; value == "" {
-			return invalid(name, "The field is empty.")
+		if f.req.Webhook = value; value == "" {
+			return Invalid(name, "The field is empty.")
 		}
 	case "priority":
-		f.req.priority, err = parsePriority(value, name)
+		f.req.Priority, err = parsePriority(value, name)
 	}
 	return err
 }
@@ -230,7 +230,7 @@ var numberForm = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[
 func number(name, value string) (*float64, error) {
 	v, err := strconv.ParseFloat(value, 64)
 	if !numberForm.MatchString(value) || err != nil && !errors.Is(err, strconv.ErrRange) {
-		return nil, invalid(name, "The value must be a number.")
+		return nil, Invalid(name, "The value must be a number.")
 	}
 	return &v, nil
 }
@@ -238,27 +238,27 @@ func number(name, value string) (*float64, error) {
 func wholeNumber(name, value string) (*api.Int, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return nil, invalid(name, "The value must be a whole number.")
+		return nil, Invalid(name, "The value must be a whole number.")
 	}
 	v := api.Int(n)
 	return &v, nil
 }
 
 // request returns what the fields say, or all that is wrong with them.
-func (f *fields) request() (*segmentRequest, error) {
+func (f *fields) request() (*Request, error) {
 	req := &f.req
-	req.output.Options = f.options
+	req.Output.Options = f.options
 	name := func(member string) string {
 		if strings.HasPrefix(member, "formats") {
 			return "format"
 		}
 		return member
 	}
-	f.wrong.Add(checkOutput(&req.output, name))
+	f.wrong.Add(checkOutput(&req.Output, name))
 	for _, phrase := range f.phrases {
-		p, err := newPrompt("", phrase, &req.output, &api.Options{}, name)
+		p, err := newPrompt("", phrase, &req.Output, &api.Options{}, name)
 		f.wrong.Add(err)
-		req.prompts = append(req.prompts, p)
+		req.Prompts = append(req.Prompts, p)
 	}
 	f.wrong.Add(req.checkOverlay("size"))
 	return req, f.wrong.Err()
@@ -285,7 +285,7 @@ func readText(part *multipart.Part, name string) (string, error) {
 		if name == "phrase" {
 			return "", &refersam.Error{Code: refersam.CodePhraseTooLong, Message: "The phrase is far too long.", Field: name}
 		}
-		return "", invalid(name, "The field is too long.")
+		return "", Invalid(name, "The field is too long.")
 	}
 	return string(value), nil
 }

@@ -1,0 +1,24 @@
+package reply
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Matches reports whether If-None-Match names an ETag, by weak comparison (RFC
+// 9110, section 13.1.2).
+func Matches(known []string, tag string) bool {
+	for element := range strings.SplitSeq(strings.Join(known, ","), ",") {
+		if strings.TrimPrefix(strings.TrimSpace(element), "W/") == strings.TrimPrefix(tag, "W/") {
+			return true
+		}
+	}
+	return false
+}
+
+// HasStored reports whether a client that asks for something which is there has
+// what an ETag names: any, if it says *.
+func HasStored(h http.Header, tag string) bool {
+	known := h.Values("If-None-Match")
+	return Matches(known, tag) || len(known) == 1 && strings.TrimSpace(known[0]) == "*"
+}
