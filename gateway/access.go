@@ -57,11 +57,11 @@ func token(h http.Header) (string, error) {
 
 // authenticate returns the key that a request was sent with, and challenges a
 // client without one as RFC 6750 requires.
-func (g *Gateway) authenticate(c *gin.Context) (*store.Key, error) {
+func (d *door) authenticate(c *gin.Context) (*store.Key, error) {
 	sent, err := token(c.Request.Header)
 	var key *store.Key
 	if err == nil {
-		key, err = g.access.Authenticate(c.Request.Context(), sent)
+		key, err = d.gate.Authenticate(c.Request.Context(), sent)
 	}
 	var denied *access.Denied
 	if errors.As(err, &denied) {
@@ -83,20 +83,29 @@ func forbidden(c *gin.Context, scope store.Scope) error {
 // anyScope lets every key in.
 const anyScope store.Scope = ""
 
+// door lets clients in.
+type door struct {
+	gate          *access.Gate
+	auth          string
+	authenticates bool
+	// origins are the origins of pages that may use a service without keys.
+	origins []string
+}
+
 // require lets in who shows a key with a scope and has not used up its rate.
 // Without authentication it lets everybody in.
-func (g *Gateway) require(scope store.Scope) gin.HandlerFunc {
+func (d *door) require(scope store.Scope) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		if !g.cfg.Authenticates() {
-			if err := g.checkNear(c); err != nil {
+		if !d.authenticates {
+			if err := d.checkNear(c); err != nil {
 				fail(c, err)
 			}
 			return
 		}
-		key, err := g.authenticate(c)
+		key, err := d.authenticate(c)
 		if err == nil {
 			c.Set(keyAPIKey, key)
-			err = g.admit(c, key)
+			err = d.admit(c, key)
 		}
 		if err == nil && scope != anyScope && !key.Has(scope) {
 			err = forbidden(c, scope)
@@ -110,14 +119,14 @@ func (g *Gateway) require(scope store.Scope) gin.HandlerFunc {
 // checkNear refuses, where everybody is let in because only this machine can
 // reach the gateway, what others have sent through this machine: a browser for a
 // page of another site, or a proxy.
-func (g *Gateway) checkNear(c *gin.Context) error {
-	if g.cfg.Auth != AuthAuto {
+func (d *door) checkNear(c *gin.Context) error {
+	if d.auth != AuthAuto {
 		return nil
 	}
 	if !namesLoopback(c.Request.Host) {
 		return refersam.Errorf(refersam.CodeForbidden, "The service is for this machine alone, as localhost or 127.0.0.1; with REFERSAM_AUTH=on it is for others, too.")
 	}
-	if crossOrigin(c.Request) && !mayShare(g.cfg.CORSOrigins, c.GetHeader("Origin")) {
+	if crossOrigin(c.Request) && !mayShare(d.origins, c.GetHeader("Origin")) {
 		return foreignOrigin(c)
 	}
 	return nil

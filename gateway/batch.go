@@ -23,7 +23,7 @@ const (
 )
 
 // segmentBatch answers POST /v1/segment:batch.
-func (g *Gateway) segmentBatch(c *gin.Context) error {
+func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 	begun := time.Now()
 	if reply.Negotiate(c.Request.Header.Values("Accept"), api.MediaJSON) == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s.", api.MediaJSON)
@@ -31,42 +31,42 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 	if err := intake.OnlyJSON(c.Request); err != nil {
 		return err
 	}
-	lease, release, err := g.reserveBody(c, batchLimit)
+	lease, release, err := h.bodies.reserve(c, batchLimit)
 	if err != nil {
 		return err
 	}
 	defer release()
-	batch, err := intake.ParseBatch(http.MaxBytesReader(c.Writer, c.Request.Body, api.MaxBatchBytes), g.maxImage)
+	batch, err := intake.ParseBatch(http.MaxBytesReader(c.Writer, c.Request.Body, api.MaxBatchBytes), h.bodies.maxImage)
 	if err != nil {
 		return err
 	}
 	if async := prefersAsync(c.Request.Header); async || batch.Webhook != "" {
-		if err := g.checkWebhook(async, batch.Webhook, "/webhook/url"); err != nil {
+		if err := h.checkWebhook(async, batch.Webhook, "/webhook/url"); err != nil {
 			return err
 		}
 		items, err := batch.Work()
 		if err != nil {
 			return err
 		}
-		return g.submit(c, api.JobKindBatch, api.MediaJSON, begun, batch.Webhook, items)
+		return h.submit(c, api.JobKindBatch, api.MediaJSON, begun, batch.Webhook, items)
 	}
-	if _, err := g.segmenter.Choose(&refersam.Request{Variant: batch.Variant}); err != nil {
+	if _, err := h.segmenter.Choose(&refersam.Request{Variant: batch.Variant}); err != nil {
 		return err
 	}
 	if batch.ByReference() {
 		dropBody(c, lease)
 	}
-	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, batch.Deadline))
+	ctx, cancel := context.WithDeadline(c.Request.Context(), h.deadline(begun, batch.Deadline))
 	defer cancel()
-	budget := g.answers.Budget()
+	budget := h.answers.Budget()
 	defer budget.Release()
-	who := g.caller(c)
+	who := caller(c)
 	answers := api.BatchAnswer{RequestID: who.RequestID, Results: make([]api.BatchResult, len(batch.Items))}
 	var group errgroup.Group
 	group.SetLimit(itemsAtOnce)
 	for i := range batch.Items {
 		group.Go(func() error {
-			answers.Results[i] = g.item(ctx, who, &batch.Items[i], lease.Empty(), budget)
+			answers.Results[i] = h.item(ctx, who, &batch.Items[i], lease.Empty(), budget)
 			return nil
 		})
 	}
@@ -75,7 +75,7 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 		return err
 	}
 	if slices.ContainsFunc(answers.Results, func(r api.BatchResult) bool { return r.Answer != nil }) {
-		g.access.CountRequest(who.Account)
+		h.meter.CountRequest(who.Account)
 	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")
@@ -84,11 +84,11 @@ func (g *Gateway) segmentBatch(c *gin.Context) error {
 
 // item answers an item. Only an item of a batch that holds no memory may wait
 // for the memory of its picture.
-func (g *Gateway) item(ctx context.Context, who answer.Caller, item *intake.BatchItem, mayWait bool, budget *answer.Budget) api.BatchResult {
-	answered, err := g.answerItem(ctx, who, item, mayWait, budget)
+func (h *segmentRoutes) item(ctx context.Context, who answer.Caller, item *intake.BatchItem, mayWait bool, budget *answer.Budget) api.BatchResult {
+	answered, err := h.answerItem(ctx, who, item, mayWait, budget)
 	if err != nil {
 		if !errors.Is(ctx.Err(), context.Canceled) { // else the client has gone
-			g.logItem(who, err)
+			h.logItem(who, err)
 		}
 		p, _ := api.NewProblem(err, who.RequestID)
 		return api.BatchResult{ID: item.ID, Problem: &p}
@@ -96,16 +96,16 @@ func (g *Gateway) item(ctx context.Context, who answer.Caller, item *intake.Batc
 	return api.BatchResult{ID: item.ID, Answer: answered.Answer}
 }
 
-func (g *Gateway) answerItem(ctx context.Context, who answer.Caller, item *intake.BatchItem, mayWait bool, budget *answer.Budget) (*answer.Answered, error) {
+func (h *segmentRoutes) answerItem(ctx context.Context, who answer.Caller, item *intake.BatchItem, mayWait bool, budget *answer.Budget) (*answer.Answered, error) {
 	if item.Err != nil {
 		return nil, item.Err
 	}
-	lease := g.answers.Lease(who.FairnessKey)
+	lease := h.answers.Lease(who.FairnessKey)
 	defer lease.Close()
 	if !mayWait {
 		lease.NoWait()
 	}
-	prepared, err := g.answers.Prepare(ctx, who, item.Request.Question(), lease)
+	prepared, err := h.answers.Prepare(ctx, who, item.Request.Question(), lease)
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +114,8 @@ func (g *Gateway) answerItem(ctx context.Context, who answer.Caller, item *intak
 
 // logItem logs what went wrong with an item if that is the service's fault: the
 // status of the whole request does not tell.
-func (g *Gateway) logItem(who answer.Caller, err error) {
+func (h *segmentRoutes) logItem(who answer.Caller, err error) {
 	if p, _ := api.NewProblem(err, ""); p.Status >= http.StatusInternalServerError {
-		g.log.Warn("an item of a batch failed", "request_id", who.RequestID, "code", p.Code, "error", err)
+		h.log.Warn("an item of a batch failed", "request_id", who.RequestID, "code", p.Code, "error", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/jobs"
@@ -31,15 +33,30 @@ const (
 	maxStreamsPerKey = 32
 )
 
-// jobEvents answers GET /v1/jobs/{id}/events with events as they come, after
+// eventRoutes is the route that follows a job.
+type eventRoutes struct {
+	jobs    Jobs
+	streams streams
+	// gate finds out that a key was revoked; authenticates reports whether there
+	// are keys.
+	gate          *access.Gate
+	authenticates bool
+	// draining is closed when streams must end.
+	draining <-chan struct{}
+	// timeout is how long a client may take to read an event.
+	timeout time.Duration
+	log     *slog.Logger
+}
+
+// events answers GET /v1/jobs/{id}/events with events as they come, after
 // the one that the client says it has.
-func (g *Gateway) jobEvents(c *gin.Context) error {
+func (h *eventRoutes) events(c *gin.Context) error {
 	after, field, err := lastEvent(c)
 	if err != nil {
 		return err
 	}
 	ctx, key, id := c.Request.Context(), account(c), c.Param("id")
-	j, err := g.jobs.Job(ctx, key, id)
+	j, err := h.jobs.Job(ctx, key, id)
 	if err != nil {
 		return jobsError(err)
 	}
@@ -51,22 +68,22 @@ func (g *Gateway) jobEvents(c *gin.Context) error {
 		c.Status(http.StatusNoContent)
 		return nil
 	}
-	if err := g.streams.enter(key); err != nil {
+	if err := h.streams.enter(key); err != nil {
 		return err
 	}
-	defer g.streams.leave(key)
-	h := c.Writer.Header()
-	h.Set("Content-Type", api.MediaEvents)
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // proxies are not to wait for more
-	s := &stream{w: c.Writer, control: http.NewResponseController(c.Writer), timeout: g.cfg.WriteTimeout}
+	defer h.streams.leave(key)
+	header := c.Writer.Header()
+	header.Set("Content-Type", api.MediaEvents)
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no") // proxies are not to wait for more
+	s := &stream{w: c.Writer, control: http.NewResponseController(c.Writer), timeout: h.timeout}
 	if err := s.write("retry: 1000\n\n"); err != nil {
 		return nil // the client has gone
 	}
-	if err := g.follow(ctx, s, j, after); err != nil {
+	if err := h.follow(ctx, s, j, after); err != nil {
 		// The answer has begun: that it ends is all that can be said. The client
 		// asks again for what comes after the last event that it has.
-		g.log.Warn("a stream of events ended early", "request_id", requestID(c), "cause", err)
+		h.log.Warn("a stream of events ended early", "request_id", requestID(c), "cause", err)
 	}
 	return nil
 }
@@ -105,17 +122,17 @@ func notGiven(field string) error {
 
 // follow writes the events of a job after one until the last, until the client
 // goes away or the gateway stops.
-func (g *Gateway) follow(ctx context.Context, s *stream, j *jobs.Job, after int64) error {
+func (h *eventRoutes) follow(ctx context.Context, s *stream, j *jobs.Job, after int64) error {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	quiet := time.Now()
 	for {
-		events, err := g.jobs.Events(ctx, j.ID, after, eventsAtOnce)
+		events, err := h.jobs.Events(ctx, j.ID, after, eventsAtOnce)
 		if err != nil {
 			return ignoreGone(ctx, err)
 		}
 		for _, ev := range events {
-			if err := g.writeEvent(ctx, s, j, ev); err != nil {
+			if err := h.writeEvent(ctx, s, j, ev); err != nil {
 				return ignoreGone(ctx, err)
 			}
 			if after = ev.Seq; ev.Item < 0 && ev.Status.Ended() {
@@ -126,10 +143,10 @@ func (g *Gateway) follow(ctx context.Context, s *stream, j *jobs.Job, after int6
 		if len(events) == eventsAtOnce {
 			continue
 		}
-		if !g.stillWorks(ctx, j.APIKey) {
+		if !h.stillWorks(ctx, j.APIKey) {
 			return nil // which the next request is told
 		}
-		if now, err := g.jobs.Job(ctx, j.APIKey, j.ID); err != nil || now.Status.Ended() && after >= now.Seq {
+		if now, err := h.jobs.Job(ctx, j.APIKey, j.ID); err != nil || now.Status.Ended() && after >= now.Seq {
 			return ignoreGone(ctx, err) // it was deleted, or there is no more to tell
 		}
 		if time.Since(quiet) >= heartbeat {
@@ -141,7 +158,7 @@ func (g *Gateway) follow(ctx context.Context, s *stream, j *jobs.Job, after int6
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-g.draining:
+		case <-h.draining:
 			return nil
 		case <-poll.C:
 		}
@@ -150,11 +167,11 @@ func (g *Gateway) follow(ctx context.Context, s *stream, j *jobs.Job, after int6
 
 // stillWorks reports whether a key has neither been revoked nor expired, as far
 // as is known.
-func (g *Gateway) stillWorks(ctx context.Context, id string) bool {
-	if !g.cfg.Authenticates() {
+func (h *eventRoutes) stillWorks(ctx context.Context, id string) bool {
+	if !h.authenticates {
 		return true
 	}
-	key, err := g.access.Key(ctx, id)
+	key, err := h.gate.Key(ctx, id)
 	return err != nil || key != nil && key.Live(time.Now()) == nil
 }
 
@@ -168,10 +185,10 @@ func ignoreGone(ctx context.Context, err error) error {
 	return err
 }
 
-func (g *Gateway) writeEvent(ctx context.Context, s *stream, j *jobs.Job, ev jobs.Event) error {
+func (h *eventRoutes) writeEvent(ctx context.Context, s *stream, j *jobs.Job, ev jobs.Event) error {
 	kind, data := "job", any(api.JobEvent{Job: j.ID, Status: api.JobStatus(ev.Status)})
 	if ev.Item >= 0 {
-		item, err := g.jobs.Item(ctx, j.APIKey, j.ID, ev.Item)
+		item, err := h.jobs.Item(ctx, j.APIKey, j.ID, ev.Item)
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,8 @@ import (
 
 // HandleOnce adds a route that stores something.
 func (g *Gateway) HandleOnce(path string, h func(*gin.Context) error) {
-	g.engine.POST(path, g.require(anyScope), g.idempotent(g.pictureLimit), handle(h))
+	b := g.newBodies(20 << 20)
+	g.engine.POST(path, g.newDoor().require(anyScope), g.newIdempotency(b).middleware(b.pictureLimit), handle(h))
 }
 
 // RenewSlots does what upkeep does from time to time.

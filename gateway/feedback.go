@@ -42,12 +42,22 @@ func newFeedback(f *store.Feedback) api.Feedback {
 	return a
 }
 
-// addFeedback answers POST /v1/feedback.
-func (g *Gateway) addFeedback(c *gin.Context) error {
+// feedbackRoutes are the routes about feedback.
+type feedbackRoutes struct {
+	opinions Opinions
+	bodies   *bodies
+	// maxPixels bounds a corrected mask, quota the bytes of feedback of a key.
+	maxPixels int
+	quota     int64
+	timeout   time.Duration
+}
+
+// add answers POST /v1/feedback.
+func (h *feedbackRoutes) add(c *gin.Context) error {
 	if err := intake.OnlyJSON(c.Request); err != nil {
 		return err
 	}
-	_, release, err := g.reserveBody(c, feedbackLimit)
+	_, release, err := h.bodies.reserve(c, feedbackLimit)
 	if err != nil {
 		return err
 	}
@@ -57,18 +67,18 @@ func (g *Gateway) addFeedback(c *gin.Context) error {
 	if err := intake.ReadJSON(body, &b); err != nil {
 		return intake.ReadError(err)
 	}
-	f, err := parseFeedback(&b, g.segmenter.Limits().MaxImagePixels)
+	f, err := parseFeedback(&b, h.maxPixels)
 	if err != nil {
 		return err
 	}
 	f.ID, f.APIKey, f.Created = idempotentID(c, "fb_"), account(c), time.Now().Truncate(time.Microsecond) // as precise as it is kept
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), h.timeout)
 	defer cancel()
-	err = g.state.AddFeedback(ctx, *f, g.cfg.FeedbackPerKey)
+	err = h.opinions.AddFeedback(ctx, *f, h.quota)
 	if errors.Is(err, store.ErrQuota) {
 		return &refersam.Error{
 			Code:       refersam.CodeStorageFull,
-			Message:    fmt.Sprintf("The API key may keep no more than %d bytes of masks and comments; ask who runs the service for more.", g.cfg.FeedbackPerKey),
+			Message:    fmt.Sprintf("The API key may keep no more than %d bytes of masks and comments; ask who runs the service for more.", h.quota),
 			RetryAfter: time.Hour, // it takes somebody to change a setting
 		}
 	}
@@ -128,8 +138,8 @@ func checkMask(mask *api.CorrectedMask, maxPixels int) error {
 	return nil
 }
 
-// listFeedback answers GET /v1/feedback, for who may see that of all keys.
-func (g *Gateway) listFeedback(c *gin.Context) error {
+// list answers GET /v1/feedback, for who may see that of all keys.
+func (h *feedbackRoutes) list(c *gin.Context) error {
 	at, err := parsePage(c, api.ListFeedback, "request_id")
 	if err != nil {
 		return err
@@ -142,7 +152,7 @@ func (g *Gateway) listFeedback(c *gin.Context) error {
 	if at.id != "" {
 		after = &store.Feedback{ID: at.id, Created: at.created}
 	}
-	found, more, err := g.state.Feedback(c.Request.Context(), after, requestID, at.limit)
+	found, more, err := h.opinions.Feedback(c.Request.Context(), after, requestID, at.limit)
 	if err != nil {
 		return store.Unavailable(err)
 	}

@@ -50,14 +50,11 @@ type State interface {
 // Gateway is an http.Handler. Make one with New.
 type Gateway struct {
 	cfg       Config
-	maxImage  int64
 	segmenter Segmenter
 	state     State
 	images    *images.Keeper
 	answers   *answer.Service
 	jobs      Jobs
-	fetcher   answer.Fetcher
-	streams   streams
 	access    *access.Gate
 	// certificate is nil without TLS.
 	certificate *certificate
@@ -65,7 +62,7 @@ type Gateway struct {
 	engine      *gin.Engine
 	metrics     *metrics
 	stopping    atomic.Bool
-	// draining is closed when streams are to end.
+	// draining is closed when streams must end.
 	draining chan struct{}
 }
 
@@ -91,15 +88,12 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, log := parts.State, parts.Log
+	log := parts.Log
 	g := &Gateway{
 		cfg:       cfg,
-		maxImage:  parts.MaxImage,
 		segmenter: parts.Segmenter,
-		state:     state,
+		state:     parts.State,
 		jobs:      parts.Jobs,
-		fetcher:   parts.Fetcher,
-		streams:   streams{byKey: make(map[string]int)},
 		draining:  make(chan struct{}),
 		log:       log,
 		engine:    gin.New(),
@@ -110,25 +104,29 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 			return nil, err
 		}
 	}
-	e := g.engine
-	e.HandleMethodNotAllowed = true
-	e.RedirectTrailingSlash = false
-	if err := e.SetTrustedProxies(cfg.TrustedProxies); err != nil {
+	g.engine.HandleMethodNotAllowed = true
+	g.engine.RedirectTrailingSlash = false
+	if err := g.engine.SetTrustedProxies(cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
-
-	if g.access, err = access.New(state, rand.Text(), log); err != nil {
+	if g.access, err = access.New(parts.State, rand.Text(), log); err != nil {
 		return nil, err
 	}
-
-	g.images = images.New(cfg.Images, g.maxImage, state, parts.Blobs, log)
+	g.images = images.New(cfg.Images, parts.MaxImage, parts.State, parts.Blobs, log)
 	g.answers, err = answer.New(cfg.Answers, answer.Parts{
-		Segmenter: g.segmenter, MaxImage: g.maxImage, Images: g.images, Fetcher: g.fetcher, Meter: g.access.Meter, Observe: g.metrics.answered, Log: log,
+		Segmenter: parts.Segmenter, MaxImage: parts.MaxImage, Images: g.images, Fetcher: parts.Fetcher, Meter: g.access.Meter,
+		Observe: g.metrics.answered, Log: log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	g.route(pages, parts)
+	return g, nil
+}
 
+// route adds the routes and what stands before them.
+func (g *Gateway) route(pages *pages, parts Parts) {
+	e, cfg, log, timeout := g.engine, &g.cfg, g.log, g.cfg.Answers.RequestTimeout
 	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, share(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", pages.file("index.html"))
@@ -140,34 +138,61 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	e.Match(read, api.RouteReady, handle(g.ready))
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
-	segmenting := e.Group("/v1", g.require(store.ScopeSegment))
-	soon := limitTime(cfg.Answers.RequestTimeout)
-	segmenting.GET("/models", noQuery, handle(g.models))
-	segmenting.GET("/models/:name", noQuery, handle(g.model))
-	segmenting.GET("/images", soon, handle(g.listImages))
-	segmenting.GET("/images/:id", noQuery, soon, handle(g.image))
-	segmenting.DELETE("/images/:id", noQuery, noBody, soon, handle(g.deleteImage))
+
+	door, bodies := g.newDoor(), g.newBodies(parts.MaxImage)
+	once := g.newIdempotency(bodies)
+	soon := limitTime(timeout)
+
+	models := &modelRoutes{g.segmenter, timeout}
+	pictures := &imageRoutes{g.images, g.answers, bodies, timeout}
+	masks := &segmentRoutes{g.answers, bodies, parts.Segmenter, g.jobs, parts.Fetcher, g.access.Meter, timeout, log}
+	jobs := &jobRoutes{g.jobs, g.answers, g.images, log}
+	events := &eventRoutes{
+		jobs: g.jobs, streams: streams{byKey: make(map[string]int)}, gate: g.access, authenticates: cfg.Authenticates(),
+		draining: g.draining, timeout: cfg.WriteTimeout, log: log,
+	}
+	feedback := &feedbackRoutes{g.state, bodies, g.segmenter.Limits().MaxImagePixels, cfg.FeedbackPerKey, timeout}
+	usage := &usageRoutes{g.access.Meter}
+
+	v1 := e.Group("/v1", door.require(store.ScopeSegment))
+	v1.GET("/models", noQuery, handle(models.list))
+	v1.GET("/models/:name", noQuery, handle(models.get))
+	v1.GET("/images", soon, handle(pictures.list))
+	v1.GET("/images/:id", noQuery, soon, handle(pictures.get))
+	v1.DELETE("/images/:id", noQuery, noBody, soon, handle(pictures.delete))
+	v1.GET("/jobs", soon, handle(jobs.list))
+	v1.GET("/jobs/:id", nameJob, noQuery, soon, handle(jobs.get))
+	v1.DELETE("/jobs/:id", nameJob, noQuery, noBody, soon, handle(jobs.delete))
+	v1.GET("/jobs/:id/events", nameJob, handle(events.events))
+	v1.POST("/jobs/:id/cancel", nameJob, noQuery, noBody, soon, handle(jobs.cancel))
+	v1.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, soon, once.middleware(noBodyLimit), handle(jobs.redeliver))
+	v1.GET("/webhooks/secret", noQuery, soon, handle(jobs.secret))
+	v1.POST("/webhooks/secret/rotate", noQuery, noBody, soon, once.middleware(noBodyLimit), handle(jobs.rotateSecret))
 	// These hold pictures and masks in memory.
-	forMasks := segmenting.Group("", g.limitConcurrency, limitInFlight(cfg.MaxInFlight))
-	forMasks.GET("/images/:id/content", noQuery, soon, handle(g.imageContent))
-	forMasks.GET("/jobs/:id/items/:index", nameJob, noQuery, soon, handle(g.jobResult))
-	forMasks.POST("/images", g.idempotent(g.pictureLimit), handle(g.uploadImage))
-	forMasks.POST("/segment", checkUnit, g.onceIfAsync(g.pictureLimit), handle(g.segment))
-	forMasks.POST(`/segment\:batch`, checkUnit, g.onceIfAsync(batchLimit), handle(g.segmentBatch))
-	segmenting.GET("/jobs", soon, handle(g.listJobs))
-	segmenting.GET("/jobs/:id", nameJob, noQuery, soon, handle(g.job))
-	segmenting.DELETE("/jobs/:id", nameJob, noQuery, noBody, soon, handle(g.deleteJob))
-	segmenting.GET("/jobs/:id/events", nameJob, handle(g.jobEvents))
-	segmenting.POST("/jobs/:id/cancel", nameJob, noQuery, noBody, soon, handle(g.cancelJob))
-	segmenting.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, soon, g.idempotent(noBodyLimit), handle(g.redeliver))
-	segmenting.GET("/webhooks/secret", noQuery, soon, handle(g.webhookSecret))
-	segmenting.POST("/webhooks/secret/rotate", noQuery, noBody, soon, g.idempotent(noBodyLimit), handle(g.rotateWebhookSecret))
-	e.POST("/v1/feedback", g.require(store.ScopeFeedback), g.limitConcurrency, g.idempotent(feedbackLimit), handle(g.addFeedback))
-	e.GET("/v1/feedback", g.require(store.ScopeAdmin), soon, handle(g.listFeedback))
-	e.GET("/v1/usage", g.require(anyScope), soon, handle(g.usage))
+	heavy := v1.Group("", door.limitConcurrency, limitInFlight(cfg.MaxInFlight))
+	heavy.GET("/images/:id/content", noQuery, soon, handle(pictures.content))
+	heavy.GET("/jobs/:id/items/:index", nameJob, noQuery, soon, handle(jobs.result))
+	heavy.POST("/images", once.middleware(bodies.pictureLimit), handle(pictures.upload))
+	heavy.POST("/segment", checkUnit, once.ifAsync(bodies.pictureLimit), handle(masks.segment))
+	heavy.POST(`/segment\:batch`, checkUnit, once.ifAsync(batchLimit), handle(masks.segmentBatch))
+	e.POST("/v1/feedback", door.require(store.ScopeFeedback), door.limitConcurrency, once.middleware(feedbackLimit), handle(feedback.add))
+	e.GET("/v1/feedback", door.require(store.ScopeAdmin), soon, handle(feedback.list))
+	e.GET("/v1/usage", door.require(anyScope), soon, handle(usage.get))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
-	return g, nil
+}
+
+func (g *Gateway) newDoor() *door {
+	return &door{gate: g.access, auth: g.cfg.Auth, authenticates: g.cfg.Authenticates(), origins: g.cfg.CORSOrigins}
+}
+
+func (g *Gateway) newBodies(maxImage int64) *bodies {
+	return &bodies{memory: g.answers, maxImage: maxImage, wait: g.cfg.Answers.RequestTimeout, read: g.cfg.ReadTimeout}
+}
+
+func (g *Gateway) newIdempotency(b *bodies) *idempotency {
+	timeout := g.cfg.Answers.RequestTimeout
+	return &idempotency{answers: g.state, bodies: b, timeout: timeout, lease: timeout + g.cfg.WriteTimeout, log: g.log}
 }
 
 func nothingHere(c *gin.Context) error {

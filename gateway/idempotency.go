@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"mime"
 	"mime/multipart"
 	"net/http"
@@ -52,18 +53,28 @@ var storedHeaders = []string{"Content-Type", "Location", api.HeaderApplied, "Eta
 
 var idempotencyForm = regexp.MustCompile(api.IdempotencyKeyPattern)
 
-// idempotent is middleware for routes that store something. A request with an
+// idempotency answers a repeated request with the first answer.
+type idempotency struct {
+	answers Answers
+	bodies  *bodies
+	// timeout bounds the look-up of a key, lease is how long a request may be under
+	// way before another attempt may take its place.
+	timeout, lease time.Duration
+	log            *slog.Logger
+}
+
+// middleware is for routes that store something. A request with an
 // Idempotency-Key is done once: who repeats it gets the first answer again,
 // whichever gateway it comes to. What was not done is not kept: a refusal may be
 // of the moment, and the request may be tried again.
 //
 // It holds the body and the answer in memory and counts the body, of which
 // limit is the largest, against BodyMemory; it comes after require.
-func (g *Gateway) idempotent(limit bodyLimit) gin.HandlerFunc {
-	return func(c *gin.Context) { g.once(c, limit) }
+func (i *idempotency) middleware(limit bodyLimit) gin.HandlerFunc {
+	return func(c *gin.Context) { i.once(c, limit) }
 }
 
-func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
+func (i *idempotency) once(c *gin.Context, limit bodyLimit) {
 	name, err := idempotencyKey(c.Request.Header)
 	if err != nil {
 		fail(c, err)
@@ -72,7 +83,7 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 	if name == "" {
 		return
 	}
-	_, release, err := g.reserveBody(c, limit)
+	_, release, err := i.bodies.reserve(c, limit)
 	if err != nil {
 		fail(c, err)
 		return
@@ -85,10 +96,10 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 	}
 	attempt := store.Attempt{APIKey: account(c), Key: name, RequestHash: sum, Owner: rand.Text()}
 	now := time.Now()
-	lease := now.Add(g.cfg.Answers.RequestTimeout + g.cfg.WriteTimeout)
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
+	lease := now.Add(i.lease)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), i.timeout)
 	defer cancel()
-	known, err := g.state.Begin(ctx, &attempt, lease, now.Add(answerMemory), now)
+	known, err := i.answers.Begin(ctx, &attempt, lease, now.Add(answerMemory), now)
 	c.Set(keyAttempt, attempt)
 	switch {
 	case errors.Is(err, store.ErrUnderWay):
@@ -97,40 +108,40 @@ func (g *Gateway) once(c *gin.Context, limit bodyLimit) {
 		fail(c, refersam.Errorf(refersam.CodeKeyReused, "Another request was sent with this Idempotency-Key; a new request takes a new key."))
 	case err != nil:
 		if ctx.Err() != nil { // it may have begun all the same
-			g.abandon(context.WithoutCancel(ctx), attempt)
+			i.abandon(context.WithoutCancel(ctx), attempt)
 		}
 		fail(c, store.Unavailable(err))
 	case known != nil:
 		replay(c, known)
 	default:
-		g.attempt(c, attempt)
+		i.attempt(c, attempt)
 	}
 }
 
 // attempt does the request and keeps its answer before the client gets it.
-func (g *Gateway) attempt(c *gin.Context, a store.Attempt) {
+func (i *idempotency) attempt(c *gin.Context, a store.Attempt) {
 	ctx := context.WithoutCancel(c.Request.Context())
 	held := &heldWriter{ResponseWriter: c.Writer, status: http.StatusOK}
 	done := false
 	defer func() {
 		c.Writer = held.ResponseWriter
 		if !done { // the handler panicked, which recoverPanic answers
-			g.abandon(ctx, a)
+			i.abandon(ctx, a)
 		}
 	}()
 	c.Writer = held
 	c.Next()
 	done = true
 	if held.status/100 != 2 {
-		g.abandon(ctx, a)
-	} else if err := g.keep(ctx, a, held); err != nil {
+		i.abandon(ctx, a)
+	} else if err := i.keep(ctx, a, held); err != nil {
 		// What was asked for has been done; that is what the client must hear.
-		g.log.Warn("an answer was not kept under its Idempotency-Key", "request_id", requestID(c), "cause", err)
+		i.log.Warn("an answer was not kept under its Idempotency-Key", "request_id", requestID(c), "cause", err)
 	}
 	held.send()
 }
 
-func (g *Gateway) keep(ctx context.Context, a store.Attempt, held *heldWriter) error {
+func (i *idempotency) keep(ctx context.Context, a store.Attempt, held *heldWriter) error {
 	kept := storedAnswer{Status: held.status, Header: make(map[string]string), Body: held.body.Bytes()}
 	for _, name := range storedHeaders {
 		if value := held.Header().Get(name); value != "" {
@@ -143,14 +154,14 @@ func (g *Gateway) keep(ctx context.Context, a store.Attempt, held *heldWriter) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	return g.state.Finish(ctx, a, data, time.Now().Add(answerMemory))
+	return i.answers.Finish(ctx, a, data, time.Now().Add(answerMemory))
 }
 
-func (g *Gateway) abandon(ctx context.Context, a store.Attempt) {
+func (i *idempotency) abandon(ctx context.Context, a store.Attempt) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := g.state.Abandon(ctx, a); err != nil {
-		g.log.Warn("an Idempotency-Key stays taken until its lease ends", "cause", err)
+	if err := i.answers.Abandon(ctx, a); err != nil {
+		i.log.Warn("an Idempotency-Key stays taken until its lease ends", "cause", err)
 	}
 }
 
@@ -256,5 +267,16 @@ func (w *heldWriter) send() {
 	w.ResponseWriter.WriteHeader(w.status)
 	if w.body.Len() > 0 {
 		_, _ = w.ResponseWriter.Write(w.body.Bytes()) // an error is the client's going away
+	}
+}
+
+// ifAsync is middleware for requests that may make a job.
+func (i *idempotency) ifAsync(limit bodyLimit) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if prefersAsync(c.Request.Header) {
+			i.once(c, limit)
+		} else if _, err := idempotencyKey(c.Request.Header); err != nil {
+			fail(c, err)
+		}
 	}
 }

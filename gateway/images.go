@@ -4,11 +4,14 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/gateway/reply"
+	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/store"
 )
 
@@ -16,29 +19,37 @@ func newImage(i *store.Image) api.Image {
 	return api.Image{ID: i.ID, Width: i.Width, Height: i.Height, MediaType: i.MediaType, Bytes: i.Bytes, CreatedAt: i.Created, ExpiresAt: i.Expires}
 }
 
-// uploadImage answers POST /v1/images: 201 with the image, or 200 if the key
+// imageRoutes are the routes about pictures that are kept.
+type imageRoutes struct {
+	images  *images.Keeper
+	answers *answer.Service
+	bodies  *bodies
+	timeout time.Duration
+}
+
+// upload answers POST /v1/images: 201 with the image, or 200 if the key
 // has it already, which makes it last longer.
-func (g *Gateway) uploadImage(c *gin.Context) error {
-	lease, release, err := g.reserveBody(c, g.pictureLimit)
+func (h *imageRoutes) upload(c *gin.Context) error {
+	lease, release, err := h.bodies.reserve(c, h.bodies.pictureLimit)
 	if err != nil {
 		return err
 	}
 	defer release()
-	from, err := intake.ParseUpload(c.Writer, c.Request, g.maxImage)
+	from, err := intake.ParseUpload(c.Writer, c.Request, h.bodies.maxImage)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), h.timeout)
 	defer cancel()
 	if from.Data == nil {
 		dropBody(c, lease)
 	}
-	who := g.caller(c)
-	pic, err := g.answers.Bring(ctx, who, &from, lease)
+	who := caller(c)
+	pic, err := h.answers.Bring(ctx, who, &from, lease)
 	if err != nil {
 		return err
 	}
-	image, created, err := g.answers.Keep(ctx, who, from.Field, pic)
+	image, created, err := h.answers.Keep(ctx, who, from.Field, pic)
 	if err != nil {
 		return err
 	}
@@ -51,9 +62,9 @@ func (g *Gateway) uploadImage(c *gin.Context) error {
 	return writeStatusJSON(c, status, newImage(image))
 }
 
-// listImages answers GET /v1/images with the images of the client's key, the
+// list answers GET /v1/images with the images of the client's key, the
 // newest first.
-func (g *Gateway) listImages(c *gin.Context) error {
+func (h *imageRoutes) list(c *gin.Context) error {
 	at, err := parsePage(c, api.ListImages)
 	if err != nil {
 		return err
@@ -62,7 +73,7 @@ func (g *Gateway) listImages(c *gin.Context) error {
 	if at.id != "" {
 		before = &store.Image{ID: at.id, Created: at.created}
 	}
-	found, err := g.images.List(c.Request.Context(), account(c), before, at.limit+1)
+	found, err := h.images.List(c.Request.Context(), account(c), before, at.limit+1)
 	if err != nil {
 		return err
 	}
@@ -79,9 +90,9 @@ func (g *Gateway) listImages(c *gin.Context) error {
 	return writeJSON(c, list)
 }
 
-// image answers GET /v1/images/{id}.
-func (g *Gateway) image(c *gin.Context) error {
-	image, err := g.images.Find(c.Request.Context(), account(c), c.Param("id"))
+// get answers GET /v1/images/{id}.
+func (h *imageRoutes) get(c *gin.Context) error {
+	image, err := h.images.Find(c.Request.Context(), account(c), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -89,11 +100,11 @@ func (g *Gateway) image(c *gin.Context) error {
 	return writeJSON(c, newImage(image))
 }
 
-// imageContent answers GET /v1/images/{id}/content with the bytes as they were
+// content answers GET /v1/images/{id}/content with the bytes as they were
 // sent.
-func (g *Gateway) imageContent(c *gin.Context) error {
+func (h *imageRoutes) content(c *gin.Context) error {
 	ctx := c.Request.Context()
-	image, err := g.images.Find(ctx, account(c), c.Param("id"))
+	image, err := h.images.Find(ctx, account(c), c.Param("id"))
 	if err != nil {
 		return err
 	}
@@ -104,9 +115,9 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 		c.Status(http.StatusNotModified)
 		return nil
 	}
-	lease := g.answers.Lease(fairnessKey(c))
+	lease := h.answers.Lease(fairnessKey(c))
 	defer lease.Close()
-	content, err := g.images.Content(ctx, image, lease.Take)
+	content, err := h.images.Content(ctx, image, lease.Take)
 	if err != nil {
 		return err
 	}
@@ -114,9 +125,9 @@ func (g *Gateway) imageContent(c *gin.Context) error {
 	return nil
 }
 
-// deleteImage answers DELETE /v1/images/{id}.
-func (g *Gateway) deleteImage(c *gin.Context) error {
-	if err := g.images.Delete(c.Request.Context(), account(c), c.Param("id")); err != nil {
+// delete answers DELETE /v1/images/{id}.
+func (h *imageRoutes) delete(c *gin.Context) error {
+	if err := h.images.Delete(c.Request.Context(), account(c), c.Param("id")); err != nil {
 		return err
 	}
 	c.Status(http.StatusNoContent)

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ import (
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/gateway/reply"
+	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/store"
 )
@@ -52,59 +54,6 @@ func prefersAsync(h http.Header) bool {
 		}
 	}
 	return false
-}
-
-// onceIfAsync is idempotent for requests that make a job.
-func (g *Gateway) onceIfAsync(limit bodyLimit) gin.HandlerFunc {
-	return func(c *gin.Context) {
-		if prefersAsync(c.Request.Header) {
-			g.once(c, limit)
-		} else if _, err := idempotencyKey(c.Request.Header); err != nil {
-			fail(c, err)
-		}
-	}
-}
-
-// submit answers with a job that answers items, each in a form, a media type.
-func (g *Gateway) submit(c *gin.Context, kind, form string, begun time.Time, webhook string, items []answer.Item) error {
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
-	defer cancel()
-	who := g.caller(c)
-	works, drop, err := g.answers.Submission(ctx, who, form, begun, items)
-	if err != nil {
-		return err
-	}
-	j, err := g.jobs.Submit(ctx, jobs.Submission{
-		ID: idempotentID(c, "job_"), APIKey: who.Account, RequestID: who.RequestID, Kind: kind, WebhookURL: webhook, Items: works,
-	}, time.Now())
-	if err != nil {
-		drop()
-		return jobsError(err)
-	}
-	g.access.CountRequest(who.Account)
-	c.Header("Location", "/v1/jobs/"+j.ID)
-	c.Header(api.HeaderApplied, api.PreferAsync)
-	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, http.StatusAccepted, newJob(j))
-}
-
-// checkWebhook checks the address that gets the end of a job, which only a
-// request for a job may name.
-func (g *Gateway) checkWebhook(async bool, url, field string) error {
-	if !async {
-		return intake.Invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", api.PreferAsync)
-	}
-	if url == "" {
-		return nil
-	}
-	err := g.fetcher.CheckWebhook(url)
-	var e *refersam.Error
-	if errors.As(err, &e) && e.Code == refersam.CodeFetchRefused {
-		named := *e
-		named.Field = field
-		return &named
-	}
-	return err
 }
 
 // idempotentID returns the id of an object that a request stores. With an
@@ -180,8 +129,16 @@ func jobsError(err error) error {
 	}
 }
 
-// listJobs answers GET /v1/jobs: those of the client's key, the newest first.
-func (g *Gateway) listJobs(c *gin.Context) error {
+// jobRoutes are the routes about jobs and their webhooks.
+type jobRoutes struct {
+	jobs    Jobs
+	answers *answer.Service
+	images  *images.Keeper
+	log     *slog.Logger
+}
+
+// list answers GET /v1/jobs: those of the client's key, the newest first.
+func (h *jobRoutes) list(c *gin.Context) error {
 	at, err := parsePage(c, api.ListJobs, "status")
 	if err != nil {
 		return err
@@ -194,7 +151,7 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	if at.id != "" {
 		after = &jobs.Job{ID: at.id, Created: at.created}
 	}
-	found, err := g.jobs.Jobs(c.Request.Context(), account(c), after, status, at.limit+1)
+	found, err := h.jobs.Jobs(c.Request.Context(), account(c), after, status, at.limit+1)
 	if err != nil {
 		return store.Unavailable(err)
 	}
@@ -210,25 +167,25 @@ func (g *Gateway) listJobs(c *gin.Context) error {
 	return writeJSON(c, list)
 }
 
-// job answers GET /v1/jobs/{id}.
-func (g *Gateway) job(c *gin.Context) error {
-	j, err := g.jobs.Job(c.Request.Context(), account(c), c.Param("id"))
-	return g.answerJob(c, http.StatusOK, j, err)
+// get answers GET /v1/jobs/{id}.
+func (h *jobRoutes) get(c *gin.Context) error {
+	j, err := h.jobs.Job(c.Request.Context(), account(c), c.Param("id"))
+	return h.answer(c, http.StatusOK, j, err)
 }
 
-// cancelJob answers POST /v1/jobs/{id}/cancel.
-func (g *Gateway) cancelJob(c *gin.Context) error {
-	j, err := g.jobs.Cancel(c.Request.Context(), account(c), c.Param("id"), time.Now())
-	return g.answerJob(c, http.StatusOK, j, err)
+// cancel answers POST /v1/jobs/{id}/cancel.
+func (h *jobRoutes) cancel(c *gin.Context) error {
+	j, err := h.jobs.Cancel(c.Request.Context(), account(c), c.Param("id"), time.Now())
+	return h.answer(c, http.StatusOK, j, err)
 }
 
 // redeliver answers POST /v1/jobs/{id}/webhook/redeliver.
-func (g *Gateway) redeliver(c *gin.Context) error {
-	j, err := g.jobs.Redeliver(c.Request.Context(), account(c), c.Param("id"))
-	return g.answerJob(c, http.StatusAccepted, j, err)
+func (h *jobRoutes) redeliver(c *gin.Context) error {
+	j, err := h.jobs.Redeliver(c.Request.Context(), account(c), c.Param("id"))
+	return h.answer(c, http.StatusAccepted, j, err)
 }
 
-func (g *Gateway) answerJob(c *gin.Context, status int, j *jobs.Job, err error) error {
+func (h *jobRoutes) answer(c *gin.Context, status int, j *jobs.Job, err error) error {
 	if err != nil {
 		return jobsError(err)
 	}
@@ -236,25 +193,25 @@ func (g *Gateway) answerJob(c *gin.Context, status int, j *jobs.Job, err error) 
 	return writeStatusJSON(c, status, newJob(j))
 }
 
-// deleteJob answers DELETE /v1/jobs/{id}.
-func (g *Gateway) deleteJob(c *gin.Context) error {
-	if err := g.jobs.Delete(c.Request.Context(), account(c), c.Param("id"), time.Now()); err != nil {
+// delete answers DELETE /v1/jobs/{id}.
+func (h *jobRoutes) delete(c *gin.Context) error {
+	if err := h.jobs.Delete(c.Request.Context(), account(c), c.Param("id"), time.Now()); err != nil {
 		return jobsError(err)
 	}
 	c.Status(http.StatusNoContent)
 	return nil
 }
 
-// jobResult answers GET /v1/jobs/{id}/items/{index} with what POST /v1/segment
+// result answers GET /v1/jobs/{id}/items/{index} with what POST /v1/segment
 // would have answered.
-func (g *Gateway) jobResult(c *gin.Context) error {
+func (h *jobRoutes) result(c *gin.Context) error {
 	ctx := c.Request.Context()
 	noItem := refersam.Errorf(refersam.CodeJobNotFound, "There is no such item, no such job, or it has expired; GET /v1/jobs/{id} lists the items of a job.")
 	index, err := strconv.Atoi(c.Param("index"))
 	if err != nil || index < 0 || strconv.Itoa(index) != c.Param("index") {
 		return noItem
 	}
-	item, err := g.jobs.Item(ctx, account(c), c.Param("id"), index)
+	item, err := h.jobs.Item(ctx, account(c), c.Param("id"), index)
 	switch {
 	case errors.Is(err, jobs.ErrNotFound):
 		return noItem
@@ -281,14 +238,14 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	if err := json.Unmarshal(item.Header, &header); err != nil {
 		return fmt.Errorf("the header of a result cannot be read: %w", err)
 	}
-	release, err := g.answers.ReserveResult(item.Bytes)
+	release, err := h.answers.ReserveResult(item.Bytes)
 	if err != nil {
 		return err
 	}
 	defer release()
-	content, err := g.images.Object(ctx, item.Blob, item.Bytes)
+	content, err := h.images.Object(ctx, item.Blob, item.Bytes)
 	if errors.Is(err, blobs.ErrNotFound) {
-		g.log.Warn("the result of a job is missing", "job", c.Param("id"), "object", item.Blob)
+		h.log.Warn("the result of a job is missing", "job", c.Param("id"), "object", item.Blob)
 		return jobsError(jobs.ErrNotFound)
 	}
 	if err != nil {
@@ -305,15 +262,15 @@ func (g *Gateway) jobResult(c *gin.Context) error {
 	return nil
 }
 
-// webhookSecret answers GET /v1/webhooks/secret.
-func (g *Gateway) webhookSecret(c *gin.Context) error {
-	s, err := g.jobs.Secrets(c.Request.Context(), account(c), time.Now())
+// secret answers GET /v1/webhooks/secret.
+func (h *jobRoutes) secret(c *gin.Context) error {
+	s, err := h.jobs.Secrets(c.Request.Context(), account(c), time.Now())
 	return answerSecret(c, s, err)
 }
 
-// rotateWebhookSecret answers POST /v1/webhooks/secret/rotate.
-func (g *Gateway) rotateWebhookSecret(c *gin.Context) error {
-	s, err := g.jobs.RotateSecret(c.Request.Context(), account(c), time.Now())
+// rotateSecret answers POST /v1/webhooks/secret/rotate.
+func (h *jobRoutes) rotateSecret(c *gin.Context) error {
+	s, err := h.jobs.RotateSecret(c.Request.Context(), account(c), time.Now())
 	return answerSecret(c, s, err)
 }
 

@@ -14,7 +14,7 @@ import (
 // admit counts a request against the rate of its key, and reports the limits of
 // the key and the rest of its rate in RateLimit-Policy and RateLimit
 // (draft-ietf-httpapi-ratelimit-headers-10).
-func (g *Gateway) admit(c *gin.Context, key *store.Key) error {
+func (d *door) admit(c *gin.Context, key *store.Key) error {
 	h := c.Writer.Header()
 	if key.Rate.Requests > 0 {
 		h.Add("RateLimit-Policy", fmt.Sprintf(`"requests";q=%d;w=%d`, key.Rate.Requests, seconds(key.Rate.Window)))
@@ -22,7 +22,7 @@ func (g *Gateway) admit(c *gin.Context, key *store.Key) error {
 	if key.Concurrency > 0 {
 		h.Add("RateLimit-Policy", `"concurrency";q=`+strconv.FormatInt(key.Concurrency, 10)+`;qu="concurrent-requests"`)
 	}
-	rest, err := g.access.Admit(c.Request.Context(), key)
+	rest, err := d.gate.Admit(c.Request.Context(), key)
 	if key.Rate.Requests > 0 && (err == nil || refersam.ErrorCode(err) == refersam.CodeQuotaExceeded) {
 		h.Set("RateLimit", fmt.Sprintf(`"requests";r=%d;t=%d`, rest.Requests, seconds(rest.Full)))
 	}
@@ -33,12 +33,12 @@ func seconds(d time.Duration) int64 { return int64(math.Ceil(d.Seconds())) }
 
 // limitConcurrency is middleware that refuses a request while its key has as
 // many requests in flight as the key allows.
-func (g *Gateway) limitConcurrency(c *gin.Context) {
+func (d *door) limitConcurrency(c *gin.Context) {
 	key := apiKey(c)
 	if key == nil {
 		return
 	}
-	leave, err := g.access.Enter(c.Request.Context(), key)
+	leave, err := d.gate.Enter(c.Request.Context(), key)
 	if err != nil {
 		fail(c, err)
 		return

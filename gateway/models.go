@@ -1,35 +1,43 @@
 package gateway
 
 import (
+	"time"
+
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/pipeline"
 )
 
-// models answers GET /v1/models.
-func (g *Gateway) models(c *gin.Context) error {
-	if err := g.segmenter.Ready(); err != nil {
+// modelRoutes are the routes about the variants.
+type modelRoutes struct {
+	segmenter Segmenter
+	timeout   time.Duration
+}
+
+// list answers GET /v1/models.
+func (h *modelRoutes) list(c *gin.Context) error {
+	if err := h.segmenter.Ready(); err != nil {
 		return err
 	}
-	most := g.segmenter.Limits()
+	most := h.segmenter.Limits()
 	list := api.Models{Formats: api.Formats, Limits: api.Limits{
 		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxImageSide: most.MaxImageSide, MaxImageFrames: most.MaxImageFrames,
 		MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes, MaxMaskPixels: most.MaxMaskPixels,
-		MaxBatchItems: api.MaxItems, MaxBatchBytes: api.MaxBatchBytes, RequestTimeoutMS: g.cfg.Answers.RequestTimeout.Milliseconds(),
+		MaxBatchItems: api.MaxItems, MaxBatchBytes: api.MaxBatchBytes, RequestTimeoutMS: h.timeout.Milliseconds(),
 	}}
-	for _, v := range g.segmenter.Variants() {
+	for _, v := range h.segmenter.Variants() {
 		list.Models = append(list.Models, newModel(&v))
 	}
 	return writeJSON(c, list)
 }
 
-// model answers GET /v1/models/{name}.
-func (g *Gateway) model(c *gin.Context) error {
-	if err := g.segmenter.Ready(); err != nil {
+// get answers GET /v1/models/{name}.
+func (h *modelRoutes) get(c *gin.Context) error {
+	if err := h.segmenter.Ready(); err != nil {
 		return err
 	}
-	for _, v := range g.segmenter.Variants() {
+	for _, v := range h.segmenter.Variants() {
 		if name := c.Param("name"); name == v.Model || name == v.Variant {
 			return writeJSON(c, newModel(&v))
 		}

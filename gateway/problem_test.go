@@ -585,7 +585,7 @@ func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response
 
 func TestPanic(t *testing.T) {
 	s := start(t)
-	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: panicking{}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
+	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: panicking{s.segmenter}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 	s.Gateway = gw
 	w := s.do(form(part{"image", picture}, part{"phrase", "red"}))
 	expectProblem(t, w, http.StatusInternalServerError, "internal", "")

@@ -2,31 +2,48 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/gateway/reply"
+	"github.com/refersam/refersam/jobs"
 )
+
+// segmentRoutes are the routes that ask for masks.
+type segmentRoutes struct {
+	answers   *answer.Service
+	bodies    *bodies
+	segmenter answer.Segmenter
+	jobs      Jobs
+	fetcher   answer.Fetcher
+	meter     *access.Meter
+	// timeout bounds the answer to a request that has been read.
+	timeout time.Duration
+	log     *slog.Logger
+}
 
 // segment answers POST /v1/segment with JSON, with the mask of its one phrase
 // as a PNG, or with JSON and files, as the client prefers.
-func (g *Gateway) segment(c *gin.Context) error {
+func (h *segmentRoutes) segment(c *gin.Context) error {
 	begun := time.Now()
 	form := reply.Negotiate(c.Request.Header.Values("Accept"), api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
 	if form == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s, %s, %s or %s.", api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
 	}
-	lease, release, err := g.reserveBody(c, g.pictureLimit)
+	lease, release, err := h.bodies.reserve(c, h.bodies.pictureLimit)
 	if err != nil {
 		return err
 	}
 	defer release()
-	req, err := intake.ParseSegment(c.Writer, c.Request, g.maxImage)
+	req, err := intake.ParseSegment(c.Writer, c.Request, h.bodies.maxImage)
 	if err != nil {
 		return err
 	}
@@ -41,20 +58,20 @@ func (g *Gateway) segment(c *gin.Context) error {
 		if !req.Naming.Form {
 			field = "/webhook/url"
 		}
-		if err := g.checkWebhook(async, req.Webhook, field); err != nil {
+		if err := h.checkWebhook(async, req.Webhook, field); err != nil {
 			return err
 		}
-		return g.submit(c, api.JobKindSegment, form, begun, req.Webhook, []answer.Item{{Question: question, Deadline: req.Deadline}})
+		return h.submit(c, api.JobKindSegment, form, begun, req.Webhook, []answer.Item{{Question: question, Deadline: req.Deadline}})
 	}
 	read := time.Since(begun)
 
-	ctx, cancel := context.WithDeadline(c.Request.Context(), g.deadline(begun, req.Deadline))
+	ctx, cancel := context.WithDeadline(c.Request.Context(), h.deadline(begun, req.Deadline))
 	defer cancel()
 	if question.Source.Data == nil {
 		dropBody(c, lease)
 	}
-	who := g.caller(c)
-	prepared, err := g.answers.Prepare(ctx, who, question, lease)
+	who := caller(c)
+	prepared, err := h.answers.Prepare(ctx, who, question, lease)
 	if err != nil {
 		return err
 	}
@@ -62,13 +79,13 @@ func (g *Gateway) segment(c *gin.Context) error {
 	if unchanged(c, form, prepared) {
 		return nil
 	}
-	budget := g.answers.Budget()
+	budget := h.answers.Budget()
 	defer budget.Release()
 	answered, err := prepared.Answer(ctx, budget, read)
 	if err != nil {
 		return err
 	}
-	g.access.CountRequest(who.Account)
+	h.meter.CountRequest(who.Account)
 	c.Set(keyVariant, answered.Response.Variant)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Header("ETag", etag(form, prepared, answered.Response.Model, answered.Response.Version, answered.Response.Checkpoint))
@@ -90,35 +107,52 @@ func (g *Gateway) segment(c *gin.Context) error {
 
 // deadline returns when a request that began at a time must be answered: after
 // the time that its client allows, and after RequestTimeout at the latest.
-func (g *Gateway) deadline(begun time.Time, allowed time.Duration) time.Time {
-	latest := time.Now().Add(g.cfg.Answers.RequestTimeout)
+func (h *segmentRoutes) deadline(begun time.Time, allowed time.Duration) time.Time {
+	latest := time.Now().Add(h.timeout)
 	if own := begun.Add(allowed); own.After(begun) && own.Before(latest) {
 		return own
 	}
 	return latest
 }
 
-// checkUnit is middleware that refuses a unit that is no name.
-func checkUnit(c *gin.Context) {
-	if err := intake.CheckID(api.HeaderUnitID, c.GetHeader(api.HeaderUnitID)); err != nil {
-		fail(c, err)
+// submit answers with a job that answers items, each in a form, a media type.
+func (h *segmentRoutes) submit(c *gin.Context, kind, form string, begun time.Time, webhook string, items []answer.Item) error {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), h.timeout)
+	defer cancel()
+	who := caller(c)
+	works, drop, err := h.answers.Submission(ctx, who, form, begun, items)
+	if err != nil {
+		return err
 	}
+	j, err := h.jobs.Submit(ctx, jobs.Submission{
+		ID: idempotentID(c, "job_"), APIKey: who.Account, RequestID: who.RequestID, Kind: kind, WebhookURL: webhook, Items: works,
+	}, time.Now())
+	if err != nil {
+		drop()
+		return jobsError(err)
+	}
+	h.meter.CountRequest(who.Account)
+	c.Header("Location", "/v1/jobs/"+j.ID)
+	c.Header(api.HeaderApplied, api.PreferAsync)
+	c.Header("Cache-Control", "no-store")
+	return writeStatusJSON(c, http.StatusAccepted, newJob(j))
 }
 
-// caller identifies the client of a request.
-func (g *Gateway) caller(c *gin.Context) answer.Caller {
-	unit := c.GetHeader(api.HeaderUnitID)
-	if unit == "" {
-		unit = c.ClientIP()
+// checkWebhook checks the address that gets the end of a job, which only a
+// request for a job may name.
+func (h *segmentRoutes) checkWebhook(async bool, url, field string) error {
+	if !async {
+		return intake.Invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", api.PreferAsync)
 	}
-	return answer.Caller{RequestID: requestID(c), Account: account(c), FairnessKey: fairnessKey(c), Unit: unit}
-}
-
-// fairnessKey is the client among which scarce capacity is shared evenly: the
-// API key or, without authentication, the address.
-func fairnessKey(c *gin.Context) string {
-	if key := apiKey(c); key != nil {
-		return key.ID
+	if url == "" {
+		return nil
 	}
-	return c.ClientIP()
+	err := h.fetcher.CheckWebhook(url)
+	var e *refersam.Error
+	if errors.As(err, &e) && e.Code == refersam.CodeFetchRefused {
+		named := *e
+		named.Field = field
+		return &named
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/store"
@@ -16,9 +17,12 @@ const (
 	maxUsageDays = 366
 )
 
-// usage answers GET /v1/usage: what the client's key has used or, with the
+// usageRoutes is the route about usage.
+type usageRoutes struct{ meter *access.Meter }
+
+// get answers GET /v1/usage: what the client's key has used or, with the
 // scope admin, what one key or all have.
-func (g *Gateway) usage(c *gin.Context) error {
+func (h *usageRoutes) get(c *gin.Context) error {
 	if err := onlyParams(c, "from", "to", "key"); err != nil {
 		return err
 	}
@@ -36,7 +40,7 @@ func (g *Gateway) usage(c *gin.Context) error {
 		}
 		wanted = key.ID
 	}
-	used, err := g.access.Usage(c.Request.Context(), wanted, from, to)
+	used, err := h.meter.Usage(c.Request.Context(), wanted, from, to)
 	if err != nil {
 		return err
 	}

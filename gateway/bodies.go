@@ -11,6 +11,15 @@ import (
 	"github.com/refersam/refersam/gateway/intake"
 )
 
+// bodies leases memory for the bodies of requests.
+type bodies struct {
+	memory *answer.Service
+	// maxImage is the size of the largest encoded picture in bytes.
+	maxImage int64
+	// wait bounds the wait for memory, read the time that a whole body may take.
+	wait, read time.Duration
+}
+
 // dropBody returns the memory of a body that holds nothing of the request any
 // more.
 func dropBody(c *gin.Context, lease *answer.Lease) {
@@ -28,7 +37,7 @@ func noBodyLimit(string) int64 { return 0 }
 func batchLimit(string) int64 { return api.MaxBatchBytes }
 
 // pictureLimit is that of routes that take one picture.
-func (g *Gateway) pictureLimit(mediaType string) int64 { return intake.MaxBody(mediaType, g.maxImage) }
+func (b *bodies) pictureLimit(mediaType string) int64 { return intake.MaxBody(mediaType, b.maxImage) }
 
 // bodyMemory is how many bytes of memory reading a request's body takes at
 // most.
@@ -40,10 +49,10 @@ func bodyMemory(r *http.Request, limit bodyLimit) int64 {
 	return answer.BodyCost * size
 }
 
-// reserveBody waits until there is memory for a request's body and leases it
+// reserve waits until there is memory for a request's body and leases it
 // until release. If middleware has leased it already, that lease is returned. A
 // body that announces more bytes than limit allows is refused at once.
-func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (lease *answer.Lease, release func(), err error) {
+func (b *bodies) reserve(c *gin.Context, limit bodyLimit) (lease *answer.Lease, release func(), err error) {
 	if lease, ok := c.Value(keyLease).(*answer.Lease); ok {
 		return lease, func() {}, nil
 	}
@@ -51,9 +60,9 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (lease *answer.Le
 	if most := limit(intake.MediaType(c.Request)); c.Request.ContentLength > most {
 		return nil, nil, intake.BodyTooLarge(most)
 	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), g.cfg.Answers.RequestTimeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), b.wait)
 	defer cancel()
-	lease = g.answers.Lease(fairnessKey(c))
+	lease = b.memory.Lease(fairnessKey(c))
 	release = lease.Close
 	if err := lease.Take(ctx, bodyMemory(c.Request, limit)); err != nil {
 		release()
@@ -64,7 +73,7 @@ func (g *Gateway) reserveBody(c *gin.Context, limit bodyLimit) (lease *answer.Le
 		return lease, release, nil
 	}
 	body, end := c.Request.Body, release
-	c.Request.Body = intake.Pace(body, http.NewResponseController(c.Writer), c.Request.ContentLength, begun, g.cfg.ReadTimeout)
+	c.Request.Body = intake.Pace(body, http.NewResponseController(c.Writer), c.Request.ContentLength, begun, b.read)
 	return lease, func() {
 		c.Request.Body = body // net/http looks how far it was read
 		end()
