@@ -1,40 +1,361 @@
 package preprocess
 
 import (
-	"bytes"
 	"context"
-	"errors"
-
-	"golang.org/x/image/bmp"
+	"encoding/binary"
 )
 
-// openBMP takes what Windows and most programs write: 1 to 8 bits with a
-// palette, 24 and 32 bits, not compressed.
-func openBMP(data []byte, _ *Config) (*source, error) {
-	cfg, err := bmp.DecodeConfig(bytes.NewReader(data))
-	if err != nil {
-		return nil, bmpError(err)
-	}
-	return &source{
-		width:         cfg.Width,
-		height:        cfg.Height,
-		orientation:   upright,
-		bytesPerPixel: 4 + 3, // RGBA, RGB
-		pixelCost:     costBMP,
-		frames:        1,
-		decode: func(ctx context.Context, dst *canvas) error {
-			img, err := bmp.Decode(newContextReader(ctx, data))
-			if err != nil {
-				return bmpError(err)
-			}
-			return drawImage(dst, img)
-		},
-	}, nil
+// Values of biCompression.
+const (
+	bmpRGB       = 0
+	bmpRuns8     = 1
+	bmpRuns4     = 2
+	bmpBitfields = 3
+)
+
+// bmpPicture is a Windows or OS/2 bitmap as its headers describe it.
+type bmpPicture struct {
+	data          []byte
+	width, height int
+	topDown       bool
+	bits          int
+	compression   uint32
+	palette       [256][3]uint8
+	// pixels is where the rows begin, in the file.
+	pixels uint64
+	// masks say which bits of a pixel of 16 bits are red, green and blue; of
+	// 24 and 32 bits channels says which bytes are.
+	masks    [3]uint32
+	channels [3]int
 }
 
-func bmpError(err error) error {
-	if errors.Is(err, bmp.ErrUnsupported) {
-		return errors.Join(errUnsupported, err)
+// openBMP takes bitmaps of 1, 4 and 8 bits with a palette, also as runs, and of
+// 16, 24 and 32 bits with the masks that Pillow knows. Rows may begin at the top
+// or the bottom. The headers are those of OS/2 and of all versions of Windows.
+func openBMP(data []byte, _ *Config) (*source, error) {
+	p, err := readBMPHeader(data)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	src := &source{
+		width:         p.width,
+		height:        p.height,
+		orientation:   upright,
+		bytesPerPixel: 3,
+		overhead:      3 * int64(p.width),
+		pixelCost:     costBMP,
+		frames:        1,
+		rows:          func(ctx context.Context, _ int, row func(y int, rgb []uint8)) error { return p.rows(ctx, row) },
+	}
+	if p.runs() {
+		src.bytesPerPixel++ // indices
+	}
+	return src, nil
+}
+
+func (p *bmpPicture) runs() bool { return p.compression == bmpRuns8 || p.compression == bmpRuns4 }
+
+func readBMPHeader(data []byte) (*bmpPicture, error) {
+	const (
+		fileHeader = 14
+		core       = 12 // BITMAPCOREHEADER of OS/2, with sides of 16 bits
+		info       = 40 // BITMAPINFOHEADER
+	)
+	if len(data) < fileHeader+core {
+		return nil, cutOff("it ends in its header")
+	}
+	p := &bmpPicture{data: data, compression: bmpRGB, pixels: uint64(binary.LittleEndian.Uint32(data[10:]))}
+	size := uint64(binary.LittleEndian.Uint32(data[fileHeader:]))
+	switch size {
+	case core, info, 52, 56, 64, 108, 124:
+	default:
+		return nil, unsupported("a header of %d bytes", size)
+	}
+	if uint64(len(data)) < fileHeader+size {
+		return nil, cutOff("it ends in its header")
+	}
+	header := data[fileHeader : fileHeader+size]
+	rest := data[fileHeader+size:]
+	colours, perColour := uint32(0), 4
+	if size == core {
+		perColour = 3
+		p.width, p.height = int(binary.LittleEndian.Uint16(header[4:])), int(binary.LittleEndian.Uint16(header[6:]))
+		p.bits = int(binary.LittleEndian.Uint16(header[10:]))
+	} else {
+		p.width, p.height = int(int32(binary.LittleEndian.Uint32(header[4:]))), int(int32(binary.LittleEndian.Uint32(header[8:])))
+		if p.height < 0 {
+			p.height, p.topDown = -p.height, true
+		}
+		p.bits = int(binary.LittleEndian.Uint16(header[14:]))
+		p.compression = binary.LittleEndian.Uint32(header[16:])
+		colours = binary.LittleEndian.Uint32(header[32:])
+	}
+	if p.width < 1 || p.height < 1 || p.height > maxSide {
+		return nil, damaged("it claims to be %d×%d pixels", p.width, p.height)
+	}
+	if err := p.checkKind(); err != nil {
+		return nil, err
+	}
+	if p.compression == bmpBitfields {
+		fields := header[min(info, len(header)):]
+		if len(fields) == 0 {
+			if len(rest) < 12 {
+				return nil, cutOff("it ends in its colour masks")
+			}
+			fields, rest = rest[:12], rest[12:]
+		}
+		if err := p.readMasks(fields); err != nil {
+			return nil, err
+		}
+	}
+	if p.bits <= 8 {
+		if colours == 0 {
+			colours = 1 << p.bits
+		}
+		// What stands here belongs to the palette, even if it is longer than needed.
+		const most = 1 << 16
+		length := uint64(colours) * uint64(perColour)
+		if colours > most {
+			return nil, unsupported("a palette of %d colours", colours)
+		}
+		if length > uint64(len(rest)) {
+			return nil, cutOff("it ends in its palette")
+		}
+		p.readPalette(rest[:length], perColour)
+		// Some programs forget the palette when they say where the rows begin.
+		if p.pixels == fileHeader+size {
+			p.pixels += length
+		}
+		rest = rest[length:]
+	}
+	if p.pixels == 0 {
+		p.pixels = uint64(len(data) - len(rest))
+	}
+	return p, nil
+}
+
+// checkKind refuses combinations that no decoder reads, by name.
+func (p *bmpPicture) checkKind() error {
+	switch p.bits {
+	case 1, 4, 8, 16, 24, 32:
+	default:
+		return unsupported("%d bits a pixel", p.bits)
+	}
+	switch {
+	case p.compression == bmpRGB:
+		p.masks = [3]uint32{0x7c00, 0x3e0, 0x1f}
+		p.channels = [3]int{2, 1, 0}
+	case p.compression == bmpRuns8 && p.bits == 8, p.compression == bmpRuns4 && p.bits == 4:
+	case p.compression == bmpRuns8, p.compression == bmpRuns4:
+		return unsupported("runs with %d bits a pixel", p.bits)
+	case p.compression == bmpBitfields && p.bits >= 16:
+	case p.compression == bmpBitfields:
+		return unsupported("colour masks with %d bits a pixel", p.bits)
+	case p.compression == 4:
+		return unsupported("a JPEG inside")
+	case p.compression == 5:
+		return unsupported("a PNG inside")
+	default:
+		return unsupported("compression %d", p.compression)
+	}
+	return nil
+}
+
+// readMasks takes masks of whole bytes, and those of 5 or 6 bits in 16.
+func (p *bmpPicture) readMasks(fields []byte) error {
+	for i := range p.masks {
+		p.masks[i] = binary.LittleEndian.Uint32(fields[4*i:])
+	}
+	alpha := uint32(0)
+	if len(fields) >= 16 {
+		alpha = binary.LittleEndian.Uint32(fields[12:])
+	}
+	type layout struct {
+		bits  int
+		masks [3]uint32
+	}
+	channels, ok := map[layout][3]int{
+		{16, [3]uint32{0xf800, 0x7e0, 0x1f}}:          {},
+		{16, [3]uint32{0x7c00, 0x3e0, 0x1f}}:          {},
+		{24, [3]uint32{0xff0000, 0xff00, 0xff}}:       {2, 1, 0},
+		{32, [3]uint32{0xff0000, 0xff00, 0xff}}:       {2, 1, 0},
+		{32, [3]uint32{0xff000000, 0xff0000, 0xff00}}: {3, 2, 1},
+		{32, [3]uint32{0xff000000, 0xff00, 0xff}}:     {3, 1, 0},
+		{32, [3]uint32{0xff, 0xff00, 0xff0000}}:       {0, 1, 2},
+		{32, [3]uint32{0, 0, 0}}:                      {2, 1, 0},
+	}[layout{p.bits, p.masks}]
+	if !ok || p.bits == 32 && alpha != 0 && alpha&(p.masks[0]|p.masks[1]|p.masks[2]) != 0 {
+		return unsupported("the colour masks %#x, %#x, %#x and %#x with %d bits a pixel", p.masks[0], p.masks[1], p.masks[2], alpha, p.bits)
+	}
+	p.channels = channels
+	return nil
+}
+
+func (p *bmpPicture) readPalette(colours []byte, size int) {
+	for i := range p.palette {
+		p.palette[i] = [3]uint8{uint8(i), uint8(i), uint8(i)}
+		if c := i * size; c+3 <= len(colours) {
+			p.palette[i] = [3]uint8{colours[c+2], colours[c+1], colours[c]}
+		}
+	}
+}
+
+// rows yields the rows from the top, which are stored from the bottom if not
+// topDown.
+func (p *bmpPicture) rows(ctx context.Context, row func(y int, rgb []uint8)) error {
+	stored, err := p.stored()
+	if err != nil {
+		return err
+	}
+	rgb := make([]uint8, 3*p.width)
+	for y := range p.height {
+		if y%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		from := p.height - 1 - y
+		if p.topDown {
+			from = y
+		}
+		p.convert(rgb, stored(from))
+		row(y, rgb)
+	}
+	return nil
+}
+
+// stored returns a function that gives a row as the file has it, by its number
+// in the file.
+func (p *bmpPicture) stored() (func(n int) []byte, error) {
+	if p.pixels > uint64(len(p.data)) {
+		return nil, cutOff("its rows begin at byte %d and the file has %d", p.pixels, len(p.data))
+	}
+	if p.runs() {
+		pixels, err := p.unpackRuns()
+		return func(n int) []byte { return pixels[n*p.width:][:p.width] }, err
+	}
+	length := (p.width*p.bits + 7) / 8
+	stride := (p.width*p.bits + 31) / 32 * 4
+	// The last row needs no padding.
+	if need := stride*(p.height-1) + length; len(p.data)-int(p.pixels) < need {
+		return nil, cutOff("its rows need %d bytes and the file has %d for them", need, len(p.data)-int(p.pixels))
+	}
+	return func(n int) []byte { return p.data[int(p.pixels)+n*stride:][:length] }, nil
+}
+
+// convert makes pixels of a stored row. Runs are one index a byte by now.
+func (p *bmpPicture) convert(rgb []uint8, stored []byte) {
+	switch {
+	case p.bits == 8 || p.runs():
+		for x, index := range stored {
+			copy(rgb[3*x:3*x+3], p.palette[index][:])
+		}
+	case p.bits < 8:
+		perByte, mask := 8/p.bits, uint8(1<<p.bits-1)
+		for x := range p.width {
+			index := stored[x/perByte] >> (8 - p.bits*(x%perByte+1)) & mask
+			copy(rgb[3*x:3*x+3], p.palette[index][:])
+		}
+	case p.bits == 16:
+		for x := range p.width {
+			pixel := binary.LittleEndian.Uint16(stored[2*x:])
+			red, green := pixel>>10&31, pixel>>5&31
+			rgb[3*x+1] = uint8(green * 255 / 31)
+			if p.masks[0] == 0xf800 {
+				red, green = pixel>>11, pixel>>5&63
+				rgb[3*x+1] = uint8(green * 255 / 63)
+			}
+			rgb[3*x], rgb[3*x+2] = uint8(red*255/31), uint8(pixel&31*255/31)
+		}
+	default:
+		size := p.bits / 8
+		for x := range p.width {
+			pixel := stored[size*x:][:size]
+			rgb[3*x], rgb[3*x+1], rgb[3*x+2] = pixel[p.channels[0]], pixel[p.channels[1]], pixel[p.channels[2]]
+		}
+	}
+}
+
+// unpackRuns undoes the run-length encoding: one index a byte, rows in the
+// order of the file. What the runs skip has index 0.
+func (p *bmpPicture) unpackRuns() ([]uint8, error) {
+	const (
+		endOfLine   = 0
+		endOfBitmap = 1
+		skip        = 2
+	)
+	out := make([]uint8, p.width*p.height)
+	rest := p.data[p.pixels:]
+	at, x := 0, 0 // of the next pixel; x can be beyond the row
+	next := func(n int) []byte {
+		if n > len(rest) {
+			rest = nil
+			return nil
+		}
+		b := rest[:n]
+		rest = rest[n:]
+		return b
+	}
+	for at < len(out) {
+		code := next(2)
+		if code == nil {
+			return nil, cutOff("its runs end after %d of %d pixels", at, len(out))
+		}
+		count, value := int(code[0]), code[1]
+		switch {
+		case count > 0:
+			// A run ends with its row.
+			count = min(count, max(0, p.width-x), len(out)-at)
+			p.fillRun(out[at:at+count], value)
+			at, x = at+count, x+count
+		case value == endOfLine:
+			if used := at % p.width; used > 0 {
+				at += p.width - used
+			}
+			x = 0
+		case value == endOfBitmap:
+			return nil, damaged("its runs end after %d of %d pixels", at, len(out))
+		case value == skip:
+			delta := next(2)
+			if delta == nil {
+				return nil, cutOff("its runs end after %d of %d pixels", at, len(out))
+			}
+			at = min(at+int(delta[0])+int(delta[1])*p.width, len(out))
+			x = at % p.width
+		default:
+			count = min(int(value), len(out)-at)
+			size := count
+			if p.bits == 4 {
+				size = (count + 1) / 2
+			}
+			literal := next(size)
+			if literal == nil {
+				return nil, cutOff("its runs end after %d of %d pixels", at, len(out))
+			}
+			for i := range count {
+				if p.bits == 8 {
+					out[at+i] = literal[i]
+				} else {
+					out[at+i] = literal[i/2] >> (4 - i%2*4) & 15
+				}
+			}
+			at, x = at+count, x+int(value)
+			if (len(p.data)-len(rest))%2 == 1 {
+				next(1)
+			}
+		}
+	}
+	return out, nil
+}
+
+// fillRun repeats an index, or the two of a byte in turn.
+func (p *bmpPicture) fillRun(out []uint8, value uint8) {
+	for i := range out {
+		switch {
+		case p.bits == 8:
+			out[i] = value
+		case i%2 == 0:
+			out[i] = value >> 4
+		default:
+			out[i] = value & 15
+		}
+	}
 }

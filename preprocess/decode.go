@@ -9,10 +9,10 @@ package preprocess
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"image/png"
 	"io"
 	"strings"
 
@@ -83,15 +83,11 @@ var formats = []struct {
 	}, openGIF},
 	{"BMP", func(b []byte) bool { return bytes.HasPrefix(b, []byte("BM")) }, openBMP},
 	{"TIFF", func(b []byte) bool {
-		return bytes.HasPrefix(b, []byte(tiffLittleEndian)) || bytes.HasPrefix(b, []byte(tiffBigEndian))
+		magic := string(b[:min(4, len(b))])
+		return magic == tiffLittleEndian || magic == tiffBigEndian || magic == bigTIFFLittleEndian || magic == bigTIFFBigEndian
 	}, openTIFF},
 	{"HEIC", isHEIC, openHEIC},
 }
-
-var (
-	errTruncated   = errors.New("unexpected end of data")
-	errUnsupported = errors.New("unsupported feature")
-)
 
 // Decoder decodes pictures within the bounds of a Config. It is safe for
 // concurrent use.
@@ -147,7 +143,7 @@ func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *C
 	if err != nil {
 		return nil, broken(name, err)
 	}
-	if err := d.checkSize(src.width, src.height); err != nil {
+	if err := d.cfg.checkSize(src.width, src.height); err != nil {
 		return nil, err
 	}
 	if src.frames > d.cfg.MaxFrames {
@@ -257,16 +253,17 @@ func (e *Encoded) guard(ctx context.Context, decode func() error) error {
 // more use either.
 func (e *Encoded) Close() { e.release() }
 
-func (d *Decoder) checkSize(width, height int) error {
+// checkSize refuses what is larger than the limits.
+func (c *Config) checkSize(width, height int) error {
 	switch {
 	case width < 1 || height < 1:
 		return fail(refersam.CodeInvalidImage, nil, "The picture claims to be %d×%d pixels.", width, height)
-	case width > d.cfg.MaxSide || height > d.cfg.MaxSide:
+	case width > c.MaxSide || height > c.MaxSide:
 		return fail(refersam.CodeImageTooLarge, nil,
-			"The picture is %d×%d pixels; each side may have at most %d.", width, height, d.cfg.MaxSide)
-	case int64(width)*int64(height) > int64(d.cfg.MaxPixels):
+			"The picture is %d×%d pixels; each side may have at most %d.", width, height, c.MaxSide)
+	case int64(width)*int64(height) > int64(c.MaxPixels):
 		return fail(refersam.CodeImageTooLarge, nil, "The picture is %d×%d = %d pixels; at most %d are accepted.",
-			width, height, int64(width)*int64(height), d.cfg.MaxPixels)
+			width, height, int64(width)*int64(height), c.MaxPixels)
 	}
 	return nil
 }
@@ -290,21 +287,33 @@ func late(cause error) *refersam.Error {
 	return fail(refersam.CodeDeadlineExceeded, cause, "The picture was not decoded in time.")
 }
 
-// broken tells a valid picture that no codec here can read from an invalid one.
+// broken tells a valid picture that no codec here can read from an invalid one,
+// and names the fault.
 func broken(name string, cause error) *refersam.Error {
 	var known *refersam.Error
 	if errors.As(cause, &known) {
 		return known
 	}
-	var pngUnsupported png.UnsupportedError
-	if errors.As(cause, &pngUnsupported) || errors.Is(cause, errUnsupported) {
-		return fail(refersam.CodeUnsupportedMedia, cause,
-			"This %s uses a feature that is not supported; save it as a plain PNG or JPEG.", name)
+	text := ""
+	if f := (*fault)(nil); errors.As(cause, &f) {
+		text = cause.Error()
 	}
-	if errors.Is(cause, errTruncated) || errors.Is(cause, io.ErrUnexpectedEOF) {
-		return fail(refersam.CodeInvalidImage, cause, "The %s is cut off: its data ends before the picture does.", name)
+	switch {
+	case errors.Is(cause, errUnsupported):
+		return fail(refersam.CodeUnsupportedMedia, cause, "This %s uses a feature that is not supported%s. Save it as a plain PNG or JPEG.",
+			name, colon(text))
+	case errors.Is(cause, errTruncated) || errors.Is(cause, io.ErrUnexpectedEOF):
+		return fail(refersam.CodeInvalidImage, cause, "The %s is cut off: %s.", name, cmp.Or(text, "its data ends before the picture does"))
 	}
-	return fail(refersam.CodeInvalidImage, cause, "The %s is broken.", name)
+	return fail(refersam.CodeInvalidImage, cause, "The %s is broken%s.", name, colon(text))
+}
+
+// colon puts a colon before a text that is not empty.
+func colon(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
 }
 
 // contextReader fails with the context's error once that has ended, which

@@ -1,12 +1,11 @@
 package preprocess
 
 import (
-	"bytes"
+	"compress/lzw"
 	"context"
 	"encoding/binary"
 	"errors"
 	"image"
-	"image/gif"
 	"io"
 )
 
@@ -27,20 +26,19 @@ type gifFrame struct {
 	data []byte
 }
 
-// openGIF finds the first frame. image/gif forgets the colour of transparent
-// pixels and refuses frames that stick out of the screen; Pillow keeps both,
-// so the frame is handed to image/gif as a picture of its own.
+// openGIF finds the first frame. It is not decoded by image/gif, which forgets
+// the colour of transparent pixels, and refuses frames that stick out of the
+// screen and data behind the last pixel; Pillow does none of that.
 func openGIF(data []byte, cfg *Config) (*source, error) {
 	f, err := firstGIFFrame(data)
 	if err != nil {
 		return nil, err
 	}
 	return &source{
-		width:       f.screen.X,
-		height:      f.screen.Y,
-		orientation: upright,
-		// Indices before and after interlacing is undone, RGB.
-		bytesPerPixel: 1 + 1 + 3,
+		width:         f.screen.X,
+		height:        f.screen.Y,
+		orientation:   upright,
+		bytesPerPixel: 1 + 3, // indices, RGB
 		pixelCost:     costGIF,
 		frames:        1 + moreGIFFrames(f.data, cfg.MaxFrames),
 		decode:        f.decode,
@@ -52,6 +50,7 @@ func openGIF(data []byte, cfg *Config) (*source, error) {
 const (
 	gifExtension = '!'
 	gifImage     = ','
+	gifTrailer   = ';'
 	gifHasTable  = 0x80
 )
 
@@ -76,10 +75,12 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 		switch r.next(1)[0] {
 		case gifExtension:
 			label := r.next(1)[0]
-			for block := r.subBlock(); len(block) > 0; block = r.subBlock() {
-				if label == graphicControl && len(block) >= 4 && block[0]&isTransparent != 0 {
-					f.background = block[3]
-				}
+			block := r.subBlock()
+			if label == graphicControl && len(block) >= 4 && block[0]&isTransparent != 0 {
+				f.background = block[3]
+			}
+			if len(block) > 0 {
+				r.skipSubBlocks()
 			}
 		case gifImage:
 			descriptor := r.next(9)
@@ -94,16 +95,14 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 			}
 			f.data = r.rest
 			if r.err == nil && f.rect.Empty() {
-				return nil, errors.New("first frame is empty")
+				return nil, damaged("its first frame is empty")
 			}
 			return f, r.err
-		default:
-			if r.err == nil {
-				return nil, errors.New("no frame")
-			}
-		}
+		case gifTrailer:
+			return nil, damaged("it has no frame")
+		} // whatever else is between blocks is skipped
 	}
-	return nil, r.err
+	return nil, cutOff("its data ends before its first frame")
 }
 
 // moreGIFFrames counts the frames behind the one whose compressed data begins
@@ -140,31 +139,30 @@ func gifRect(b []byte) image.Rectangle {
 	return image.Rect(at(0), at(2), at(0)+at(4), at(2)+at(6))
 }
 
+// decode draws the frame. What its data holds beyond its pixels does no harm.
 func (f *gifFrame) decode(ctx context.Context, dst *canvas) error {
-	const (
-		globalTableOf256 = 0xf7
-		interlace        = 0x40
-	)
-	header := bytes.NewBufferString("GIF89a")
-	size := binary.LittleEndian.AppendUint16(nil, uint16(f.rect.Dx()))
-	size = binary.LittleEndian.AppendUint16(size, uint16(f.rect.Dy()))
-	header.Write(size)
-	header.Write([]byte{globalTableOf256, 0, 0})
-	header.Write(f.palette[:])
-	header.Write([]byte{',', 0, 0, 0, 0})
-	header.Write(size)
-	if f.interlaced {
-		header.WriteByte(interlace)
-	} else {
-		header.WriteByte(0)
+	const leastCode, mostCode = 2, 8
+	if len(f.data) == 0 {
+		return errTruncated
 	}
-	img, err := gif.Decode(io.MultiReader(header, newContextReader(ctx, f.data)))
-	if err != nil {
-		return err
+	codeSize := int(f.data[0])
+	if codeSize < leastCode || codeSize > mostCode {
+		return damaged("its LZW codes begin with %d bits, allowed: 2 to 8", codeSize)
 	}
-	m, ok := img.(*image.Paletted)
-	if !ok || m.Rect.Size() != f.rect.Size() {
-		return errors.New("frame is not as its descriptor says")
+	blocks := &gifBlocks{ctx: ctx, rest: f.data[1:]}
+	indices := make([]uint8, f.rect.Dx()*f.rect.Dy())
+	r := lzw.NewReader(blocks, lzw.LSB, codeSize)
+	n, err := io.ReadFull(r, indices)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil:
+	case blocks.cutOff:
+		return cutOff("its data ends before its first frame does")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return damaged("its first frame has the data of %d pixels and a size of %d", n, len(indices))
+	default:
+		return damaged("the LZW data of its first frame is wrong behind %d of %d pixels", n, len(indices))
 	}
 
 	if f.rect.Size() != f.screen {
@@ -172,13 +170,81 @@ func (f *gifFrame) decode(ctx context.Context, dst *canvas) error {
 		dst.fill(rgb[0], rgb[1], rgb[2])
 	}
 	row := make([]uint8, 3*f.rect.Dx())
-	for y := range f.rect.Dy() {
-		src := m.Pix[y*m.Stride:]
+	for stored := range f.rect.Dy() {
+		src := indices[stored*f.rect.Dx():]
 		for x := range f.rect.Dx() {
 			copy(row[3*x:3*x+3], f.palette[3*int(src[x]):])
 		}
-		dst.setRow(f.rect.Min.X, f.rect.Min.Y+y, row)
+		dst.setRow(f.rect.Min.X, f.rect.Min.Y+f.line(stored), row)
 	}
+	return nil
+}
+
+// line returns which row of the frame is stored as number n (GIF89a, appendix
+// E).
+func (f *gifFrame) line(n int) int {
+	if !f.interlaced {
+		return n
+	}
+	for _, pass := range [][2]int{{0, 8}, {4, 8}, {2, 4}, {1, 2}} {
+		first, step := pass[0], pass[1]
+		lines := max(0, (f.rect.Dy()-first+step-1)/step)
+		if n < lines {
+			return first + n*step
+		}
+		n -= lines
+	}
+	panic("preprocess: more lines than a frame has")
+}
+
+// gifBlocks reads what a sequence of sub-blocks holds. It stops soon after ctx
+// ends.
+type gifBlocks struct {
+	ctx    context.Context
+	rest   []byte
+	block  []byte
+	ended  bool // by the empty block
+	cutOff bool // by the end of the file
+}
+
+func (b *gifBlocks) ReadByte() (byte, error) {
+	if len(b.block) == 0 {
+		if err := b.fill(); err != nil {
+			return 0, err
+		}
+	}
+	first := b.block[0]
+	b.block = b.block[1:]
+	return first, nil
+}
+
+// Read is not called, because lzw reads bytes where it can.
+func (b *gifBlocks) Read(out []byte) (int, error) {
+	if len(out) == 0 {
+		return 0, nil
+	}
+	first, err := b.ReadByte()
+	if err != nil {
+		return 0, err
+	}
+	out[0] = first
+	return 1, nil
+}
+
+func (b *gifBlocks) fill() error {
+	if err := b.ctx.Err(); err != nil {
+		return err
+	}
+	r := gifReader{rest: b.rest}
+	if !b.ended {
+		b.block = r.subBlock()
+		b.cutOff = r.err != nil
+		b.ended = b.cutOff || len(b.block) == 0
+	}
+	if b.ended {
+		return io.EOF
+	}
+	b.rest = r.rest
 	return nil
 }
 

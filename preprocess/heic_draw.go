@@ -97,3 +97,17 @@ func (c *heicChroma) row(y int) []uint8 {
 	}
 	return c.out
 }
+
+// drawSamples draws interleaved pixels of size bytes that begin with red;
+// green and blue lie g and b bytes into the pixel.
+func drawSamples(dst *canvas, pix []uint8, stride int, rect image.Rectangle, size, g, b int) {
+	row := make([]uint8, 3*rect.Dx())
+	for y := range rect.Dy() {
+		src := pix[y*stride:]
+		for i := 0; i < len(row); i += 3 {
+			row[i], row[i+1], row[i+2] = src[0], src[g], src[b]
+			src = src[size:]
+		}
+		dst.setRow(0, y, row)
+	}
+}

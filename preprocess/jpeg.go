@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
+	"slices"
 )
 
 // jpegFrame is what a JPEG's frame header says (ITU-T T.81, B.2.2).
@@ -15,6 +15,9 @@ type jpegFrame struct {
 	// all blocks are kept until the last.
 	kept bool
 }
+
+// jpegXMP begins a segment of XMP.
+const jpegXMP = "http://ns.adobe.com/xap/1.0/\x00"
 
 // openJPEG opens a JPEG that readJPEGHeader takes.
 func openJPEG(data []byte, cfg *Config) (*source, error) {
@@ -30,10 +33,10 @@ func openJPEG(data []byte, cfg *Config) (*source, error) {
 }
 
 // readJPEGHeader reads the size and kind of picture from the frame header and
-// the orientation from the first EXIF segment.
+// the orientation from EXIF and XMP.
 func readJPEGHeader(data []byte) (src *source, frame *jpegFrame, err error) {
-	src = &source{orientation: upright, frames: 1}
-	exif := false
+	src = &source{frames: 1}
+	var meta metadata
 	for marker, segment := range jpegSegments(data) {
 		switch {
 		case marker == markerHuffman || marker == markerExtensions || marker == markerArithmetic:
@@ -41,15 +44,22 @@ func readJPEGHeader(data []byte) (src *source, frame *jpegFrame, err error) {
 			if frame, err = readJPEGFrame(marker-markerFrame0, segment); err != nil {
 				return nil, nil, err
 			}
-		case marker == markerApp1 && !exif && bytes.HasPrefix(segment, []byte(exifPrefix)):
-			src.orientation, exif = exifOrientation(segment), true
+		case marker == markerApp1 && bytes.HasPrefix(segment, []byte(exifPrefix)):
+			if meta.exif == nil {
+				meta.exif = slices.Clip(segment)
+			} else { // a block that is longer than a segment
+				meta.exif = append(meta.exif, segment[len(exifPrefix):]...)
+			}
+		case marker == markerApp1 && bytes.HasPrefix(segment, []byte(jpegXMP)):
+			meta.xmp = segment[len(jpegXMP):]
 		case marker == markerScan && frame != nil && len(segment) > 0:
 			frame.kept = frame.progressive || int(segment[0]) < frame.components
 		}
 	}
 	if frame == nil {
-		return nil, nil, fmt.Errorf("no frame header ahead of the first scan: %w", errTruncated)
+		return nil, nil, cutOff("it has no frame header ahead of the first scan")
 	}
+	src.orientation = meta.orientation()
 	src.width, src.height = frame.width, frame.height
 	src.bytesPerPixel = 3
 	if frame.kept {
@@ -63,7 +73,7 @@ func readJPEGHeader(data []byte) (src *source, frame *jpegFrame, err error) {
 // 0 and 1 are sequential, 2 is progressive, others are not in use anywhere.
 func readJPEGFrame(process uint8, segment []byte) (*jpegFrame, error) {
 	if process > 2 {
-		return nil, fmt.Errorf("%w: coding process SOF%d", errUnsupported, process)
+		return nil, unsupported("coding process SOF%d", process)
 	}
 	if len(segment) < 6 {
 		return nil, errTruncated
@@ -75,10 +85,10 @@ func readJPEGFrame(process uint8, segment []byte) (*jpegFrame, error) {
 		progressive: process == 2,
 	}
 	if precision := segment[0]; precision != 8 {
-		return nil, fmt.Errorf("%w: %d bits a sample", errUnsupported, precision)
+		return nil, unsupported("%d bits a sample", precision)
 	}
 	if frame.components != 1 && frame.components != 3 && frame.components != 4 {
-		return nil, fmt.Errorf("%w: %d components", errUnsupported, frame.components)
+		return nil, unsupported("%d components", frame.components)
 	}
 	return frame, nil
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"sync"
 )
 
@@ -34,7 +32,7 @@ const (
 // Encoders write about ten.
 const maxScans = 500
 
-var errScans = fmt.Errorf("%w: more than %d scans", errUnsupported, maxScans)
+var errScans = unsupported("more than %d scans", maxScans)
 
 // jpegDecoder decodes sequential and progressive pictures with Huffman codes
 // and 8 bits a sample to what libjpeg-turbo and so Pillow make of them, to the
@@ -165,7 +163,7 @@ func (d *jpegDecoder) next() (marker uint8, segment []byte, err error) {
 		}
 		length := int(binary.BigEndian.Uint16(d.data[i+2:]))
 		if length < 2 {
-			return 0, nil, errors.New("a segment without a length")
+			return 0, nil, damaged("a segment without a length")
 		}
 		if i+2+length > len(d.data) {
 			return 0, nil, errTruncated
@@ -179,7 +177,7 @@ func (d *jpegDecoder) readQuantization(segment []byte) error {
 	for len(segment) > 0 {
 		table, size := segment[0]&15, 1+int(segment[0]>>4)
 		if table > 3 || size > 2 {
-			return errors.New("bad quantization table")
+			return damaged("bad quantization table")
 		}
 		if len(segment) < 1+64*size {
 			return errTruncated
@@ -200,7 +198,7 @@ func (d *jpegDecoder) readHuffman(segment []byte) error {
 	for len(segment) > 0 {
 		class, table := segment[0]>>4, segment[0]&15
 		if class > 1 || table > 3 {
-			return errors.New("bad Huffman table")
+			return damaged("bad Huffman table")
 		}
 		if len(segment) < 17 {
 			return errTruncated
@@ -229,7 +227,7 @@ func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
 	}
 	count := frame.components
 	if frame.kept = d.frame.kept; *frame != *d.frame || len(d.components) > 0 {
-		return errors.New("a second frame")
+		return damaged("a second frame")
 	}
 	if len(segment) != 6+3*count {
 		return errTruncated
@@ -243,7 +241,7 @@ func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
 			s.h, s.v = 1, 1 // a scan of one component has no MCUs of more blocks
 		}
 		if s.h < 1 || s.h > 4 || s.v < 1 || s.v > 4 || c[2] > 3 {
-			return errors.New("bad frame header")
+			return damaged("bad frame header")
 		}
 		d.maxH, d.maxV = max(d.maxH, int(s.h)), max(d.maxV, int(s.v))
 		d.components = append(d.components, jpegComponent{id: c[0], quantizer: c[2]})
@@ -255,7 +253,7 @@ func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
 		c, s := &d.components[i], &d.state.components[i]
 		h, v := int(s.h), int(s.v)
 		if d.maxH%h != 0 || d.maxV%v != 0 {
-			return fmt.Errorf("%w: %d×%d samples of %d×%d", errUnsupported, h, v, d.maxH, d.maxV)
+			return unsupported("%d×%d samples of %d×%d", h, v, d.maxH, d.maxV)
 		}
 		c.width = (d.frame.width*h + d.maxH - 1) / d.maxH
 		c.height = (d.frame.height*v + d.maxV - 1) / d.maxV
@@ -298,7 +296,7 @@ func (d *jpegDecoder) readScan(ctx context.Context, segment []byte, row func(y i
 	d.bits.start(&d.state, d.data)
 	if !d.frame.kept {
 		if len(scan.components) < len(d.components) {
-			return true, errors.New("bad scan header")
+			return true, damaged("bad scan header")
 		}
 		return true, d.stream(ctx, row)
 	}
@@ -312,7 +310,7 @@ func (d *jpegDecoder) readScan(ctx context.Context, segment []byte, row func(y i
 
 func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
 	if len(d.components) == 0 {
-		return nil, errors.New("a scan before the frame")
+		return nil, damaged("a scan before the frame")
 	}
 	if len(segment) < 1 || len(segment) != 4+2*int(segment[0]) {
 		return nil, errTruncated
@@ -329,7 +327,7 @@ func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
 			}
 		}
 		if index < 0 || tables>>4 > 3 || tables&15 > 3 || i > 0 && index <= scan.components[i-1] {
-			return nil, errors.New("bad scan header")
+			return nil, damaged("bad scan header")
 		}
 		s, c := &d.state.components[index], &d.components[index]
 		s.dc, s.ac = int64(tables>>4), int64(tables&15)
@@ -337,14 +335,14 @@ func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
 		if !c.latched {
 			c.latched, s.quantization = true, d.quantization[c.quantizer]
 			if s.quantization == ([64]int16{}) {
-				return nil, errors.New("no quantization table")
+				return nil, damaged("no quantization table")
 			}
 		}
 		scan.components = append(scan.components, index)
 	}
 	const mostBlocks = 10 // in an MCU (ITU-T T.81, B.2.3)
 	if count < 1 || count > 1 && blocks > mostBlocks {
-		return nil, errors.New("bad scan header")
+		return nil, damaged("bad scan header")
 	}
 	end := segment[1+2*count:]
 	scan.first, scan.last = int(end[0]), int(end[1])
@@ -363,12 +361,12 @@ func (d *jpegDecoder) checkScan(scan *jpegScan) error {
 		scan.refined != 0 && scan.refined != scan.low+1,
 		d.frame.progressive && dc != (scan.last == 0),
 		!dc && len(scan.components) != 1:
-		return errors.New("bad progression")
+		return damaged("bad progression")
 	}
 	for _, i := range scan.components {
 		s := &d.state.components[i]
 		if dc && scan.refined == 0 && !d.defined[0][s.dc] || scan.last > 0 && !d.defined[1][s.ac] {
-			return errors.New("no Huffman table")
+			return damaged("no Huffman table")
 		}
 	}
 	return nil

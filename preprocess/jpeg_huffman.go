@@ -3,10 +3,9 @@ package preprocess
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 )
 
-var errHuffman = errors.New("bad Huffman code")
+var errHuffman = damaged("bad Huffman code")
 
 // jpegState is what decoding blocks reads and writes. It holds no pointers, so
 // that C may have it; refersam_jpeg_state in jpeg_avx2.h is the same.
@@ -58,7 +57,7 @@ type jpegHuffman struct {
 func (h *jpegHuffman) make(counts, symbols []uint8, dc bool) error {
 	*h = jpegHuffman{}
 	if len(symbols) > len(h.symbols) {
-		return errors.New("bad Huffman table")
+		return damaged("bad Huffman table")
 	}
 	copy(h.symbols[:], symbols)
 	code, index := 0, 0
@@ -68,7 +67,7 @@ func (h *jpegHuffman) make(counts, symbols []uint8, dc bool) error {
 		for range n {
 			symbol := symbols[index]
 			if code >= 1<<length || dc && symbol > 15 {
-				return errors.New("bad Huffman table")
+				return damaged("bad Huffman table")
 			}
 			h.enter(code, length, symbol)
 			code, index = code+1, index+1
@@ -324,7 +323,7 @@ func (b *jpegBits) overrun(s *jpegState) bool {
 // ended is the error of a scan whose data is not enough.
 func (b *jpegBits) ended() error {
 	if marker, ok := b.marker(); ok && marker != markerEndOfImage {
-		return errors.New("a scan ends early")
+		return damaged("a scan ends early")
 	}
 	return errTruncated
 }

@@ -109,12 +109,12 @@ func jpegError(j *C.refersam_jpeg, code C.int) error {
 	case C.REFERSAM_JPEG_TRUNCATED:
 		return errTruncated
 	case C.REFERSAM_JPEG_UNSUPPORTED:
-		return fmt.Errorf("%w: %s", errUnsupported, C.GoString(C.refersam_jpeg_message(j)))
+		return unsupported("%s", C.GoString(C.refersam_jpeg_message(j)))
 	case C.REFERSAM_JPEG_LATE:
 		return context.DeadlineExceeded
 	case C.REFERSAM_JPEG_MEMORY:
 		return errOutOfMemory
 	default:
-		return errors.New(C.GoString(C.refersam_jpeg_message(j)))
+		return damaged("%s", C.GoString(C.refersam_jpeg_message(j)))
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"image"
 
@@ -27,7 +26,7 @@ func openWebP(data []byte, _ *Config) (*source, error) {
 		canvasSize image.Point // of the VP8X chunk, if there is one
 		animated   bool
 		frame      *webpFrame
-		exif       []byte
+		meta       metadata
 		frames     int
 	)
 	walk := func(id string, chunk []byte) error {
@@ -40,8 +39,10 @@ func openWebP(data []byte, _ *Config) (*source, error) {
 			}
 			animated = chunk[0]&animation != 0
 			canvasSize = image.Pt(1+uint24(chunk[4:]), 1+uint24(chunk[7:]))
-		case id == "EXIF" && exif == nil:
-			exif = chunk
+		case id == "EXIF" && meta.exif == nil:
+			meta.exif = chunk
+		case id == "XMP " && meta.xmp == nil:
+			meta.xmp = chunk
 		case id == "ANMF" && animated:
 			if frames++; frame == nil {
 				frame, err = webpAnimationFrame(chunk)
@@ -54,21 +55,21 @@ func openWebP(data []byte, _ *Config) (*source, error) {
 	end := min(8+uint64(binary.LittleEndian.Uint32(data[4:])), uint64(len(data)))
 	err := riffChunks(data[12:max(end, 12)], walk)
 	if frame == nil {
-		return nil, cmp.Or(err, errors.New("no frame"))
+		return nil, cmp.Or(err, damaged("it has no frame"))
 	}
 	if canvasSize == (image.Point{}) {
 		canvasSize = image.Pt(frame.width, frame.height)
 	}
 	if !animated && canvasSize != image.Pt(frame.width, frame.height) {
-		return nil, fmt.Errorf("canvas is %v, its picture %d×%d", canvasSize, frame.width, frame.height)
+		return nil, damaged("its canvas is %d×%d and its picture %d×%d", canvasSize.X, canvasSize.Y, frame.width, frame.height)
 	}
 	if frame.x+frame.width > canvasSize.X || frame.y+frame.height > canvasSize.Y {
-		return nil, errors.New("frame lies outside of the canvas")
+		return nil, damaged("its first frame lies outside of the canvas")
 	}
 	src := &source{
 		width:       canvasSize.X,
 		height:      canvasSize.Y,
-		orientation: exifOrientation(exif),
+		orientation: meta.orientation(),
 		decode:      frame.decode,
 		// Luma, a quarter of Cb and Cr each, RGB.
 		bytesPerPixel: 2 + 3,
@@ -118,7 +119,7 @@ func webpAnimationFrame(chunk []byte) (*webpFrame, error) {
 		return nil, err
 	}
 	if frame == nil || frame.width != 1+uint24(chunk[6:]) || frame.height != 1+uint24(chunk[9:]) {
-		return nil, errors.New("frame is not as its header says")
+		return nil, damaged("its first frame is not as its header says")
 	}
 	frame.x, frame.y = 2*uint24(chunk), 2*uint24(chunk[3:])
 	return frame, nil
@@ -139,7 +140,7 @@ func webpBitstream(id string, chunk []byte) (*webpFrame, error) {
 	}
 	const interFrame = 1
 	if chunk[0]&interFrame != 0 {
-		return nil, errors.New("first frame is not a key frame")
+		return nil, damaged("its first frame is not a key frame")
 	}
 	f.width = int(binary.LittleEndian.Uint16(chunk[6:]) & 0x3fff)
 	f.height = int(binary.LittleEndian.Uint16(chunk[8:]) & 0x3fff)
