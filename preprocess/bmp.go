@@ -112,8 +112,7 @@ func readBMPHeader(data []byte) (*bmpPicture, error) {
 		if colours == 0 {
 			colours = 1 << p.bits
 		}
-		// What stands here belongs to the palette, even if it is longer than needed.
-		const most = 1 << 16
+		const most = 256
 		length := uint64(colours) * uint64(perColour)
 		if colours > most {
 			return nil, unsupported("a palette of %d colours", colours)
@@ -166,37 +165,45 @@ func (p *bmpPicture) readMasks(fields []byte) error {
 	for i := range p.masks {
 		p.masks[i] = binary.LittleEndian.Uint32(fields[4*i:])
 	}
-	alpha := uint32(0)
-	if len(fields) >= 16 {
+	var alpha uint32
+	if len(fields) >= 16 && p.bits == 32 {
 		alpha = binary.LittleEndian.Uint32(fields[12:])
 	}
 	type layout struct {
-		bits  int
-		masks [3]uint32
+		bits                    int
+		red, green, blue, alpha uint32
 	}
 	channels, ok := map[layout][3]int{
-		{16, [3]uint32{0xf800, 0x7e0, 0x1f}}:          {},
-		{16, [3]uint32{0x7c00, 0x3e0, 0x1f}}:          {},
-		{24, [3]uint32{0xff0000, 0xff00, 0xff}}:       {2, 1, 0},
-		{32, [3]uint32{0xff0000, 0xff00, 0xff}}:       {2, 1, 0},
-		{32, [3]uint32{0xff000000, 0xff0000, 0xff00}}: {3, 2, 1},
-		{32, [3]uint32{0xff000000, 0xff00, 0xff}}:     {3, 1, 0},
-		{32, [3]uint32{0xff, 0xff00, 0xff0000}}:       {0, 1, 2},
-		{32, [3]uint32{0, 0, 0}}:                      {2, 1, 0},
-	}[layout{p.bits, p.masks}]
-	if !ok || p.bits == 32 && alpha != 0 && alpha&(p.masks[0]|p.masks[1]|p.masks[2]) != 0 {
+		{16, 0xf800, 0x7e0, 0x1f, 0}:             {},
+		{16, 0x7c00, 0x3e0, 0x1f, 0}:             {},
+		{24, 0xff0000, 0xff00, 0xff, 0}:          {2, 1, 0},
+		{32, 0xff0000, 0xff00, 0xff, 0}:          {2, 1, 0},
+		{32, 0xff0000, 0xff00, 0xff, 0xff000000}: {2, 1, 0},
+		{32, 0xff000000, 0xff0000, 0xff00, 0}:    {3, 2, 1},
+		{32, 0xff000000, 0xff0000, 0xff00, 0xff}: {3, 2, 1},
+		{32, 0xff000000, 0xff00, 0xff, 0}:        {3, 1, 0},
+		{32, 0xff000000, 0xff00, 0xff, 0xff0000}: {3, 1, 0},
+		{32, 0xff, 0xff00, 0xff0000, 0xff000000}: {0, 1, 2},
+		{32, 0, 0, 0, 0}:                         {2, 1, 0},
+	}[layout{p.bits, p.masks[0], p.masks[1], p.masks[2], alpha}]
+	if !ok {
 		return unsupported("the colour masks %#x, %#x, %#x and %#x with %d bits a pixel", p.masks[0], p.masks[1], p.masks[2], alpha, p.bits)
 	}
 	p.channels = channels
 	return nil
 }
 
+// readPalette leaves what the file has no colour for black. Of 8 bits with a
+// ramp of grey it makes the ramp go on, as Pillow does.
 func (p *bmpPicture) readPalette(colours []byte, size int) {
-	for i := range p.palette {
+	n := len(colours) / size
+	ramp := p.bits == 8 && n > 2
+	for i := range n {
+		p.palette[i] = [3]uint8{colours[i*size+2], colours[i*size+1], colours[i*size]}
+		ramp = ramp && p.palette[i] == [3]uint8{uint8(i), uint8(i), uint8(i)}
+	}
+	for i := n; ramp && i < len(p.palette); i++ {
 		p.palette[i] = [3]uint8{uint8(i), uint8(i), uint8(i)}
-		if c := i * size; c+3 <= len(colours) {
-			p.palette[i] = [3]uint8{colours[c+2], colours[c+1], colours[c]}
-		}
 	}
 }
 

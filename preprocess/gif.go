@@ -15,8 +15,7 @@ type gifFrame struct {
 	// sticks out of it, as viewers do.
 	screen image.Point
 	rect   image.Rectangle
-	// palette has 256 RGB entries. Those that the file leaves out are a grey
-	// ramp.
+	// palette has 256 RGB entries, see gifPalette.
 	palette    [3 * 256]uint8
 	interlaced bool
 	// background is the palette index of pixels outside of rect: the
@@ -63,13 +62,10 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 	)
 	r := gifReader{rest: data[len("GIF89a"):]}
 	f := &gifFrame{}
-	for i := range f.palette {
-		f.palette[i] = uint8(i / 3)
-	}
-
+	f.palette = gifPalette(nil)
 	screen := r.next(7)
 	if flags := screen[4]; flags&gifHasTable != 0 {
-		copy(f.palette[:], r.next(3<<(1+flags&7)))
+		f.palette = gifPalette(r.next(3 << (1 + flags&7)))
 	}
 	for r.err == nil {
 		switch r.next(1)[0] {
@@ -91,7 +87,7 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 			flags := descriptor[8]
 			f.interlaced = flags&interlace != 0
 			if flags&gifHasTable != 0 {
-				copy(f.palette[:], r.next(3<<(1+flags&7)))
+				f.palette = gifPalette(r.next(3 << (1 + flags&7)))
 			}
 			f.data = r.rest
 			if r.err == nil && f.rect.Empty() {
@@ -103,6 +99,24 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 		} // whatever else is between blocks is skipped
 	}
 	return nil, cutOff("its data ends before its first frame")
+}
+
+// gifPalette fills up a table of colours as Pillow does: with black, but with
+// grey if the table is a ramp of grey as far as it goes.
+func gifPalette(table []byte) (palette [3 * 256]uint8) {
+	ramp := true
+	for i, v := range table {
+		ramp = ramp && int(v) == i/3
+	}
+	for i := range palette {
+		switch {
+		case i < len(table):
+			palette[i] = table[i]
+		case ramp:
+			palette[i] = uint8(i / 3)
+		}
+	}
+	return palette
 }
 
 // moreGIFFrames counts the frames behind the one whose compressed data begins

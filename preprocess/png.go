@@ -280,7 +280,7 @@ func (p *pngPicture) rows(ctx context.Context, row func(y int, rgb []uint8)) err
 		p.convert(rgb, r.current)
 		row(y, rgb)
 	}
-	return nil
+	return r.end()
 }
 
 // decodeInterlaced draws the seven pictures of Adam7.
@@ -308,7 +308,7 @@ func (p *pngPicture) decodeInterlaced(ctx context.Context, dst *canvas) error {
 			}
 		}
 	}
-	return nil
+	return r.end()
 }
 
 // convert makes pixels of an unfiltered row. Of 16 bits the high byte, which
@@ -384,6 +384,15 @@ func (r *pngRows) next(y, height int) error {
 		return pngDataError(err, y, height)
 	}
 	return unfilterPNG(raw[0], r.current, r.above, r.pixel)
+}
+
+// end checks the checksum of the data if the last row ends it. What follows the
+// last row does no harm.
+func (r *pngRows) end() error {
+	if _, err := io.ReadFull(r.inflate, make([]byte, 1)); errors.Is(err, zlib.ErrChecksum) {
+		return damaged("the checksum of the data in its IDAT chunks is wrong")
+	}
+	return nil
 }
 
 func pngDataError(err error, y, height int) error {

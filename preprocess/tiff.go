@@ -57,6 +57,7 @@ type tiffPicture struct {
 	reversed bool
 	// planes is how many planes hold the samples: 1 if they are interleaved.
 	planes     int
+	planar     bool // says the tag, even of one sample
 	difference bool // samples are stored as differences from the pixel before
 	// Strips are blocks as wide as the picture. blockHeight counts rows.
 	tiled                   bool
@@ -72,6 +73,9 @@ type tiffPicture struct {
 // alpha and other samples, in strips or tiles, interleaved or in planes, not
 // compressed or with LZW, Deflate or PackBits.
 func openTIFF(data []byte, options *Config) (*source, error) {
+	if string(data[:4]) == bigTIFFBigEndian {
+		return nil, unsupported("BigTIFF with the highest byte first")
+	}
 	dir, err := readDirectory(data, true)
 	if err != nil {
 		return nil, err
@@ -233,7 +237,7 @@ func (p *tiffPicture) readSamples() error {
 	case 1:
 		p.planes = 1
 	case 2:
-		p.planes = p.samples
+		p.planes, p.planar = p.samples, true
 	default:
 		return damaged("its PlanarConfiguration is %d, allowed: 1 and 2", planar)
 	}
@@ -284,29 +288,9 @@ func (p *tiffPicture) readColours() error {
 	if colours == 4 && p.bits > 8 {
 		return unsupported("CMYK of %d bits a sample", p.bits)
 	}
-	// Samples behind the colours: alpha and what else a program puts there.
-	switch behind := p.samples - colours; {
-	case behind == 0 && len(p.extra) == 0:
-	case behind == 1 && colours == 3 && len(p.extra) == 0:
-		p.extra = []uint64{extraAlpha} // the tag is missing
-	case len(p.extra) != behind:
-		return damaged("it has %d samples behind its colours and %d values of ExtraSamples", behind, len(p.extra))
-	case p.bits < 8:
-		return unsupported("%d samples of %d bits", p.samples, p.bits)
-	case p.colours == whiteIsZero:
-		return unsupported("alpha with grey where 0 is white")
+	if err := p.checkExtra(colours); err != nil {
+		return err
 	}
-	for i, kind := range p.extra {
-		switch {
-		case kind == extraUnspecified, kind == extraAlpha && i == 0, kind == extraAlphaOfCorel && i == 0:
-		case kind == extraPremultiplied && i == 0 && colours == 3:
-		case kind == extraPremultiplied:
-			return unsupported("grey, palette or CMYK colours multiplied by alpha")
-		default:
-			return unsupported("a sample of kind %d (ExtraSamples) behind %d colours", kind, colours)
-		}
-	}
-
 	switch {
 	case p.colours == whiteIsZero && p.bits == 16:
 		return unsupported("grey of 16 bits where 0 is white")
@@ -325,6 +309,86 @@ func (p *tiffPicture) readColours() error {
 		}
 	}
 	return nil
+}
+
+// checkExtra looks at the samples behind the colours: alpha and what else a
+// program puts there.
+func (p *tiffPicture) checkExtra(colours int) error {
+	behind := p.samples - colours
+	switch {
+	case behind == 1 && colours == 3 && len(p.extra) == 0:
+		p.extra = []uint64{extraAlpha} // the tag is missing
+	case len(p.extra) != behind:
+		return damaged("it has %d samples behind its colours and %d values of ExtraSamples", behind, len(p.extra))
+	}
+	for i, kind := range p.extra {
+		ofColours := colours == 3 && i == 0
+		switch kind {
+		case extraUnspecified:
+			continue
+		case extraAlpha:
+			if i == 0 && colours < 4 {
+				continue
+			}
+		case extraPremultiplied:
+			if ofColours {
+				continue
+			}
+			return unsupported("grey, palette or CMYK colours multiplied by alpha")
+		case extraAlphaOfCorel:
+			if ofColours && behind == 1 && p.bits == 8 {
+				continue
+			}
+		}
+		return unsupported("a sample of kind %d (ExtraSamples) behind %d colours", kind, colours)
+	}
+	switch {
+	case behind == 0:
+	case p.bits < 8 || p.bits > 8 && colours == 1:
+		return unsupported("alpha, or another sample, with colours of %d bits", p.bits)
+	case behind > 1 && (p.bits > 8 || colours == 1):
+		return unsupported("%d samples behind %d colours of %d bits", behind, colours, p.bits)
+	case p.colours == whiteIsZero:
+		return unsupported("alpha, or another sample, with grey where 0 is white")
+	}
+	if err := p.checkPlanes(colours); err != nil {
+		return err
+	}
+	if p.reversed && (behind > 0 || colours == 4 || p.bits > 8 && (colours > 1 || p.order == binary.ByteOrder(binary.BigEndian))) {
+		return unsupported("FillOrder 2 with %d samples of %d bits", p.samples, p.bits)
+	}
+	return nil
+}
+
+// checkPlanes refuses the planes, and samples of one kind more, that Pillow
+// refuses or takes for something else.
+func (p *tiffPicture) checkPlanes(colours int) error {
+	behind := p.samples - colours
+	switch {
+	case p.compression != tiffUncompressed:
+		if p.planar && behind > 1 {
+			return unsupported("planes (PlanarConfiguration 2) with %d samples behind the colours", behind)
+		}
+		return nil
+	case p.reversed && p.colours == tiffPalette && p.bits == 2:
+		return unsupported("FillOrder 2 with a palette of 2 bits")
+	case !p.planar:
+		return nil
+	}
+	whole := p.bits == 8 && p.colours != whiteIsZero || p.bits == 1 && p.colours == blackIsZero
+	onlyAlpha := behind == 0 || behind == 1 && p.extra[0] == extraAlpha && p.colours != tiffPalette
+	if !whole || !onlyAlpha || p.reversed {
+		return unsupported("planes (PlanarConfiguration 2) of %d bits with %d samples behind the colours, FillOrder %d and PhotometricInterpretation %d, not compressed",
+			p.bits, behind, 1+bool2int(p.reversed), p.colours)
+	}
+	return nil
+}
+
+func bool2int(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // readPalette takes the high bytes of the 16 bits that a palette has.
@@ -651,10 +715,10 @@ func (l *tiffLine) lookUp(rgb, values []uint8, step int) {
 }
 
 // divideByAlpha gives a colour back what alpha took from it, as Pillow does:
-// nothing where alpha is 0 or 255.
+// black where alpha is 0.
 func divideByAlpha(colour, alpha uint8) uint8 {
-	if alpha == 0 || alpha == 255 {
-		return colour
+	if alpha == 0 {
+		return 0
 	}
 	return uint8(min(255*int(colour)/int(alpha), 255))
 }
@@ -701,6 +765,12 @@ func (u *tiffUnpacker) unpackDeflate(out, packed []byte) error {
 	}
 	if err == nil {
 		_, err = io.ReadFull(u.inflate, out)
+	}
+	if err == nil {
+		// The checksum comes behind the pixels. What else does is not read.
+		if _, end := io.ReadFull(u.inflate, make([]byte, 1)); errors.Is(end, zlib.ErrChecksum) {
+			err = end
+		}
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errShortBlock

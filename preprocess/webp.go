@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"image"
+	"io"
 
 	"golang.org/x/image/vp8"
 	"golang.org/x/image/vp8l"
@@ -154,7 +156,7 @@ func (f *webpFrame) decode(ctx context.Context, dst *canvas) error {
 	if f.lossless {
 		img, err := vp8l.Decode(r)
 		if err != nil {
-			return err
+			return webpDataError(err)
 		}
 		m, ok := img.(*image.NRGBA)
 		if !ok {
@@ -166,14 +168,21 @@ func (f *webpFrame) decode(ctx context.Context, dst *canvas) error {
 	d := vp8.NewDecoder()
 	d.Init(r, len(f.data))
 	if _, err := d.DecodeFrameHeader(); err != nil {
-		return err
+		return webpDataError(err)
 	}
 	m, err := d.DecodeFrame()
 	if err != nil {
-		return err
+		return webpDataError(err)
 	}
 	f.drawYUV(dst, m)
 	return nil
+}
+
+func webpDataError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return cutOff("the data of its first frame ends before the pixels do")
+	}
+	return damaged("the data of its first frame is wrong (%v)", err)
 }
 
 func (f *webpFrame) drawNRGBA(dst *canvas, m *image.NRGBA) {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from kinds import XMP, Bmp, Gif, Png, Tiff, run_lengths
+from kinds import exif as orientation_block
 from PIL import Image, ImageFile, ImageOps
 
 HERE = Path(__file__).parent
@@ -159,6 +162,15 @@ def offset_webp() -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
+def segment(data: bytes) -> bytes:
+    """An APP1 segment of a JPEG."""
+    return b"\xff\xe1" + struct.pack(">H", 2 + len(data)) + data
+
+
+def exif_segment(block: bytes) -> bytes:
+    return segment(b"Exif\0\0" + block)
+
+
 def pictures() -> Iterator[tuple[str, bytes]]:
     image = scene(47, 35)
     small = scene(13, 9)
@@ -243,6 +255,53 @@ def pictures() -> Iterator[tuple[str, bytes]]:
         name = compression.removeprefix("tiff_").replace("_", "-")
         yield f"{name}.tiff", encode(small, "TIFF", compression=compression)
     yield "exif7.tiff", encode(small, "TIFF", tiffinfo={0x0112: 7})
+
+    yield "reversed.tiff", Tiff(fill_order=2).encode()
+    yield "reversed-bilevel.tiff", Tiff(fill_order=2, photometric=0, bits=1, samples=1, rows=4).encode()
+    yield "reversed-lzw.tiff", Tiff(fill_order=2, compression=5, photometric=3, bits=4, samples=1).encode()
+    yield "planes.tiff", Tiff(planar=2, rows=4).encode()
+    yield (
+        "planes-lzw16.tiff",
+        Tiff(planar=2, bits=16, compression=5, predictor=2, tile=(16, 16), size=(20, 18)).encode(),
+    )
+    yield "extra.tiff", Tiff(samples=4, extra=(0,)).encode()
+    yield "extras.tiff", Tiff(samples=5, extra=(2, 0), compression=8, predictor=2).encode()
+    yield "premultiplied.tiff", Tiff(samples=4, extra=(1,)).encode()
+    yield "gray-alpha.tiff", Tiff(photometric=1, samples=2, extra=(2,)).encode()
+    yield "white.tiff", Tiff(photometric=0, samples=1, bits=2, order=">").encode()
+    yield "cmyk.tiff", Tiff(photometric=5, samples=4, compression=32773).encode()
+    yield "tiles.tiff", Tiff(tile=(16, 16), size=(33, 17), order=">").encode()
+    yield "big.tiff", Tiff(big=True, rows=2).encode()
+    yield "exif6-long.tiff", Tiff(change={0x112: (4, (6,))}).encode()
+
+    runs = run_lengths(random.Random(5), (13, 9), four=False, wild=False)
+    yield "runs8.bmp", Bmp(bits=8, compression=1, runs=runs).encode()
+    runs = run_lengths(random.Random(6), (13, 9), four=True, wild=True)
+    yield "runs4.bmp", Bmp(bits=4, compression=2, runs=runs).encode()
+    yield "core.bmp", Bmp(header=12, bits=4).encode()
+    yield "555.bmp", Bmp(bits=16).encode()
+    yield "565.bmp", Bmp(bits=16, compression=3, masks=(0xF800, 0x7E0, 0x1F), top_down=True).encode()
+    yield (
+        "masks.bmp",
+        Bmp(header=124, bits=32, compression=3, masks=(0xFF, 0xFF00, 0xFF0000, 0xFF000000)).encode(),
+    )
+
+    yield "surplus.png", Png(surplus=b"\0").encode()
+    yield (
+        "interlaced4.png",
+        Png(colour_type=3, bits=4, interlaced=True, palette=9, chunks=3, surplus=b"more").encode(),
+    )
+    yield "bits2.png", Png(colour_type=0, bits=2, behind=b"behind").encode()
+    yield "late-exif6.png", Png(after=[(b"eXIf", orientation_block((6,)))]).encode()
+    yield "surplus.gif", Gif(surplus=b"surplus", more=5).encode()
+    yield "short-palette.gif", Gif(palette=4, interlaced=True).encode()
+    for kind in (4, 5, 9, 12):
+        block = exif_segment(orientation_block((6,), kind))
+        yield f"exif6-type{kind}.jpg", jpegs["4:2:0"][:2] + block + jpegs["4:2:0"][2:]
+    yield (
+        "xmp6.jpg",
+        jpegs["4:2:0"][:2] + segment(b"http://ns.adobe.com/xap/1.0/\0" + XMP) + jpegs["4:2:0"][2:],
+    )
 
 
 def decode(data: bytes) -> Image.Image:
