@@ -1,9 +1,11 @@
 package postprocess_test
 
 import (
+	"fmt"
 	"image"
 	"image/png"
 	"io"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/refersam/refersam"
@@ -192,5 +194,32 @@ func BenchmarkEncodeOverlayJPEG(b *testing.B) {
 		if err := postprocess.EncodeOverlayJPEG(io.Discard, p, m, postprocess.Tint{R: 255, Opacity: 0.5}, 85); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Floor: 20 µs for the vertices of the outline.
+func BenchmarkPolygons_Exact(b *testing.B) {
+	m := benchMask(b)
+	for b.Loop() {
+		postprocess.Polygons(m, 0)
+	}
+}
+
+// The worst mask: every pixel of 4096² by the toss of a coin. Floor: reading the
+// 12 million vertices once takes 20 ms.
+func BenchmarkPolygons_Noise(b *testing.B) {
+	pix := make([]uint8, 4096*4096)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range pix {
+		pix[i] = uint8(random.Uint32() & 1)
+	}
+	m := postprocess.FromPixels(pix, 4096, 4096)
+	for _, tolerance := range []float64{0, 1, 10, 1000} {
+		b.Run(fmt.Sprint(tolerance), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				postprocess.Polygons(m, tolerance)
+			}
+		})
 	}
 }

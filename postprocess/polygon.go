@@ -20,29 +20,41 @@ type (
 //
 // With a tolerance of 0 the rings run along the edges of pixels, and
 // FromPolygons gives the same mask. With more, in pixels, points are left out
-// that are no farther than it from the line without them (Douglas and Peucker,
-// 1973); rings that leave less than a triangle are dropped, and rings may
-// come to touch.
+// that are no farther than it from the line without them. Rings that are no
+// farther than it from a line between two of their points are left out, and so
+// is what lies in a hole that is.
+//
+// Whatever the tolerance, the polygons are valid by the rules of OGC (Simple
+// Feature Access, 6.1.11 and 6.1.14), which JTS, GEOS and shapely check: no two
+// edges cross or run along each other, holes lie in their outline, and rings
+// share single points at most.
 func Polygons(m *refersam.Mask, tolerance float64) []Polygon {
 	t := newTracer(m)
+	if tolerance > 0 {
+		return simplified(t, tolerance)
+	}
+	var rings []tracedRing
+	t.rings(func(loop Ring, region int32) {
+		ring := append(append(make(Ring, 0, len(loop)+1), loop...), loop[0])
+		rings = append(rings, tracedRing{ring, region, signedArea(ring) < 0})
+	})
+	return assemble(rings)
+}
+
+// assemble puts holes behind the outlines of their components. What lacks an
+// outline is left out.
+func assemble(rings []tracedRing) []Polygon {
 	of := make(map[int32]int) // from the region to its polygon
 	var polygons []Polygon
-	var holes []tracedRing
-	for _, r := range t.rings() {
-		if r.hole {
-			holes = append(holes, r)
-			continue
-		}
-		if r.ring = simplify(r.ring, tolerance); r.ring != nil {
+	for _, r := range rings {
+		if !r.hole {
 			of[r.region] = len(polygons)
 			polygons = append(polygons, Polygon{r.ring})
 		}
 	}
-	for _, r := range holes {
-		if i, ok := of[r.region]; ok {
-			if ring := simplify(r.ring, tolerance); ring != nil {
-				polygons[i] = append(polygons[i], ring)
-			}
+	for _, r := range rings {
+		if i, ok := of[r.region]; ok && r.hole {
+			polygons[i] = append(polygons[i], r.ring)
 		}
 	}
 	return polygons
@@ -50,7 +62,8 @@ func Polygons(m *refersam.Mask, tolerance float64) []Polygon {
 
 // tracer walks along the border between foreground and background.
 type tracer struct {
-	edges []edge
+	labels *labels
+	edges  []edge
 	// across leads from the end of an edge to that of the next along the row:
 	// 2*i is the upper end of edge i, 2*i+1 the lower.
 	across []int32
@@ -76,7 +89,7 @@ type tracedRing struct {
 
 func newTracer(m *refersam.Mask) *tracer {
 	l := label(m)
-	t := &tracer{}
+	t := &tracer{labels: l}
 	add := func(x int, p *piece, from, to int32, down bool) {
 		e := edge{x: int32(x), from: from, to: to, region: p.region, down: down}
 		if n := len(t.edges); n > 0 && t.edges[n-1].x == e.x && t.edges[n-1].to == from {
@@ -154,9 +167,10 @@ func (t *tracer) connect(height int) {
 	}
 }
 
-// rings walks along every border once.
-func (t *tracer) rings() []tracedRing {
-	var all []tracedRing
+// rings walks along every border once and emits each ring, without its first
+// point again, with the region that it bounds. The points are the caller's only
+// until it returns.
+func (t *tracer) rings(emit func(loop Ring, region int32)) {
 	var path Ring
 	met := make(map[Point]int) // where a shared end is in path
 	for first := range t.edges {
@@ -164,15 +178,11 @@ func (t *tracer) rings() []tracedRing {
 			continue
 		}
 		region := t.edges[first].region
-		emit := func(loop Ring) {
-			ring := append(append(make(Ring, 0, len(loop)+1), loop...), loop[0])
-			all = append(all, tracedRing{ring, region, signedArea(ring) < 0})
-		}
 		visit := func(p Point, shared bool) {
 			if shared {
 				if i, ok := met[p]; ok {
 					// The path is back where it was: what lies between is a ring.
-					emit(path[i:])
+					emit(path[i:], region)
 					for _, gone := range path[i+1:] {
 						delete(met, gone)
 					}
@@ -200,9 +210,8 @@ func (t *tracer) rings() []tracedRing {
 			}
 			i = int(t.across[end] / 2)
 		}
-		emit(path)
+		emit(path, region)
 	}
-	return all
 }
 
 // signedArea is the area of a ring, negative if it runs the other way round
@@ -213,47 +222,6 @@ func signedArea(r Ring) float64 {
 		sum += r[i-1][0]*r[i][1] - r[i][0]*r[i-1][1]
 	}
 	return sum / 2
-}
-
-// simplify leaves out points of a ring; nil if less than a triangle is left.
-func simplify(r Ring, tolerance float64) Ring {
-	if !(tolerance > 0) {
-		return r
-	}
-	// The ring is two lines: from its first point to the farthest and back.
-	far, most := 0, 0.0
-	for i, p := range r {
-		if d := distance2(p, r[0], r[0]); d > most {
-			far, most = i, d
-		}
-	}
-	keep := make([]bool, len(r))
-	keep[0], keep[far], keep[len(r)-1] = true, true, true
-	lines := [][2]int{{0, far}, {far, len(r) - 1}}
-	for len(lines) > 0 {
-		line := lines[len(lines)-1]
-		lines = lines[:len(lines)-1]
-		at, most := 0, tolerance*tolerance
-		for i := line[0] + 1; i < line[1]; i++ {
-			if d := distance2(r[i], r[line[0]], r[line[1]]); d > most {
-				at, most = i, d
-			}
-		}
-		if at > 0 {
-			keep[at] = true
-			lines = append(lines, [2]int{line[0], at}, [2]int{at, line[1]})
-		}
-	}
-	var out Ring
-	for i, p := range r {
-		if keep[i] {
-			out = append(out, p)
-		}
-	}
-	if len(out) < 4 || signedArea(out) == 0 {
-		return nil
-	}
-	return out
 }
 
 // distance2 is the square of the distance of p from the line between a and b.
