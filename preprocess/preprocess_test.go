@@ -62,6 +62,13 @@ func pngOfSize(t testing.TB, width, height uint32) []byte {
 	return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
 }
 
+// pngOfType makes a PNG whose header claims a colour type, with a right
+// checksum.
+func pngOfType(t testing.TB, colourType byte) []byte {
+	data := patch(readFile(t, "testdata/decode/rgb.png"), 25, colourType)
+	return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
+}
+
 // tiffEntry returns where the entry of a tag is in the directory of a TIFF.
 func tiffEntry(t testing.TB, data []byte, tag uint16) int {
 	t.Helper()
@@ -115,6 +122,16 @@ func TestDecode_Err(t *testing.T) {
 		{"TIFF magic alone", []byte("II*\x00"), refersam.CodeInvalidImage, "TIFF"},
 		{"JPEG whose scan ends early", append(bytes.Clone(jpg[:len(jpg)/2]), 0xff, 0xd9), refersam.CodeInvalidImage, "JPEG"},
 		{"PNG with a wrong checksum", patch(png, len(png)-14, 1, 2), refersam.CodeInvalidImage, "PNG"},
+		{"PNG without IEND", png[:len(png)-12], refersam.CodeInvalidImage, "it ends before its IEND chunk"},
+		{"PNG that ends in its IDAT", png[:len(png)-40], refersam.CodeInvalidImage, "it ends in its chunk IDAT, before its IEND chunk"},
+		{"PNG without PLTE", pngOfType(t, 3), refersam.CodeInvalidImage, "no PLTE chunk"},
+		{"PNG of fewer rows", pngOfSize(t, 13, 10), refersam.CodeInvalidImage, "ends in row 9 of 10"},
+		{"PNG with a wrong checksum of IHDR", patch(png, 29, 0), refersam.CodeInvalidImage, "the checksum of its chunk IHDR"},
+		{"GIF of fewer pixels", patch(gif, after(t, gif, ",")+4, 7), refersam.CodeInvalidImage, "first frame has the data of 30 pixels"},
+		{"BMP cut off", bmp[:len(bmp)-30], refersam.CodeInvalidImage, "its rows need"},
+		{"TIFF cut off in its pixels", tiff[:len(tiff)-3], refersam.CodeInvalidImage, "the data of block 0 ends at byte"},
+		{"TIFF cut off in its directory", tiff[:20], refersam.CodeInvalidImage, "its directory"},
+		{"TIFF whose strip is beyond the end", patch(tiff, tiffEntry(t, tiff, 0x0111)+8, 0xff, 0xff), refersam.CodeInvalidImage, "block 0 ends at byte"},
 		{"PNG without IHDR", patch(png, 12, 'i', 'H', 'D', 'R'), refersam.CodeInvalidImage, "PNG"},
 		{"WebP without a frame", append([]byte("RIFF\x0e\x00\x00\x00WEBPXMP \x02\x00\x00\x00ab"), 0), refersam.CodeInvalidImage, "WebP"},
 		{"WebP whose canvas is not its frame", patch(alpha, 24, 1), refersam.CodeInvalidImage, "WebP"},
