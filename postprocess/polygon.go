@@ -41,8 +41,8 @@ func Polygons(m *refersam.Mask, tolerance float64) []Polygon {
 	return assemble(rings)
 }
 
-// assemble puts holes behind the outlines of their components. What lacks an
-// outline is left out.
+// assemble puts holes behind the outlines of their components. Holes without an
+// outline are left out.
 func assemble(rings []tracedRing) []Polygon {
 	of := make(map[int32]int) // from the region to its polygon
 	var polygons []Polygon

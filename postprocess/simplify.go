@@ -58,10 +58,10 @@ type simpleRing struct {
 	some, left int32
 }
 
-// collect takes the rings that stay, in the order in which they are traced.
+// collect takes the rings that stay, in the order of the tracer.
 func (s *simplifier) collect(t *tracer) {
 	l := t.labels
-	flat := make([]bool, len(l.regions))    // components whose outline is left out
+	flat := make([]bool, len(l.regions))    // components without their outline
 	covered := make([]bool, len(l.regions)) // holes that are filled, and what lies in them
 	filled := false
 	t.rings(func(loop Ring, region int32) {
@@ -359,8 +359,8 @@ func (s *simplifier) polygons() []Polygon {
 	return assemble(rings)
 }
 
-// pointGrid finds points by where they are: those of one cell, a square, are in
-// a list.
+// pointGrid finds points by where they are: the points of one cell, a square,
+// are in a list.
 type pointGrid struct {
 	left, top     int32
 	shift         uint // a cell's side is 1<<shift
@@ -391,7 +391,7 @@ func (g *pointGrid) row(y int32) int32    { return (y - g.top) >> g.shift }
 func (g *pointGrid) column(x int32) int32 { return (x - g.left) >> g.shift }
 func (g *pointGrid) cell(p corner) int32  { return g.row(p.y)*g.columns + g.column(p.x) }
 
-// unlink takes a point out of a cell's list, whose neighbour ahead is before or
+// unlink takes a point out of a cell's list. before is the point ahead of it, or
 // -1.
 func (g *pointGrid) unlink(cell, before, i int32) {
 	if before < 0 {

@@ -347,8 +347,8 @@ func distance(p, a, b postprocess.Point) float64 {
 	return math.Hypot(p[0]-a[0]-along*dx, p[1]-a[1]-along*dy)
 }
 
-// Masks whose simplified rings crossed when each was simplified for itself, and
-// others where rings touch or lie in holes that are left out.
+// Masks that gave invalid polygons when each ring was simplified for itself, and
+// masks where rings touch or lie in holes that are left out.
 var awkwardMasks = []string{
 	".#../###./#.##/#...",
 	"#./.#", ".#/#.",

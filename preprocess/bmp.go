@@ -31,7 +31,7 @@ type bmpPicture struct {
 
 // openBMP takes bitmaps of 1, 4 and 8 bits with a palette, also as runs, and of
 // 16, 24 and 32 bits with the masks that Pillow knows. Rows may begin at the top
-// or the bottom. The headers are those of OS/2 and of all versions of Windows.
+// or the bottom. The header may come from OS/2 or any version of Windows.
 func openBMP(data []byte, _ *Config) (*source, error) {
 	p, err := readBMPHeader(data)
 	if err != nil {
@@ -160,7 +160,7 @@ func (p *bmpPicture) checkKind() error {
 	return nil
 }
 
-// readMasks takes masks of whole bytes, and those of 5 or 6 bits in 16.
+// readMasks takes masks of whole bytes and, in 16 bits, masks of 5 or 6 bits.
 func (p *bmpPicture) readMasks(fields []byte) error {
 	for i := range p.masks {
 		p.masks[i] = binary.LittleEndian.Uint32(fields[4*i:])
@@ -282,7 +282,7 @@ func (p *bmpPicture) convert(rgb []uint8, stored []byte) {
 }
 
 // unpackRuns undoes the run-length encoding: one index a byte, rows in the
-// order of the file. What the runs skip has index 0.
+// order of the file. Pixels that the runs skip have index 0.
 func (p *bmpPicture) unpackRuns() ([]uint8, error) {
 	const (
 		endOfLine   = 0

@@ -287,8 +287,8 @@ func late(cause error) *refersam.Error {
 	return fail(refersam.CodeDeadlineExceeded, cause, "The picture was not decoded in time.")
 }
 
-// broken tells a valid picture that no codec here can read from an invalid one,
-// and names the fault.
+// broken makes the error for the client: unsupported for a valid picture that no
+// codec here can read, invalid for others. It names the fault.
 func broken(name string, cause error) *refersam.Error {
 	var known *refersam.Error
 	if errors.As(cause, &known) {

@@ -34,7 +34,7 @@ const exifPrefix = "Exif\x00\x00"
 type metadata struct{ exif, xmp []byte }
 
 // orientation follows Pillow's exif_transpose: the tag of the EXIF block counts,
-// and XMP where that has none. What is broken means upright, because bad
+// and XMP where that has none. Broken metadata means upright, because bad
 // metadata must not cost a good picture.
 func (m metadata) orientation() orientation {
 	block := bytes.TrimPrefix(m.exif, []byte(exifPrefix))
@@ -139,7 +139,7 @@ type directory struct {
 	cutOff bool
 }
 
-// entry holds count values, whose bytes are a part of the file.
+// entry holds count values as bytes, a part of the file.
 type entry struct {
 	kind  uint16
 	count int
@@ -198,8 +198,8 @@ func tiffLayout(tiff []byte, big bool) (*layout, error) {
 
 // readDirectory finds the entries of tagNames in the first directory. It goes
 // by Pillow's rules, so that both find the same: of two entries with a tag the
-// first counts, entries of unknown types and without values are skipped, and an
-// entry whose value lies behind the end of the file ends the directory.
+// first counts, entries of unknown types and without values are skipped, and a
+// value behind the end of the file ends the directory.
 func readDirectory(tiff []byte, big bool) (*directory, error) {
 	l, err := tiffLayout(tiff, big)
 	if err != nil {
@@ -299,8 +299,8 @@ func (d *directory) at(e entry, i int) uint64 {
 	return d.order.Uint64(e.value[8*i:])
 }
 
-// list returns the entry of a tag whose values are to be whole numbers. Without
-// the tag its count is 0.
+// list returns the entry of a tag that must have whole numbers. Without the tag
+// its count is 0.
 func (d *directory) list(tag uint16) (entry, error) {
 	e := d.entries[tag]
 	if e.count > 0 && e.kind != typeShort && e.kind != typeLong && e.kind != typeLong8 {

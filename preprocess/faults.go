@@ -25,7 +25,7 @@ func damaged(format string, args ...any) error {
 	return &fault{nil, fmt.Sprintf(format, args...)}
 }
 
-// cutOff is the fault of a picture whose end is missing.
+// cutOff is the fault of a picture without its end.
 func cutOff(format string, args ...any) error {
 	return &fault{errTruncated, fmt.Sprintf(format, args...)}
 }

@@ -153,7 +153,7 @@ func gifRect(b []byte) image.Rectangle {
 	return image.Rect(at(0), at(2), at(0)+at(4), at(2)+at(6))
 }
 
-// decode draws the frame. What its data holds beyond its pixels does no harm.
+// decode draws the frame. Surplus data behind the pixels is ignored.
 func (f *gifFrame) decode(ctx context.Context, dst *canvas) error {
 	const leastCode, mostCode = 2, 8
 	if len(f.data) == 0 {

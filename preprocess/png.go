@@ -27,8 +27,8 @@ const (
 var pngChannels = map[uint8]int{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}
 
 // pngPicture is what the chunks of a PNG say. Its decoder is not image/png,
-// which refuses surplus data where libpng and Pillow do not, and checks less
-// than it says why.
+// which refuses surplus data where libpng and Pillow do not, and does not name
+// the chunk at fault.
 type pngPicture struct {
 	width, height int
 	bits          int
@@ -42,7 +42,7 @@ type pngPicture struct {
 
 // openPNG reads all chunks but the pixels in IDAT: IHDR must come first, IEND
 // last. The checksums of chunks ahead of the pixels must be right; behind them
-// only those of IDAT matter, as to Pillow.
+// only IDAT's matter, as to Pillow.
 func openPNG(data []byte, _ *Config) (*source, error) {
 	p := &pngPicture{}
 	src := &source{frames: 1, pixelCost: costPNG}
@@ -386,8 +386,8 @@ func (r *pngRows) next(y, height int) error {
 	return unfilterPNG(raw[0], r.current, r.above, r.pixel)
 }
 
-// end checks the checksum of the data if the last row ends it. What follows the
-// last row does no harm.
+// end checks the checksum of the data if the last row ends it. Surplus data
+// behind the last row is ignored.
 func (r *pngRows) end() error {
 	if _, err := io.ReadFull(r.inflate, make([]byte, 1)); errors.Is(err, zlib.ErrChecksum) {
 		return damaged("the checksum of the data in its IDAT chunks is wrong")

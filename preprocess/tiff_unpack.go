@@ -52,7 +52,7 @@ func (u *tiffUnpacker) unpackDeflate(out, packed []byte) error {
 		_, err = io.ReadFull(u.inflate, out)
 	}
 	if err == nil {
-		// The checksum comes behind the pixels. What else does is not read.
+		// The checksum comes behind the pixels. Other data there is not read.
 		if _, end := io.ReadFull(u.inflate, make([]byte, 1)); errors.Is(end, zlib.ErrChecksum) {
 			err = end
 		}
@@ -98,7 +98,7 @@ func unpackBits(out, packed []byte) error {
 // lzwDecoder undoes TIFF's LZW (TIFF 6.0, section 13): codes of 9 to 12 bits,
 // highest bit first, that grow one code early.
 type lzwDecoder struct {
-	// The string of a code is that of prefix and then last. Its length is 1 for
+	// The string of a code is the string of prefix and then last. Its length is 1 for
 	// the codes below 256.
 	prefix      [lzwCodes]uint16
 	first, last [lzwCodes]uint8
