@@ -272,11 +272,17 @@ func (p *bmpPicture) convert(rgb []uint8, stored []byte) {
 			}
 			rgb[3*x], rgb[3*x+2] = uint8(red*255/31), uint8(pixel&31*255/31)
 		}
+	case p.bits == 24:
+		stored = stored[:len(rgb)]
+		for i := 0; i+2 < len(rgb); i += 3 {
+			rgb[i], rgb[i+1], rgb[i+2] = stored[i+2], stored[i+1], stored[i]
+		}
 	default:
-		size := p.bits / 8
-		for x := range p.width {
-			pixel := stored[size*x:][:size]
-			rgb[3*x], rgb[3*x+1], rgb[3*x+2] = pixel[p.channels[0]], pixel[p.channels[1]], pixel[p.channels[2]]
+		red, green, blue := p.channels[0], p.channels[1], p.channels[2]
+		for i := 0; i+2 < len(rgb); i += 3 {
+			pixel := stored[:4]
+			rgb[i], rgb[i+1], rgb[i+2] = pixel[red], pixel[green], pixel[blue]
+			stored = stored[4:]
 		}
 	}
 }

@@ -54,8 +54,9 @@ type source struct {
 // maxBytesPerPixel is the largest source.bytesPerPixel, that of HEIC.
 const maxBytesPerPixel = 24
 
-// maxOverhead is the largest source.overhead: that of a lossless WebP with as
-// many and as large Huffman trees as its codec allows (2600 groups of 52 kB).
+// maxOverhead is the largest source.overhead that does not grow with the pixels:
+// of a lossless WebP with as many and as large Huffman trees as its codec allows
+// (2600 groups of 52 kB). The blocks of a TIFF take 8 bytes a pixel at most.
 const maxOverhead = 136 << 20
 
 // codecState covers the tables and buffers of any codec, in bytes.
