@@ -367,12 +367,12 @@ func TestConfig_Validate(t *testing.T) {
 			t.Errorf("%v does not name REFERSAM_%s", err, name)
 		}
 	}
-	if err != nil && strings.Contains(err.Error(), "REFERSAM_MAX_IMAGE_PIXELS must") {
+	if err != nil && strings.Contains(err.Error(), "REFERSAM_MAX_IMAGE_PIXELS is") {
 		t.Errorf("%v blames what is in range", err)
 	}
 	bad = preprocess.DefaultConfig()
 	bad.MaxPixels = -1
-	if _, err := preprocess.New(bad); err == nil || !strings.Contains(err.Error(), "REFERSAM_MAX_IMAGE_PIXELS must") {
+	if _, err := preprocess.New(bad); err == nil || !strings.Contains(err.Error(), "REFERSAM_MAX_IMAGE_PIXELS is") {
 		t.Errorf("a negative number of pixels: %v", err)
 	}
 }
