@@ -288,11 +288,11 @@ func TestPolygons_RoundTrip(t *testing.T) {
 
 // checkRing holds that a ring is closed, simple, turns at each of its points
 // and runs the right way round.
-func checkRing(t *rapid.T, r postprocess.Ring, outline bool) {
+func checkRing(t *rapid.T, r refersam.Ring, outline bool) {
 	if r[0] != r[len(r)-1] {
 		t.Fatalf("%v is not closed", r)
 	}
-	seen := make(map[postprocess.Point]bool)
+	seen := make(map[refersam.Point]bool)
 	area := 0.0
 	for i := 1; i < len(r); i++ {
 		a, b, c := r[i-1], r[i], r[i%(len(r)-1)+1]

@@ -21,23 +21,23 @@ const (
 )
 
 type geometry struct {
-	Type        string    `json:"type"`
-	Coordinates []Polygon `json:"coordinates"`
+	Type        string             `json:"type"`
+	Coordinates []refersam.Polygon `json:"coordinates"`
 }
 
 // GeoJSON writes polygons as a MultiPolygon of RFC 7946, in pixels. Outlines
 // are counterclockwise as the RFC wants them where y points up, which in a
 // picture it does not.
-func GeoJSON(polygons []Polygon) ([]byte, error) {
+func GeoJSON(polygons []refersam.Polygon) ([]byte, error) {
 	if polygons == nil {
-		polygons = []Polygon{}
+		polygons = []refersam.Polygon{}
 	}
 	return json.Marshal(geometry{"MultiPolygon", polygons})
 }
 
 // ParseGeoJSON reads a Polygon or a MultiPolygon of RFC 7946 without
 // altitudes. It takes at most 16 MiB.
-func ParseGeoJSON(data []byte) ([]Polygon, error) {
+func ParseGeoJSON(data []byte) ([]refersam.Polygon, error) {
 	if len(data) > maxPolygonBytes {
 		return nil, fmt.Errorf("postprocess: GeoJSON of %d bytes", len(data))
 	}
@@ -56,14 +56,14 @@ func ParseGeoJSON(data []byte) ([]Polygon, error) {
 		return g.Coordinates, nil
 	case "Polygon":
 		var g struct {
-			Coordinates Polygon `json:"coordinates"`
+			Coordinates refersam.Polygon `json:"coordinates"`
 		}
 		if err := json.Unmarshal(data, &g); err != nil {
 			return nil, fmt.Errorf("postprocess: GeoJSON: %w", err)
 		}
-		return []Polygon{g.Coordinates}, nil
+		return []refersam.Polygon{g.Coordinates}, nil
 	}
-	return nil, fmt.Errorf("postprocess: GeoJSON of type %q, want Polygon or MultiPolygon", kind.Type)
+	return nil, fmt.Errorf("postprocess: GeoJSON of type %q, want refersam.Polygon or MultiPolygon", kind.Type)
 }
 
 // FromPolygons makes a mask of width × height pixels of those whose middle
@@ -71,7 +71,7 @@ func ParseGeoJSON(data []byte) ([]Polygon, error) {
 // not lie in the picture, have a direction or be simple. It fails for rings
 // that are not closed, coordinates beyond ±1e9, and more edges than a mask
 // could have.
-func FromPolygons(polygons []Polygon, width, height int) (*refersam.Mask, error) {
+func FromPolygons(polygons []refersam.Polygon, width, height int) (*refersam.Mask, error) {
 	if err := checkSize(width, height); err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func FromPolygons(polygons []Polygon, width, height int) (*refersam.Mask, error)
 	return &refersam.Mask{Width: width, Height: height, Runs: union(marks, width*height)}, nil
 }
 
-func checkRing(r Ring) error {
+func checkRing(r refersam.Ring) error {
 	if len(r) < 4 || r[0] != r[len(r)-1] {
 		return errors.New("postprocess: a ring needs three points and the first one again")
 	}
@@ -119,7 +119,7 @@ func checkRing(r Ring) error {
 }
 
 // columnsBetween are the columns from ≤ x < to whose middle the edge crosses.
-func columnsBetween(a, b Point, width int) (from, to int) {
+func columnsBetween(a, b refersam.Point, width int) (from, to int) {
 	left, right := min(a[0], b[0]), max(a[0], b[0])
 	return firstMiddle(left, width), firstMiddle(right, width)
 }
@@ -129,7 +129,7 @@ func firstMiddle(v float64, n int) int {
 	return int(min(float64(n), max(0, math.Ceil(v-0.5))))
 }
 
-func appendCrossings(marks []int32, a, b Point, width, height int) []int32 {
+func appendCrossings(marks []int32, a, b refersam.Point, width, height int) []int32 {
 	from, to := columnsBetween(a, b, width)
 	for x := from; x < to; x++ {
 		y := a[1] + (float64(x)+0.5-a[0])*((b[1]-a[1])/(b[0]-a[0]))

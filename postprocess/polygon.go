@@ -6,13 +6,6 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// The geometry of the domain, under the names that this package uses.
-type (
-	Point   = refersam.Point
-	Ring    = refersam.Ring
-	Polygon = refersam.Polygon
-)
-
 // Polygons traces the outlines of a mask, one polygon a component. Components
 // hang together by the edges of pixels, and so do their holes; no ring meets
 // a point twice. Outlines run from the top left to the top right first, holes
@@ -28,14 +21,14 @@ type (
 // Feature Access, 6.1.11 and 6.1.14), which JTS, GEOS and shapely check: no two
 // edges cross or run along each other, holes lie in their outline, and rings
 // share single points at most.
-func Polygons(m *refersam.Mask, tolerance float64) []Polygon {
+func Polygons(m *refersam.Mask, tolerance float64) []refersam.Polygon {
 	t := newTracer(m)
 	if tolerance > 0 {
 		return simplified(t, tolerance)
 	}
 	var rings []tracedRing
-	t.rings(func(loop Ring, region int32) {
-		ring := append(append(make(Ring, 0, len(loop)+1), loop...), loop[0])
+	t.rings(func(loop refersam.Ring, region int32) {
+		ring := append(append(make(refersam.Ring, 0, len(loop)+1), loop...), loop[0])
 		rings = append(rings, tracedRing{ring, region, signedArea(ring) < 0})
 	})
 	return assemble(rings)
@@ -43,13 +36,13 @@ func Polygons(m *refersam.Mask, tolerance float64) []Polygon {
 
 // assemble puts holes behind the outlines of their components. Holes without an
 // outline are left out.
-func assemble(rings []tracedRing) []Polygon {
+func assemble(rings []tracedRing) []refersam.Polygon {
 	of := make(map[int32]int) // from the region to its polygon
-	var polygons []Polygon
+	var polygons []refersam.Polygon
 	for _, r := range rings {
 		if !r.hole {
 			of[r.region] = len(polygons)
-			polygons = append(polygons, Polygon{r.ring})
+			polygons = append(polygons, refersam.Polygon{r.ring})
 		}
 	}
 	for _, r := range rings {
@@ -82,7 +75,7 @@ type edge struct {
 }
 
 type tracedRing struct {
-	ring   Ring
+	ring   refersam.Ring
 	region int32
 	hole   bool
 }
@@ -170,15 +163,15 @@ func (t *tracer) connect(height int) {
 // rings walks along every border once and emits each ring, without its first
 // point again, with the region that it bounds. The points are the caller's only
 // until it returns.
-func (t *tracer) rings(emit func(loop Ring, region int32)) {
-	var path Ring
-	met := make(map[Point]int) // where a shared end is in path
+func (t *tracer) rings(emit func(loop refersam.Ring, region int32)) {
+	var path refersam.Ring
+	met := make(map[refersam.Point]int) // where a shared end is in path
 	for first := range t.edges {
 		if t.edges[first].seen {
 			continue
 		}
 		region := t.edges[first].region
-		visit := func(p Point, shared bool) {
+		visit := func(p refersam.Point, shared bool) {
 			if shared {
 				if i, ok := met[p]; ok {
 					// The path is back where it was: what lies between is a ring.
@@ -198,7 +191,7 @@ func (t *tracer) rings(emit func(loop Ring, region int32)) {
 		for i := first; !t.edges[i].seen; {
 			e := &t.edges[i]
 			e.seen = true
-			upper, lower := Point{float64(e.x), float64(e.from)}, Point{float64(e.x), float64(e.to)}
+			upper, lower := refersam.Point{float64(e.x), float64(e.from)}, refersam.Point{float64(e.x), float64(e.to)}
 			end := int32(2 * i)
 			if e.down {
 				visit(upper, e.shared[0])
@@ -216,7 +209,7 @@ func (t *tracer) rings(emit func(loop Ring, region int32)) {
 
 // signedArea is the area of a ring, negative if it runs the other way round
 // than outlines do.
-func signedArea(r Ring) float64 {
+func signedArea(r refersam.Ring) float64 {
 	sum := 0.0
 	for i := 1; i < len(r); i++ {
 		sum += r[i-1][0]*r[i][1] - r[i][0]*r[i-1][1]
@@ -225,7 +218,7 @@ func signedArea(r Ring) float64 {
 }
 
 // distance2 is the square of the distance of p from the line between a and b.
-func distance2(p, a, b Point) float64 {
+func distance2(p, a, b refersam.Point) float64 {
 	dx, dy := b[0]-a[0], b[1]-a[1]
 	x, y := p[0]-a[0], p[1]-a[1]
 	if length2 := dx*dx + dy*dy; length2 > 0 {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/refersam/refersam"
 )
 
 // simplified is Polygons with a tolerance above 0.
@@ -15,7 +17,7 @@ import (
 // nothing while it takes the place of the lines over v, so no edge comes to
 // cross another and nothing changes sides. Points are whole numbers, so that
 // this is decided exactly.
-func simplified(t *tracer, tolerance float64) []Polygon {
+func simplified(t *tracer, tolerance float64) []refersam.Polygon {
 	s := &simplifier{tolerance: tolerance}
 	s.collect(t)
 	s.link()
@@ -64,7 +66,7 @@ func (s *simplifier) collect(t *tracer) {
 	flat := make([]bool, len(l.regions))    // components without their outline
 	covered := make([]bool, len(l.regions)) // holes that are filled, and what lies in them
 	filled := false
-	t.rings(func(loop Ring, region int32) {
+	t.rings(func(loop refersam.Ring, region int32) {
 		hole := loopArea(loop) < 0
 		if isFlat(loop, s.tolerance) {
 			if hole {
@@ -92,7 +94,7 @@ func (s *simplifier) collect(t *tracer) {
 
 // mark marks the regions of the background along a hole's border that have the
 // component at their left.
-func (l *labels) mark(regions []bool, hole Ring) {
+func (l *labels) mark(regions []bool, hole refersam.Ring) {
 	for i, p := range hole {
 		q := hole[(i+1)%len(hole)]
 		if p[0] != q[0] || p[1] > q[1] {
@@ -131,7 +133,7 @@ func (l *labels) parents() []int32 {
 
 // isFlat reports whether a ring is no farther than tolerance from the line
 // between its first point and the one farthest from that.
-func isFlat(loop Ring, tolerance float64) bool {
+func isFlat(loop refersam.Ring, tolerance float64) bool {
 	far, most := loop[0], 0.0
 	for _, p := range loop {
 		if d := distance2(p, loop[0], loop[0]); d > most {
@@ -147,7 +149,7 @@ func isFlat(loop Ring, tolerance float64) bool {
 }
 
 // loopArea is signedArea of a ring without its first point again.
-func loopArea(loop Ring) float64 {
+func loopArea(loop refersam.Ring) float64 {
 	sum := 0.0
 	last := loop[len(loop)-1]
 	for _, p := range loop {
@@ -336,12 +338,12 @@ func twiceArea(a, b, c corner) int64 {
 	return int64(b.x-a.x)*int64(c.y-a.y) - int64(b.y-a.y)*int64(c.x-a.x)
 }
 
-func (s *simplifier) point(i int32) Point {
-	return Point{float64(s.points[i].x), float64(s.points[i].y)}
+func (s *simplifier) point(i int32) refersam.Point {
+	return refersam.Point{float64(s.points[i].x), float64(s.points[i].y)}
 }
 
 // polygons returns what is left.
-func (s *simplifier) polygons() []Polygon {
+func (s *simplifier) polygons() []refersam.Polygon {
 	rings := make([]tracedRing, 0, len(s.rings))
 	for _, r := range s.rings {
 		// A ring begins where it did, or at the next point that is left.
@@ -349,7 +351,7 @@ func (s *simplifier) polygons() []Polygon {
 		for s.next[first] < 0 {
 			first++
 		}
-		ring := make(Ring, 0, r.left+1)
+		ring := make(refersam.Ring, 0, r.left+1)
 		for range r.left {
 			ring = append(ring, s.point(first))
 			first = s.next[first]

@@ -78,7 +78,7 @@ func (r wholeRing) area() (doubled int64) {
 // no other.
 func (r wholeRing) middle() whole { return whole{(r[0].x + r[1].x) / 2, (r[0].y + r[1].y) / 2} }
 
-func toWhole(polygons []postprocess.Polygon) ([][]wholeRing, error) {
+func toWhole(polygons []refersam.Polygon) ([][]wholeRing, error) {
 	all := make([][]wholeRing, len(polygons))
 	for i, polygon := range polygons {
 		for _, ring := range polygon {
@@ -103,7 +103,7 @@ func toWhole(polygons []postprocess.Polygon) ([][]wholeRing, error) {
 
 // valid holds polygons against OGC's Simple Feature Access, 6.1.11 and 6.1.14,
 // and a little more: rings share points only where both have one.
-func valid(polygons []postprocess.Polygon) error {
+func valid(polygons []refersam.Polygon) error {
 	all, err := toWhole(polygons)
 	if err != nil {
 		return err
@@ -299,7 +299,7 @@ func TestPolygons_Valid(t *testing.T) {
 		if err := valid(polygons); err != nil {
 			t.Fatalf("%v of\n%s\nat %v: %v", polygons, picture(m), tolerance, err)
 		}
-		exact := make(map[postprocess.Point]bool)
+		exact := make(map[refersam.Point]bool)
 		for _, polygon := range postprocess.Polygons(m, 0) {
 			for _, ring := range polygon {
 				for _, p := range ring {
@@ -341,7 +341,7 @@ func TestPolygons_Distance(t *testing.T) {
 	})
 }
 
-func distance(p, a, b postprocess.Point) float64 {
+func distance(p, a, b refersam.Point) float64 {
 	dx, dy := b[0]-a[0], b[1]-a[1]
 	along := min(1, max(0, ((p[0]-a[0])*dx+(p[1]-a[1])*dy)/(dx*dx+dy*dy)))
 	return math.Hypot(p[0]-a[0]-along*dx, p[1]-a[1]-along*dy)
