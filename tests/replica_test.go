@@ -3,10 +3,7 @@ package tests_test
 import (
 	"bufio"
 	"context"
-	"net"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,7 +15,8 @@ import (
 )
 
 // tritonServer is a tritonserver with a test ensemble, at an address that it
-// keeps when it is started again.
+// keeps when it is started again. As servers that others run, it takes models by
+// request.
 type tritonServer struct {
 	address string
 	config  triton.LocalConfig
@@ -44,13 +42,9 @@ func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 	if err := write(repository); err != nil {
 		t.Fatal(err)
 	}
-	address, err := freeAddress()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &tritonServer{address: address, config: triton.DefaultLocalConfig()}
-	_, port, _ := net.SplitHostPort(address)
-	s.config.Port, _ = strconv.Atoi(port)
+	s := &tritonServer{config: triton.DefaultLocalConfig()}
+	s.config.SocketDir = filepath.Join(t.TempDir(), "socket")
+	s.config.ModelControl = true
 	s.config.Repository = repository
 	s.config.Python = filepath.Join(repositoryRoot, ".venv", "bin", "python")
 	s.config.WorkDir = filepath.Join(shared.dir, "triton")
@@ -67,18 +61,12 @@ func (s *tritonServer) start(t *testing.T) {
 	if s.local, err = triton.StartLocal(context.Background(), s.config); err != nil {
 		t.Fatal(err)
 	}
-	family := descendants(t, os.Getpid())
-	i := slices.IndexFunc(family, func(p process) bool { return p.command() == "tritonserver" && p.listensOn(s.config.Port) })
-	if i < 0 {
-		t.Fatal("no tritonserver among the descendants of the test")
+	s.address = s.local.Address()
+	_, started, err := stat(s.local.PID())
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.server = family[i]
-}
-
-// listensOn reports whether the process was told to serve gRPC on the port.
-func (p process) listensOn(port int) bool {
-	line, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/cmdline")
-	return err == nil && strings.Contains(string(line), "--grpc-port="+strconv.Itoa(port)+"\x00")
+	s.server = process{s.local.PID(), started}
 }
 
 // kill ends the server as kill -9 does and returns when nothing is left of it.

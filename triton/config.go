@@ -12,7 +12,7 @@ import (
 
 // Config says where the Triton servers are and how to keep in touch with them.
 type Config struct {
-	// Addresses are the servers' gRPC addresses, host:port. A host that has
+	// Addresses are the servers' gRPC addresses, host:port or unix:/path. A host that has
 	// several IP addresses, as a headless service of Kubernetes has, stands for
 	// a server at each. All must serve the same ensembles. Default: none.
 	Addresses []string `env:"REFERSAM_TRITON"`
@@ -98,9 +98,12 @@ func (c *Config) Validate() error {
 }
 
 func validateAddress(address string) error {
+	if path, ok := socketPath(address); ok {
+		return validateSocket(address, path)
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("%q, allowed: host:port", address)
+		return fmt.Errorf("%q, allowed: host:port or unix:/path", address)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
 		return fmt.Errorf("%q, allowed: host:port with a port from 1 to 65535", address)

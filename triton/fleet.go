@@ -48,7 +48,7 @@ type Fleet struct {
 // host is one of the configured addresses.
 type host struct {
 	name, port string
-	known      []string // ip:port, from the last time that it resolved
+	known      []string // ip:port or unix:/path, from the last time that it resolved
 	failed     bool
 }
 
@@ -75,6 +75,10 @@ func NewFleet(cfg Config, log *slog.Logger) (*Fleet, error) {
 		f.sharing = newSharing(&cfg, log)
 	}
 	for _, address := range cfg.Addresses {
+		if path, ok := socketPath(address); ok {
+			f.hosts = append(f.hosts, &host{name: socketScheme + path})
+			continue
+		}
 		name, port, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
@@ -124,7 +128,7 @@ func (f *Fleet) Resolve(ctx context.Context) error {
 	return err
 }
 
-// Add makes the server at an address, ip:port, part of the fleet.
+// Add makes the server at an address, ip:port or unix:/path, part of the fleet.
 func (f *Fleet) Add(address string) error {
 	f.mu.Lock()
 	f.added = append(f.added, address)
@@ -200,8 +204,11 @@ func (f *Fleet) resolve(ctx context.Context) ([]*Replica, error) {
 
 // lookup returns where the servers of a host are, ip:port. A server that has
 // addresses of both families would count twice, so those of IPv6 are for hosts
-// that have no others.
+// that have no others. A unix socket is its own address.
 func (f *Fleet) lookup(ctx context.Context, h *host) ([]string, error) {
+	if _, ok := socketPath(h.name); ok {
+		return []string{h.name}, nil
+	}
 	if ip, err := netip.ParseAddr(h.name); err == nil {
 		return []string{net.JoinHostPort(ip.Unmap().String(), h.port)}, nil
 	}

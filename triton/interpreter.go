@@ -27,10 +27,11 @@ func (e notInstalled) Unwrap() error { return e.error }
 
 // chooseInterpreter returns the interpreter to run Triton's Python models with:
 // the named one or, if named is empty, the first of candidates that has what it
-// takes. Its errors name every interpreter that was tried.
-func chooseInterpreter(ctx context.Context, repository, named string) (*python, error) {
+// takes. environment names variables that the interpreter sees beside those that
+// every server sees. Its errors name every interpreter that was tried.
+func chooseInterpreter(ctx context.Context, repository, named string, environment []string) (*python, error) {
 	if named != "" {
-		p, err := findPython(ctx, named)
+		p, err := findPython(ctx, named, environment)
 		if missing := (notInstalled{}); errors.As(err, &missing) {
 			err = fmt.Errorf("%w: %s", err, installHint)
 		}
@@ -45,9 +46,9 @@ func chooseInterpreter(ctx context.Context, repository, named string) (*python, 
 		var err error
 		if _, err = os.Stat(c.path); err != nil {
 			err = fmt.Errorf("no file %s", c.path)
-		} else {
+		} else if err = c.check(); err == nil {
 			var p *python
-			if p, err = findPython(ctx, c.path); err == nil {
+			if p, err = findPython(ctx, c.path, environment); err == nil {
 				return p, nil
 			}
 		}
@@ -62,12 +63,31 @@ func chooseInterpreter(ctx context.Context, repository, named string) (*python, 
 
 // candidate is an interpreter that may be there. Its path is empty if nothing
 // says where it would be.
-type candidate struct{ place, path string }
+type candidate struct {
+	place, path string
+	folder      string // holds the environment; empty if the user has named that
+}
+
+// check reports whether another user may have put the interpreter there, which
+// nobody has named.
+func (c *candidate) check() error {
+	if c.folder == "" {
+		return nil
+	}
+	info, err := os.Stat(c.folder)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("%s is not run, because every user can put programs into %s", c.path, c.folder)
+	}
+	return checkParents(c.folder, false)
+}
 
 // candidates lists the interpreters to try, the first choice first.
 func candidates(repository string) []candidate {
 	in := func(place, folder string) candidate {
-		return candidate{place, filepath.Join(folder, venvIn, pythonIn)}
+		return candidate{place, filepath.Join(folder, venvIn, pythonIn), folder}
 	}
 	list := []candidate{in("beside the model repository", filepath.Dir(repository))}
 	// A checkout has its program in bin, another installation perhaps beside the environment.

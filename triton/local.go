@@ -23,21 +23,18 @@ import (
 )
 
 const (
-	loopback = "127.0.0.1"
-
 	// sharedMemory is where the server and the processes of its Python models
 	// exchange tensors.
 	sharedMemory = "/dev/shm"
 	// minSharedMemory is what must be free there: what Docker gives a
-	// container, of which each model takes at least 1 MiB.
+	// container. Each model takes at least 1 MiB.
 	minSharedMemory = 64 << 20
 
 	// workDirBeside is WorkDir unless the configuration names it, in the folder
 	// that holds the repository.
 	workDirBeside = "var/triton"
 
-	// drainTime is how long a server that was told to stop waits for
-	// inferences under way.
+	// drainTime is how long a server that stops waits for inferences under way.
 	drainTime = 5 * time.Second
 
 	// timerSkew is more than two timers for one moment ever differ by.
@@ -53,14 +50,21 @@ type LocalConfig struct {
 	// of .venv/bin/python beside the repository, beside the program or its
 	// folder and in the working directory, and of the environment VIRTUAL_ENV.
 	Python string `env:"REFERSAM_PYTHON"`
-	// WorkDir is where the server's backends are put together. Servers may
-	// share it. Default: var/triton beside the repository.
+	// WorkDir is where the server's backends are put together, in a folder of
+	// their own for as long as it runs. Default: var/triton beside the
+	// repository.
 	WorkDir string `env:"REFERSAM_TRITON_WORK_DIR"`
 	// ConfigName chooses configs/<name>.pbtxt of each model that has one, in
 	// place of its config.pbtxt. Default "cpu".
 	ConfigName string `env:"REFERSAM_TRITON_CONFIG_NAME"`
-	// Port is the gRPC port on 127.0.0.1. Default 0, a free one.
-	Port int `env:"REFERSAM_TRITON_PORT"`
+	// SocketDir is the folder of the server's gRPC socket, which is called
+	// "grpc:1". Only this user may be able to enter it; it is made if it does
+	// not exist. Default: a new folder in $XDG_RUNTIME_DIR or in the temporary
+	// folder.
+	SocketDir string `env:"REFERSAM_TRITON_SOCKET_DIR"`
+	// Environment names variables that the server sees beside those that every
+	// server sees: for backends and models that need them. Default: none.
+	Environment []string `env:"REFERSAM_TRITON_ENV"`
 	// Threads is how many threads a model may use. Default 0, the number of
 	// CPUs.
 	Threads int `env:"REFERSAM_TRITON_THREADS"`
@@ -69,6 +73,10 @@ type LocalConfig struct {
 	StartTimeout time.Duration `env:"REFERSAM_TRITON_START_TIMEOUT"`
 	// Logger receives what the server writes. Default: nobody.
 	Logger *slog.Logger `env:"-"`
+	// ModelControl makes the server load and unload models when a client asks
+	// for it, as Replica.Load does. Models are programs, so clients can then run
+	// code as this user. Default false.
+	ModelControl bool `env:"-"`
 
 	// original is the repository of which Repository is a copy; empty for none.
 	original string
@@ -79,7 +87,13 @@ func DefaultLocalConfig() LocalConfig {
 	return LocalConfig{Repository: "model_repository", ConfigName: "cpu", StartTimeout: 2 * time.Minute}
 }
 
-var configNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+var (
+	configNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	variablePattern   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// ourVariables starts the names of this program's settings. Some are secrets.
+const ourVariables = "REFERSAM_"
 
 // Validate reports everything that is wrong with c.
 func (c *LocalConfig) Validate() error {
@@ -90,8 +104,13 @@ func (c *LocalConfig) Validate() error {
 	if !configNamePattern.MatchString(c.ConfigName) {
 		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_CONFIG_NAME is %q, allowed: letters, digits, '_' and '-'", c.ConfigName))
 	}
-	if c.Port < 0 || c.Port > 65535 {
-		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_PORT is %d, allowed: 0 to 65535", c.Port))
+	for _, name := range c.Environment {
+		switch {
+		case !variablePattern.MatchString(name):
+			errs = append(errs, fmt.Errorf("REFERSAM_TRITON_ENV has %q, allowed: names of variables, separated by commas", name))
+		case strings.HasPrefix(name, ourVariables):
+			errs = append(errs, fmt.Errorf("REFERSAM_TRITON_ENV has %s, a setting that tritonserver must not see, allowed: names that do not begin with %s", name, ourVariables))
+		}
 	}
 	if c.Threads < 0 {
 		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_THREADS is %d, allowed: 0 or more", c.Threads))
@@ -102,15 +121,18 @@ func (c *LocalConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Local is a Triton server that runs as a child of this process, on Linux. It
-// listens on the loopback interface only and dies with this process, however
-// that ends.
+// Local is a Triton server that runs as a child of this process, on Linux, and
+// dies with this process, however that ends. Only this user can talk to it: it
+// listens on a unix socket in a private folder, and nowhere else. It loads
+// nothing by request, sees no variable that may be a secret, and creates no file
+// or shared memory that other users can open.
 //
 // The server is the one of the nvidia-pytriton wheel, 24.10: fit for
 // development, demonstration and tests, too old to face a network.
 type Local struct {
-	address string
 	prefix  string // of its regions in sharedMemory
+	folders []*privateFolder
+	run     *privateFolder // one of folders: of the socket, and where it works
 	cmd     *exec.Cmd
 	log     *serverLog
 	closing atomic.Bool
@@ -142,21 +164,22 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	py, err := chooseInterpreter(ctx, cmp.Or(cfg.original, repository), cfg.Python)
+	py, err := chooseInterpreter(ctx, cmp.Or(cfg.original, repository), cfg.Python, cfg.Environment)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkSharedMemory(); err != nil {
 		return nil, err
 	}
-	backendDir, err := py.installBackends(beside(repository, cfg.WorkDir, workDirBeside))
+	workDir, err := filepath.Abs(beside(repository, cfg.WorkDir, workDirBeside))
 	if err != nil {
 		return nil, err
 	}
+	removeStale(workDir, logger)
 	for attempt := 1; ; attempt++ {
-		l, err := py.startServer(ctx, &cfg, repository, backendDir, ensembles, logger)
+		l, err := py.startServer(ctx, &cfg, repository, workDir, ensembles, logger)
 		if err == nil {
-			logger.Info("tritonserver is ready", "address", l.address, "models", ensembles,
+			logger.Info("tritonserver is ready", "address", l.Address(), "models", ensembles,
 				"took", time.Since(started).Round(time.Millisecond))
 			return l, nil
 		}
@@ -176,40 +199,49 @@ const (
 
 // startServer starts a server of the wheel and returns once every ensemble has
 // answered a real inference.
-func (p *python) startServer(ctx context.Context, cfg *LocalConfig, repository, backendDir string, ensembles []string, logger *slog.Logger) (*Local, error) {
-	port, err := reservePort(cfg.Port)
-	if err != nil {
-		return nil, err
+func (p *python) startServer(
+	ctx context.Context, cfg *LocalConfig, repository, workDir string, ensembles []string, logger *slog.Logger,
+) (*Local, error) {
+	l := &Local{
+		prefix: "refersam-" + rand.Text() + "-",
+		done:   make(chan struct{}),
+	}
+	if err := l.makeFolders(p, cfg, repository, workDir, ensembles); err != nil {
+		return nil, errors.Join(err, l.removeFolders())
+	}
+	models := filepath.Join(l.run.path, modelsName)
+	l.log = &serverLog{logger: logger, paths: strings.NewReplacer(models+"/", repository+"/")}
+	args := []string{
+		"--model-repository=" + models,
+		"--backend-directory=" + l.folders[0].path,
+		"--model-config-name=" + cfg.ConfigName,
+		"--disable-auto-complete-config",
+		"--backend-config=python,shm-region-prefix-name=" + l.prefix,
+		"--allow-http=false",
+		"--allow-metrics=false",
+		"--grpc-address=" + socketScheme + filepath.Join(l.run.path, socketName),
+		"--grpc-port=" + socketPort, // without one it would take 8001
+		fmt.Sprintf("--exit-timeout-secs=%d", int(drainTime.Seconds())),
+	}
+	if cfg.ModelControl {
+		args = append(args, "--model-control-mode=explicit")
+		for _, name := range ensembles {
+			args = append(args, "--load-model="+name)
+		}
+	} else {
+		args = append(args, "--model-control-mode=none")
 	}
 	threads := cfg.Threads
 	if threads == 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	l := &Local{
-		address: net.JoinHostPort(loopback, strconv.Itoa(port)),
-		prefix:  "refersam-" + rand.Text() + "-",
-		log:     &serverLog{logger: logger},
-		done:    make(chan struct{}),
-	}
-	l.cmd = exec.Command(filepath.Join(p.server, "bin", "tritonserver"),
-		"--model-repository="+repository,
-		"--backend-directory="+backendDir,
-		"--model-config-name="+cfg.ConfigName,
-		"--disable-auto-complete-config",
-		"--model-control-mode=explicit",
-		"--backend-config=python,shm-region-prefix-name="+l.prefix,
-		"--allow-http=false",
-		"--allow-metrics=false",
-		"--grpc-address="+loopback,
-		fmt.Sprintf("--grpc-port=%d", port),
-		fmt.Sprintf("--exit-timeout-secs=%d", int(drainTime.Seconds())),
-	)
-	for _, name := range ensembles {
-		l.cmd.Args = append(l.cmd.Args, "--load-model="+name)
-	}
-	l.cmd.Env = p.environment(threads)
+	l.cmd = privateCommand(filepath.Join(p.server, "bin", "tritonserver"), args...)
+	l.cmd.Env = p.environment(threads, cfg.Environment)
+	// Python looks for modules there first, so it must not be a folder that
+	// other users can write to.
+	l.cmd.Dir = l.run.path
 	if err := l.start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.removeFolders())
 	}
 	if err := l.awaitReady(ctx, ensembles); err != nil {
 		return nil, errors.Join(err, l.kill())
@@ -217,8 +249,92 @@ func (p *python) startServer(ctx context.Context, cfg *LocalConfig, repository, 
 	return l, nil
 }
 
+// makeFolders makes the folders of l and what the server finds in them.
+func (l *Local) makeFolders(p *python, cfg *LocalConfig, repository, workDir string, ensembles []string) error {
+	backends, err := newBackendsFolder(workDir)
+	if err != nil {
+		return err
+	}
+	l.folders = append(l.folders, backends)
+	if err := p.installBackends(backends.path); err != nil {
+		return err
+	}
+	if l.run, err = newRunFolder(cfg.SocketDir); err != nil {
+		return err
+	}
+	l.folders = append(l.folders, l.run)
+	return linkModels(filepath.Join(l.run.path, modelsName), repository, cfg.ConfigName, ensembles)
+}
+
+func (l *Local) removeFolders() error {
+	var errs []error
+	for _, folder := range l.folders {
+		errs = append(errs, folder.remove())
+	}
+	return errors.Join(errs...)
+}
+
+// newBackendsFolder makes the folder of a server's backends below workDir.
+func newBackendsFolder(workDir string) (*privateFolder, error) {
+	err := os.MkdirAll(workDir, 0o700)
+	if err == nil {
+		err = checkParents(workDir, false)
+	}
+	var folder *privateFolder
+	if err == nil {
+		folder, err = newPrivateFolder(workDir, backendsPrefix)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("folder of Triton's backends, name another in REFERSAM_TRITON_WORK_DIR: %w", err)
+	}
+	return folder, nil
+}
+
+// removeStale removes the folders that processes have left when they were killed.
+func removeStale(workDir string, logger *slog.Logger) {
+	removed, err := removeStaleFolders(workDir, backendsPrefix)
+	for _, parent := range runParents() {
+		paths, parentErr := removeStaleFolders(parent, runPrefix)
+		removed, err = append(removed, paths...), errors.Join(err, parentErr)
+	}
+	if len(removed) > 0 || err != nil {
+		logger.Info("removed folders of tritonservers that were killed", "folders", removed, "error", err)
+	}
+}
+
+// linkModels makes a folder with links to the ensembles and to the models that
+// are their steps. A server that loads nothing by request loads all that is in
+// its repository, and the user's may have more.
+func linkModels(dir, repository, configName string, ensembles []string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	models := slices.Clone(ensembles)
+	for i := 0; i < len(models); i++ {
+		_, config, err := ConfigFile(repository, configName, models[i])
+		if errors.Is(err, fs.ErrNotExist) && i >= len(ensembles) {
+			continue // the server says which ensemble lacks it
+		}
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(filepath.Join(repository, models[i]), filepath.Join(dir, models[i])); err != nil {
+			return err
+		}
+		for _, step := range config.GetEnsembleScheduling().GetStep() {
+			if name := step.GetModelName(); name == filepath.Base(name) && !slices.Contains(models, name) {
+				models = append(models, name)
+			}
+		}
+	}
+	return nil
+}
+
 // Address returns the server's gRPC address, as Fleet.Add takes it.
-func (l *Local) Address() string { return l.address }
+func (l *Local) Address() string { return socketScheme + l.run.socket() }
+
+// PID is the number of the server's process.
+func (l *Local) PID() int { return l.cmd.Process.Pid }
 
 // Done is closed when the server has ended and nothing of it is left.
 func (l *Local) Done() <-chan struct{} { return l.done }
@@ -233,7 +349,7 @@ func (l *Local) Err() error {
 	}
 }
 
-// Close tells the server to finish what it is doing and stop, and waits until
+// Close makes the server finish its inferences and stop, and waits until
 // nothing of it is left. When ctx ends first it kills the server and says so.
 // It may be called again, and after the server has ended by itself.
 func (l *Local) Close(ctx context.Context) error {
@@ -281,8 +397,13 @@ func (l *Local) start() error {
 		// To the kernel the parent is the thread that forked, not the process:
 		// Pdeathsig would fire as soon as Go retires that thread. So it stays
 		// with this goroutine, which outlives the server.
+		// It is never unlocked, so that the thread ends with the goroutine and
+		// its filter of system calls with the thread.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
+		if err := keepModes(); err != nil {
+			l.log.logger.Warn("other users of this machine can read pictures in /dev/shm while models work on them:"+
+				" the kernel does not let tritonserver's files be private", "cause", err)
+		}
 		err := l.cmd.Start()
 		write.Close()
 		var release func()
@@ -296,7 +417,6 @@ func (l *Local) start() error {
 		if err != nil {
 			return
 		}
-		defer release()
 		logged := make(chan struct{})
 		go func() {
 			defer close(logged)
@@ -308,7 +428,8 @@ func (l *Local) start() error {
 		_ = syscall.Kill(-l.cmd.Process.Pid, syscall.SIGKILL)
 		<-logged
 		read.Close()
-		l.err = l.ending(exit, l.removeSharedMemory())
+		l.err = l.ending(exit, errors.Join(l.removeSharedMemory(), l.removeFolders()))
+		release()
 		close(l.done)
 	}()
 	if err := <-started; err != nil {
@@ -319,8 +440,8 @@ func (l *Local) start() error {
 }
 
 // guard starts a process that ends the server's group and removes its shared
-// memory when this process dies, be it by SIGKILL, and returns what ends the
-// guard. The kernel sees to the server itself, but one of its Python processes
+// memory and its folders when this process dies, be it by SIGKILL, and returns
+// what ends the guard. The kernel sees to the server itself, but one of its Python processes
 // that holds an answer just then would wait for ever for the server to take it.
 func (l *Local) guard() (release func(), err error) {
 	read, write, err := os.Pipe()
@@ -328,8 +449,17 @@ func (l *Local) guard() (release func(), err error) {
 		return nil, err
 	}
 	defer read.Close()
-	guard := exec.Command("/bin/sh", "-c", `cat; kill -s KILL -- "-$1"; rm -f -- "$2"*`, "sh",
+	guard := exec.Command("/bin/sh", "-c", `cat; kill -s KILL -- "-$1"; rm -f -- "$2"*; shift 2; rm -rf -- "$@"`, "sh",
 		strconv.Itoa(l.cmd.Process.Pid), filepath.Join(sharedMemory, l.prefix))
+	for _, folder := range l.folders {
+		if folder.keep {
+			guard.Args = append(guard.Args, folder.entries()...)
+		} else {
+			guard.Args = append(guard.Args, folder.path)
+		}
+	}
+	guard.Env = []string{"PATH=" + os.Getenv("PATH")}
+	guard.Dir = "/"
 	guard.Stdin = read // ends with this process, which has the only other end
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := guard.Start(); err != nil {
@@ -380,7 +510,7 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 		return err
 	}
 	defer fleet.Close()
-	if err := fleet.Add(l.address); err != nil {
+	if err := fleet.Add(l.Address()); err != nil {
 		return err
 	}
 	contracts, err := fleet.Contracts(ctx)
@@ -404,7 +534,7 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 func (l *Local) awaitListener(ctx context.Context) error {
 	dialer := net.Dialer{Timeout: time.Second}
 	for {
-		conn, err := dialer.DialContext(ctx, "tcp", l.address)
+		conn, err := dialer.DialContext(ctx, "unix", l.run.socket())
 		if err == nil {
 			return conn.Close()
 		}
@@ -438,7 +568,8 @@ func (l *Local) startError(ctx context.Context, err error) error {
 }
 
 // At returns c for a copy of its repository elsewhere, with the Python and the
-// WorkDir that c means.
+// WorkDir that c means. A server on the copy has a socket of its own, because
+// SocketDir may be in use.
 func (c LocalConfig) At(repository string) (LocalConfig, error) {
 	original, err := filepath.Abs(c.Repository)
 	if err != nil {
@@ -446,7 +577,7 @@ func (c LocalConfig) At(repository string) (LocalConfig, error) {
 	}
 	c.original = original
 	c.WorkDir = beside(original, c.WorkDir, workDirBeside)
-	c.Repository = repository
+	c.Repository, c.SocketDir = repository, ""
 	return c, nil
 }
 
@@ -471,18 +602,4 @@ func checkSharedMemory() error {
 			sharedMemory, free>>20, minSharedMemory>>20)
 	}
 	return nil
-}
-
-// reservePort returns a free port of the loopback interface, or port itself if
-// that is not 0 and free.
-func reservePort(port int) (int, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return 0, fmt.Errorf("port %d of %s is taken: name another in REFERSAM_TRITON_PORT, or 0 for a free one", port, loopback)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("port for tritonserver: %w", err)
-	}
-	port = listener.Addr().(*net.TCPAddr).Port
-	return port, listener.Close()
 }

@@ -2,8 +2,8 @@ package triton_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,9 +24,10 @@ func TestLocalLeavesNothing(t *testing.T) {
 		t.Errorf("error of a server that runs: %v", err)
 	}
 	server := serverOf(t, os.Getpid())
-	// The server, a process and a region for each of the two stages.
-	if traces := server.traces(t); len(traces) != 6 {
-		t.Errorf("a running server shows %d traces, want 6: %q", len(traces), traces)
+	// The server, its guard, a process and a region for each of the two stages,
+	// the folders of the backends and of the socket.
+	if traces := server.traces(t); len(traces) != 8 {
+		t.Errorf("a running server shows %d traces, want 8: %q", len(traces), traces)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -77,15 +78,16 @@ func TestCloseKills(t *testing.T) {
 }
 
 // When the process that started a server is killed, the server and the
-// processes of its models end as well, and take their shared memory along.
+// processes of its models end as well, and take their shared memory and folders
+// along.
 func TestParentKilled(t *testing.T) {
 	parent, line := startChild(t, nil)
 	if line != "started: <nil>" {
 		t.Fatal(line)
 	}
 	server := serverOf(t, parent.Process.Pid)
-	if traces := server.traces(t); len(traces) != 6 {
-		t.Errorf("a running server shows %d traces, want 6: %q", len(traces), traces)
+	if traces := server.traces(t); len(traces) != 8 {
+		t.Errorf("a running server shows %d traces, want 8: %q", len(traces), traces)
 	}
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -114,13 +116,14 @@ func TestSharedMemoryTooSmall(t *testing.T) {
 }
 
 func TestStartLocalErrors(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// folder makes a folder with the mode given.
+	folder := func(t *testing.T, mode os.FileMode) string {
+		path := filepath.Join(t.TempDir(), "folder")
+		if err := errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
-	defer listener.Close()
-	taken := listener.Addr().(*net.TCPAddr).Port
-
 	// python makes an interpreter that answers with the description given.
 	python := func(t *testing.T, description string) string {
 		path := filepath.Join(t.TempDir(), "python")
@@ -176,9 +179,29 @@ func TestStartLocalErrors(t *testing.T) {
 		{"python without a shared library", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Python = python(t, fmt.Sprintf(`{"version": "3.11", "pytriton": %q, "library_folders": ["/nowhere"]}`, pytriton))
 		}, []string{"libpython3.11.so.1.0", "install the package libpython3.11", "--enable-shared", "/nowhere"}},
-		{"port taken", func(t *testing.T, cfg *triton.LocalConfig) {
-			cfg.Port = taken
-		}, []string{fmt.Sprintf("port %d of 127.0.0.1 is taken", taken), "REFERSAM_TRITON_PORT"}},
+		{"socket folder in use", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.SocketDir = folder(t, 0o700)
+			file, err := os.Open(cfg.SocketDir)
+			if err == nil {
+				err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { file.Close() })
+		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "another tritonserver uses it"}},
+		{"socket folder open to others", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.SocketDir = folder(t, 0o750)
+		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "mode 0750", "with mode 0700"}},
+		{"socket folder in a folder that others can write to", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.SocketDir = filepath.Join(folder(t, 0o777), "socket")
+		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "folder has mode 0777", "other users can replace"}},
+		{"socket folder too long", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.SocketDir = "/tmp/" + strings.Repeat("x", 96)
+		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "would have 108 bytes, allowed: 107"}},
+		{"work folder that others can write to", func(t *testing.T, cfg *triton.LocalConfig) {
+			cfg.WorkDir = folder(t, 0o777)
+		}, []string{"REFERSAM_TRITON_WORK_DIR", "folder has mode 0777", "other users can replace"}},
 		{"no models", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = t.TempDir()
 		}, []string{"no ensemble named refersam_*", "REFERSAM_MODEL_REPOSITORY"}},
@@ -206,7 +229,7 @@ func TestStartLocalErrors(t *testing.T) {
 		}},
 		{"no graph", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "model.onnx", "absent.onnx")
-		}, []string{"absent.onnx"}},
+		}, []string{"/TestStartLocalErrors", "/models/refersam_tiny_image/1/absent.onnx does not exist"}},
 		{"instances on a GPU", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "KIND_CPU", "KIND_MODEL")
 		}, []string{"only KIND_CPU"}},
@@ -217,10 +240,10 @@ func TestStartLocalErrors(t *testing.T) {
 			cfg.StartTimeout = 50 * time.Millisecond // it has been ready within 220
 		}, []string{"not ready within 50ms", "REFERSAM_TRITON_START_TIMEOUT"}},
 		{"invalid values", func(t *testing.T, cfg *triton.LocalConfig) {
-			*cfg = triton.LocalConfig{Port: -1, Threads: -1, ConfigName: "../cpu"}
+			*cfg = triton.LocalConfig{Threads: -1, ConfigName: "../cpu", Environment: []string{"A=b", "REFERSAM_DATABASE_URL"}}
 		}, []string{
-			"REFERSAM_MODEL_REPOSITORY", "REFERSAM_TRITON_PORT", "REFERSAM_TRITON_THREADS",
-			"REFERSAM_TRITON_CONFIG_NAME", "REFERSAM_TRITON_START_TIMEOUT",
+			"REFERSAM_MODEL_REPOSITORY", "REFERSAM_TRITON_THREADS", "REFERSAM_TRITON_CONFIG_NAME", "REFERSAM_TRITON_START_TIMEOUT",
+			`REFERSAM_TRITON_ENV has "A=b", allowed: names`, "REFERSAM_TRITON_ENV has REFERSAM_DATABASE_URL",
 		}},
 	}
 	for _, test := range tests {

@@ -23,12 +23,17 @@ var harmless = []string{
 	"unable to create stream for",
 }
 
+// summary is the last complaint of a server that cannot load a model.
+// The complaints before it say which model and why.
+const summary = "creating server: Internal - failed to load all models"
+
 // serverLog forwards what the server writes to a logger and remembers the last
-// complaint. Level I becomes Debug: the server tells more than its user wants
+// complaint. Level I becomes Debug: the server logs more than its user wants
 // to know. Lines of another form come from Python, from tritonserver's main
 // function ("error: ") and from the C++ runtime ("terminate called", "what()").
 type serverLog struct {
 	logger *slog.Logger
+	paths  *strings.Replacer // from the links to the models to the models
 
 	mu        sync.Mutex
 	complaint string
@@ -49,10 +54,12 @@ func (l *serverLog) forward(r io.Reader) {
 }
 
 func (l *serverLog) line(line string) {
-	level, message, attributes := parseLogLine(line)
+	level, message, attributes := parseLogLine(l.paths.Replace(line))
 	if level >= slog.LevelError {
 		l.mu.Lock()
-		l.complaint = message
+		if message != summary || l.complaint == "" {
+			l.complaint = message
+		}
 		l.mu.Unlock()
 	}
 	l.logger.LogAttrs(context.Background(), level, message, attributes...)
@@ -72,7 +79,7 @@ func parseLogLine(line string) (slog.Level, string, []slog.Attr) {
 		case strings.HasPrefix(line, "error: "), strings.HasPrefix(line, "terminate called"), strings.HasPrefix(line, "  what(): "):
 			return slog.LevelError, strings.TrimSpace(strings.TrimPrefix(line, "error: ")), nil
 		case strings.HasPrefix(line, "|"), strings.HasPrefix(line, "+"), // tables of options and models
-			strings.HasPrefix(line, "Signal ("): // it was told to stop
+			strings.HasPrefix(line, "Signal ("): // it stops after a signal
 			return slog.LevelDebug, line, nil
 		}
 		return slog.LevelInfo, line, nil

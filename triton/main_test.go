@@ -32,6 +32,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(childStranger) != "" {
+		stranger()
+	}
 	if workDir := os.Getenv(childWorkDir); workDir != "" {
 		child(workDir)
 	}
@@ -251,11 +254,13 @@ func processes(t testing.TB, keep func(process) bool) []process {
 	return found
 }
 
-// server is what the outside sees of a local server: its process, and the
-// prefix that its shared memory and the arguments of its models' processes have.
+// server is what the outside sees of a local server: its process, the prefix
+// that its shared memory and the arguments of its models' processes have, and
+// its folders.
 type server struct {
-	pid    int
-	prefix string
+	pid     int
+	prefix  string
+	folders []string
 }
 
 // serverOf returns the server that the process parent has started.
@@ -272,10 +277,19 @@ func serverOf(t testing.TB, parent int) server {
 		t.Fatalf("server without a prefix: %s", found[0].command)
 	}
 	prefix, _, _ := strings.Cut(rest, " ")
-	return server{found[0].pid, prefix}
+	s := server{pid: found[0].pid, prefix: prefix}
+	for argument := range strings.FieldsSeq(found[0].command) {
+		if folder, ok := strings.CutPrefix(argument, "--backend-directory="); ok {
+			s.folders = append(s.folders, folder)
+		}
+		if socket, ok := strings.CutPrefix(argument, "--grpc-address=unix:"); ok {
+			s.folders = append(s.folders, filepath.Dir(socket))
+		}
+	}
+	return s
 }
 
-// traces lists the processes and the shared memory of s.
+// traces lists the processes, the shared memory and the folders of s.
 func (s server) traces(t testing.TB) []string {
 	t.Helper()
 	traces, err := filepath.Glob("/dev/shm/" + s.prefix + "*")
@@ -284,6 +298,11 @@ func (s server) traces(t testing.TB) []string {
 	}
 	for _, p := range processes(t, func(p process) bool { return strings.Contains(p.command, s.prefix) }) {
 		traces = append(traces, p.command)
+	}
+	for _, folder := range s.folders {
+		if _, err := os.Stat(folder); err == nil {
+			traces = append(traces, folder)
+		}
 	}
 	return traces
 }

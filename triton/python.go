@@ -22,8 +22,8 @@ import (
 //go:embed backends/*/*.py
 var backends embed.FS
 
-// python is an interpreter whose virtual environment holds the nvidia-pytriton
-// wheel: a tritonserver, its Python backend, and a stub (the program that runs
+// python is an interpreter with the nvidia-pytriton wheel in its virtual
+// environment: a tritonserver, its Python backend, and a stub (the program that runs
 // a model's Python) for each version of Python.
 type python struct {
 	executable string
@@ -55,8 +55,9 @@ print(json.dumps({
 `
 
 // findPython asks an interpreter, given by path or by a name on the PATH, what
-// it has. Its errors say what to install.
-func findPython(ctx context.Context, name string) (*python, error) {
+// it has when it sees only the variables that a server sees. environment names
+// those added by the user. Its errors say what to install.
+func findPython(ctx context.Context, name string, environment []string) (*python, error) {
 	executable, err := exec.LookPath(name)
 	if err == nil {
 		executable, err = filepath.Abs(executable)
@@ -66,6 +67,8 @@ func findPython(ctx context.Context, name string) (*python, error) {
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, executable, "-c", describeScript)
+	cmd.Env = passedEnvironment(environment)
+	cmd.Dir = "/" // Python looks there for modules first, and nobody else can put any there
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
@@ -144,17 +147,15 @@ func (p *python) findLibpython(folders []string) error {
 		p.executable, needed[i], p.version, strings.Join(folders, ", "))
 }
 
-// installBackends writes the backend directory for p into dir and returns its
-// path: the wheel's Python backend with p's stub, and our own backends. Files
-// are copies because Triton refuses links out of a backend's folder; they are
-// replaced whole, so servers that run on them are not disturbed.
-func (p *python) installBackends(dir string) (string, error) {
-	root := filepath.Join(dir, "backends-"+p.version)
+// installBackends writes the backend directory for p into the empty folder root:
+// the wheel's Python backend with p's stub, and our own backends. Files are
+// copies because Triton refuses links out of a backend's folder.
+func (p *python) installBackends(root string) error {
 	wheel := os.DirFS(filepath.Join(p.server, "backends"))
 	stub := os.DirFS(filepath.Dir(p.stub))
 	ours, err := fs.Sub(backends, "backends")
 	if err != nil {
-		return "", err
+		return err
 	}
 	err = errors.Join(
 		copyTree(root, wheel),
@@ -162,13 +163,12 @@ func (p *python) installBackends(dir string) (string, error) {
 		copyTree(root, ours),
 	)
 	if err != nil {
-		return "", fmt.Errorf("installing Triton's backends in %s: %w", root, err)
+		return fmt.Errorf("installing Triton's backends in %s: %w", root, err)
 	}
-	return root, nil
+	return nil
 }
 
-// copyTree copies the files of source into dir, all of them executable, each
-// replaced atomically.
+// copyTree copies the files of source into dir, all of them executable.
 func copyTree(dir string, source fs.FS) error {
 	return fs.WalkDir(source, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -176,7 +176,7 @@ func copyTree(dir string, source fs.FS) error {
 		}
 		target := filepath.Join(dir, path)
 		if entry.IsDir() {
-			return os.MkdirAll(target, 0o755)
+			return os.MkdirAll(target, 0o700)
 		}
 		return copyFile(target, source, path)
 	})
@@ -188,23 +188,20 @@ func copyFile(target string, source fs.FS, path string) error {
 		return err
 	}
 	defer in.Close()
-	out, err := os.CreateTemp(filepath.Dir(target), ".new-*")
+	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(out.Name()) // fails once the file has its name
 	_, err = io.Copy(out, in)
-	if err = errors.Join(err, out.Chmod(0o755), out.Close()); err != nil {
-		return err
-	}
-	return os.Rename(out.Name(), target)
+	return errors.Join(err, out.Close())
 }
 
-// environment returns the server's environment: ours, with the folders where
-// it finds its libraries, and first on the path the interpreter whose packages
-// models import. threads is how many each model may use.
-func (p *python) environment(threads int) []string {
-	return append(os.Environ(),
+// environment returns the server's environment: the variables of ours that it
+// may see, with the folders where it finds its libraries, and with the
+// interpreter that has the models' packages first on the path. threads is the
+// number of threads per model.
+func (p *python) environment(threads int, more []string) []string {
+	return append(passedEnvironment(more),
 		"PATH="+prepend("PATH", filepath.Dir(p.executable)),
 		"LD_LIBRARY_PATH="+prepend("LD_LIBRARY_PATH", p.libraries, p.libpython),
 		fmt.Sprintf("REFERSAM_ONNX_THREADS=%d", threads),

@@ -94,11 +94,12 @@ func removeStaleRegions() ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(sharedMemory, regionPrefix+"*"))
 	var removed []string
 	for _, path := range paths {
-		file, openErr := os.OpenFile(path, os.O_RDWR, 0)
+		// Anybody may put a link, or a file that blocks, beside the regions.
+		file, openErr := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 		if openErr != nil {
-			continue // it was removed, or is somebody else's
+			continue // it was removed, or belongs to another user
 		}
-		if syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if ownedAndUnlocked(file) {
 			if removeErr := os.Remove(path); removeErr == nil {
 				removed = append(removed, filepath.Base(path))
 			} else {
@@ -249,8 +250,12 @@ func (p *placement) release() {
 	}
 }
 
-// isLocal reports whether a server at address, ip:port, is on this machine.
+// isLocal reports whether a server at an address, ip:port or unix:/path, is on
+// this machine.
 func isLocal(address string) bool {
+	if _, ok := socketPath(address); ok {
+		return true
+	}
 	endpoint, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return false

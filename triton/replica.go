@@ -79,12 +79,19 @@ func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
 	}
 }
 
-// newReplica makes a Replica of the server at an address, ip:port. It connects
-// when the first call needs it, so the server need not run yet.
+// newReplica makes a Replica of the server at an address, ip:port or unix:/path.
+// It connects when the first call needs it, so the server need not run yet.
 func newReplica(address string, connections int, options []grpc.DialOption) (*Replica, error) {
 	r := &Replica{name: address}
+	target := "passthrough:///" + address
+	if path, ok := socketPath(address); ok {
+		target = "passthrough:///localhost" // what the server is called in requests
+		options = append(slices.Clone(options), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		}))
+	}
 	for range connections {
-		conn, err := grpc.NewClient("passthrough:///"+address, options...)
+		conn, err := grpc.NewClient(target, options...)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("triton server %s: %w", address, err), r.close())
 		}
@@ -93,7 +100,7 @@ func newReplica(address string, connections int, options []grpc.DialOption) (*Re
 	return r, nil
 }
 
-// Name is the server's address, ip:port.
+// Name is the server's address, ip:port or unix:/path.
 func (r *Replica) Name() string { return r.name }
 
 // close ends every connection; calls under way fail.

@@ -218,7 +218,9 @@ func TestInfer(t *testing.T) {
 }
 
 func TestNotReady(t *testing.T) {
-	local := startLocal(t, localConfig(t))
+	cfg := localConfig(t)
+	cfg.ModelControl = true
+	local := startLocal(t, cfg)
 	fleet := fleetOf(t, local.Address())
 	model := contract(t, fleet)
 
@@ -245,6 +247,14 @@ func TestNotReady(t *testing.T) {
 // unload makes a server forget a model.
 func unload(t *testing.T, address, model string) {
 	t.Helper()
+	if err := unloadModel(t, address, model); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unloadModel asks a server to forget a model and returns what it says to that.
+func unloadModel(t *testing.T, address, model string) error {
+	t.Helper()
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -253,10 +263,7 @@ func unload(t *testing.T, address, model string) {
 	// RepositoryModelUnloadRequest has the model's name in field 2, as
 	// ModelReadyRequest has the version; the response has no fields.
 	request := &pb.ModelReadyRequest{Version: model}
-	err = conn.Invoke(t.Context(), "/inference.GRPCInferenceService/RepositoryModelUnload", request, &pb.RepositoryIndexRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return conn.Invoke(t.Context(), "/inference.GRPCInferenceService/RepositoryModelUnload", request, &pb.RepositoryIndexRequest{})
 }
 
 func TestUnreachable(t *testing.T) {
@@ -359,7 +366,7 @@ func TestOneOfTwoDies(t *testing.T) {
 
 func TestConfigValidate(t *testing.T) {
 	valid := triton.DefaultConfig()
-	valid.Addresses = []string{"triton:8001", "[::1]:8001", "10.0.0.1:65535"}
+	valid.Addresses = []string{"triton:8001", "[::1]:8001", "10.0.0.1:65535", "unix:/run/triton/grpc", "unix:///run/triton/grpc"}
 	if err := valid.Validate(); err != nil {
 		t.Errorf("valid config: %v", err)
 	}
@@ -368,10 +375,13 @@ func TestConfigValidate(t *testing.T) {
 		change func(*triton.Config)
 		want   string
 	}{
-		{"no port", func(c *triton.Config) { c.Addresses = []string{"triton"} }, `"triton" is not host:port`},
-		{"no host", func(c *triton.Config) { c.Addresses = []string{":8001"} }, `":8001" is not host:port`},
+		{"no port", func(c *triton.Config) { c.Addresses = []string{"triton"} }, `"triton", allowed: host:port or unix:/path`},
+		{"no host", func(c *triton.Config) { c.Addresses = []string{":8001"} }, `":8001", allowed: host:port`},
 		{"port 0", func(c *triton.Config) { c.Addresses = []string{"triton:0"} }, "from 1 to 65535"},
 		{"port name", func(c *triton.Config) { c.Addresses = []string{"triton:grpc"} }, "from 1 to 65535"},
+		{"socket without a path", func(c *triton.Config) { c.Addresses = []string{"unix:"} }, "an absolute path"},
+		{"relative socket", func(c *triton.Config) { c.Addresses = []string{"unix:run/grpc"} }, "an absolute path"},
+		{"long socket", func(c *triton.Config) { c.Addresses = []string{"unix:/" + strings.Repeat("x", 107)} }, "with 108 bytes, allowed: at most 107"},
 		{"no connections", func(c *triton.Config) { c.Connections = 0 }, "REFERSAM_TRITON_CONNECTIONS"},
 		{"connect timeout", func(c *triton.Config) { c.ConnectTimeout = 0 }, "REFERSAM_TRITON_CONNECT_TIMEOUT"},
 		{"resolve interval", func(c *triton.Config) { c.ResolveInterval = 0 }, "REFERSAM_TRITON_RESOLVE_INTERVAL"},

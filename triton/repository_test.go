@@ -15,7 +15,9 @@ import (
 // Instances come and go while the model is loaded, and what a server refuses
 // leaves the model as it was.
 func TestLoad(t *testing.T) {
-	fleet := fleetOf(t, startLocal(t, localConfig(t)).Address())
+	cfg := localConfig(t)
+	cfg.ModelControl = true
+	fleet := fleetOf(t, startLocal(t, cfg).Address())
 	replica, model := fleet.Replicas()[0], contract(t, fleet)
 	step := model.StepNames()[0]
 	original, err := replica.Config(t.Context(), step)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -229,17 +228,12 @@ func TestSharedMemory(t *testing.T) {
 	}
 }
 
-// A server that was killed and is back on the same port is told of the region
+// A server that was killed and is back at the same address is told of the region
 // anew; no call fails on the way.
 func TestSharedMemoryAfterRestart(t *testing.T) {
 	cfg := localConfig(t)
 	cfg.Repository = markerRepository(t, imageSize, 0)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Port = listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
+	cfg.SocketDir = filepath.Join(t.TempDir(), "socket")
 	first := startLocal(t, cfg)
 	fleet := newFleet(t, triton.DefaultConfig())
 	if err := fleet.Add(first.Address()); err != nil {

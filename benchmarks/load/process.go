@@ -3,7 +3,6 @@ package load
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,19 +60,6 @@ func Family(pid int) ([]int, error) {
 		all = append(all, children[all[i]]...)
 	}
 	return all, nil
-}
-
-// Descendant returns the process among another's descendants that was started
-// with an argument; 0 if there is none.
-func Descendant(pid int, argument string) int {
-	pids, _ := Family(pid)
-	for _, p := range pids {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p))
-		if slices.Contains(strings.Split(string(line), "\x00"), argument) {
-			return p
-		}
-	}
-	return 0
 }
 
 // stat returns the fields of /proc/PID/stat from the third, the state, on.

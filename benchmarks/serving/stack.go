@@ -139,8 +139,7 @@ type service struct {
 
 // with returns the service with what a Triton server uses counted as its own.
 func (s *service) with(server *triton.Local) *service {
-	_, port, _ := net.SplitHostPort(server.Address())
-	return &service{s.Target, s.cmd, s.ended, []int{load.Descendant(os.Getpid(), "--grpc-port="+port)}}
+	return &service{s.Target, s.cmd, s.ended, []int{server.PID()}}
 }
 
 // errUnknownSetting is what measurements end with that need a setting which

@@ -72,7 +72,7 @@ func TestFailures(t *testing.T) {
 		{"a misspelt variable", []string{"REFERSAM_SPLITT=a:1"}, []string{"config"}, 1, "REFERSAM_SPLITT"},
 		{"a value of another type", []string{"REFERSAM_REQUEST_TIMEOUT=long"}, []string{"config"}, 1, `REFERSAM_REQUEST_TIMEOUT is "long", allowed: a duration, such as 500ms, 30s or 2m`},
 		{"a log format that is none", []string{"REFERSAM_LOG_FORMAT=xml"}, []string{"config"}, 1, "REFERSAM_LOG_FORMAT"},
-		{"values out of range", []string{"REFERSAM_MAX_IMAGE_SIDE=0", "REFERSAM_TRITON_PORT=-1"}, []string{"config"}, 1, "REFERSAM_MAX_IMAGE_SIDE"},
+		{"values out of range", []string{"REFERSAM_MAX_IMAGE_SIDE=0", "REFERSAM_TRITON_THREADS=-1"}, []string{"config"}, 1, "REFERSAM_MAX_IMAGE_SIDE"},
 		{"a connection out of range", []string{"REFERSAM_TRITON_CONNECTIONS=0"}, []string{"config"}, 1, "REFERSAM_TRITON_CONNECTIONS"},
 		{"an address that is none", []string{"REFERSAM_TRITON=triton"}, []string{"config"}, 1, "host:port"},
 		{"a split that is none", []string{"REFERSAM_SPLIT=bert", "REFERSAM_TRITON=127.0.0.1:1"}, []string{"serve"}, 1, "REFERSAM_SPLIT"},
@@ -87,6 +87,9 @@ func TestFailures(t *testing.T) {
 		{"two masks on standard output", nil, []string{"segment", picture, "a duck", "a dog", "-o", "-"}, 1, "one phrase"},
 		{"a mask and JSON on standard output", nil, []string{"segment", picture, "a duck", "--json", "-o", "-"}, 1, "without --json"},
 		{"no Triton there", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"segment", picture, "a duck"}, 1, "127.0.0.1:1"},
+		{"no Triton at a socket", []string{"REFERSAM_TRITON=unix:/nowhere/grpc"}, []string{"segment", picture, "a duck"}, 1, "unix:/nowhere/grpc"},
+		{"a socket that is none", []string{"REFERSAM_TRITON=unix:grpc"}, []string{"config"}, 1, "absolute path"},
+		{"a setting for tritonserver", []string{"REFERSAM_TRITON_ENV=REFERSAM_DATABASE_URL"}, []string{"config"}, 1, "must not see"},
 		{"no models", []string{"REFERSAM_MODEL_REPOSITORY=" + t.TempDir()}, []string{"segment", "-", "a duck"}, 1, "REFERSAM_MODEL_REPOSITORY"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -106,7 +109,7 @@ func TestConfigErrors(t *testing.T) {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
 	// What any text is a value of, and what cannot be wrong by itself.
-	free := map[string]bool{"REFERSAM_DATA": true, "REFERSAM_MODEL_REPOSITORY": true, "REFERSAM_PYTHON": true, "REFERSAM_TRITON_WORK_DIR": true}
+	free := map[string]bool{"REFERSAM_DATA": true, "REFERSAM_MODEL_REPOSITORY": true, "REFERSAM_PYTHON": true, "REFERSAM_TRITON_WORK_DIR": true, "REFERSAM_TRITON_SOCKET_DIR": true}
 	for _, bad := range []string{"-7", "-7s", "?"} {
 		var all, wrong []string
 		for line := range strings.Lines(out) {

@@ -56,6 +56,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		err = fleet.Resolve(ctx)
 	} else {
 		cfg.Local.Logger = log
+		cfg.Local.SocketDir = "" // “refersam up” may be using it
 		var local *triton.Local
 		if local, err = triton.StartLocal(ctx, cfg.Local); err != nil {
 			return err

@@ -21,7 +21,7 @@ func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	}
 	errs := []error{cfg.validate(), cfg.validateTriton()}
 	if len(cfg.Triton.Addresses) == 0 {
-		errs = append(errs, errors.New(`REFERSAM_TRITON is "", allowed: at least one server, host:port; “refersam up” starts a server of its own`))
+		errs = append(errs, errors.New(`REFERSAM_TRITON is "", allowed: at least one server, host:port or unix:/path; “refersam up” starts a server of its own`))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
