@@ -40,8 +40,7 @@ func NewAdmin(g *Gateway, batching Batching, log *slog.Logger) *Admin {
 	a := &Admin{batching: batching, log: log, engine: gin.New()}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(g.metrics.collectors()...)
-	registry.MustRegister(&schedulerMetrics{batching}, &jobMetrics{g.jobs, log})
+	registry.MustRegister(g.metrics, &schedulerMetrics{batching}, &jobMetrics{g.jobs, log})
 
 	e := a.engine
 	e.HandleMethodNotAllowed = true

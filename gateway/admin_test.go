@@ -3,16 +3,24 @@ package gateway_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/schedule"
 )
 
@@ -108,10 +116,141 @@ func TestAdmin_Metrics(t *testing.T) {
 }
 
 func variantOf(text string) string {
-	if strings.Contains(text, `refersam_answers_total{origin="model",variant="bert"}`) {
+	if strings.Contains(text, `refersam_answers_total{origin="model",variant="bert"} 1`) {
 		return "bert"
 	}
 	return "clip"
+}
+
+// samples returns the values of a scrape by their names with labels.
+func samples(t *testing.T, text string) map[string]float64 {
+	t.Helper()
+	all := make(map[string]float64)
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSuffix(line, "\n"); strings.HasPrefix(line, "#") {
+			continue
+		}
+		name, value, _ := strings.Cut(line, " ")
+		if at := strings.LastIndex(line, "} "); at >= 0 {
+			name, value = line[:at+1], line[at+2:]
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		all[name] = v
+	}
+	return all
+}
+
+// documentedMetrics are the metrics of docs/operations.md with their labels.
+func documentedMetrics(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n### Metrics\n")
+	section, _, _ = strings.Cut(section, "\n### ")
+	all := make(map[string][]string)
+	quoted := regexp.MustCompile("`(\\w+)`")
+	for _, row := range regexp.MustCompile("(?m)^\\| `(refersam_\\w+)` \\|([^|]*)\\|").FindAllStringSubmatch(section, -1) {
+		labels := []string{}
+		for _, label := range quoted.FindAllStringSubmatch(row[2], -1) {
+			labels = append(labels, label[1])
+		}
+		slices.Sort(labels)
+		all[row[1]] = labels
+	}
+	// Whatever else the page calls a metric is one.
+	for _, name := range regexp.MustCompile("`(refersam_\\w+)`").FindAllStringSubmatch(string(text), -1) {
+		if _, listed := all[name[1]]; !listed {
+			t.Errorf("%s is not in the table of metrics", name[1])
+		}
+	}
+	return all
+}
+
+// The metrics of the documentation are those of a service that was just started,
+// with the same labels.
+func TestAdmin_MetricsFromTheFirstScrape(t *testing.T) {
+	histogram := regexp.MustCompile(`_(bucket|sum|count)$`)
+	label := regexp.MustCompile(`[{,](\w+)="`)
+	scrape := func(text string) map[string][]string {
+		all := make(map[string][]string)
+		for sample := range samples(t, text) {
+			name, _, _ := strings.Cut(sample, "{")
+			if !strings.HasPrefix(name, "refersam_") {
+				continue
+			}
+			if base := histogram.ReplaceAllString(name, ""); strings.Contains(text, "# TYPE "+base+" histogram\n") {
+				name = base
+			}
+			labels := []string{}
+			for _, l := range label.FindAllStringSubmatch(strings.TrimPrefix(sample, name), -1) {
+				if l[1] != "le" {
+					labels = append(labels, l[1])
+				}
+			}
+			slices.Sort(labels)
+			all[name] = labels
+		}
+		return all
+	}
+	documented := documentedMetrics(t)
+	if len(documented) < 30 {
+		t.Fatalf("%d metrics are documented", len(documented))
+	}
+	t.Run("ready", func(t *testing.T) {
+		if diff := cmp.Diff(documented, scrape(administration(start(t))("GET", "/metrics", "").Body.String())); diff != "" {
+			t.Errorf("-documented +served:\n%s", diff)
+		}
+	})
+	t.Run("loading", func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		model.SetDown(&refersam.Error{Code: refersam.CodeNotReady, Message: "loading"})
+		served := scrape(administration(loading(t, model))("GET", "/metrics", "").Body.String())
+		for name, labels := range documented {
+			byModel := slices.ContainsFunc(labels, func(l string) bool { return l == "variant" || l == "model" || l == "replica" })
+			if _, there := served[name]; !there && !byModel {
+				t.Errorf("%s is absent", name)
+			}
+		}
+	})
+}
+
+// Where the values of a label are known, each has a series before its first
+// event.
+func TestAdmin_MetricsBeginAtZero(t *testing.T) {
+	s := start(t)
+	all := samples(t, administration(s)("GET", "/metrics", "").Body.String())
+	asked := regexp.MustCompile(`route="/(readyz|openapi.json)"`) // by this test
+	expect := func(sample string) {
+		t.Helper()
+		if v, there := all[sample]; !there || v != 0 && !asked.MatchString(sample) {
+			t.Errorf("%s is %v, there: %t", sample, v, there)
+		}
+	}
+	for _, variant := range []string{"bert", "clip"} {
+		for _, origin := range []string{"model", "shared", "cache"} {
+			expect(fmt.Sprintf(`refersam_answers_total{origin=%q,variant=%q}`, origin, variant))
+		}
+	}
+	for _, code := range []string{"overloaded", "deadline_exceeded", "upstream_unavailable"} {
+		expect(fmt.Sprintf(`refersam_requests_refused_total{code=%q}`, code))
+	}
+	for _, code := range []string{"upstream_failed", "not_ready", "deadline_exceeded", "upstream_unavailable"} {
+		expect(fmt.Sprintf(`refersam_rows_failed_total{code=%q}`, code))
+	}
+	for operation, o := range s.description.operations {
+		method, path, _ := strings.Cut(operation, " ")
+		for status := range o.responses {
+			route := regexp.MustCompile(`/\{(\w+)\}`).ReplaceAllString(path, "/:$1")
+			route = strings.Replace(route, "/web/:file", "/web/*file", 1)
+			expect(fmt.Sprintf(`refersam_http_requests_total{method=%q,route=%q,status=%q}`, method, route, status))
+			expect(fmt.Sprintf(`refersam_http_request_seconds_count{route=%q}`, route))
+		}
+	}
 }
 
 // A page of another site must not reach what listens on this machine.

@@ -19,6 +19,7 @@ import (
 	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/api/openapi"
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
@@ -97,7 +98,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		draining:  make(chan struct{}),
 		log:       log,
 		engine:    gin.New(),
-		metrics:   newMetrics(),
+		metrics:   newMetrics(parts.Segmenter),
 	}
 	if cfg.TLSCert != "" {
 		if g.certificate, err = newCertificate(cfg.TLSCert, cfg.TLSKey, log); err != nil {
@@ -180,6 +181,7 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 	e.GET("/v1/usage", door.require(anyScope), soon, handle(usage.get))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
+	g.metrics.expect(e.Routes(), openapi.New())
 }
 
 func (g *Gateway) newDoor() *door {

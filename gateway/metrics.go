@@ -1,23 +1,32 @@
 package gateway
 
 import (
+	"cmp"
+	"net/http"
+	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/refersam/refersam"
 )
 
-// metrics are what the gateway counts itself.
+// metrics are what the gateway counts itself. A counter whose labels are known
+// is 0 before its first event: a rate over one that appears with its first event
+// misses that event.
 type metrics struct {
-	requests *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	answers  *prometheus.CounterVec
+	segmenter Segmenter
+	requests  *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+	answers   *prometheus.CounterVec
 }
 
-func newMetrics() *metrics {
+func newMetrics(segmenter Segmenter) *metrics {
 	return &metrics{
+		segmenter: segmenter,
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "refersam_http_requests_total",
 			Help: "Requests answered, by route, method and status.",
@@ -34,9 +43,69 @@ func newMetrics() *metrics {
 	}
 }
 
-func (m *metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.answers}
+// expect makes the counters of all routes, with the statuses that their
+// descriptions name.
+func (m *metrics) expect(routes gin.RoutesInfo, document *huma.OpenAPI) {
+	for _, route := range routes {
+		path := strings.ReplaceAll(route.Path, `\:`, ":") // as FullPath returns it
+		m.seconds.WithLabelValues(path)
+		for status := range operation(document, route.Method, path).Responses {
+			m.requests.WithLabelValues(path, route.Method, status)
+		}
+	}
+	m.seconds.WithLabelValues(noRoute)
+	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed} {
+		m.requests.WithLabelValues(noRoute, anyMethod, strconv.Itoa(status))
+	}
 }
+
+// routeParameter matches a parameter in the path of a route.
+var routeParameter = regexp.MustCompile(`/[:*](\w+)`)
+
+// operation is the description of a route, which tests see to that it has.
+func operation(document *huma.OpenAPI, method, path string) *huma.Operation {
+	item := document.Paths[routeParameter.ReplaceAllString(path, "/{$1}")]
+	if item == nil {
+		return &huma.Operation{}
+	}
+	var op *huma.Operation
+	switch method {
+	case http.MethodGet:
+		op = item.Get
+	case http.MethodHead:
+		op = item.Head
+	case http.MethodPost:
+		op = item.Post
+	case http.MethodDelete:
+		op = item.Delete
+	}
+	return cmp.Or(op, &huma.Operation{})
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	m.requests.Describe(out)
+	m.seconds.Describe(out)
+	m.answers.Describe(out)
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	for _, v := range m.segmenter.Variants() {
+		for _, origin := range []refersam.Origin{refersam.OriginModel, refersam.OriginShared, refersam.OriginCache} {
+			m.answers.WithLabelValues(v.Variant, string(origin))
+		}
+	}
+	m.requests.Collect(out)
+	m.seconds.Collect(out)
+	m.answers.Collect(out)
+}
+
+// The labels of requests for which there is no route.
+const (
+	noRoute   = "none"
+	anyMethod = "any"
+)
 
 // count is middleware that counts a request. Only routes and methods that
 // exist are labels: a client cannot make up new ones.
@@ -45,7 +114,7 @@ func (m *metrics) count(c *gin.Context) {
 	c.Next()
 	route, method := c.FullPath(), c.Request.Method
 	if route == "" {
-		route, method = "none", "any"
+		route, method = noRoute, anyMethod
 	}
 	m.requests.WithLabelValues(route, method, strconv.Itoa(c.Writer.Status())).Inc()
 	m.seconds.WithLabelValues(route).Observe(time.Since(begun).Seconds())

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/schedule"
 )
 
@@ -61,12 +62,8 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 			gauge(descQueue, float64(rows), q.Model, schedule.Class(class).String())
 		}
 	}
-	for code, n := range snap.Refused {
-		counter(descRefused, n, string(code))
-	}
-	for code, n := range snap.Failed {
-		counter(descFailed, n, string(code))
-	}
+	countCodes(descRefused, snap.Refused, refusalCodes, counter)
+	countCodes(descFailed, snap.Failed, failureCodes, counter)
 	gauge(descBytes, float64(snap.QueueBytes))
 	counter(descAdmitted, snap.Admitted)
 	counter(descDropped, snap.Dropped)
@@ -95,6 +92,26 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(descMaxRows, float64(snap.Settings.MaxRows))
 	gauge(descMaxWait, snap.Settings.MaxWait.Seconds())
 	gauge(descAdmission, indicator(snap.Settings.Admission))
+}
+
+// The codes with which package schedule refuses requests, and with which rows
+// fail. Another code appears with its first event.
+var (
+	refusalCodes = []refersam.Code{refersam.CodeDeadlineExceeded, refersam.CodeOverloaded, refersam.CodeUnavailable}
+	failureCodes = []refersam.Code{refersam.CodeDeadlineExceeded, refersam.CodeNotReady, refersam.CodeUnavailable, refersam.CodeUpstream}
+)
+
+// countCodes writes a counter for each code, 0 for an expected one that never
+// occurred.
+func countCodes(d *prometheus.Desc, counts map[refersam.Code]uint64, expected []refersam.Code, counter func(*prometheus.Desc, uint64, ...string)) {
+	for _, code := range expected {
+		if _, occurred := counts[code]; !occurred {
+			counter(d, 0, string(code))
+		}
+	}
+	for code, n := range counts {
+		counter(d, n, string(code))
+	}
 }
 
 func indicator(b bool) float64 {
