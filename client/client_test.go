@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -196,6 +198,36 @@ func TestErrors(t *testing.T) {
 	for _, address := range []string{"", "masks.example.com", "ftp://masks.example.com"} {
 		if _, err := client.New(address); err == nil {
 			t.Errorf("%q is an address", address)
+		}
+	}
+}
+
+// What is too large is told with its size and with what is taken, of the picture
+// and of the request.
+func TestTooLarge(t *testing.T) {
+	c := start(t).client(t)
+	most := preprocess.DefaultConfig().MaxBytes
+	picture := func(size int64) []byte { return append(bytes.Clone(request().Image), make([]byte, size)...) }
+	segment := func(size int64) error {
+		req := request()
+		req.Image = picture(size)
+		_, err := c.Segment(t.Context(), req)
+		return err
+	}
+	keep := func(size int64) error {
+		_, err := c.KeepImage(t.Context(), client.Picture{Data: picture(size)})
+		return err
+	}
+	for name, err := range map[string]error{
+		"a picture a little too large": segment(most),
+		"a picture":                    segment(2 * most),
+		"a kept picture":               keep(2 * most),
+	} {
+		if refersam.ErrorCode(err) != refersam.CodeImageTooLarge || !strings.Contains(err.Error(), fmt.Sprint(most, " bytes")) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name != "a picture a little too large" && !regexp.MustCompile(`has \d{8} bytes, and this route takes at most \d{8}\.`).MatchString(err.Error()) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -66,17 +66,14 @@ func newFailure(resp *http.Response, body []byte) *failure {
 	var e *refersam.Error
 	if err := decode(body, &p); err == nil && p.Code != "" {
 		e = p.err()
+		e.Err = fmt.Errorf("status %d", resp.StatusCode)
 	} else {
-		e = refersam.Errorf(codeOf(resp.StatusCode), "The answer has the status %d and does not say why.", resp.StatusCode)
-		if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
-			e.Message = fmt.Sprintf("The service redirects to %q; use its own address.", to)
-		}
+		e = unexplained(resp, body)
 	}
 	if e.RequestID == "" {
 		e.RequestID = resp.Header.Get("X-Request-Id")
 	}
 	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"))
-	e.Err = fmt.Errorf("status %d", resp.StatusCode)
 	f := &failure{err: e}
 	switch resp.StatusCode {
 	case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusServiceUnavailable:

@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"syscall"
 	"time"
 
 	"github.com/refersam/refersam"
@@ -211,8 +212,13 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	}
 	if err != nil {
 		var untrusted *tls.CertificateVerificationError
+		message := "The service cannot be reached; check its address, and that it runs."
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+			message = fmt.Sprintf("The connection was closed while the request of %d bytes was sent or waited for its answer; "+
+				"check that the service runs, and how large a request a proxy before it takes.", req.ContentLength)
+		}
 		return nil, &failure{
-			err:    &refersam.Error{Code: refersam.CodeUnavailable, Message: "The service cannot be reached; check its address, and that it runs.", Err: err},
+			err:    &refersam.Error{Code: refersam.CodeUnavailable, Message: message, Err: err},
 			passes: !errors.As(err, &untrusted),
 		}
 	}

@@ -8,9 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -131,6 +136,80 @@ func TestRetryAfter(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A status without a problem of the service, as a proxy gives it, is told with
+// what it means and what to do.
+func TestUnexplained(t *testing.T) {
+	for status, want := range map[int][]string{
+		301: {"status 301"},
+		400: {"status 400", "check the address"},
+		401: {"API key", "401"},
+		403: {"proxy", "403"},
+		404: {"no refersam service", "404"},
+		405: {"no refersam service", "405"},
+		413: {" bytes is larger than a proxy before the service takes", "413", "smaller picture", "limit of the proxy"},
+		414: {"longer than a proxy", "414"},
+		429: {"proxy", "429"},
+		431: {"headers", "431"},
+		500: {"status 500", "what stands before the service"},
+		502: {"proxy gets no answer", "502"},
+		503: {"not available", "503"},
+		504: {"does not wait long enough", "504", "job"},
+	} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sent int64
+				c, _ := through(t, func(_ int, r *http.Request) (*http.Response, error) {
+					sent = r.ContentLength
+					page := "<html><head><title>" + http.StatusText(status) + "</title></head>" + strings.Repeat("x", 1000)
+					resp := reply(status, page, "Content-Type", "text/html", "Server", "nginx/1.27", "X-Request-Id", "r7")
+					resp.Request = r
+					return resp, nil
+				})
+				_, err := c.Segment(t.Context(), request())
+				var e *refersam.Error
+				if !errors.As(err, &e) || e.RequestID != "r7" {
+					t.Fatalf("%v", err)
+				}
+				for _, text := range want {
+					if !strings.Contains(e.Message, text) {
+						t.Errorf("%q lacks %q", e.Message, text)
+					}
+				}
+				if status == 413 && !strings.Contains(e.Message, fmt.Sprintf("request of %d bytes", sent)) {
+					t.Errorf("%q does not say that %d bytes were sent", e.Message, sent)
+				}
+				for _, text := range []string{fmt.Sprint("status ", status), "nginx/1.27", "<title>" + http.StatusText(status)} {
+					if !strings.Contains(err.Error(), text) || len(err.Error()) > 600 {
+						t.Errorf("%q lacks %q", err, text)
+					}
+				}
+			})
+		})
+	}
+	// Without a body or a page there is nothing to quote.
+	c, _ := through(t, func(_ int, r *http.Request) (*http.Response, error) {
+		resp := reply(413, "")
+		resp.Request = r
+		return resp, nil
+	})
+	if _, err := c.Models(t.Context()); err == nil || !strings.Contains(err.Error(), "The request is larger") || !strings.HasSuffix(err.Error(), "status 413") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A proxy that closes the connection in the middle of a large request is named.
+func TestConnectionClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := through(t, func(int, *http.Request) (*http.Response, error) {
+			return nil, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
+		})
+		_, err := c.Segment(t.Context(), request())
+		if refersam.ErrorCode(err) != refersam.CodeUnavailable || !regexp.MustCompile(`closed while the request of \d+ bytes`).MatchString(err.Error()) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // Without a deadline there are six tries.

@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
@@ -57,8 +59,13 @@ func (b *bodies) reserve(c *gin.Context, limit bodyLimit) (lease *answer.Lease, 
 		return lease, func() {}, nil
 	}
 	begun := time.Now()
-	if most := limit(intake.MediaType(c.Request)); c.Request.ContentLength > most {
-		return nil, nil, intake.BodyTooLarge(most)
+	kind := intake.MediaType(c.Request)
+	if size, most := c.Request.ContentLength, limit(kind); size > most {
+		err := refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has %d bytes, and this route takes at most %d.", size, most)
+		if most == b.pictureLimit(kind) {
+			err.Message += fmt.Sprintf(" A picture may have at most %d bytes.", b.maxImage)
+		}
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), b.wait)
 	defer cancel()

@@ -118,7 +118,7 @@ func ReadError(err error) error {
 	case errors.As(err, &known):
 		return err
 	case errors.As(err, &tooLarge):
-		return BodyTooLarge(tooLarge.Limit)
+		return bodyTooLarge(tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &refersam.Error{Code: refersam.CodeBodyTooSlow, Message: "The body of the request comes too slowly, and was not waited for.", Err: err}
 	default:
@@ -130,7 +130,9 @@ func ReadError(err error) error {
 	}
 }
 
-func BodyTooLarge(most int64) error {
+// bodyTooLarge is the error of a body of unknown length that has more than most
+// bytes.
+func bodyTooLarge(most int64) error {
 	return refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has more than the %d bytes that this route takes.", most)
 }
 

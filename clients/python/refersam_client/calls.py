@@ -164,11 +164,12 @@ class Calls:
         while True:
             used = now() - begun
             left = max(max_wait - used, 0.001)  # a pause may end late, and sockets take nothing below 0
-            reply = yield Try(call, content_of(call, used), headers, min(self.timeout, left), left)
+            content = content_of(call, used)
+            reply = yield Try(call, content, headers, min(self.timeout, left), left)
             if isinstance(reply, Reply):
                 if 200 <= reply.status < 300:
                     return reply
-                problem: Exception = problem_of(reply)
+                problem: Exception = problem_of(reply, len(content or b""))
                 if call.method == "DELETE" and unsure and is_gone(problem):
                     return reply  # by a try whose answer was lost
                 unsure = unsure or reply.status in (502, 503)
@@ -376,17 +377,54 @@ def is_gone(problem: Exception) -> bool:
     return isinstance(problem, Problem) and problem.code in ("image_not_found", "job_not_found")
 
 
-def problem_of(reply: Reply) -> Problem:
+def problem_of(reply: Reply, sent: int = 0) -> Problem:
+    """What an answer that is no success says; sent is how many bytes its request had."""
     try:
         document = json.loads(reply.body)
     except ValueError:
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("code"), str):
         # A proxy has answered, or what is no service of this kind.
-        detail = f"The answer has the status {reply.status} and does not say why."
-        document = {"code": CODES.get(reply.status, "upstream_failed"), "detail": detail}
+        document = {"code": CODES.get(reply.status, "upstream_failed"), "detail": unexplained(reply, sent)}
     known = {"request_id": reply.headers.get("x-request-id")}
     return Problem(known | document | {"status": reply.status}, seconds(reply.headers.get("retry-after", "")))
+
+
+#: What a status means as a rule that comes without a problem of the service, and what to do.
+UNEXPLAINED = {
+    401: "The request shows nothing that is accepted; check the API key, and what a proxy before the service "
+    "wants.",
+    403: "The request is refused before it reaches the service; check what the proxy there allows.",
+    404: "There is no refersam service at this address; check the address with its path.",
+    405: "There is no refersam service at this address; check the address with its path.",
+    408: "The request came too slowly; send a smaller picture on a slow connection.",
+    413: "The request of {sent} bytes is larger than a proxy before the service takes; send a smaller "
+    "picture or fewer at once, or raise the limit of the proxy.",
+    414: "The address of the request is longer than a proxy before the service takes.",
+    429: "A proxy before the service takes no more requests at the moment; wait, or send fewer.",
+    431: "The headers of the request are longer than a proxy before the service takes.",
+    502: "A proxy gets no answer of the service behind it; check that the service runs.",
+    503: "The service, or a proxy before it, is not available at the moment; try again later.",
+    504: "A proxy does not wait long enough for the service behind it; give it more time, or ask for less at "
+    "once or by a job.",
+}
+MAX_EXCERPT = 120
+
+
+def unexplained(reply: Reply, sent: int) -> str:
+    if 300 <= reply.status < 400 and (to := reply.headers.get("location")):
+        text = f"The service redirects to {to!r}; use its own address."
+    else:
+        text = UNEXPLAINED.get(
+            reply.status, "The answer gives no reason; check the address, and what stands before the service."
+        )
+        text = text.format(sent=sent)
+    text += f" The status is {reply.status}"
+    if server := reply.headers.get("server"):
+        text += f", from {server!r}"
+    if excerpt := reply.body[:MAX_EXCERPT].decode(errors="replace").strip():
+        text += f", with {excerpt!r}"
+    return text + "."
 
 
 def seconds(retry_after: str) -> float | None:

@@ -347,6 +347,41 @@ def test_pages_of_proxies_are_problems(status, code):
         problem = calls.problem_of(page)
         assert (problem.code, problem.status, problem.request_id) == (code, status, "r1")
         assert problem.retry_after is None
+        assert content.decode() in problem.detail
+        assert str(status) in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (400, "check the address"), (401, "API key"), (403, "proxy"), (404, "no refersam service"),
+        (405, "no refersam service"), (408, "too slowly"), (413, "of 4321 bytes is larger than a proxy"),
+        (414, "longer than a proxy"), (429, "proxy"), (431, "headers"),
+        (500, "what stands before the service"), (502, "gets no answer"),
+        (503, "not available"), (504, "does not wait long enough"),
+    ],
+)  # fmt: skip
+def test_pages_of_proxies_say_what_to_do(status, says):
+    page = b"<html><title>no {sent}</title>" + b"x" * 1000
+    problem = calls.problem_of(calls.Reply(status, httpx2.Headers({"Server": "nginx/1.27"}), page), 4321)
+    for text in (says, str(status), "nginx/1.27", "<title>no {sent}</title>"):
+        assert text in str(problem)
+    assert len(str(problem)) < 600
+    empty = calls.problem_of(calls.Reply(status, httpx2.Headers({}), b""), 4321)
+    assert empty.detail.endswith(f"The status is {status}.")
+
+
+def test_a_redirect_is_named():
+    moved = calls.Reply(308, httpx2.Headers({"Location": "https://masks.example.com/"}), b"")
+    assert "https://masks.example.com/" in calls.problem_of(moved).detail
+
+
+def test_a_proxy_refuses_a_request_with_its_size(clock):
+    call = calls.Call("POST", "x", content=b"{" + b"x" * 998 + b"}", deadline_ms=1000)
+    tries = []
+    with pytest.raises(calls.Problem, match=r"^image_too_large: .* of (\d+) bytes") as refused:
+        play(described().sent(call), [reply(413)], clock, tries=tries)
+    assert f"of {len(tries[0].content)} bytes" in str(refused.value)
 
 
 def test_problems():
