@@ -202,8 +202,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What is too large is told with its size and with what is taken, of the picture
-// and of the request.
+// The error of a picture or a request that is too large names its size and the
+// limit.
 func TestTooLarge(t *testing.T) {
 	c := start(t).client(t)
 	most := preprocess.DefaultConfig().MaxBytes

@@ -138,8 +138,8 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// A status without a problem of the service, as a proxy gives it, is told with
-// what it means and what to do.
+// The error of a status without a problem of the service, as a proxy answers it,
+// says what the status means and what to do.
 func TestUnexplained(t *testing.T) {
 	for status, want := range map[int][]string{
 		301: {"status 301"},

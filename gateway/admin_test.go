@@ -171,8 +171,8 @@ func documentedMetrics(t *testing.T) map[string][]string {
 	return all
 }
 
-// The metrics of the documentation are those of a service that was just started,
-// with the same labels.
+// A service that was just started serves all metrics that the documentation
+// lists, and no others, with the same labels.
 func TestAdmin_MetricsFromTheFirstScrape(t *testing.T) {
 	histogram := regexp.MustCompile(`_(bucket|sum|count)$`)
 	label := regexp.MustCompile(`[{,](\w+)="`)

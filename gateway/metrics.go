@@ -14,9 +14,9 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// metrics are what the gateway counts itself. A counter whose labels are known
-// is 0 before its first event: a rate over one that appears with its first event
-// misses that event.
+// metrics are what the gateway counts itself. If the values of
+// its labels are known, a counter is 0 before its first event, because a rate over
+// a counter that appears with its first event misses that event.
 type metrics struct {
 	segmenter Segmenter
 	requests  *prometheus.CounterVec
@@ -62,7 +62,8 @@ func (m *metrics) expect(routes gin.RoutesInfo, document *huma.OpenAPI) {
 // routeParameter matches a parameter in the path of a route.
 var routeParameter = regexp.MustCompile(`/[:*](\w+)`)
 
-// operation is the description of a route, which tests see to that it has.
+// operation returns the description of a route. A test checks that every route
+// has one.
 func operation(document *huma.OpenAPI, method, path string) *huma.Operation {
 	item := document.Paths[routeParameter.ReplaceAllString(path, "/{$1}")]
 	if item == nil {
@@ -101,7 +102,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	m.answers.Collect(out)
 }
 
-// The labels of requests for which there is no route.
+// The labels of requests without a route.
 const (
 	noRoute   = "none"
 	anyMethod = "any"

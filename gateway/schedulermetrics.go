@@ -94,8 +94,8 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(descAdmission, indicator(snap.Settings.Admission))
 }
 
-// The codes with which package schedule refuses requests, and with which rows
-// fail. Another code appears with its first event.
+// The codes that package schedule refuses requests with, and the codes that rows
+// fail with. Another code appears with its first event.
 var (
 	refusalCodes = []refersam.Code{refersam.CodeDeadlineExceeded, refersam.CodeOverloaded, refersam.CodeUnavailable}
 	failureCodes = []refersam.Code{refersam.CodeDeadlineExceeded, refersam.CodeNotReady, refersam.CodeUnavailable, refersam.CodeUpstream}

@@ -53,8 +53,8 @@ func withoutInvisible(text string) string {
 	return string(kept)
 }
 
-// isPlain reports whether text is printable ASCII with single spaces inside, of
-// which nothing is to be removed.
+// isPlain reports whether text is printable ASCII with single spaces inside, so
+// that it stays as it is.
 func isPlain(text string) bool {
 	for i := range len(text) {
 		if b := text[i]; b < ' ' || b > '~' {
@@ -90,8 +90,8 @@ var joiningScripts = []*unicode.RangeTable{
 
 // joinsVisibly reports whether the first of rest, an invisible character behind
 // before, changes how its neighbours look: a joiner inside a sequence of emoji or
-// between letters whose shape depends on it, or a selector behind a symbol that
-// is shown as a picture or as text.
+// between letters that it gives another shape, or a selector that shows a symbol
+// as a picture or as text.
 func joinsVisibly(before, rest []rune) bool {
 	if len(before) == 0 {
 		return false

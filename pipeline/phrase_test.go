@@ -52,7 +52,7 @@ func tokenizers(t *testing.T) map[string]*tokenize.Tokenizer {
 }
 
 // A phrase means what a reader sees of it: characters that do not show change
-// neither the tokens nor the name under which the answer is cached.
+// neither the tokens nor the key of the cached answer.
 func TestSegment_InvisibleCharacters(t *testing.T) {
 	s := start(t, pipelinetest.NewColourModel("bert", "clip"))
 	segment := func(variant, text string) *refersam.Result {
@@ -125,7 +125,7 @@ func TestSegment_VisibleSequences(t *testing.T) {
 				t.Errorf("%s: %+q has %d tokens, want %d", variant, phrase, resp.Results[0].Tokens, want)
 			}
 		}
-		// What is left over of such a sequence shows nothing.
+		// The rest of an incomplete sequence does not show.
 		for phrase, shown := range map[string]string{
 			"a \U0001F468\u200D duck":           "a \U0001F468 duck",
 			"a duck\u200D\U0001F467":            "a duck\U0001F467",

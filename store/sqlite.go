@@ -134,8 +134,8 @@ func hasTables(ctx context.Context, db *sql.DB) (bool, error) {
 	return n > 0, err
 }
 
-// noDatabase says that a folder is not one in which a service has kept its
-// state, and why.
+// noDatabase returns the error of a folder without the state of a service, with
+// the reason.
 func noDatabase(folder, why string) error {
 	if absolute, err := filepath.Abs(folder); err == nil {
 		folder = absolute

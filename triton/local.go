@@ -78,7 +78,7 @@ type LocalConfig struct {
 	// code as this user. Default false.
 	ModelControl bool `env:"-"`
 
-	// original is the repository of which Repository is a copy; empty for none.
+	// original is the repository that Repository is a copy of; empty for none.
 	original string
 }
 
