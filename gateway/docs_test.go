@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"mime"
@@ -153,7 +154,7 @@ func formFields(t *testing.T, contentType string, body []byte) (names []string) 
 	}
 	for parts := multipart.NewReader(bytes.NewReader(body), params["boundary"]); ; {
 		part, err := parts.NextPart()
-		if err == io.EOF { //nolint:errorlint // the reader gives it as it is
+		if errors.Is(err, io.EOF) {
 			return names
 		}
 		if err != nil {

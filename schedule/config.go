@@ -103,7 +103,7 @@ func (s *Settings) validate(mode, maxRows, maxWait, percentile string) error {
 // Validate reports everything that is wrong with c.
 func (c *Config) Validate() error {
 	var errs []error
-	err := c.Settings.validate("REFERSAM_BATCH_MODE", "REFERSAM_BATCH_MAX_ROWS", "REFERSAM_BATCH_MAX_WAIT", "REFERSAM_BATCH_PERCENTILE")
+	err := c.validate("REFERSAM_BATCH_MODE", "REFERSAM_BATCH_MAX_ROWS", "REFERSAM_BATCH_MAX_WAIT", "REFERSAM_BATCH_PERCENTILE")
 	if err != nil {
 		errs = append(errs, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"image/png"
 	"net"
 	"os"
@@ -107,12 +108,15 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 		{"no wheel", "REFERSAM_PYTHON=/usr/bin/python3", nil, "make run"},
 		{"a misspelt setting", "REFERSAM_SPLITT=bert:1", nil, "REFERSAM_SPLITT"},
 		{"a variant that is not there", "REFERSAM_SPLIT=bert:50,gpt:50", nil, "gpt"},
-		{"a port that is taken", "REFERSAM_LOG_LEVEL=INFO", []string{"--listen", taken.Addr().String()}, taken.Addr().String()},
+		{"a port that is taken", "REFERSAM_LOG_LEVEL=INFO", []string{"--listen", taken.Addr().String()},
+			fmt.Sprintf("%s is taken by process %d (tests.test): choose another address with --listen HOST:PORT", taken.Addr(), os.Getpid())},
+		{"a port of the metrics that is taken", "REFERSAM_ADMIN_LISTEN=" + taken.Addr().String(), nil,
+			fmt.Sprintf("REFERSAM_ADMIN_LISTEN is %q, the address of metrics and settings, which is taken by process %d", taken.Addr(), os.Getpid())},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			args := append([]string{"up", "--listen", "127.0.0.1:0", "--data", t.TempDir()}, tc.args...)
 			// Another service on this machine may have the default address.
-			out, err := failing(t, []string{tc.environment, "REFERSAM_ADMIN_LISTEN=off"}, args...)
+			out, err := failing(t, []string{"REFERSAM_ADMIN_LISTEN=off", tc.environment}, args...)
 			if err == nil || !strings.Contains(out, tc.want) {
 				t.Errorf("%v, want a message with %q:\n%s", err, tc.want, out)
 			}

@@ -2,13 +2,16 @@ package tests_test
 
 import (
 	"io/fs"
+	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -97,6 +100,88 @@ func TestComposeGateway(t *testing.T) {
 	version := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(readFile(t, "go.mod"))
 	if !strings.Contains(dockerfile, "FROM golang:"+version[1]+"-") {
 		t.Errorf("the Dockerfile does not build with Go %s, as go.mod wants", version[1])
+	}
+}
+
+// The first "docker compose up" on a machine serves: with the environment and
+// the command of compose.yaml, and nothing else, the gateway makes a key and
+// prints it, once, with a command that works.
+func TestComposeFirstStart(t *testing.T) {
+	gateway := compose(t).Services["gateway"]
+	server := startNull(t)
+	address, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	container, volume := t.TempDir(), t.TempDir()
+	environment := maps.Clone(gateway.Environment)
+	// What the container has around it: its port, the other container, and the volume.
+	environment["REFERSAM_LISTEN"] = strings.Replace(environment["REFERSAM_LISTEN"], ":8080", ":"+port, 1)
+	environment["REFERSAM_TRITON"] = server.address
+	environment["REFERSAM_DATA"] = volume
+	start := func() *service {
+		s := &service{url: "http://127.0.0.1:" + port, logs: &buffer{}, done: make(chan struct{})}
+		s.cmd = exec.Command(executable, gateway.Command...)
+		s.cmd.Dir = container
+		s.cmd.Env = []string{}
+		for name, value := range environment {
+			s.cmd.Env = append(s.cmd.Env, name+"="+value)
+		}
+		s.cmd.Stdout, s.cmd.Stderr = s.logs, s.logs
+		if err := s.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			s.err = s.cmd.Wait()
+			close(s.done)
+		}()
+		cleanUp(t, s)
+		s.waitSaid(t, "refersam is ready on "+s.url)
+		return s
+	}
+
+	first := start()
+	text := first.logs.all()
+	key := regexp.MustCompile(`(?m)^  (rsk_\S+)$`).FindStringSubmatch(text)
+	line := tryIt.FindStringSubmatch(text)
+	if key == nil || line == nil {
+		t.Fatalf("the first start has no key, or no line to try:\n%s", text)
+	}
+	dir := t.TempDir()
+	shell(t, dir, line[1])
+	readPicture(t, filepath.Join(dir, "duck.png"))
+	if status, _ := first.ask(t, "/v1/models", ""); status != http.StatusUnauthorized {
+		t.Errorf("status %d without a key, want 401", status)
+	}
+	if err := first.signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+
+	second := start()
+	if text := second.logs.all(); strings.Contains(text, "rsk_"+strings.Split(key[1], "_")[1]) || strings.Contains(text, "first API key") {
+		t.Errorf("the second start shows a key again:\n%s", text)
+	}
+	if status, body := second.ask(t, "/v1/models", key[1]); status != http.StatusOK {
+		t.Errorf("status %d with the key of the first start: %s", status, body)
+	}
+	if err := second.signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+
+	// An operator who has revoked all keys does not get another one.
+	command(t, []string{"REFERSAM_DATA=" + volume}, executable, "keys", "revoke", strings.Split(key[1], "_")[1])
+	last := exec.Command(executable, gateway.Command...)
+	last.Dir, last.Env = container, second.cmd.Env
+	if out, err := last.CombinedOutput(); err == nil || !strings.Contains(string(out), "refersam keys create") || strings.Contains(string(out), "first API key") {
+		t.Errorf("%v with all keys revoked:\n%s", err, out)
+	}
+	// The container's own file system is read-only.
+	if files, err := os.ReadDir(container); err != nil || len(files) > 0 {
+		t.Errorf("outside its volume the gateway has written %v: %v", files, err)
 	}
 }
 

@@ -23,6 +23,7 @@ type answer struct {
 	} `json:"model"`
 	Results []struct {
 		PromptID string  `json:"prompt_id"`
+		Phrase   string  `json:"phrase"`
 		Status   string  `json:"status"`
 		Score    float64 `json:"score"`
 		Area     int     `json:"area"`

@@ -41,7 +41,8 @@ type Config struct {
 	Triton     triton.Config
 	Local      triton.LocalConfig
 
-	environ map[string]string
+	environ  map[string]string
+	firstKey bool // from the command line alone
 }
 
 // LogConfig says what is logged and how.
@@ -153,11 +154,9 @@ func (c *Config) variables() []variable {
 	return list
 }
 
-// isSet reports whether the environment has a variable.
-func (c *Config) isSet(name string) bool {
-	_, set := c.environ[name]
-	return set
-}
+// isSet reports whether the environment sets a variable. One that is empty
+// leaves the default.
+func (c *Config) isSet(name string) bool { return c.environ[name] != "" }
 
 // visit calls f for every field that a variable sets, in the order of their
 // declaration.

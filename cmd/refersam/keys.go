@@ -14,6 +14,13 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
+// keyFlag is for commands that serve.
+type keyFlag struct {
+	FirstKey bool `help:"If clients must show an API key and none has ever been made, make one and print it."`
+}
+
+func (f *keyFlag) apply(cfg *Config) { cfg.firstKey = f.FirstKey }
+
 type keysCommand struct {
 	Create keysCreateCommand `cmd:"" help:"Make a key and print it; it cannot be shown again."`
 	List   keysListCommand   `cmd:"" help:"List all keys, without their secrets."`

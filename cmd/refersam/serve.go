@@ -3,19 +3,21 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
+	"strings"
 
 	"github.com/refersam/refersam/triton"
 )
 
 type serveCommand struct {
 	dataFlag
+	keyFlag
 	Listen string `placeholder:"HOST:PORT" help:"Where to listen. Default: REFERSAM_LISTEN, else 127.0.0.1:8080."`
 }
 
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
-	c.apply(cfg)
+	c.dataFlag.apply(cfg)
+	c.keyFlag.apply(cfg)
 	if c.Listen != "" {
 		cfg.Gateway.Listen = c.Listen
 	}
@@ -32,9 +34,11 @@ func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		return err
 	}
 	defer fleet.Close()
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Gateway.Listen)
+	ln, err := listen(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, ln, fleet, log, m.Stdout)
+	out := newConsole(m.Stdout)
+	out.begin("waiting for the models of %s, and measuring how long they take", strings.Join(cfg.Triton.Addresses, ", "))
+	return serve(ctx, cfg, ln, fleet, log, out)
 }

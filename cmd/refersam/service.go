@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"time"
@@ -39,8 +38,8 @@ func replicas(servers []*triton.Replica) []pipeline.Replica {
 }
 
 // serve answers HTTP on ln with the servers of a fleet until ctx ends, and says
-// on out when it can answer with masks.
-func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out io.Writer) (err error) {
+// on the console how far it is until it can answer with masks.
+func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out *console) (err error) {
 	segmenter, err := newSegmenter(cfg, fleet, log)
 	if err != nil {
 		return err
@@ -85,19 +84,23 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	if err != nil {
 		return err
 	}
+	if cfg.firstKey {
+		if err := makeFirstKey(ctx, cfg, state, out); err != nil {
+			return err
+		}
+	}
 	if err := gw.CheckAccess(ctx); err != nil {
+		return err
+	}
+	adminLn, err := listenAdmin(ctx, cfg, log)
+	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	// Metrics are there to the end.
 	administration, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
-	if address := cfg.Gateway.AdminListen; address != gateway.AdminOff {
-		adminLn, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-		if err != nil {
-			return fmt.Errorf("REFERSAM_ADMIN_LISTEN, the address of metrics and settings: %w; name another, or off", err)
-		}
-		log.Info("listening for administration", "address", adminLn.Addr().String())
+	if adminLn != nil {
 		admin := gateway.NewAdmin(gw, segmenter.Scheduler(), log)
 		g.Go(func() error { return admin.Serve(administration, adminLn) })
 	}
@@ -112,12 +115,56 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		return gw.Serve(ctx, ln)
 	})
 	g.Go(func() error {
-		if segmenter.WaitReady(ctx) == nil {
-			fmt.Fprintf(out, "refersam is ready on %s\n", url(cfg, ln.Addr()))
+		waiting, stop := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			out.watch(waiting, segmenter.Ready)
+		}()
+		err := segmenter.WaitReady(ctx)
+		stop()
+		<-watched
+		if err == nil {
+			out.ready(describe(cfg, ln, adminLn))
 		}
 		return nil
 	})
 	return errors.Join(g.Wait(), gw.Close()) // jobs are counted until they have ended
+}
+
+// makeFirstKey makes a key and prints it if clients must show one and no key has
+// ever been made. Of several gateways with one database, one makes it.
+func makeFirstKey(ctx context.Context, cfg *Config, state *store.Store, out *console) error {
+	if !cfg.Gateway.Authenticates() {
+		return nil
+	}
+	return state.Exclusively(ctx, func(ctx context.Context) error {
+		keys, err := state.Keys(ctx)
+		if err != nil || len(keys) > 0 {
+			return err
+		}
+		token, err := state.CreateKey(ctx, store.Key{Name: "first", Scopes: []store.Scope{store.ScopeSegment}}, time.Now())
+		if err == nil {
+			out.firstKey(token)
+		}
+		return err
+	})
+}
+
+// describe is what there is to know of a service with these listeners; adminLn
+// may be nil.
+func describe(cfg *Config, ln, adminLn net.Listener) *started {
+	s := &started{
+		url:      url(cfg, ln.Addr()),
+		keys:     cfg.Gateway.Authenticates(),
+		open:     cfg.Gateway.Auth == gateway.AuthOff,
+		insecure: cfg.Gateway.TLSCert != "",
+		data:     place(&cfg.Store),
+	}
+	if adminLn != nil {
+		s.admin = adminLn.Addr().String()
+	}
+	return s
 }
 
 // url is where a browser on this machine finds what listens on addr.

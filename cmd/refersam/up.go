@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net"
 	"path/filepath"
 	"time"
 
@@ -16,6 +15,7 @@ const stopTimeout = 10 * time.Second
 
 type upCommand struct {
 	dataFlag
+	keyFlag
 	Listen     string `placeholder:"HOST:PORT" help:"Where to listen. Default: REFERSAM_LISTEN, else 127.0.0.1:8080."`
 	Repository string `placeholder:"DIR" help:"Folder of the models. Default: REFERSAM_MODEL_REPOSITORY, else model_repository."`
 }
@@ -26,7 +26,8 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if len(cfg.Triton.Addresses) > 0 {
 		return errors.New("REFERSAM_TRITON names servers that run already: use “refersam serve”, or unset it")
 	}
-	c.apply(cfg)
+	c.dataFlag.apply(cfg)
+	c.keyFlag.apply(cfg)
 	if c.Listen != "" {
 		cfg.Gateway.Listen = c.Listen
 	}
@@ -46,16 +47,18 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		return err
 	}
 	defer fleet.Close()
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.Gateway.Listen)
+	ln, err := listen(ctx, cfg)
 	if err != nil {
 		return err
 	}
+	out := newConsole(m.Stdout)
+	out.begin("starting a Triton server with the models of %s", cfg.Local.Repository)
 
 	served := make(chan struct{})
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(served)
-		return serve(running, cfg, ln, fleet, log, m.Stdout)
+		return serve(running, cfg, ln, fleet, log, out)
 	})
 	g.Go(func() error {
 		local, err := triton.StartLocal(running, cfg.Local)
@@ -65,6 +68,7 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		if err != nil {
 			return err
 		}
+		out.begin("trying the models, which are loaded, and measuring how long they take")
 		if err := fleet.Add(local.Address()); err != nil {
 			return errors.Join(err, stop(local))
 		}

@@ -85,9 +85,9 @@ class Result:
         x, y, w, h = document["bbox"]
         quality = document.get("quality")
         return cls(
-            document.get("prompt_id"), document.get("phrase"), document["empty"], document["score"], document["area"],
-            (x, y, w, h), document["origin"], Quality(quality["components"], quality["stability"]) if quality else None,
-            document.get("masks", {}),
+            document.get("prompt_id"), document.get("phrase"), document["empty"], document["score"],
+            document["area"], (x, y, w, h), document["origin"],
+            Quality(quality["components"], quality["stability"]) if quality else None, document.get("masks", {}),
         )  # fmt: skip
 
 
