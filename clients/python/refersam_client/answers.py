@@ -87,7 +87,8 @@ class Result:
         return cls(
             document.get("prompt_id"), document.get("phrase"), document["empty"], document["score"],
             document["area"], (x, y, w, h), document["origin"],
-            Quality(quality["components"], quality["stability"]) if quality else None, document.get("masks", {}),
+            Quality(quality["components"], quality["stability"]) if quality else None,
+            document.get("masks", {}),
         )  # fmt: skip
 
 
