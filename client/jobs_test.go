@@ -26,9 +26,11 @@ import (
 // another that succeeds.
 func items() []client.Item {
 	whole := pipelinetest.Squares()
+	damaged := bytes.Clone(whole)
+	damaged[len(damaged)/2] ^= 0xff // in the pixels, so that the header is read
 	return []client.Item{
 		{ID: "first", Picture: client.Picture{Data: whole}, Phrases: request().Phrases, Quality: true},
-		{ID: "damaged", Picture: client.Picture{Data: whole[:len(whole)/2]}, Phrases: request().Phrases},
+		{ID: "damaged", Picture: client.Picture{Data: damaged}, Phrases: request().Phrases},
 		{Picture: client.Picture{Data: whole}, Phrases: request().Phrases[:1]},
 	}
 }

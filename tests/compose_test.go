@@ -119,7 +119,7 @@ func TestComposeFirstStart(t *testing.T) {
 	}
 	container, volume := t.TempDir(), t.TempDir()
 	environment := maps.Clone(gateway.Environment)
-	// What the container has around it: its port, the other container, and the volume.
+	// The surroundings of the container: its port, the other container, and the volume.
 	environment["REFERSAM_LISTEN"] = strings.Replace(environment["REFERSAM_LISTEN"], ":8080", ":"+port, 1)
 	environment["REFERSAM_TRITON"] = server.address
 	environment["REFERSAM_DATA"] = volume
@@ -172,7 +172,7 @@ func TestComposeFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// An operator who has revoked all keys does not get another one.
+	// After the revocation of all keys there is no other first key.
 	command(t, []string{"REFERSAM_DATA=" + volume}, executable, "keys", "revoke", strings.Split(key[1], "_")[1])
 	last := exec.Command(executable, gateway.Command...)
 	last.Dir, last.Env = container, second.cmd.Env

@@ -135,7 +135,7 @@ var tryIt = regexp.MustCompile(`(?m)^  Try it +(.*)$`)
 // A second service on a machine starts though the first has the port of the
 // metrics, with the same data folder, and says all that its user needs.
 func TestUp_Second(t *testing.T) {
-	// Where the metrics are by default: taken by this, or by whoever has it.
+	// The default port of the metrics is taken, by this listener or by another program.
 	if ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:8081"); err == nil {
 		defer ln.Close()
 	}

@@ -16,7 +16,7 @@ import (
 // progressInterval is how often a start that goes on says what it waits for.
 const progressInterval = 5 * time.Second
 
-// console tells the person at the terminal how far the start of a service is.
+// console prints for a person at a terminal how far the start of a service is.
 // It is safe for concurrent use.
 type console struct {
 	begun time.Time

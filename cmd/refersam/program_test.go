@@ -108,7 +108,7 @@ func TestConfigErrors(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
-	// What any text is a value of, and what cannot be wrong by itself.
+	// Any text is a value of these variables.
 	free := map[string]bool{"REFERSAM_DATA": true, "REFERSAM_MODEL_REPOSITORY": true, "REFERSAM_PYTHON": true, "REFERSAM_TRITON_WORK_DIR": true, "REFERSAM_TRITON_SOCKET_DIR": true}
 	for _, bad := range []string{"-7", "-7s", "?"} {
 		var all, wrong []string
