@@ -120,7 +120,7 @@ refersam is ready on %s after %.0f s
 	if s.admin != "" {
 		fmt.Fprintf(c.out, "  Metrics  http://%s/metrics\n", s.admin)
 	}
-	fmt.Fprintln(c.out, "  Stop     Ctrl-C\n")
+	fmt.Fprint(c.out, "  Stop     Ctrl-C\n\n")
 }
 
 // started is what there is to know of a service that can answer.
