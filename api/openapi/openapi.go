@@ -21,7 +21,7 @@ import (
 const (
 	// apiVersion is that of the description: its first number changes with what
 	// can break a client, the second with what is added, the last with wording.
-	apiVersion = "1.0.0"
+	apiVersion = "1.1.0"
 )
 
 // New makes the OpenAPI description of the service. Requests do not run through
