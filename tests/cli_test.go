@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -197,6 +198,19 @@ func TestUpFindsPython(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A start that goes on says every few seconds what it waits for, and why.
+func TestServeSaysWhatItWaitsFor(t *testing.T) {
+	nobody, err := freeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, nobody)
+	s.waitSaid(t, " s  still waiting for the models of "+nobody)
+	if text := s.logs.all(); !regexp.MustCompile(`still waiting for the models of \S+ and measuring how long they take \(.*refused`).MatchString(text) {
+		t.Errorf("the start does not say why:\n%s", text)
 	}
 }
 
