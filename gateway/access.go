@@ -191,11 +191,7 @@ func (g *Gateway) CheckAccess(ctx context.Context) error {
 	if host, _, err := net.SplitHostPort(g.cfg.Listen); err == nil && loopback(host) {
 		otherwise = "set REFERSAM_AUTH=auto, with which this machine alone needs none"
 	}
-	first := ""
-	if len(keys) == 0 {
-		first = "start with --first-key, which makes one and prints it, "
-	}
 	return fmt.Errorf("clients of %s must show an API key (REFERSAM_AUTH=%s), and there is none that works: "+
-		"make one with “refersam keys create --name NAME --scopes segment”, %s%s, "+
-		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth, first, otherwise)
+		"make one with “refersam keys create --name NAME --scopes segment”, start with --first-key, which prints one if there has never been any, %s, "+
+		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth, otherwise)
 }
