@@ -158,7 +158,14 @@ func TestHelpAndVersion(t *testing.T) {
 }
 
 // A program that was told to stop has not failed.
+// That holds at any moment of its start.
 func TestServe_Stop(t *testing.T) {
+	for _, after := range []time.Duration{0, 3 * time.Millisecond, 30 * time.Millisecond, 300 * time.Millisecond} {
+		t.Run(after.String(), func(t *testing.T) { testStop(t, after) })
+	}
+}
+
+func testStop(t *testing.T, after time.Duration) {
 	ctx, stop := context.WithCancel(t.Context())
 	var out, errs bytes.Buffer
 	m := main.Main{
@@ -167,7 +174,7 @@ func TestServe_Stop(t *testing.T) {
 		Stdout:  &out,
 		Stderr:  &errs,
 	}
-	time.AfterFunc(200*time.Millisecond, stop)
+	time.AfterFunc(after, stop)
 	if code := m.Run(ctx); code != 0 {
 		t.Errorf("exit %d: %s", code, errs.String())
 	}

@@ -40,6 +40,13 @@ func replicas(servers []*triton.Replica) []pipeline.Replica {
 // serve answers HTTP on ln with the servers of a fleet until ctx ends, and says
 // on the console how far it is until it can answer with masks.
 func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out *console) (err error) {
+	starting, asked := true, ctx
+	defer func() {
+		if starting && err != nil && asked.Err() != nil {
+			log.Info("the service was stopped while it started", "cause", err)
+			err = nil // what the stop interrupts has not failed
+		}
+	}()
 	segmenter, err := newSegmenter(cfg, fleet, log)
 	if err != nil {
 		return err
@@ -96,6 +103,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	if err != nil {
 		return err
 	}
+	starting = false
 	g, ctx := errgroup.WithContext(ctx)
 	// Metrics are there to the end.
 	administration, done := context.WithCancel(context.WithoutCancel(ctx))
