@@ -140,7 +140,7 @@ func TestComposeFirstStart(t *testing.T) {
 			close(s.done)
 		}()
 		cleanUp(t, s)
-		s.waitSaid(t, "refersam is ready on "+s.url)
+		s.waitSaid(t, "  Stop     Ctrl-C\n")
 		return s
 	}
 

@@ -146,7 +146,7 @@ func TestUp_Second(t *testing.T) {
 		t.Fatal(err)
 	}
 	cleanUp(t, s)
-	s.waitSaid(t, "refersam is ready on "+s.url)
+	s.waitSaid(t, "  Stop     Ctrl-C\n") // the last line of the start
 	text := s.logs.all()
 	if !regexp.MustCompile(`(?s)^refersam: +0 s  starting a Triton server.*\nrefersam: +\d+ s  trying the models`).MatchString(text) {
 		t.Error("the start does not say what it waits for")
@@ -161,7 +161,7 @@ func TestUp_Second(t *testing.T) {
 	if !strings.Contains(text, "default=127.0.0.1:8081") {
 		t.Error("the log does not say that the default port is taken")
 	}
-	for _, want := range []string{"  Page     " + s.url + "/\n", "  API      " + s.url + "/docs\n", "  Keys     not wanted: only this machine", "  Data     " + folder + "\n"} {
+	for _, want := range []string{"refersam is ready on " + s.url + " after ", "  Page     " + s.url + "/\n", "  API      " + s.url + "/docs\n", "  Keys     not wanted: only this machine", "  Data     " + folder + "\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the start does not say %q", want)
 		}

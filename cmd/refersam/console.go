@@ -100,6 +100,10 @@ func (c *console) ready(s *started) {
 	if s.open {
 		keys = "not wanted: REFERSAM_AUTH is off, and everybody who can reach the service may use it"
 	}
+	metrics := ""
+	if s.admin != "" {
+		metrics = "  Metrics  http://" + s.admin + "/metrics\n"
+	}
 	switch {
 	case s.keys && c.key != "":
 		keys = "wanted: the one above; “refersam keys” makes, rotates and revokes keys"
@@ -116,11 +120,9 @@ refersam is ready on %s after %.0f s
   Try it   %s %s/web/samples/ducks.jpg | %s%s -F image=@- -F 'phrase=the duck on the left' -F format=overlay -H 'Accept: image/png' -o duck.png %s/v1/segment
   Keys     %s
   Data     %s
-`, s.url, time.Since(c.begun).Seconds(), s.url, s.url, curl, s.url, curl, header, s.url, keys, s.data)
-	if s.admin != "" {
-		fmt.Fprintf(c.out, "  Metrics  http://%s/metrics\n", s.admin)
-	}
-	fmt.Fprint(c.out, "  Stop     Ctrl-C\n\n")
+%s  Stop     Ctrl-C
+
+`, s.url, time.Since(c.begun).Seconds(), s.url, s.url, curl, s.url, curl, header, s.url, keys, s.data, metrics)
 }
 
 // started is what there is to know of a service that can answer.
