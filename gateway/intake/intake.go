@@ -18,10 +18,8 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-const (
-	// bodySlack is what a body may hold besides its picture.
-	bodySlack = 1 << 20
-)
+// bodySlack is how many bytes a body may hold besides its picture.
+const bodySlack = 1 << 20
 
 // MaxBody is the size of the largest body of a media type that is read, in
 // bytes: maxImage of picture, in base64 if it is JSON, and the rest.
@@ -173,8 +171,11 @@ func CheckText(field, value string) error {
 	return nil
 }
 
+// IsText reports whether a database takes s as text: UTF-8 without NUL.
 func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
+// Invalid returns an error about one field of a request: a JSON pointer or the
+// name of a form field.
 func Invalid(field, format string, args ...any) *refersam.Error {
 	err := refersam.Errorf(refersam.CodeInvalidRequest, format, args...)
 	err.Field = field

@@ -61,6 +61,7 @@ func inherit(o api.Output, outer *api.Output) api.Output {
 	return o
 }
 
+// OneOf returns an error unless value is nil or one of allowed.
 func OneOf(value *string, field string, allowed ...string) error {
 	if value == nil || slices.Contains(allowed, *value) {
 		return nil
