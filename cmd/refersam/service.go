@@ -53,9 +53,6 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	}
 	defer segmenter.Close()
 	state, err := store.Open(ctx, cfg.Store)
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return nil // stopped while it brought the schema up to date
-	}
 	if err != nil {
 		return err
 	}
