@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/store/storetest"
 )
 
 // jobDocument mirrors the documented form of a job.
@@ -305,9 +305,7 @@ func TestJobIdempotency(t *testing.T) {
 	}
 	expectProblem(t, s.do(newRequest("green")), http.StatusUnprocessableEntity, "idempotency_key_reused", "")
 	// As if the gateway had died before it kept the answer.
-	if _, err := s.state.Writer().ExecContext(t.Context(), `UPDATE idempotency SET done = 0, answer = NULL, lease_us = 1`); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Exec(t, s.state, `UPDATE idempotency SET done = 0, answer = NULL, lease_us = 1`)
 	if got := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted); got.ID != first.ID {
 		t.Errorf("another job: %+v", got)
 	}
@@ -466,12 +464,7 @@ func TestJobRefusedKeepsNothing(t *testing.T) {
 	// Nor does one for which the key has too many.
 	release := s.stuck(t)
 	defer release()
-	if err := s.state.InTx(t.Context(), func(tx *sql.Tx) error {
-		_, err := tx.Exec(`INSERT INTO jobs (id, api_key, kind, status, total, seq, created_us) VALUES ('job_many', 'anonymous', 'batch', 'queued', 10000, 1, 1)`)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Exec(t, s.state, `INSERT INTO jobs (id, api_key, kind, status, total, seq, created_us) VALUES ('job_many', 'anonymous', 'batch', 'queued', 10000, 1, 1)`)
 	expectProblem(t, s.do(async(segment())), http.StatusTooManyRequests, "quota_exceeded", "")
 	if n, err := s.state.Stored(t.Context(), "anonymous"); err != nil || n != 0 || objects(t, s.blobs) != 0 {
 		t.Errorf("%d bytes and %d objects are left: %v", n, objects(t, s.blobs), err)

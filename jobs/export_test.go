@@ -2,51 +2,50 @@ package jobs
 
 import (
 	"context"
-	"database/sql"
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/store/storetest"
 	riverqueue "github.com/riverqueue/river"
 )
 
-// Duplicate has River do an item once more.
-func (e *Engine) Duplicate(ctx context.Context, t *testing.T, w *Work) {
-	var n int
-	if err := e.state.Reader().QueryRowContext(ctx, `SELECT COUNT(*) FROM river_job WHERE kind = 'item'`).Scan(&n); err != nil {
-		t.Error(err)
+// OpenAt is Open with a clock.
+var OpenAt = open
+
+// Duplicate makes River run an item n more times.
+func (e *Engine) Duplicate(t *testing.T, job string, item, n int) {
+	t.Helper()
+	params := make([]riverqueue.InsertManyParams, n)
+	for i := range params {
+		params[i] = riverqueue.InsertManyParams{Args: itemArgs{job, item}, InsertOpts: itemOpts(false)}
 	}
-	if n > 3 {
-		return
-	}
-	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
-		_, err := e.insertTx(ctx, tx, []riverqueue.InsertManyParams{{Args: itemArgs{w.Job, w.Index}, InsertOpts: itemOpts(false)}})
+	err := e.state.JobTx(t.Context(), func(tx *store.JobTx) error {
+		_, err := e.enqueue(t.Context(), tx, params)
 		return err
 	})
 	if err != nil {
-		t.Error(err)
-	}
-}
-
-// Outstanding counts the tries of webhooks that are still to be made.
-func (e *Engine) Outstanding(t *testing.T) (n int) {
-	t.Helper()
-	err := e.state.Reader().QueryRowContext(t.Context(), `SELECT COUNT(*) FROM river_job WHERE kind = 'webhook'
-		AND state IN ('available', 'scheduled', 'retryable', 'pending')
-		OR kind = 'webhook' AND state = 'running' AND CAST(metadata AS TEXT) NOT LIKE '%cancel_attempted_at%'`).Scan(&n)
-	if err != nil {
 		t.Fatal(err)
 	}
-	return n
 }
 
-// Kill does what a process would that dies when n items have begun: they stay
-// marked as running, and whoever watches the process sees it gone.
+// UnfinishedRiverJobs counts the River jobs of a kind, "item" or "webhook", that
+// still run or have to run.
+func (e *Engine) UnfinishedRiverJobs(t *testing.T, kind string) int64 {
+	t.Helper()
+	return storetest.Number(t, e.state, `SELECT COUNT(*) FROM river_job WHERE kind = $1
+		AND (state IN ('available', 'scheduled', 'retryable', 'pending')
+		OR state = 'running' AND CAST(metadata AS TEXT) NOT LIKE '%cancel_attempted_at%')`, kind)
+}
+
+// Kill acts as a process that dies when n items have begun: their River jobs
+// stay running, and other processes see no sign of life of this one.
 func (e *Engine) Kill(t *testing.T, work Worker, begun <-chan struct{}, n int) {
 	t.Helper()
-	ctx := context.Background()
+	ctx := context.WithoutCancel(t.Context())
 	workers := riverqueue.NewWorkers()
 	riverqueue.AddWorker(workers, &itemWorker{e: e, work: work})
-	c, err := e.river.newWorker(&riverqueue.Config{
+	c, err := e.river.newRunner(&riverqueue.Config{
 		ID: e.name, Workers: workers, JobTimeout: time.Hour, RescueStuckJobsAfter: 2 * time.Hour,
 		Queues: map[string]riverqueue.QueueConfig{itemQueue: {MaxWorkers: n}},
 	})
@@ -59,8 +58,8 @@ func (e *Engine) Kill(t *testing.T, work Worker, begun <-chan struct{}, n int) {
 	for range n {
 		<-begun
 	}
-	// The items hang until the test ends; only then can the client stop, and what
-	// they return changes nothing: others have done them.
+	// The items hang until the test ends. Only then can the client stop. What the
+	// items return changes nothing, because other processes have ended them.
 	t.Cleanup(func() {
 		stop, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()

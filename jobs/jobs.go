@@ -1,12 +1,12 @@
-// Package jobs does work after its request has been answered. A job has items;
-// each is done once, by whichever process gets to it, and survives the death of
-// all of them. River (riverqueue.com) says when and by whom, on SQLite and on
-// PostgreSQL; the tables of package store say what came of it.
+// Package jobs runs work after its request has been answered. A job has items.
+// Each item runs once, in whichever process gets to it, and survives the death
+// of every process. River (riverqueue.com) decides when and where an item runs,
+// on SQLite and on PostgreSQL. Package store holds the jobs and their results.
 //
-// An item's end, the event that tells of it, the progress of its job and, with
-// the last item, the webhook are written in one transaction, which changes
-// nothing if the item has ended before: however often an item is tried, it ends
-// once.
+// One transaction stores the end of an item, the event for it, the progress of
+// its job and, with the last item, the delivery of the webhook. The transaction
+// changes nothing if the item has ended before. So an item ends once, however
+// often it is tried.
 package jobs
 
 import (
@@ -18,134 +18,103 @@ import (
 	"strings"
 	"time"
 
-	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/store"
+	riverqueue "github.com/riverqueue/river"
 )
 
-// Status says how far a job or an item is.
-type Status string
+// The records of jobs are rows of package store. With these names, callers of
+// this package need not know that.
+type (
+	// Job is a job; see store.Job.
+	Job = store.Job
+	// Item is an item of a job; see store.JobItem.
+	Item = store.JobItem
+	// Work is an item as the Worker sees it; see store.JobWork.
+	Work = store.JobWork
+	// Event is a change of a status; see store.JobEvent.
+	Event = store.JobEvent
+	// Problem is why an item failed; see store.JobProblem.
+	Problem = store.JobProblem
+	// Status is the state of a job or an item; see store.JobStatus.
+	Status = store.JobStatus
+	// Webhook is the webhook of a job; see store.Webhook.
+	Webhook = store.Webhook
+	// WebhookStatus is the state of a delivery; see store.WebhookStatus.
+	WebhookStatus = store.WebhookStatus
+	// Secrets sign the webhooks of an API key; see store.WebhookSecrets.
+	Secrets = store.WebhookSecrets
+	// Backlog is the unfinished work of all API keys; see store.JobBacklog.
+	Backlog = store.JobBacklog
+)
 
-// The statuses. A job has failed when one of its items has, and has succeeded
-// when all have.
+// The statuses of a job and of an item. A job has failed if one of its items
+// has failed, and has succeeded if all have.
 const (
-	Queued    Status = "queued"
-	Running   Status = "running"
-	Succeeded Status = "succeeded"
-	Failed    Status = "failed"
-	Cancelled Status = "cancelled"
+	Queued    = store.JobQueued
+	Running   = store.JobRunning
+	Succeeded = store.JobSucceeded
+	Failed    = store.JobFailed
+	Cancelled = store.JobCancelled
 )
 
-// Statuses are all there are.
+// Statuses lists every status.
 var Statuses = []Status{Queued, Running, Succeeded, Failed, Cancelled}
 
-// Ended reports whether the status is the last one.
-func (s Status) Ended() bool { return s == Succeeded || s == Failed || s == Cancelled }
+// The statuses of a webhook.
+const (
+	Pending   = store.WebhookPending
+	Delivered = store.WebhookDelivered
+	GivenUp   = store.WebhookFailed
+)
 
-// Job is a piece of work.
-type Job struct {
-	ID, APIKey, Kind string
-	// RequestID is that of the request that made it.
-	RequestID string
-	Status    Status
-	// Total counts the items; the others those that have ended.
-	Total, Succeeded, Failed, Cancelled int
-	// Seq is the number of the last event.
-	Seq int64
-	// Started, Finished and Expires are zero until they are known.
-	Created, Started, Finished, Expires time.Time
-	// Items are there where a method says so.
-	Items []Item
-	// Webhook is nil without one, or where Items are not there.
-	Webhook *Webhook
-}
+var (
+	// ErrNotFound means that an API key has no such job, or a job no such item.
+	ErrNotFound = store.ErrNotFound
+	// ErrRunning means that a job has not ended.
+	ErrRunning = errors.New("the job has not ended")
+	// ErrNoWebhook means that a job has no webhook.
+	ErrNoWebhook = errors.New("the job has no webhook")
+)
 
-// Item is a part of a job.
-type Item struct {
-	Index int
-	// ID is what the client calls it.
-	ID     string
-	Status Status
-	// Problem is why it has failed.
-	Problem *Problem
-	// Blob names the object that has its result, of so many Bytes, for whose
-	// reader Header is.
-	Blob   string
-	Bytes  int64
-	Header []byte
-}
-
-// Problem is a *refersam.Error as it is kept.
-type Problem struct {
-	Code    refersam.Code `json:"code"`
-	Message string        `json:"message"`
-	Field   string        `json:"field,omitempty"`
-}
-
-// Err returns the problem as an error.
-func (p *Problem) Err() error {
-	return &refersam.Error{Code: p.Code, Message: p.Message, Field: p.Field}
-}
-
-// Submission is a job that is to be done.
+// Submission is a new job.
 type Submission struct {
-	// ID is the job's; it is drawn if it is empty. To submit a job again under
-	// the same ID gives the one that is there.
+	// ID is the job's id; Submit draws one if it is empty. To submit a job again
+	// under the same ID returns the existing job.
 	ID, APIKey, Kind string
-	// RequestID is that of the request that makes it.
+	// RequestID is the id of the request that submits the job.
 	RequestID string
 	Items     []Work
-	// WebhookURL is where the end is told; "" for nowhere.
+	// WebhookURL receives the job's final state; "" for no webhook.
 	WebhookURL string
 }
 
-// Work is what is to be done for one item.
-type Work struct {
-	// Job and Index are those of the item, APIKey and RequestID those of the
-	// job; Submit sets them.
-	Job               string
-	Index             int
-	APIKey, RequestID string
-	// ID is what the client calls the item.
-	ID string
-	// Request is for the Worker, who alone knows what is in it.
-	Request []byte
-	// Picture names an object that must stay until the job is forgotten, "" for
-	// none; Bytes is its size.
-	Picture string
-	Bytes   int64
-	// Deadline is when the item fails if it has not succeeded.
-	Deadline time.Time
-	// Urgent says that it is done before all that is not.
-	Urgent bool
-}
-
-// Result is what came of an item: an object that has been written, and what
-// its reader must know besides.
+// Result is the outcome of an item: an object that the Worker has written, and
+// the HTTP header to send with it.
 type Result struct {
 	Blob   string
 	Header []byte
 }
 
-// A Worker does items. It may be called for the same item again, and at the
-// same time, after a crash. Of its errors, overload and what is not available
-// are tried again until the item's deadline, faults of the service a few times,
-// and everything else is the item's problem.
+// A Worker runs one item. After a crash it may run for the same item again,
+// even at the same time. Errors of overload and of unavailable parts are retried
+// until the item's deadline, faults of the service a few times. Every other
+// error ends the item.
 type Worker func(ctx context.Context, w *Work) (Result, error)
 
-// Config says how jobs are done.
+// Config sets how jobs run.
 type Config struct {
-	// Concurrency is how many items are worked on at once by one gateway.
+	// Concurrency is the number of items that one gateway runs at once.
 	// Default 8.
 	Concurrency int `env:"REFERSAM_JOBS_CONCURRENCY"`
-	// PerKey is how many items of one API key may wait or be worked on; more
-	// are refused. Default 10000.
+	// PerKey limits the items of one API key that have not ended. A submission
+	// that would exceed it is refused. Default 10000.
 	PerKey int `env:"REFERSAM_JOBS_PER_KEY"`
-	// Retention is how long a job and its results are kept after its end.
+	// Retention is how long a job and its results stay after the job's end.
 	// Default 24h.
 	Retention time.Duration `env:"REFERSAM_JOBS_RETENTION"`
 
-	// ItemTimeout bounds one try of an item, and Grace how long items may go on
-	// after the stop. Both are the gateway's to say.
+	// ItemTimeout bounds one try of an item, and Grace the time that items may
+	// take after the stop. The gateway sets both.
 	ItemTimeout, Grace time.Duration
 }
 
@@ -174,48 +143,56 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Engine takes jobs in, does them, and tells what became of them. Make one with
-// Open. Its methods are safe for concurrent use, and may be called again after
-// an error; what Submit has returned without one survives.
+// Engine accepts jobs, runs them, and reports their state. Open returns one. Its
+// methods are safe for concurrent use, and may be called again after an error. A
+// job survives if Submit returned it without an error.
 type Engine struct {
 	cfg   Config
 	state *store.Store
 	river river
-	name  string // tells this process from others
+	name  string // unique to this process
 	post  Poster
 	log   *slog.Logger
+	now   func() time.Time
 }
 
-// Open makes an Engine, and the tables that River keeps in the database. Jobs
-// can be submitted from then on; they are done while Run runs, here or
-// elsewhere. post may be nil if there are no webhooks.
+// Open returns an Engine, and creates or migrates River's tables in the
+// database. The Engine accepts jobs at once; they run while Run runs, in this
+// process or in another. post may be nil if no job has a webhook.
 func Open(ctx context.Context, cfg Config, state *store.Store, post Poster, log *slog.Logger) (*Engine, error) {
+	return open(ctx, cfg, state, post, log, nil)
+}
+
+// open is Open with a clock for tests; a nil clock is the system's.
+func open(ctx context.Context, cfg Config, state *store.Store, post Poster, log *slog.Logger, clock func() time.Time) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, state: state, name: "gateway-" + strings.ToLower(rand.Text()), post: post, log: log}
+	e := &Engine{cfg: cfg, state: state, name: "gateway-" + strings.ToLower(rand.Text()), post: post, log: log, now: time.Now}
+	var test riverqueue.TestConfig
+	if clock != nil {
+		e.now, test.Time = clock, testClock(clock)
+	}
 	if err := state.Exclusively(ctx, e.migrate); err != nil {
-		return nil, fmt.Errorf("the tables of jobs: %w", err)
+		return nil, fmt.Errorf("migrate the tables of River: %w", err)
 	}
 	var err error
-	e.river, err = e.newRiver()
+	e.river, err = newRiver(state, test)
 	return e, err
+}
+
+// testClock makes River use the clock of a test.
+type testClock func() time.Time
+
+// Now implements rivertype.TimeGenerator.
+func (c testClock) Now() time.Time { return c() }
+
+// NowOrNil implements rivertype.TimeGenerator. The database uses the time that
+// it returns instead of its own.
+func (c testClock) NowOrNil() *time.Time {
+	now := c()
+	return &now
 }
 
 // NewID returns the ID of a new job.
 func NewID() string { return "job_" + strings.ToLower(rand.Text()) }
-
-// micros writes a time for the database; the zero time is 0.
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
-}

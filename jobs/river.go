@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/refersam/refersam/store"
 	riverqueue "github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverdatabasesql"
@@ -21,23 +21,22 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// river is River as an Engine uses it: it inserts in transactions of
-// database/sql, and works with whatever suits the database.
+// river is River as an Engine uses it. It inserts in transactions of
+// database/sql, and runs jobs with the driver of the database.
 type river struct {
 	insert *riverqueue.Client[*sql.Tx]
-	// newWorker makes a client that works, for one Run.
-	newWorker func(*riverqueue.Config) (client, error)
+	// newRunner returns a client that runs jobs, for one call of Run.
+	newRunner func(*riverqueue.Config) (runner, error)
 }
 
-// client is a River client that works.
-type client interface {
+// runner is a River client that runs jobs.
+type runner interface {
 	Start(ctx context.Context) error
 	Stop(ctx context.Context) error
 	Stopped() <-chan struct{}
 }
 
-// itemArgs names an item that is to be done, webhookArgs a webhook that is to
-// be told.
+// itemArgs names an item, webhookArgs the job with the webhook.
 type (
 	itemArgs struct {
 		Job   string `json:"job"`
@@ -51,35 +50,37 @@ type (
 func (itemArgs) Kind() string    { return "item" }
 func (webhookArgs) Kind() string { return "webhook" }
 
-// The queues. Webhooks have one of their own: they wait for others' servers.
+// The queues. Webhooks have their own because they wait for other people's
+// servers.
 const (
-	itemQueue      = "items"
-	webhookQueue   = "webhooks"
-	webhooksAtOnce = 16
+	itemQueue          = "items"
+	webhookQueue       = "webhooks"
+	webhookConcurrency = 16
 )
 
-// manyAttempts keeps River from giving anything up: when to stop trying is
-// decided here.
-const manyAttempts = math.MaxInt16
+// unlimitedAttempts keeps River from giving up a job, because this package
+// decides when to stop.
+const unlimitedAttempts = math.MaxInt16
 
-var webhookOpts = &riverqueue.InsertOpts{Queue: webhookQueue, MaxAttempts: manyAttempts}
+var webhookOpts = &riverqueue.InsertOpts{Queue: webhookQueue, MaxAttempts: unlimitedAttempts}
 
-// itemOpts have urgent items done before all others.
+// itemOpts gives urgent items a higher priority than all others.
 func itemOpts(urgent bool) *riverqueue.InsertOpts {
-	opts := &riverqueue.InsertOpts{Queue: itemQueue, MaxAttempts: manyAttempts, Priority: 2}
+	opts := &riverqueue.InsertOpts{Queue: itemQueue, MaxAttempts: unlimitedAttempts, Priority: 2}
 	if urgent {
 		opts.Priority = 1
 	}
 	return opts
 }
 
-// migrate brings River's tables up to date. Those of a newer program are an
-// error, as with the other tables.
+// migrate creates River's tables or migrates them. Tables of a newer program
+// are an error, as in package store.
 func (e *Engine) migrate(ctx context.Context) error {
-	if pool := e.state.Pool(); pool != nil {
+	db, pool := e.state.River()
+	if pool != nil {
 		return migrateWith(ctx, riverpgxv5.New(pool))
 	}
-	return migrateWith(ctx, riversqlite.New(e.state.Writer()))
+	return migrateWith(ctx, riversqlite.New(db))
 }
 
 func migrateWith[Tx any](ctx context.Context, driver riverdriver.Driver[Tx]) error {
@@ -87,56 +88,61 @@ func migrateWith[Tx any](ctx context.Context, driver riverdriver.Driver[Tx]) err
 	if err != nil {
 		return err
 	}
-	there, err := migrator.ExistingVersions(ctx)
+	current, err := migrator.ExistingVersions(ctx)
 	if err != nil {
 		return err
 	}
-	known := migrator.AllVersions()
-	if len(there) > len(known) {
-		return fmt.Errorf("they have version %d and this refersam knows up to %d: start the version that made them or a later one", len(there), len(known))
+	supported := migrator.AllVersions()
+	if len(current) > len(supported) {
+		return fmt.Errorf("the tables have version %d, but this refersam knows versions up to %d: start the version that migrated them, or a later one",
+			len(current), len(supported))
 	}
 	_, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	return err
 }
 
-func (e *Engine) newRiver() (river, error) {
-	quiet := &riverqueue.Config{Logger: slog.New(slog.DiscardHandler)}
-	if pool := e.state.Pool(); pool != nil {
-		insert, err := riverqueue.NewClient(riverdatabasesql.New(e.state.Writer()), quiet)
-		return river{insert, func(cfg *riverqueue.Config) (client, error) { return newClient(riverpgxv5.New(pool), cfg) }}, err
+// newRiver connects River to the database. test has the clock of a test.
+func newRiver(state *store.Store, test riverqueue.TestConfig) (river, error) {
+	db, pool := state.River()
+	inserting := &riverqueue.Config{Logger: slog.New(slog.DiscardHandler), Test: test}
+	if pool != nil {
+		insert, err := riverqueue.NewClient(riverdatabasesql.New(db), inserting)
+		return river{insert, func(cfg *riverqueue.Config) (runner, error) { return newRunner(riverpgxv5.New(pool), cfg, test) }}, err
 	}
-	insert, err := riverqueue.NewClient(riversqlite.New(e.state.Writer()), quiet)
-	return river{insert, func(cfg *riverqueue.Config) (client, error) { return newClient(riversqlite.New(e.state.Writer()), cfg) }}, err
+	insert, err := riverqueue.NewClient(riversqlite.New(db), inserting)
+	return river{insert, func(cfg *riverqueue.Config) (runner, error) { return newRunner(riversqlite.New(db), cfg, test) }}, err
 }
 
-func newClient[Tx any](driver riverdriver.Driver[Tx], cfg *riverqueue.Config) (client, error) {
+func newRunner[Tx any](driver riverdriver.Driver[Tx], cfg *riverqueue.Config, test riverqueue.TestConfig) (runner, error) {
+	cfg.Test = test
 	return riverqueue.NewClient(driver, cfg)
 }
 
-// Run does jobs until ctx ends, and tells their ends in payload's words; items
-// under way then have Config.Grace to finish, and are done by somebody else
-// after that.
+// Run runs jobs until ctx ends, and sends payload to their webhooks. After that,
+// running items have Config.Grace to finish; another process runs the rest.
 func (e *Engine) Run(ctx context.Context, work Worker, payload Payload) error {
-	if e.state.Pool() == nil {
-		owner, err := e.own(ctx)
-		if owner == nil {
+	// The work that Run starts outlives ctx until the grace is over.
+	background := context.WithoutCancel(ctx)
+	if !e.state.Shared() {
+		lock, err := e.acquireFolderLock(ctx)
+		if lock == nil {
 			return err
 		}
-		defer owner.Close()
-		if err := e.reclaim(context.WithoutCancel(ctx)); err != nil {
-			return err
+		defer lock.Close()
+		if err := e.state.ReleaseRunning(background); err != nil {
+			return fmt.Errorf("release the items of the process before: %w", err)
 		}
 	}
 	workers := riverqueue.NewWorkers()
 	riverqueue.AddWorker(workers, &itemWorker{e: e, work: work})
 	riverqueue.AddWorker(workers, &webhookWorker{e: e, payload: payload})
-	c, err := e.river.newWorker(&riverqueue.Config{
+	c, err := e.river.newRunner(&riverqueue.Config{
 		ID:      e.name,
-		Logger:  slog.New(quiet{e.log.Handler()}),
+		Logger:  slog.New(warnings{e.log.Handler()}),
 		Workers: workers,
 		Queues: map[string]riverqueue.QueueConfig{
 			itemQueue:    {MaxWorkers: e.cfg.Concurrency},
-			webhookQueue: {MaxWorkers: webhooksAtOnce},
+			webhookQueue: {MaxWorkers: webhookConcurrency},
 		},
 		JobTimeout:                  e.cfg.ItemTimeout,
 		RescueStuckJobsAfter:        e.cfg.ItemTimeout + 15*time.Second,
@@ -147,91 +153,73 @@ func (e *Engine) Run(ctx context.Context, work Worker, payload Payload) error {
 	if err != nil {
 		return err
 	}
-	watching, release := context.WithCancel(context.WithoutCancel(ctx))
-	defer release()
+	watching, stopWatching := context.WithCancel(background)
 	var watch sync.WaitGroup
-	if e.state.Pool() != nil {
-		// Before the first item, or others would take it for that of a dead process.
-		lockCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockTimeout)
-		lock, err := e.lockName(lockCtx)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("start the work on jobs: %w", err)
-		}
-		watch.Go(func() { e.watchOthers(watching, lock) })
-	}
-	if err := c.Start(context.WithoutCancel(ctx)); err != nil {
-		release()
+	defer func() {
+		stopWatching()
 		watch.Wait()
-		return fmt.Errorf("start the work on jobs: %w", err)
+	}()
+	if e.state.Shared() {
+		// Announced before the first item runs; otherwise other processes would
+		// take this one for dead and run its items too.
+		presence, err := e.state.AnnouncePresence(background, e.name)
+		if err != nil {
+			return fmt.Errorf("start running jobs: %w", err)
+		}
+		watch.Go(func() { e.watchOthers(watching, presence) })
+	}
+	if err := c.Start(background); err != nil {
+		return fmt.Errorf("start running jobs: %w", err)
 	}
 	<-ctx.Done()
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Grace+10*time.Second)
+	stop, cancel := context.WithTimeout(background, e.cfg.Grace+10*time.Second)
 	defer cancel()
-	err = c.Stop(stop)
-	release()
-	watch.Wait()
-	return err
+	return c.Stop(stop)
 }
 
-// ownInterval is how often a process asks whether the jobs of a folder have
-// become free.
-const ownInterval = 5 * time.Second
+// folderLockInterval is the time between two tries to lock the folder.
+const folderLockInterval = 5 * time.Second
 
-// own waits until this process does the jobs of the folder, or ctx ends, which
-// is no error.
-func (e *Engine) own(ctx context.Context) (*os.File, error) {
-	for told := false; ; told = true {
-		owner, err := e.state.OwnJobs()
-		if owner != nil || err != nil {
-			return owner, err
+// acquireFolderLock waits until this process holds the lock of the folder's
+// jobs. If ctx ends first it returns nil without an error.
+func (e *Engine) acquireFolderLock(ctx context.Context) (*os.File, error) {
+	for logged := false; ; logged = true {
+		lock, err := e.state.TryLockJobs()
+		if lock != nil || err != nil {
+			return lock, err
 		}
-		if !told {
-			e.log.Info("another gateway does the jobs of this folder; this one takes them in, and does them when that one has gone")
+		if !logged {
+			e.log.Info("another gateway runs the jobs of this folder; this one accepts jobs, and runs them when the other has ended")
 		}
 		select {
 		case <-ctx.Done():
 			return nil, nil
-		case <-time.After(ownInterval):
+		case <-time.After(folderLockInterval):
 		}
 	}
 }
 
-// reclaim makes what a process that died was working on available at once.
-// Nobody else works on the folder.
-func (e *Engine) reclaim(ctx context.Context) error {
-	_, err := e.state.Writer().ExecContext(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'`)
-	return err
-}
+// watchInterval is the time between two searches for dead processes.
+const watchInterval = 5 * time.Second
 
-const (
-	// lockClass tells the advisory locks of living processes from others'.
-	lockClass = 0x7265_666a
-	// watchInterval is how often a process looks for others that have died.
-	watchInterval = 5 * time.Second
-	// lockTimeout bounds taking the first lock, which nobody else wants.
-	lockTimeout = 10 * time.Second
-)
-
-// watchOthers keeps a lock that PostgreSQL lets go of when this process dies,
-// and makes what those work on who have none available again, until ctx ends.
-// Whoever loses the lock though it lives finds its items done by others as well,
-// of which one end counts.
-func (e *Engine) watchOthers(ctx context.Context, lock *pgx.Conn) {
+// watchOthers keeps the presence of this process, and takes over the items of
+// dead processes, until ctx ends. A living process that loses its presence may
+// have its items run by another process too; the first end of an item counts.
+func (e *Engine) watchOthers(ctx context.Context, presence *store.Presence) {
 	for {
 		var err error
-		if lock == nil {
-			lock, err = e.lockName(ctx)
+		if presence == nil {
+			presence, err = e.state.AnnouncePresence(ctx, e.name)
 		}
 		if err == nil {
-			err = e.watch(ctx, lock)
-			_ = lock.Close(context.WithoutCancel(ctx)) // which lets the lock go
-			lock = nil
+			err = e.takeOver(ctx, presence)
+			_ = presence.Close(context.WithoutCancel(ctx)) // also releases the lock
+			presence = nil
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		e.log.Warn("the database does not say which gateways live; their items are done again when their time is over", "cause", err)
+		e.log.Warn("the search for dead gateways failed; until it succeeds, items of dead gateways run again only after their timeout", "cause", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(watchInterval):
@@ -239,25 +227,16 @@ func (e *Engine) watchOthers(ctx context.Context, lock *pgx.Conn) {
 	}
 }
 
-// lockName takes the lock of this process, on a connection of its own, with
-// which it goes.
-func (e *Engine) lockName(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.ConnectConfig(ctx, e.state.Pool().Config().ConnConfig)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1, hashtext($2))`, lockClass, e.name); err != nil {
-		return nil, errors.Join(err, conn.Close(context.WithoutCancel(ctx)))
-	}
-	return conn, nil
-}
-
-// watch looks for dead processes until ctx ends, which is no error.
-func (e *Engine) watch(ctx context.Context, conn *pgx.Conn) error {
+// takeOver searches for dead processes until ctx ends or the search fails.
+func (e *Engine) takeOver(ctx context.Context, presence *store.Presence) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {
-		if err := e.reclaimFromDead(ctx, conn); err != nil {
+		released, err := presence.TakeOver(ctx)
+		for _, r := range released {
+			e.log.Info("took over the items of a dead gateway", "gateway", r.Process, "items", r.Jobs)
+		}
+		if err != nil {
 			return err
 		}
 		select {
@@ -268,40 +247,18 @@ func (e *Engine) watch(ctx context.Context, conn *pgx.Conn) error {
 	}
 }
 
-func (e *Engine) reclaimFromDead(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `SELECT DISTINCT attempted_by[array_upper(attempted_by, 1)] FROM river_job WHERE state = 'running'`)
-	if err != nil {
-		return err
+// enqueueItems makes River run the items of a job after tx is committed, and
+// returns the ids of the River jobs.
+func (e *Engine) enqueueItems(ctx context.Context, tx *store.JobTx, s *Submission) ([]int64, error) {
+	params := make([]riverqueue.InsertManyParams, len(s.Items))
+	for i := range s.Items {
+		params[i] = riverqueue.InsertManyParams{Args: itemArgs{s.ID, i}, InsertOpts: itemOpts(s.Items[i].Urgent)}
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if name == e.name {
-			continue
-		}
-		var dead bool
-		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, hashtext($2))`, lockClass, name).Scan(&dead); err != nil {
-			return err
-		}
-		if !dead {
-			continue
-		}
-		tag, err := conn.Exec(ctx, `UPDATE river_job SET state = 'available', scheduled_at = now()
-			WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = $1`, name)
-		_, unlockErr := conn.Exec(ctx, `SELECT pg_advisory_unlock($1, hashtext($2))`, lockClass, name)
-		if err := errors.Join(err, unlockErr); err != nil {
-			return err
-		}
-		e.log.Info("took over from a gateway that died", "gateway", name, "items", tag.RowsAffected())
-	}
-	return nil
+	return e.enqueue(ctx, tx, params)
 }
 
-// insertTx has River do things once tx is committed, and returns their IDs.
-func (e *Engine) insertTx(ctx context.Context, tx *sql.Tx, params []riverqueue.InsertManyParams) ([]int64, error) {
-	inserted, err := e.river.insert.InsertManyTx(ctx, tx, params)
+func (e *Engine) enqueue(ctx context.Context, tx *store.JobTx, params []riverqueue.InsertManyParams) ([]int64, error) {
+	inserted, err := e.river.insert.InsertManyTx(ctx, tx.River(), params)
 	if err != nil {
 		return nil, err
 	}
@@ -312,19 +269,19 @@ func (e *Engine) insertTx(ctx context.Context, tx *sql.Tx, params []riverqueue.I
 	return ids, nil
 }
 
-// cancelTx has River end what it was to do, or is doing.
-func (e *Engine) cancelTx(ctx context.Context, tx *sql.Tx, id int64) error {
-	_, err := e.river.insert.JobCancelTx(ctx, tx, id)
+// dequeue cancels a River job after tx is committed, also a running one.
+func (e *Engine) dequeue(ctx context.Context, tx *store.JobTx, id int64) error {
+	_, err := e.river.insert.JobCancelTx(ctx, tx.River(), id)
 	if errors.Is(err, rivertype.ErrNotFound) {
-		return nil // it was done long ago
+		return nil // River deletes finished jobs after an hour
 	}
 	return err
 }
 
-// quiet lets River log what somebody should look at.
-type quiet struct{ slog.Handler }
+// warnings passes on River's warnings and errors only.
+type warnings struct{ slog.Handler }
 
 // Enabled implements slog.Handler.
-func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelWarn && q.Handler.Enabled(ctx, level)
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"database/sql"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,103 +13,65 @@ import (
 	"strings"
 	"time"
 
+	"github.com/refersam/refersam/store"
 	riverqueue "github.com/riverqueue/river"
 )
 
-// Poster sends webhooks. It must send them nowhere but to where the operator
-// lets it.
+// Poster sends webhooks. It must refuse every address that the operator does
+// not allow.
 type Poster interface {
-	// Post returns the status that was answered, and how long to wait before
-	// the next try if the answer says so.
+	// Post returns the status of the answer, and how long the answer asks to
+	// wait before the next try.
 	Post(ctx context.Context, url string, header http.Header, body []byte) (status int, retryAfter time.Duration, err error)
 }
 
-// WebhookStatus says how far the telling of a job's end is.
-type WebhookStatus string
-
-// The statuses of a webhook.
-const (
-	Pending   WebhookStatus = "pending"
-	Delivered WebhookStatus = "delivered"
-	GivenUp   WebhookStatus = "failed"
-)
-
-// Webhook tells a job's end.
-type Webhook struct {
-	// ID is the same at every try.
-	ID, URL  string
-	Status   WebhookStatus
-	Attempts int
-	// Tried is when it was last tried, zero for never, and LastError why that
-	// did not succeed.
-	Tried     time.Time
-	LastError string
-}
+// Payload returns the body of the webhook for a job that has ended.
+type Payload func(j *Job) ([]byte, error)
 
 func newMessageID() string { return "msg_" + strings.ToLower(rand.Text()) }
 
-func (e *Engine) webhook(ctx context.Context, job string) (*Webhook, error) {
-	var w Webhook
-	var tried int64
-	err := e.state.Reader().QueryRowContext(ctx, `SELECT id, url, status, attempts, tried_us, last_error FROM job_webhooks WHERE job = $1`, job).
-		Scan(&w.ID, &w.URL, &w.Status, &w.Attempts, &tried, &w.LastError)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	w.Tried = fromMicros(tried)
-	return &w, nil
-}
-
-// tell has a job's end told, in the transaction that ends it. What was to tell
-// it before does not any more: however often a client wants to be told again,
-// it is told once for that.
-func (e *Engine) tell(ctx context.Context, tx *sql.Tx, job string) error {
-	var before int64
-	err := tx.QueryRowContext(ctx, `SELECT river_id FROM job_webhooks WHERE job = $1`, job).Scan(&before)
-	if errors.Is(err, sql.ErrNoRows) {
+// enqueueWebhook schedules the delivery of the job's final state in the
+// transaction that ends the job. It replaces an earlier delivery, so a job never
+// has more than one. It does nothing for a job without a webhook.
+func (e *Engine) enqueueWebhook(ctx context.Context, tx *store.JobTx, job string) error {
+	before, err := tx.WebhookDelivery(ctx, job)
+	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if before != 0 {
-		if err := e.cancelTx(ctx, tx, before); err != nil {
+		if err := e.dequeue(ctx, tx, before); err != nil {
 			return err
 		}
 	}
-	ids, err := e.insertTx(ctx, tx, []riverqueue.InsertManyParams{{Args: webhookArgs{job}, InsertOpts: webhookOpts}})
+	ids, err := e.enqueue(ctx, tx, []riverqueue.InsertManyParams{{Args: webhookArgs{job}, InsertOpts: webhookOpts}})
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `UPDATE job_webhooks SET river_id = $1 WHERE job = $2`, ids[0], job)
-	return err
+	return tx.SetWebhookDelivery(ctx, job, ids[0])
 }
 
-// Redeliver has the end of a job told again, whatever came of it before. It is
-// ErrNoWebhook if the job has none, and ErrRunning if it has not ended.
+// Redeliver delivers the webhook of a job again, whatever became of it before.
+// It is ErrNoWebhook if the job has none, and ErrRunning if the job has not
+// ended.
 func (e *Engine) Redeliver(ctx context.Context, apiKey, id string) (*Job, error) {
-	err := e.state.InTx(ctx, func(tx *sql.Tx) error {
-		if err := lockOwn(ctx, tx, apiKey, id); err != nil {
+	err := e.state.JobTx(ctx, func(tx *store.JobTx) error {
+		if err := tx.LockOwn(ctx, apiKey, id, e.now()); err != nil {
 			return err
 		}
-		var finished int64
-		if err := tx.QueryRowContext(ctx, `SELECT finished_us FROM jobs WHERE id = $1`, id).Scan(&finished); err != nil {
+		if finished, err := tx.Finished(ctx, id); err != nil {
 			return err
-		}
-		if finished == 0 {
+		} else if !finished {
 			return ErrRunning
 		}
-		result, err := tx.ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = 0, last_error = '' WHERE job = $2`, Pending, id)
-		if err != nil {
+		if err := tx.ResetWebhook(ctx, id); errors.Is(err, store.ErrNotFound) {
+			return ErrNoWebhook
+		} else if err != nil {
 			return err
 		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, ErrNoWebhook)
-		}
-		return e.tell(ctx, tx, id)
+		return e.enqueueWebhook(ctx, tx, id)
 	})
 	if err != nil {
 		return nil, err
@@ -118,23 +79,20 @@ func (e *Engine) Redeliver(ctx context.Context, apiKey, id string) (*Job, error)
 	return e.Job(ctx, apiKey, id)
 }
 
-// ErrRunning says that a job has not ended, ErrNoWebhook that its end is told
-// nowhere.
-var (
-	ErrRunning   = errors.New("the job has not ended")
-	ErrNoWebhook = errors.New("the job has no webhook")
-)
-
-// schedule is how long to wait after each try, as Standard Webhooks recommends.
-// After the last one a webhook is given up.
-var schedule = []time.Duration{
+// retrySchedule is the wait after each failed try, as Standard Webhooks
+// recommends. After the last one the webhook is given up.
+var retrySchedule = []time.Duration{
 	5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
 }
 
-// postTimeout bounds one try.
-const postTimeout = 20 * time.Second
+const (
+	// postTimeout bounds one try.
+	postTimeout = 20 * time.Second
+	// maxRetryAfter bounds the wait that a receiver can ask for.
+	maxRetryAfter = 24 * time.Hour
+)
 
-// webhookWorker tells an end when River says so.
+// webhookWorker delivers the webhook of a job.
 type webhookWorker struct {
 	riverqueue.WorkerDefaults[webhookArgs]
 	e       *Engine
@@ -144,47 +102,51 @@ type webhookWorker struct {
 // Work implements river.Worker.
 func (w *webhookWorker) Work(ctx context.Context, job *riverqueue.Job[webhookArgs]) error {
 	e, id := w.e, job.Args.Job
-	var key string
-	err := e.state.Reader().QueryRowContext(ctx, `SELECT api_key FROM jobs WHERE id = $1`, id).Scan(&key)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	j, err := e.Job(ctx, key, id)
-	if err != nil || j.Webhook == nil || j.Webhook.Status != Pending {
+	j, err := e.pendingDelivery(ctx, id)
+	if err != nil || j == nil {
 		return err
 	}
 	status, retryAfter, err := e.send(ctx, j, w.payload)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	now, tried := time.Now(), j.Webhook.Attempts+1
-	verdict, said := Pending, ""
+	try := Webhook{Status: Pending, Attempts: j.Webhook.Attempts + 1, Tried: e.now()}
 	switch {
 	case err != nil:
-		said = err.Error()
+		try.LastError = err.Error()
 	case status/100 == 2:
-		verdict = Delivered
+		try.Status = Delivered
 	default:
-		said = fmt.Sprintf("the answer had status %d", status)
+		try.LastError = fmt.Sprintf("the receiver answered with status %d", status)
 	}
-	if status == http.StatusGone || verdict == Pending && tried > len(schedule) {
-		verdict = GivenUp
+	if status == http.StatusGone || try.Status == Pending && try.Attempts > len(retrySchedule) {
+		try.Status = GivenUp
 	}
-	// Unless another has been set to tell it again meanwhile; 0 is from before
-	// that was kept.
-	_, err = e.state.Writer().ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = $2, tried_us = $3, last_error = $4 WHERE job = $5 AND river_id IN ($6, 0)`,
-		verdict, tried, micros(now), said, id, job.ID)
-	if err != nil || verdict != Pending {
+	if err := e.state.RecordWebhookTry(ctx, id, job.ID, try); err != nil || try.Status != Pending {
 		return err
 	}
-	return riverqueue.JobSnooze(max(schedule[tried-1], min(retryAfter, 24*time.Hour)))
+	return riverqueue.JobSnooze(max(retrySchedule[try.Attempts-1], min(retryAfter, maxRetryAfter)))
 }
 
-// Payload writes what is told of a job that has ended.
-type Payload func(j *Job) ([]byte, error)
+// pendingDelivery returns a job with a pending webhook, or nil if there is
+// nothing to deliver.
+func (e *Engine) pendingDelivery(ctx context.Context, id string) (*Job, error) {
+	apiKey, err := e.state.JobKey(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	j, err := e.Job(ctx, apiKey, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil || j.Webhook == nil || j.Webhook.Status != Pending {
+		return nil, err
+	}
+	return j, nil
+}
 
 func (e *Engine) send(ctx context.Context, j *Job, payload Payload) (status int, retryAfter time.Duration, err error) {
 	if e.post == nil {
@@ -194,32 +156,37 @@ func (e *Engine) send(ctx context.Context, j *Job, payload Payload) (status int,
 	if err != nil {
 		return 0, 0, err
 	}
-	secrets, err := e.Secrets(ctx, j.APIKey, time.Now())
+	now := e.now()
+	secrets, err := e.Secrets(ctx, j.APIKey, now)
 	if err != nil {
 		return 0, 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
-	header, err := sign(j.Webhook.ID, body, secrets, time.Now())
+	header, err := sign(j.Webhook.ID, body, secrets, now)
 	if err != nil {
 		return 0, 0, err
 	}
 	return e.post.Post(ctx, j.Webhook.URL, header, body)
 }
 
-// sign makes the headers of a webhook as Standard Webhooks says: HMAC-SHA256 of
-// id, time and body, for each secret that holds.
+// sign returns the headers of a webhook as Standard Webhooks defines them: the
+// HMAC-SHA256 of id, time and body, for each valid secret.
 func sign(id string, body []byte, secrets *Secrets, now time.Time) (http.Header, error) {
+	valid := []string{secrets.Current}
+	if secrets.Previous != "" && now.Before(secrets.PreviousUntil) {
+		valid = append(valid, secrets.Previous)
+	}
 	timestamp := strconv.FormatInt(now.Unix(), 10)
-	var signatures []string
-	for _, secret := range secrets.holding(now) {
+	signatures := make([]string, len(valid))
+	for i, secret := range valid {
 		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, secretPrefix))
 		if err != nil {
-			return nil, fmt.Errorf("a secret of webhooks cannot be read: %w", err)
+			return nil, fmt.Errorf("read a webhook secret: %w", err)
 		}
 		mac := hmac.New(sha256.New, key)
 		fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body)
-		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+		signatures[i] = "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 	}
 	h := http.Header{}
 	h.Set("Content-Type", "application/json")
@@ -231,57 +198,25 @@ func sign(id string, body []byte, secrets *Secrets, now time.Time) (http.Header,
 
 const secretPrefix = "whsec_"
 
+// newWebhookSecret returns 32 random bytes in the form that the libraries of
+// Standard Webhooks read.
 func newWebhookSecret() string {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	return secretPrefix + base64.StdEncoding.EncodeToString(key)
 }
 
-// Secrets are what a key's webhooks are signed with.
-type Secrets struct {
-	Current, Previous string
-	// PreviousUntil is until when Previous signs too.
-	PreviousUntil time.Time
-}
-
-func (s *Secrets) holding(now time.Time) []string {
-	if s.Previous != "" && now.Before(s.PreviousUntil) {
-		return []string{s.Current, s.Previous}
-	}
-	return []string{s.Current}
-}
-
-// secretOverlap is how long the secret before a rotation signs too.
+// secretOverlap is how long the previous secret signs too after a rotation.
 const secretOverlap = 24 * time.Hour
 
-// Secrets returns those of a key, which has one from its first use on.
+// Secrets returns the secrets that sign the webhooks of an API key. The first
+// call creates one.
 func (e *Engine) Secrets(ctx context.Context, apiKey string, now time.Time) (*Secrets, error) {
-	_, err := e.state.Writer().ExecContext(ctx, `INSERT INTO webhook_secrets (api_key, secret) VALUES ($1, $2) ON CONFLICT (api_key) DO NOTHING`,
-		apiKey, newWebhookSecret())
-	if err != nil {
-		return nil, err
-	}
-	var s Secrets
-	var until int64
-	err = e.state.Reader().QueryRowContext(ctx, `SELECT secret, previous, previous_until_us FROM webhook_secrets WHERE api_key = $1`, apiKey).
-		Scan(&s.Current, &s.Previous, &until)
-	s.PreviousUntil = fromMicros(until)
-	if !now.Before(s.PreviousUntil) {
-		s.Previous, s.PreviousUntil = "", time.Time{}
-	}
-	return &s, err
+	return e.state.WebhookSecrets(ctx, apiKey, newWebhookSecret(), now)
 }
 
-// RotateSecret gives a key another secret; the one before signs for a day too.
+// RotateSecret gives an API key a new secret. The previous one signs too for a
+// day.
 func (e *Engine) RotateSecret(ctx context.Context, apiKey string, now time.Time) (*Secrets, error) {
-	var s Secrets
-	var until int64
-	// In one statement: were the answer lost to a second one that fails, who asks
-	// again would rotate away a secret that nobody has seen.
-	err := e.state.Writer().QueryRowContext(ctx, `INSERT INTO webhook_secrets (api_key, secret) VALUES ($1, $2)
-		ON CONFLICT (api_key) DO UPDATE SET previous = webhook_secrets.secret, previous_until_us = $3, secret = excluded.secret
-		RETURNING secret, previous, previous_until_us`,
-		apiKey, newWebhookSecret(), micros(now.Add(secretOverlap))).Scan(&s.Current, &s.Previous, &until)
-	s.PreviousUntil = fromMicros(until)
-	return &s, err
+	return e.state.RotateWebhookSecret(ctx, apiKey, newWebhookSecret(), now.Add(secretOverlap))
 }

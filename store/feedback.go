@@ -31,7 +31,7 @@ const feedbackColumns = `id, api_key, request_id, item, result, verdict, rating,
 // nothing. It is ErrQuota if the key would have more than quota bytes of masks
 // and comments.
 func (s *Store) AddFeedback(ctx context.Context, f Feedback, quota int64) error {
-	return s.InTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
 		n, err := changed(tx.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			ON CONFLICT (id) DO NOTHING`,
 			f.ID, f.APIKey, f.RequestID, f.Item, f.Result, f.Verdict, f.Rating, f.Height, f.Width, f.Counts, f.Comment, micros(f.Created)))

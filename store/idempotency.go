@@ -35,7 +35,7 @@ var (
 // The name is remembered until expires, counted from the first attempt, and as
 // long as one is under way.
 func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
-	err = s.InTx(ctx, func(tx *sql.Tx) error {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// What has expired is as if it had never been.
 		var begun int64
 		err := tx.QueryRowContext(ctx, `INSERT INTO idempotency (api_key, key, request_hash, owner, lease_us, begun_us, expires_us)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/store/storetest"
 )
 
 // addImage adds an image of 10 bytes of the key k.
@@ -225,10 +226,7 @@ func testStorageAtOnce(t *testing.T, cfg store.Config) {
 	}
 	for i := range 3 {
 		key := fmt.Sprint("key", i)
-		var want int64
-		if err := s.Reader().QueryRowContext(ctx, `SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs WHERE api_key = $1`, key).Scan(&want); err != nil {
-			t.Fatal(err)
-		}
+		want := storetest.Number(t, s, `SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs WHERE api_key = $1`, key)
 		if n, err := s.Stored(ctx, key); err != nil || n != want {
 			t.Errorf("%s has %d bytes, want %d: %v", key, n, want, err)
 		}
@@ -334,9 +332,7 @@ func testStorageUpgrade(t *testing.T, cfg store.Config) {
 		`ALTER TABLE idempotency DROP COLUMN begun_us`, `ALTER TABLE idempotency DROP COLUMN lease_us`, `DROP TABLE job_keys`,
 		`DELETE FROM goose_db_version WHERE version_id >= 5`,
 	} {
-		if err := s.Exec(ctx, statement); err != nil {
-			t.Fatal(err)
-		}
+		storetest.Exec(t, s, statement)
 	}
 	s = open(t, cfg)
 	for key, want := range map[string]int64{"k": 14, "l": 7} {

@@ -66,20 +66,3 @@ func openPostgres(ctx context.Context, address URL, create bool) (*Store, error)
 	}
 	return &Store{write: db, read: db, pool: pool}, nil
 }
-
-// exclusiveLock is the advisory lock of Exclusively.
-const exclusiveLock = 0x7265_6665
-
-func (s *Store) exclusivelyInPostgres(ctx context.Context, f func(context.Context) error) error {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Release()
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, exclusiveLock); err != nil {
-		return err
-	}
-	err = f(ctx)
-	_, unlockErr := conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, exclusiveLock)
-	return errors.Join(err, unlockErr)
-}

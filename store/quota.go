@@ -17,7 +17,7 @@ type Tokens struct {
 // TakeTokens takes up to want requests out of a key's rate. The rate is a bucket
 // that is full at first and fills evenly, rate.Requests in rate.Window.
 func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int64, now time.Time) (t Tokens, err error) {
-	err = s.InTx(ctx, func(tx *sql.Tx) error {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO rate_buckets (api_key, tokens, updated_us) VALUES ($1, $2, $3) ON CONFLICT (api_key) DO NOTHING`,
 			key, float64(rate.Requests), micros(now))
 		if err != nil {
@@ -46,7 +46,7 @@ func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int6
 // time, and returns how many: so many that all gateways together have limit at
 // most. It replaces what the gateway had leased of the key; 0 gives that back.
 func (s *Store) LeaseSlots(ctx context.Context, key, gateway string, limit, want int64, until, now time.Time) (granted int64, err error) {
-	err = s.InTx(ctx, func(tx *sql.Tx) error {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// Leases of one key are made one after the other: this locks the key's row.
 		n, err := changed(tx.ExecContext(ctx, `UPDATE api_keys SET id = id WHERE id = $1`, key))
 		if err != nil {

@@ -184,16 +184,6 @@ func (s *Store) migrateSQLite(ctx context.Context, folder string) error {
 	return migrate(ctx, provider)
 }
 
-// OwnJobs makes this process the one that does the jobs of a folder, until the
-// file it returns is closed. It returns nil when another process is.
-func (s *Store) OwnJobs() (*os.File, error) {
-	file, err := lockIn(s.folder, jobsFile, syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, nil
-	}
-	return file, err
-}
-
 // lockIn locks a file in the folder until it is closed or the process ends.
 func lockIn(folder, name string, how int) (*os.File, error) {
 	file, err := os.OpenFile(filepath.Join(folder, name), os.O_RDWR|os.O_CREATE, 0o600)

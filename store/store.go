@@ -1,9 +1,10 @@
-// Package store keeps what must outlive the process: keys, usage, answers that
-// may be asked for again. It is SQLite in a folder, or PostgreSQL, which several
-// gateways may share; both have one schema and pass one suite of tests.
+// Package store holds the state that must outlive the process, and all SQL of
+// the program: one file for each group of tables. The database is SQLite in a
+// folder, or PostgreSQL, which several gateways may share. Both run the same
+// statements on the same schema, and pass one suite of tests.
 //
-// Whatever a method has returned without an error is durable. Every method may
-// be called again after an error, and is safe for concurrent use.
+// A write that returned without an error is durable. Every method may be called
+// again after an error, and is safe for concurrent use.
 package store
 
 import (
@@ -14,26 +15,25 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pressly/goose/v3"
 )
 
-// ErrNotFound says that there is no such row.
+// ErrNotFound means that there is no such row.
 var ErrNotFound = errors.New("not found")
 
 // Store is an open database. Make one with Open, end it with Close.
 type Store struct {
-	write, read *sql.DB       // one and the same with PostgreSQL
-	pool        *pgxpool.Pool // what they are of; nil with SQLite
+	write, read *sql.DB       // the same with PostgreSQL; with SQLite write is one connection
+	pool        *pgxpool.Pool // the connections of write and read; nil with SQLite
 	folder      string        // "" with PostgreSQL
-	lock        *os.File      // shared by all who use a folder; nil with PostgreSQL
+	lock        *os.File      // held shared by every process that uses the folder; nil with PostgreSQL
 }
 
-// Open opens the database, creates it if it does not exist, and brings its
-// schema up to date. Only one process at a time changes the schema.
+// Open opens the database, creates it if it does not exist, and migrates its
+// schema. Only one process at a time migrates.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return open(ctx, cfg, true)
 }
@@ -77,7 +77,7 @@ func (s *Store) Close() error {
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// newProvider knows the migrations of this program.
+// newProvider returns a goose provider with the migrations of this program.
 func newProvider(dialect goose.Dialect, db *sql.DB, options ...goose.ProviderOption) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -86,14 +86,14 @@ func newProvider(dialect goose.Dialect, db *sql.DB, options ...goose.ProviderOpt
 	return goose.NewProvider(dialect, db, files, options...)
 }
 
-// migrate brings the schema up to date. One that a newer program has made is an
-// error: this one would not know what the columns mean.
+// migrate migrates the schema. A schema of a newer program is an error, because
+// this program does not know the meaning of its columns.
 func migrate(ctx context.Context, provider *goose.Provider) error {
 	if err := notNewer(ctx, provider); err != nil {
 		return err
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("bring the schema of the database up to date: %w", err)
+		return fmt.Errorf("migrate the schema of the database: %w", err)
 	}
 	return nil
 }
@@ -101,40 +101,16 @@ func migrate(ctx context.Context, provider *goose.Provider) error {
 func notNewer(ctx context.Context, provider *goose.Provider) error {
 	current, known, err := provider.GetVersions(ctx)
 	if err != nil {
-		return fmt.Errorf("read the version of the database's schema: %w", err)
+		return fmt.Errorf("read the schema version of the database: %w", err)
 	}
 	if current > known {
-		return fmt.Errorf("the database has schema %d and this refersam knows up to %d: start the version that made it or a later one", current, known)
+		return fmt.Errorf("the database has schema %d, but this refersam knows schemas up to %d: start the version that migrated the database, or a later one", current, known)
 	}
 	return nil
 }
 
-// Reader is for queries, Writer for what writes outside InTx. With SQLite the
-// latter is one connection: who has it keeps everybody else from writing.
-func (s *Store) Reader() *sql.DB { return s.read }
-
-// Writer is described with Reader.
-func (s *Store) Writer() *sql.DB { return s.write }
-
-// Pool has the connections to PostgreSQL; it is nil with SQLite.
-func (s *Store) Pool() *pgxpool.Pool { return s.pool }
-
-// Exclusively runs f while nobody else of the same database runs one, or
-// changes the schema.
-func (s *Store) Exclusively(ctx context.Context, f func(context.Context) error) error {
-	if s.pool != nil {
-		return s.exclusivelyInPostgres(ctx, f)
-	}
-	alone, err := lockIn(s.folder, migrateFile, syscall.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer alone.Close()
-	return f(ctx)
-}
-
-// InTx runs f in a transaction that may write.
-func (s *Store) InTx(ctx context.Context, f func(tx *sql.Tx) error) error {
+// inTx runs f in a transaction that may write, and commits it if f returns nil.
+func (s *Store) inTx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -145,7 +121,7 @@ func (s *Store) InTx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// changed returns how many rows a statement has changed.
+// changed returns the number of rows that a statement has changed.
 func changed(result sql.Result, err error) (int64, error) {
 	if err != nil {
 		return 0, err
@@ -153,7 +129,16 @@ func changed(result sql.Result, err error) (int64, error) {
 	return result.RowsAffected()
 }
 
-// micros writes a time for the database; the zero time is 0.
+// orNotFound returns ErrNotFound if a statement has changed no row.
+func orNotFound(n int64, err error) error {
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+// micros is a time as the database stores it: microseconds since 1970, 0 for the
+// zero time.
 func micros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

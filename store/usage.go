@@ -42,7 +42,7 @@ const batchMemory = 7 * 24 * time.Hour
 // numbered from 1 on; one that has been added already is left alone, so that
 // whoever does not know whether a call succeeded repeats it.
 func (s *Store) AddUsage(ctx context.Context, gateway string, seq int64, batch map[KeyDay]Use, now time.Time) error {
-	return s.InTx(ctx, func(tx *sql.Tx) error {
+	return s.inTx(ctx, func(tx *sql.Tx) error {
 		fresh, err := changed(tx.ExecContext(ctx, `INSERT INTO usage_batches (gateway, seq, taken_us) VALUES ($1, $2, $3)
 			ON CONFLICT (gateway) DO UPDATE SET seq = excluded.seq, taken_us = excluded.taken_us WHERE usage_batches.seq < excluded.seq`,
 			gateway, seq, micros(now)))
