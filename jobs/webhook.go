@@ -2,9 +2,7 @@ package jobs
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/refersam/refersam/store"
 	riverqueue "github.com/riverqueue/river"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 // Poster sends webhooks. It must refuse every address that the operator does
@@ -170,40 +169,37 @@ func (e *Engine) send(ctx context.Context, j *Job, payload Payload) (status int,
 	return e.post.Post(ctx, j.Webhook.URL, header, body)
 }
 
-// sign returns the headers of a webhook as Standard Webhooks defines them: the
-// HMAC-SHA256 of id, time and body, for each valid secret.
+// sign returns the headers of a webhook as Standard Webhooks defines them, with
+// one signature for each valid secret.
 func sign(id string, body []byte, secrets *Secrets, now time.Time) (http.Header, error) {
 	valid := []string{secrets.Current}
 	if secrets.Previous != "" && now.Before(secrets.PreviousUntil) {
 		valid = append(valid, secrets.Previous)
 	}
-	timestamp := strconv.FormatInt(now.Unix(), 10)
 	signatures := make([]string, len(valid))
 	for i, secret := range valid {
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, secretPrefix))
+		signer, err := standardwebhooks.NewWebhook(secret)
 		if err != nil {
 			return nil, fmt.Errorf("read a webhook secret: %w", err)
 		}
-		mac := hmac.New(sha256.New, key)
-		fmt.Fprintf(mac, "%s.%s.%s", id, timestamp, body)
-		signatures[i] = "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+		if signatures[i], err = signer.Sign(id, now, body); err != nil {
+			return nil, err
+		}
 	}
 	h := http.Header{}
 	h.Set("Content-Type", "application/json")
-	h.Set("Webhook-Id", id)
-	h.Set("Webhook-Timestamp", timestamp)
-	h.Set("Webhook-Signature", strings.Join(signatures, " "))
+	h.Set(standardwebhooks.HeaderWebhookID, id)
+	h.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	h.Set(standardwebhooks.HeaderWebhookSignature, strings.Join(signatures, " "))
 	return h, nil
 }
-
-const secretPrefix = "whsec_"
 
 // newWebhookSecret returns 32 random bytes in the form that the libraries of
 // Standard Webhooks read.
 func newWebhookSecret() string {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
-	return secretPrefix + base64.StdEncoding.EncodeToString(key)
+	return "whsec_" + base64.StdEncoding.EncodeToString(key)
 }
 
 // secretOverlap is how long the previous secret signs too after a rotation.
