@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +44,7 @@ func names(t *testing.T, b *blobs.Bucket) (names []string) {
 	return names
 }
 
-// Folder and bucket do the same.
+// A folder and a bucket behave the same.
 func TestBucket(t *testing.T) {
 	for name, address := range map[string]func(*testing.T) blobs.URL{
 		"folder": func(*testing.T) blobs.URL { return "" },
@@ -61,7 +65,7 @@ func TestBucket(t *testing.T) {
 				})
 			}
 			group.Wait()
-			// A write that is given up leaves nothing.
+			// A cancelled write leaves nothing.
 			cancelled, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := b.Put(cancelled, blobs.NewName(), []byte("a")); !errors.Is(err, context.Canceled) {
@@ -124,8 +128,8 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// What others keep beside objects is none of ours; what a crash has left of one
-// is.
+// Walk skips other data in the same folder or bucket, but finds the temporary
+// file that a crash has left.
 func TestWalk(t *testing.T) {
 	data := t.TempDir()
 	b := open(t, blobs.Config{}, data)
@@ -161,7 +165,7 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// A walk goes on while objects come and go.
+// Walk finds every object that stays while others are written and deleted.
 func TestWalkWhileWriting(t *testing.T) {
 	b := open(t, blobs.Config{}, t.TempDir())
 	stays := blobs.NewName()
@@ -189,7 +193,7 @@ func TestWalkWhileWriting(t *testing.T) {
 	writers.Wait()
 }
 
-// withoutSize is a server that says nothing of the size of an answer.
+// withoutSize removes the size from an answer.
 type withoutSize struct{ http.ResponseWriter }
 
 func (w withoutSize) WriteHeader(status int) {
@@ -204,7 +208,8 @@ func (w withoutSize) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// What is read is whole and bounded, whatever the server says of it.
+// An object is read completely and within the bound, also if the server does not
+// report its size.
 func TestSizeUnknown(t *testing.T) {
 	b := open(t, blobs.Config{URL: blobstest.NewS3Behind(t, func(s3 http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -227,28 +232,127 @@ func TestSizeUnknown(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	for address, ok := range map[blobs.URL]bool{
-		"": true, "s3://bucket?region=eu": true, "s3://bucket?endpoint=https://minio.example.com:9000": true,
-		"file:///tmp": false, "gs://bucket": false, "s3://": false, "bucket": false,
-		"s3://id:secret@bucket": false, "s3://bucket?endpoint=https://id:secret@minio.example.com": false, "s3://bucket?endpoint=:secret": false, "s3://:secret": false,
+	for address, want := range map[blobs.URL]string{ // part of the error; "" for none
+		"": "", "s3://bucket?region=eu": "", "s3://bucket?endpoint=https://minio.example.com:9000": "",
+		"s3://bucket/?region=eu&prefix=a/&use_path_style=true&profile=p&endpoint=http://10.0.0.1": "",
+		"file:///tmp": "s3://bucket", "gs://bucket": "s3://bucket", "s3://": "s3://bucket", "bucket": "s3://bucket", "s3://:secret": "s3://bucket",
+		"s3://id:secret@bucket": "AWS_ACCESS_KEY_ID", "s3://bucket?endpoint=https://id:secret@minio.example.com": "AWS_ACCESS_KEY_ID",
+		"s3://bucket?endpoint=:secret": "endpoint", "s3://bucket?endpoint=minio.example.com": "endpoint", "s3://bucket?endpoint=https://h/path": "endpoint",
+		"s3://bucket?use_path_style=yes": "use_path_style=yes, allowed: true or false", "s3://bucket?region=%zz": "options", "s3://bucket/pictures": "prefix=",
+		"s3://bucket?region=eu&s3ForcePathStyle=true": `the option "s3ForcePathStyle", allowed: region`,
+		"s3://bucket?dualstack=true":                  `the option "dualstack"`,
+		"s3://bucket?role=arn":                        `the option "role"`,
 	} {
 		err := (&blobs.Config{URL: address}).Validate()
-		if (err == nil) != ok || err != nil && (!strings.Contains(err.Error(), "REFERSAM_BLOBS_URL") || strings.Contains(err.Error(), ":secret")) {
+		switch {
+		case want == "" && err != nil:
 			t.Errorf("%s: %v", address, err)
+		case want != "" && (err == nil || !strings.Contains(err.Error(), "REFERSAM_BLOBS_URL") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), ":secret")):
+			t.Errorf("%s: %v, want %q in it", address, err, want)
 		}
-		if shown := address.String(); strings.Contains(shown, "secret") || ok && shown != string(address) {
+		if shown := address.String(); strings.Contains(shown, "secret") || want == "" && shown != string(address) {
 			t.Errorf("%q is shown as %q", string(address), shown)
 		}
 	}
 }
 
-// A bucket that is not there is found out at the start.
-func TestNoBucket(t *testing.T) {
-	address := strings.Replace(string(blobstest.NewS3(t)), "s3://pictures", "s3://masks", 1)
-	if _, err := blobs.Open(t.Context(), blobs.Config{URL: blobs.URL(address)}, ""); err == nil || !strings.Contains(err.Error(), "REFERSAM_BLOBS_URL: there is no such bucket") {
-		t.Errorf("%v", err)
+// A bucket that does not exist, or cannot be used, is an error at the start.
+func TestOpenFails(t *testing.T) {
+	address := blobstest.NewS3(t)
+	fails := func(name, want string, address blobs.URL) {
+		t.Helper()
+		_, err := blobs.Open(t.Context(), blobs.Config{URL: address}, "")
+		if err == nil || !strings.Contains(err.Error(), "REFERSAM_BLOBS_URL") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q in it", name, err, want)
+		}
 	}
-	if _, err := blobs.Open(t.Context(), blobs.Config{URL: "s3://pictures?region=us-east-1&planet=mars"}, ""); err == nil || !strings.Contains(err.Error(), "REFERSAM_BLOBS_URL") {
-		t.Errorf("%v", err)
+	fails("no bucket", `the bucket "masks" does not exist`, blobs.URL(strings.Replace(string(address), "s3://pictures", "s3://masks", 1)))
+	fails("an unknown option", `"planet"`, address+"&planet=mars")
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
+		t.Setenv(name, "")
 	}
+	fails("no region", "region=", "s3://pictures")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+	fails("a wrong secret", "", address)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	fails("no credentials", "no credentials were found", address)
+}
+
+// Credentials are found in a profile of the AWS files too, and the server and
+// its region in the AWS variables.
+func TestAWSSettings(t *testing.T) {
+	address, err := url.Parse(string(blobstest.NewS3(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, ".aws"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	files := fmt.Sprintf("[default]\naws_access_key_id = no\naws_secret_access_key = no\n[pictures]\naws_access_key_id = %s\naws_secret_access_key = %s\n",
+		os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"))
+	if err := os.WriteFile(filepath.Join(home, ".aws", "credentials"), []byte(files), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", home)
+	t.Setenv("AWS_ACCESS_KEY_ID", "no")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "no")
+	t.Setenv("AWS_REGION", address.Query().Get("region"))
+	t.Setenv("AWS_ENDPOINT_URL_S3", address.Query().Get("endpoint"))
+	b := open(t, blobs.Config{URL: "s3://pictures?use_path_style=true&profile=pictures"}, "")
+	if err := b.Put(t.Context(), blobs.NewName(), []byte("a")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that fails is asked three times. One that fails for good, or refuses
+// damaged content, makes Put fail, and no object is left.
+func TestS3Fails(t *testing.T) {
+	var (
+		tries   atomic.Int64
+		failing atomic.Int64 // requests that fail
+		damage  atomic.Bool
+	)
+	b := open(t, blobs.Config{URL: blobstest.NewS3Behind(t, func(s3 http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/a/") {
+				if tries.Add(1) <= failing.Load() {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				if damage.Load() {
+					r.Body = io.NopCloser(io.MultiReader(strings.NewReader("x"), io.LimitReader(skip(r.Body, 1), r.ContentLength-1)))
+				}
+			}
+			s3.ServeHTTP(w, r)
+		})
+	})}, "")
+	for _, tc := range []struct {
+		failing, tries int64
+		damage, ok     bool
+	}{
+		{failing: 2, tries: 3, ok: true},
+		{failing: 9, tries: 3},
+		{tries: 1, damage: true},
+	} {
+		tries.Store(0)
+		failing.Store(tc.failing)
+		damage.Store(tc.damage)
+		name := blobs.NewName()
+		err := b.Put(t.Context(), name, []byte("a picture"))
+		if (err == nil) != tc.ok || tries.Load() != tc.tries || err != nil && !strings.Contains(err.Error(), name) {
+			t.Errorf("%+v: %d tries, %v", tc, tries.Load(), err)
+		}
+		if _, err := b.Size(t.Context(), name); (err == nil) != tc.ok || err != nil && !errors.Is(err, blobs.ErrNotFound) {
+			t.Errorf("%+v: %v", tc, err)
+		}
+	}
+}
+
+// skip returns r without its first n bytes.
+func skip(r io.Reader, n int64) io.Reader {
+	_, _ = io.CopyN(io.Discard, r, n)
+	return r
 }
