@@ -58,8 +58,8 @@ func (e *Engine) Kill(t *testing.T, work Worker, begun <-chan struct{}, n int) {
 	for range n {
 		<-begun
 	}
-	// The items hang until the test ends. Only then can the client stop. What the
-	// items return changes nothing, because other processes have ended them.
+	// The items hang until the test ends. Only then can the client stop. Their
+	// results change nothing, because other processes have ended the items.
 	t.Cleanup(func() {
 		stop, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()

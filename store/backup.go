@@ -13,17 +13,17 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// Backup writes a copy of the database as it is at one moment, while others go
-// on using it, checks the copy, and puts it where path says once it is whole. A
-// file that is there already is an error.
+// Backup writes a copy of the database to path. The copy shows one moment, even
+// while other processes write. It is checked first and gets its name last, so
+// path never names an incomplete copy. An existing file is an error.
 func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	if s.Shared() {
-		return errors.New("the state is in PostgreSQL: use pg_dump")
+		return errors.New("the state is in PostgreSQL, where refersam backup does not work; use pg_dump")
 	}
 	if _, err := os.Lstat(path); err == nil {
 		return &fs.PathError{Op: "backup", Path: path, Err: fs.ErrExist}
 	}
-	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // for its owner alone: it has hashes of secrets in it
+	part, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".part-*") // readable by its owner only, because it holds hashes of secrets
 	if err != nil {
 		return err
 	}
@@ -44,9 +44,10 @@ func (s *Store) Backup(ctx context.Context, path string) (err error) {
 	return publish(part.Name(), path)
 }
 
-// Restore puts a backup in the place of the database of a folder. The one that
-// was there stays beside it, with .old behind its name. Nobody may be using the
-// folder. It must exist, because its name may be mistyped; it may be empty.
+// Restore replaces the database of a folder by a backup. The replaced database
+// stays in the folder with the suffix .old. It is an error if another process
+// uses the folder. The folder must exist, because its name may be mistyped; it
+// may be empty.
 func Restore(ctx context.Context, folder, path string) (err error) {
 	info, err := os.Stat(folder)
 	switch {
@@ -57,12 +58,12 @@ func Restore(ctx context.Context, folder, path string) (err error) {
 	case !info.IsDir():
 		return noDestination(folder, "is not a folder")
 	}
-	if _, err := os.Stat(path); err != nil { // looked for before anything is written
+	if _, err := os.Stat(path); err != nil { // checked before anything is written
 		return fmt.Errorf("the backup to restore cannot be read: %w", err)
 	}
 	lock, err := lockIn(folder, lockFile, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("%s is in use: stop the gateways that keep their state there, then restore", folder)
+		return fmt.Errorf("%s is in use; stop the gateways that use it, then restore", folder)
 	}
 	if err != nil {
 		return err
@@ -76,8 +77,8 @@ func Restore(ctx context.Context, folder, path string) (err error) {
 		return errors.Join(fmt.Errorf("%s cannot be restored: %w", path, err), removeIfThere(part))
 	}
 	name := filepath.Join(folder, databaseFile)
-	// The log goes with its database, first: without it the database is
-	// what it was at the last checkpoint, and with another's it is broken.
+	// The log is set aside before its database. Without its log, a database shows
+	// its last checkpoint; with the log of another database it would be broken.
 	for _, suffix := range []string{"-wal", "-shm", ""} {
 		if err := setAside(name+suffix, name+".old"+suffix); err != nil {
 			return err
@@ -86,7 +87,7 @@ func Restore(ctx context.Context, folder, path string) (err error) {
 	return publish(part, name)
 }
 
-// noDestination says that there is no folder to restore into, and why.
+// noDestination returns the error of a folder that cannot be restored into.
 func noDestination(folder, why string) error {
 	if absolute, err := filepath.Abs(folder); err == nil {
 		folder = absolute
@@ -95,29 +96,29 @@ func noDestination(folder, why string) error {
 		" or make it first if the state is new on this machine", folder, why)
 }
 
-// check returns nil when a file is a whole database with a schema that this
+// check returns nil if a file is a complete database with a schema that this
 // program knows.
 func check(ctx context.Context, path string) (err error) {
 	db, err := openFile(path, "")
 	if err != nil {
 		return err
 	}
-	// The last to close removes the log.
+	// SQLite removes the log when the last connection closes.
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
 	var verdict string
 	if err := db.QueryRowContext(ctx, `PRAGMA integrity_check(1)`).Scan(&verdict); err != nil {
-		return fmt.Errorf("it is not a database of refersam, or it is damaged: %w", err)
+		return fmt.Errorf("the file is damaged or not a database of refersam: %w", err)
 	}
 	if verdict != "ok" {
-		return fmt.Errorf("it is damaged: %s", verdict)
+		return fmt.Errorf("the file is damaged: %s", verdict)
 	}
 	ours, err := hasTables(ctx, db)
 	if err != nil {
 		return err
 	}
 	if !ours {
-		return errors.New("it is not a database of refersam")
+		return errors.New("the file is not a database of refersam")
 	}
 	provider, err := newProvider(goose.DialectSQLite3, db)
 	if err != nil {
@@ -126,7 +127,7 @@ func check(ctx context.Context, path string) (err error) {
 	return notNewer(ctx, provider)
 }
 
-// publish gives a file that has been written its name, durably.
+// publish puts a written file on the disk and renames it.
 func publish(from, to string) error {
 	file, err := os.Open(from)
 	if err != nil {
@@ -156,8 +157,8 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// setAside gives a file another name, whose file it replaces; without a file
-// there is none of the other name either.
+// setAside renames a file. If it does not exist, setAside removes a file with the
+// new name, so that an old one does not stay.
 func setAside(from, to string) error {
 	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
 		return removeIfThere(to)

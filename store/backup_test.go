@@ -12,8 +12,8 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// A backup that is taken while others write is one moment of the database, and
-// brings that moment back.
+// A backup that is taken during writes shows one moment of the database, and
+// restores that moment.
 func TestBackup(t *testing.T) {
 	folder, backup := t.TempDir(), filepath.Join(t.TempDir(), "backup.db")
 	s, err := store.Open(t.Context(), store.Config{Data: folder})
@@ -75,7 +75,7 @@ func TestBackup(t *testing.T) {
 	}
 }
 
-// What is no whole database is not restored, and what was there stays.
+// Restore refuses an incomplete or damaged database, and keeps the current one.
 func TestRestoreRefuses(t *testing.T) {
 	folder := t.TempDir()
 	s, err := store.Open(t.Context(), store.Config{Data: folder})
@@ -83,7 +83,7 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := create(t, s, store.Key{Name: "a"})
-	for i := range 200 { // so many pages that one can be damaged
+	for i := range 200 { // enough pages to damage one
 		create(t, s, store.Key{Name: fmt.Sprint(strings.Repeat("x", 200), i)})
 	}
 	whole := filepath.Join(t.TempDir(), "whole.db")

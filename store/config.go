@@ -8,12 +8,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Config says where state is kept.
+// Config sets where the state is stored.
 type Config struct {
 	// Data is the folder of the SQLite database. Default "var".
 	Data string `env:"REFERSAM_DATA"`
-	// DatabaseURL, as postgres://user:password@host/name, keeps state in
-	// PostgreSQL instead, which several gateways may share. Default none.
+	// DatabaseURL, as postgres://user:password@host/name, selects PostgreSQL
+	// instead, which several gateways may share. Default none.
 	DatabaseURL URL `env:"REFERSAM_DATABASE_URL"`
 }
 
@@ -38,10 +38,10 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// URL is the address of a database. Only string(u) has the password in it.
+// URL is the address of a database. Only string(u) shows the password.
 type URL string
 
-// String returns the address as it may be shown.
+// String returns the address without its password.
 func (u URL) String() string {
 	parsed, err := url.Parse(string(u))
 	if u != "" && (err != nil || parsed.Scheme == "" || parsed.Opaque != "") {

@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// Feedback is what a client says about a mask.
+// Feedback is a row of feedback: a client's opinion about a mask.
 type Feedback struct {
 	ID, APIKey string
-	// RequestID is that of the request that was answered with the mask, Item the
-	// index of the picture among those of the request, and Result that of the
-	// mask among those of the picture.
+	// RequestID is the id of the request that returned the mask. Item is the index
+	// of the picture in that request, Result the index of the mask in that picture.
 	RequestID    string
 	Item, Result int
 	// Verdict is "good", "bad" or "", Rating 1 to 5 or 0.
 	Verdict string
 	Rating  int
-	// Counts are the compressed run lengths of the mask as it should be, "" for
-	// none; Height and Width are its size in pixels.
+	// Counts are the compressed run lengths of the correct mask, "" for none.
+	// Height and Width are its size in pixels.
 	Height, Width int
 	Counts        string
 	Comment       string
@@ -27,9 +26,9 @@ type Feedback struct {
 
 const feedbackColumns = `id, api_key, request_id, item, result, verdict, rating, height, width, counts, comment, created_us`
 
-// AddFeedback keeps feedback. One of an ID that is there already changes
-// nothing. It is ErrQuota if the key would have more than quota bytes of masks
-// and comments.
+// AddFeedback adds feedback. It does nothing if feedback with this ID exists. It
+// is ErrQuota if the API key would store more than quota bytes of masks and
+// comments.
 func (s *Store) AddFeedback(ctx context.Context, f Feedback, quota int64) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		n, err := changed(tx.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
@@ -42,17 +41,18 @@ func (s *Store) AddFeedback(ctx context.Context, f Feedback, quota int64) error 
 	})
 }
 
-// bytes is what the quota counts.
+// bytes is the size that the quota counts.
 func (f *Feedback) bytes() int64 { return int64(len(f.Counts) + len(f.Comment)) }
 
-// maxFeedback is about how many bytes of masks and comments Feedback returns at
-// a time.
+// maxFeedback limits the bytes of masks and comments that Feedback returns. Only
+// the last piece may exceed it.
 const maxFeedback = 8 << 20
 
-// Feedback returns at most limit pieces of feedback of all keys, the newest
-// first, and whether there are more: those after one in that order, or from the
-// beginning if after is nil; only that about a request unless requestID is "".
-// Where they are large it returns fewer, but one at least.
+// Feedback returns at most limit pieces of feedback of all API keys, the newest
+// first, and whether there are more. The list starts with the pieces older than
+// after, or with the newest piece if after is nil. An empty requestID selects the
+// feedback about all requests. Large pieces make the list shorter, but never
+// empty.
 func (s *Store) Feedback(ctx context.Context, after *Feedback, requestID string, limit int) (all []*Feedback, more bool, err error) {
 	created, id := int64(1)<<62, ""
 	if after != nil {

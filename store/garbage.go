@@ -17,8 +17,8 @@ const unreferenced = `NOT EXISTS (SELECT 1 FROM images WHERE images.blob = blobs
 	AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_items.picture = blobs.name)
 	AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_items.result = blobs.name)`
 
-// garbageAge is the age from which an unreferenced object is garbage. A younger
-// object may belong to a request that has not added its reference yet.
+// garbageAge is how old an unreferenced object must be to count as garbage. A
+// younger object may belong to a request that has not added its reference yet.
 const garbageAge = time.Hour
 
 // ForgetBlob deletes the row of an object that was not written or is not needed

@@ -8,35 +8,36 @@ import (
 	"time"
 )
 
-// Attempt is one try to do what a client has named by an idempotency key.
+// Attempt is one try of a request that has an idempotency key.
 type Attempt struct {
-	// APIKey and Key name it: clients choose Key without knowing of each other.
+	// APIKey and Key name the request. Clients choose Key, so two API keys may use
+	// the same one.
 	APIKey, Key string
-	// RequestHash tells another request under the same name.
+	// RequestHash differs for another request under the same name.
 	RequestHash []byte
-	// Owner tells this attempt from all others.
+	// Owner is unique to this attempt.
 	Owner string
-	// Begun is when the first attempt under the name began, as Begin says: what
-	// one has stored before it was given up, another finds by it.
+	// Begun is when the first attempt under the name began; Begin sets it. An
+	// attempt can find with it what an earlier one stored.
 	Begun time.Time
 }
 
-// What Begin can say besides that the attempt may go on.
+// Begin returns one of these if the attempt must not run.
 var (
-	// ErrUnderWay says that another attempt has not ended.
-	ErrUnderWay = errors.New("another attempt is under way")
-	// ErrOtherRequest says that the name belongs to another request.
-	ErrOtherRequest = errors.New("the key belongs to another request")
+	// ErrUnderWay means that another attempt has not ended.
+	ErrUnderWay = errors.New("another attempt with this idempotency key has not ended")
+	// ErrOtherRequest means that the name belongs to another request.
+	ErrOtherRequest = errors.New("the idempotency key belongs to another request")
 )
 
-// Begin says how an attempt goes on. If its answer is known, that is returned;
-// without answer and error the attempt is the caller's, with a.Begun set, who is
-// to end it with Finish or Abandon before lease: after that another may begin.
-// The name is remembered until expires, counted from the first attempt, and as
-// long as one is under way.
+// Begin claims an idempotency key. It returns the stored answer if there is one.
+// If it returns neither an answer nor an error, the caller owns the attempt and
+// must call Finish or Abandon before lease; after that another attempt may begin.
+// The name is remembered until expires, which only the first attempt sets, and
+// longer while an attempt runs.
 func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		// What has expired is as if it had never been.
+		// An expired row is overwritten as if it did not exist.
 		var begun int64
 		err := tx.QueryRowContext(ctx, `INSERT INTO idempotency (api_key, key, request_hash, owner, lease_us, begun_us, expires_us)
 			VALUES ($1, $2, $3, $4, $5, $6, $7)
@@ -60,7 +61,7 @@ func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.
 			Scan(&hash, &done, &answer)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
-			return ErrUnderWay // it expired at this very moment
+			return ErrUnderWay // the row was deleted between the two statements
 		case err != nil:
 			return err
 		case !bytes.Equal(hash, a.RequestHash):
@@ -76,26 +77,21 @@ func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.
 	return answer, nil
 }
 
-// Finish stores the answer of an attempt until expires. An attempt whose lease
-// has ended and which another has taken over is ErrNotFound.
+// Finish stores the answer of an attempt until expires. It is ErrNotFound if the
+// lease has ended and another attempt has begun.
 func (s *Store) Finish(ctx context.Context, a Attempt, answer []byte, expires time.Time) error {
-	n, err := changed(s.write.ExecContext(ctx, `UPDATE idempotency SET done = 1, answer = $1, expires_us = $2
-		WHERE api_key = $3 AND key = $4 AND owner = $5 AND lease_us > 0`, answer, micros(expires), a.APIKey, a.Key, a.Owner))
-	if err == nil && n == 0 {
-		err = ErrNotFound
-	}
-	return err
+	return orNotFound(changed(s.write.ExecContext(ctx, `UPDATE idempotency SET done = 1, answer = $1, expires_us = $2
+		WHERE api_key = $3 AND key = $4 AND owner = $5 AND lease_us > 0`, answer, micros(expires), a.APIKey, a.Key, a.Owner)))
 }
 
-// Abandon ends an attempt that has no answer to be kept: another may begin at
+// Abandon ends an attempt without storing an answer. Another attempt may begin at
 // once.
 func (s *Store) Abandon(ctx context.Context, a Attempt) error {
 	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET lease_us = 0 WHERE api_key = $1 AND key = $2 AND owner = $3 AND done = 0`, a.APIKey, a.Key, a.Owner)
 	return err
 }
 
-// Sweep deletes what has expired: answers, and what gateways that are gone had
-// leased.
+// Sweep deletes expired answers, and expired leases of gateways.
 func (s *Store) Sweep(ctx context.Context, now time.Time) error {
 	_, err := s.write.ExecContext(ctx, `DELETE FROM idempotency WHERE expires_us <= $1`, micros(now))
 	if err != nil {

@@ -36,7 +36,7 @@ func testImages(t *testing.T, cfg store.Config) {
 	if diff := cmp.Diff(want, first); diff != "" {
 		t.Error(diff)
 	}
-	// The same again keeps its object and lasts longer.
+	// The same image again keeps its object and gets the later expiry.
 	again := addImage(t, s, "a", "2", now.Add(time.Minute))
 	if again.Blob != "1" || !again.Expires.Equal(now.Add(61*time.Minute)) || !again.Created.Equal(now) {
 		t.Errorf("%+v", again)
@@ -55,7 +55,7 @@ func testImages(t *testing.T, cfg store.Config) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// An object that is lost is replaced.
+	// A lost object is replaced.
 	addImage(t, s, "b", "lost", now)
 	found := addImage(t, s, "b", "found", now)
 	if found.Blob != "found" {
@@ -68,7 +68,7 @@ func testImages(t *testing.T, cfg store.Config) {
 		t.Errorf("%+v, %v", got, err)
 	}
 
-	// Pages, the newest first; some are of the same moment.
+	// Pages list the newest image first; some images have the same time.
 	for i := range 5 {
 		addImage(t, s, fmt.Sprint("p", i), fmt.Sprint("p", i), now.Add(time.Duration(i/2)*time.Second))
 	}
@@ -125,7 +125,7 @@ func testGarbage(t *testing.T, cfg store.Config) {
 	if n, err := s.Stored(ctx, "m"); err != nil || n != 0 {
 		t.Errorf("%d bytes, %v", n, err)
 	}
-	// Every row is taken once, whoever asks.
+	// Concurrent callers take each row once.
 	late := now.Add(time.Hour + time.Second)
 	var taken atomic.Int64
 	var group sync.WaitGroup
@@ -155,7 +155,7 @@ func testGarbage(t *testing.T, cfg store.Config) {
 			t.Errorf("%s is known: %t, %v", name, known, err)
 		}
 	}
-	// What is referred to stays.
+	// A referenced object stays.
 	if forgotten, err := s.ForgetBlob(ctx, "used"); err != nil || forgotten {
 		t.Error(err)
 	}
@@ -175,8 +175,8 @@ func testGarbage(t *testing.T, cfg store.Config) {
 	}
 }
 
-// However many ask at once, and while others delete, a key has no more than its
-// quota, and what it has is what is there.
+// Concurrent reservations and deletions never exceed the quota of a key, and its
+// sum stays equal to the sum of its rows.
 func testStorageAtOnce(t *testing.T, cfg store.Config) {
 	s, other := open(t, cfg), open(t, cfg)
 	ctx := t.Context()
@@ -260,8 +260,8 @@ func testFeedback(t *testing.T, cfg store.Config) {
 		t.Error(diff)
 	}
 
-	// A key has a quota, beside that of its pictures; nothing is left of what was
-	// too much.
+	// Feedback has its own quota, apart from pictures. Refused feedback leaves
+	// nothing.
 	large := store.Feedback{ID: "d", APIKey: "k", Counts: strings.Repeat("4", 95), Created: now}
 	if err := s.AddFeedback(ctx, large, quota); err != nil {
 		t.Error(err)
@@ -281,7 +281,7 @@ func testFeedback(t *testing.T, cfg store.Config) {
 		t.Error(diff)
 	}
 
-	// A page of large masks is short.
+	// A page of large masks has fewer pieces.
 	for i := range 5 {
 		err := s.AddFeedback(ctx, store.Feedback{ID: fmt.Sprint("large", i), Counts: strings.Repeat("4", 3<<20), Created: now.Add(time.Minute)}, 1<<30)
 		if err != nil {
@@ -315,7 +315,7 @@ func feedbackIDs(t *testing.T, s *store.Store, limit int) (ids []string) {
 	}
 }
 
-// A database from before sums were kept gets them.
+// A database of schema 4 gets the sums of its storage.
 func testStorageUpgrade(t *testing.T, cfg store.Config) {
 	s, ctx := open(t, cfg), t.Context()
 	for i, key := range []string{"k", "k", "l"} {

@@ -25,7 +25,7 @@ type JobItem struct {
 	Header []byte
 }
 
-// JobProblem is a *refersam.Error in the form in which the database stores it.
+// JobProblem is a *refersam.Error as the database stores it.
 type JobProblem struct {
 	Code    refersam.Code `json:"code"`
 	Message string        `json:"message"`

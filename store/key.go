@@ -14,32 +14,32 @@ import (
 	"time"
 )
 
-// Scope is something that a key allows.
+// Scope is a permission of an API key.
 type Scope string
 
 // The scopes.
 const (
-	// ScopeSegment is for asking for masks.
+	// ScopeSegment allows to request masks.
 	ScopeSegment Scope = "segment"
-	// ScopeFeedback is for saying how good masks were.
+	// ScopeFeedback allows to send feedback about masks.
 	ScopeFeedback Scope = "feedback"
-	// ScopeAdmin is for seeing what all keys have used. It includes no other.
+	// ScopeAdmin allows to see the usage of all keys. It includes no other scope.
 	ScopeAdmin Scope = "admin"
 )
 
-// Scopes are all there are.
+// Scopes lists every scope.
 var Scopes = []Scope{ScopeSegment, ScopeFeedback, ScopeAdmin}
 
-// ParseScope checks the name of a scope.
+// ParseScope returns the scope with a name.
 func ParseScope(name string) (Scope, error) {
 	if s := Scope(name); slices.Contains(Scopes, s) {
 		return s, nil
 	}
-	return "", fmt.Errorf("there is no scope %q; there are segment, feedback and admin", name)
+	return "", fmt.Errorf("unknown scope %q; the scopes are segment, feedback and admin", name)
 }
 
-// Rate is how many requests a time allows: Requests at once, and as many again
-// in each Window. The zero Rate allows any number.
+// Rate limits the requests of a key: Requests at once, and the same number again
+// in each Window. The zero Rate is no limit.
 type Rate struct {
 	Requests int64
 	Window   time.Duration
@@ -59,7 +59,7 @@ func ParseRate(s string) (Rate, error) {
 	return Rate{n, rateWindows[parts[2]]}, err
 }
 
-// String writes the rate as "10/s", and "-" for any.
+// String returns the rate as "10/s", or "-" for no limit.
 func (r Rate) String() string {
 	for unit, window := range rateWindows {
 		if window == r.Window {
@@ -69,17 +69,17 @@ func (r Rate) String() string {
 	return "-"
 }
 
-// Key is what is known of an API key. The secret is not: only its hash.
+// Key is a row of api_keys. The store does not know the secret, only its hash.
 type Key struct {
-	// ID is public: it stands in logs and in usage.
+	// ID is public. Logs and usage show it.
 	ID     string
 	Name   string
 	Scopes []Scope
 	Rate   Rate
-	// Concurrency is how many requests may be under way, 0 for any number.
+	// Concurrency limits the requests that run at once, 0 for no limit.
 	Concurrency int64
-	// Created is when the key was made, Expires and Revoked when it stops
-	// working; those two are zero if it does not.
+	// The key works from Created until Expires or Revoked, which are zero for
+	// never.
 	Created, Expires, Revoked time.Time
 	// OldUntil is when the secret before the last rotation stops working.
 	OldUntil time.Time
@@ -87,10 +87,11 @@ type Key struct {
 	hash, oldHash []byte
 }
 
-// Has reports whether the key allows something.
+// Has reports whether the key has a scope.
 func (k *Key) Has(s Scope) bool { return slices.Contains(k.Scopes, s) }
 
-// Live returns nil when the key works at a time, else why it does not.
+// Live returns nil if the key works at the time now, and otherwise the reason why
+// it does not.
 func (k *Key) Live(now time.Time) error {
 	switch {
 	case !k.Revoked.IsZero():
@@ -101,8 +102,8 @@ func (k *Key) Live(now time.Time) error {
 	return nil
 }
 
-// Holds reports whether a secret is the key's, or was until a rotation whose
-// overlap has not ended. How long it takes tells nothing about the secret.
+// Holds reports whether a secret is valid: the key's current one, or the previous
+// one before OldUntil. Its running time does not depend on the secret.
 func (k *Key) Holds(secret string, now time.Time) bool {
 	hash := hashSecret(secret)
 	current := subtle.ConstantTimeCompare(hash, k.hash)
@@ -113,22 +114,22 @@ func (k *Key) Holds(secret string, now time.Time) bool {
 	return current|old == 1
 }
 
-// hashSecret is what is stored of a secret. One round of SHA-256 is enough: a
-// secret has 256 random bits, which nobody finds by trying; salt and slow hashes
-// are for passwords.
+// hashSecret returns the hash of a secret that the database stores. One round of
+// SHA-256 is enough, because a secret has 256 random bits. Salt and slow hashes
+// protect passwords, which can be guessed.
 func hashSecret(secret string) []byte {
 	sum := sha256.Sum256([]byte(secret))
 	return sum[:]
 }
 
-// Token is what a client sends. It is shown once, when it is made.
+// Token is an API key as a client sends it. It is shown once, when it is created.
 type Token struct{ ID, Secret string }
 
 var tokenForm = regexp.MustCompile(`^rsk_([a-z2-7]{16})_([a-z2-7]{52})$`)
 
-var errToken = errors.New("a key is of the form rsk_<id>_<secret>")
+var errToken = errors.New("the API key is not of the form rsk_<id>_<secret>")
 
-// ParseToken reads a token. Its error tells nothing of what was read.
+// ParseToken reads a token. Its error does not show the text.
 func ParseToken(s string) (Token, error) {
 	parts := tokenForm.FindStringSubmatch(s)
 	if parts == nil {
@@ -137,13 +138,13 @@ func ParseToken(s string) (Token, error) {
 	return Token{parts[1], parts[2]}, nil
 }
 
-// Reveal returns the token as the client must send it.
+// Reveal returns the token with its secret, as a client must send it.
 func (t Token) Reveal() string { return "rsk_" + t.ID + "_" + t.Secret }
 
-// String leaves out the secret.
+// String returns the token without its secret.
 func (t Token) String() string { return "rsk_" + t.ID + "_…" }
 
-// randomText returns n random bytes as lower-case letters and digits.
+// randomText returns n random bytes in base32, in lower case.
 func randomText(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails

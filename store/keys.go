@@ -10,7 +10,7 @@ import (
 
 const keyColumns = `id, name, scopes, rate, rate_window_us, concurrency, secret_hash, old_hash, old_until_us, created_us, expires_us, revoked_us`
 
-// CreateKey makes a key of k's name, scopes, limits and expiry.
+// CreateKey creates a key with the name, scopes, limits and expiry of k.
 func (s *Store) CreateKey(ctx context.Context, k Key, now time.Time) (Token, error) {
 	token := Token{randomText(10), newSecret()}
 	scopes := make([]string, len(k.Scopes))
@@ -26,7 +26,7 @@ func (s *Store) CreateKey(ctx context.Context, k Key, now time.Time) (Token, err
 	return token, nil
 }
 
-// Key returns the key of an id, or ErrNotFound.
+// Key returns the key with an id, or ErrNotFound.
 func (s *Store) Key(ctx context.Context, id string) (*Key, error) {
 	k, err := scanKey(s.read.QueryRowContext(ctx, `SELECT `+keyColumns+` FROM api_keys WHERE id = $1`, id))
 	if errors.Is(err, sql.ErrNoRows) {
@@ -72,28 +72,21 @@ func scanKey(row interface{ Scan(...any) error }) (*Key, error) {
 	return &k, nil
 }
 
-// RotateKey gives a key another secret; the one that it had works until
-// oldUntil. A revoked key is ErrNotFound.
+// RotateKey gives a key a new secret. The previous one works until oldUntil. A
+// revoked key is ErrNotFound.
 func (s *Store) RotateKey(ctx context.Context, id string, oldUntil time.Time) (Token, error) {
 	token := Token{id, newSecret()}
-	n, err := changed(s.write.ExecContext(ctx,
+	err := orNotFound(changed(s.write.ExecContext(ctx,
 		`UPDATE api_keys SET old_hash = secret_hash, old_until_us = $1, secret_hash = $2 WHERE id = $3 AND revoked_us = 0`,
-		micros(oldUntil), hashSecret(token.Secret), id))
-	if err == nil && n == 0 {
-		err = ErrNotFound
-	}
+		micros(oldUntil), hashSecret(token.Secret), id)))
 	if err != nil {
 		return Token{}, err
 	}
 	return token, nil
 }
 
-// RevokeKey ends a key for good. To revoke one again changes nothing.
+// RevokeKey makes a key stop working forever. A second call changes nothing.
 func (s *Store) RevokeKey(ctx context.Context, id string, now time.Time) error {
-	n, err := changed(s.write.ExecContext(ctx,
-		`UPDATE api_keys SET revoked_us = CASE revoked_us WHEN 0 THEN $1 ELSE revoked_us END WHERE id = $2`, micros(now), id))
-	if err == nil && n == 0 {
-		err = ErrNotFound
-	}
-	return err
+	return orNotFound(changed(s.write.ExecContext(ctx,
+		`UPDATE api_keys SET revoked_us = CASE revoked_us WHEN 0 THEN $1 ELSE revoked_us END WHERE id = $2`, micros(now), id)))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// connections is how many a gateway has to PostgreSQL at most.
+// connections limits the connections of one gateway to PostgreSQL.
 const connections = 16
 
 // connectTimeout bounds the first connection to PostgreSQL.
@@ -30,7 +30,7 @@ func openPostgres(ctx context.Context, address URL, create bool) (*Store, error)
 		return nil, fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
 	}
 	db := stdlib.OpenDBFromPool(pool)
-	db.SetMaxIdleConns(0) // the pool keeps them
+	db.SetMaxIdleConns(0) // the pool keeps idle connections
 	closeAll := func() error {
 		err := db.Close()
 		pool.Close()
@@ -45,14 +45,14 @@ func openPostgres(ctx context.Context, address URL, create bool) (*Store, error)
 		var ours bool
 		err := db.QueryRowContext(ping, `SELECT to_regclass('api_keys') IS NOT NULL`).Scan(&ours)
 		if err == nil && !ours {
-			err = errors.New("it has no table of API keys, so it is not the database of a refersam; name that one" +
-				" (“refersam serve” and “keys create” make the tables of a new one)")
+			err = errors.New("it has no table of API keys, so it is not a database of refersam; name another one" +
+				" (“refersam serve” and “keys create” create the tables of a new one)")
 		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("REFERSAM_DATABASE_URL, the database %s: %w", address, err), closeAll())
 		}
 	}
-	// An advisory lock, for a minute at most.
+	// goose migrates under an advisory lock, and waits a minute for it.
 	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 	if err != nil {
 		return nil, errors.Join(err, closeAll())

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Tokens is what a gateway has been lent of a key's rate.
+// Tokens is a part of a key's rate that one gateway may use.
 type Tokens struct {
-	// Granted is how many requests it may let in.
+	// Granted is the number of requests that the gateway may admit.
 	Granted int64
-	// Left is how many more the key has at this moment, for all gateways.
+	// Left is the number that the key has left now, for all gateways.
 	Left float64
 }
 
-// TakeTokens takes up to want requests out of a key's rate. The rate is a bucket
-// that is full at first and fills evenly, rate.Requests in rate.Window.
+// TakeTokens takes up to want requests from a key's rate. The rate is a bucket
+// that starts full and fills evenly: rate.Requests in rate.Window.
 func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int64, now time.Time) (t Tokens, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO rate_buckets (api_key, tokens, updated_us) VALUES ($1, $2, $3) ON CONFLICT (api_key) DO NOTHING`,
@@ -27,7 +27,7 @@ func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int6
 			bucket  Bucket
 			updated int64
 		)
-		// The update changes nothing; it locks the row.
+		// This update changes nothing, but locks the row.
 		err = tx.QueryRowContext(ctx, `UPDATE rate_buckets SET tokens = tokens WHERE api_key = $1 RETURNING tokens, updated_us`, key).Scan(&bucket.Tokens, &updated)
 		if err != nil {
 			return err
@@ -42,12 +42,13 @@ func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int6
 	return t, err
 }
 
-// LeaseSlots lets a gateway have up to want requests of a key under way until a
-// time, and returns how many: so many that all gateways together have limit at
-// most. It replaces what the gateway had leased of the key; 0 gives that back.
+// LeaseSlots lets a gateway run up to want requests of a key at once until a time,
+// and returns the granted number. The grants of all gateways never exceed limit.
+// A lease replaces the gateway's previous one for the key; a want of 0 returns it.
 func (s *Store) LeaseSlots(ctx context.Context, key, gateway string, limit, want int64, until, now time.Time) (granted int64, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		// Leases of one key are made one after the other: this locks the key's row.
+		// This locks the key's row, so that the leases of a key are granted one after
+		// the other.
 		n, err := changed(tx.ExecContext(ctx, `UPDATE api_keys SET id = id WHERE id = $1`, key))
 		if err != nil {
 			return err

@@ -22,7 +22,7 @@ import (
 // holds it, nothing else can write.
 func (s *Store) River() (db *sql.DB, pool *pgxpool.Pool) { return s.write, s.pool }
 
-// River returns the transaction in which River inserts or cancels its jobs.
+// River returns the transaction, so that River inserts or cancels its jobs in it.
 func (tx *JobTx) River() *sql.Tx { return tx.tx }
 
 // Exclusively runs f while no other process with the same database runs

@@ -18,16 +18,16 @@ import (
 // The files in the folder.
 const (
 	databaseFile = "refersam.db"
-	// lockFile is locked as long as the database is open: shared by those who
-	// use it, alone by who replaces it.
+	// lockFile is locked while the database is open: shared by the processes that
+	// use it, exclusively by one that replaces it.
 	lockFile = "refersam.lock"
-	// migrateFile is locked by who changes the schema.
+	// migrateFile is locked by the process that migrates the schema.
 	migrateFile = "refersam.migrate.lock"
-	// jobsFile is locked by the one process that does jobs.
+	// jobsFile is locked by the process that runs jobs.
 	jobsFile = "refersam.jobs.lock"
 )
 
-// readers is how many queries run at once beside the one that writes.
+// readers limits the queries that run at once beside the connection that writes.
 const readers = 4
 
 func openSQLite(ctx context.Context, folder string, create bool) (s *Store, err error) {
@@ -48,7 +48,7 @@ func openSQLite(ctx context.Context, folder string, create bool) (s *Store, err 
 		return nil, err
 	}
 	if !create {
-		// Looked for under the lock, because a restore moves the file away for a moment.
+		// Checked under the lock, because a restore moves the file away for a moment.
 		if err := holdsDatabase(ctx, path); err != nil {
 			return nil, errors.Join(err, s.lock.Close())
 		}
@@ -75,8 +75,7 @@ func openSQLite(ctx context.Context, folder string, create bool) (s *Store, err 
 	return s, nil
 }
 
-// wasUsed returns nil if a folder exists and holds a file that a store in use
-// has.
+// wasUsed returns nil if a folder exists and holds a file that every store writes.
 func wasUsed(folder string) error {
 	info, err := os.Stat(folder)
 	switch {
@@ -95,8 +94,8 @@ func wasUsed(folder string) error {
 	return noDatabase(folder, "the folder has no file "+databaseFile)
 }
 
-// holdsDatabase returns nil if a file is a database with our tables. It leaves
-// the file as it is.
+// holdsDatabase returns nil if a file is a database with our tables. It does not
+// change the file.
 func holdsDatabase(ctx context.Context, path string) (err error) {
 	folder := filepath.Dir(path)
 	info, err := os.Stat(path)
@@ -144,14 +143,14 @@ func noDatabase(folder, why string) error {
 		" or its PostgreSQL in REFERSAM_DATABASE_URL (“refersam up”, “serve” and “keys create” make a new database)", folder, why)
 }
 
-// noFolder says what to do when the folder cannot be used.
+// noFolder adds to an error of the folder what to do about it.
 func noFolder(err error) error {
-	return fmt.Errorf("REFERSAM_DATA, the folder where state is kept: %w; name one that can be written to, or a PostgreSQL in REFERSAM_DATABASE_URL", err)
+	return fmt.Errorf("REFERSAM_DATA, the folder of the state: %w; name a folder that can be written to, or a PostgreSQL database in REFERSAM_DATABASE_URL", err)
 }
 
-// openFile opens a database of SQLite. A transaction takes the right to write
-// when it begins, so that two never wait for each other; synchronous=FULL puts
-// every commit on the disk before it is acknowledged.
+// openFile opens a database of SQLite. A transaction takes the write lock when it
+// begins; otherwise two could deadlock. synchronous=FULL puts every commit on the
+// disk before it is acknowledged.
 func openFile(path, more string) (*sql.DB, error) {
 	name, err := fileURL(path)
 	if err != nil {

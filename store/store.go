@@ -55,8 +55,8 @@ func open(ctx context.Context, cfg Config, create bool) (*Store, error) {
 	return openSQLite(ctx, cfg.Data, create)
 }
 
-// Shared reports whether other gateways may use the same database at the same
-// time.
+// Shared reports whether the database is PostgreSQL, which several gateways may
+// use at the same time.
 func (s *Store) Shared() bool { return s.lock == nil }
 
 // Close closes the database.

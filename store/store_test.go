@@ -158,8 +158,8 @@ func testKeys(t *testing.T, cfg store.Config) {
 	}
 }
 
-// What was acknowledged is there after the database was opened again, and no
-// secret is anywhere in it.
+// Acknowledged writes are in the database after it was opened again, and its files
+// hold no secret.
 func testReopen(t *testing.T, cfg store.Config) {
 	s, err := store.Open(t.Context(), cfg)
 	if err != nil {
@@ -193,7 +193,7 @@ func testReopen(t *testing.T, cfg store.Config) {
 	}
 }
 
-// Gateways that start at once bring the schema up to date one after the other.
+// Gateways that start at once migrate the schema one after the other.
 func testOpenAtOnce(t *testing.T, cfg store.Config) {
 	var group sync.WaitGroup
 	for range 6 {
@@ -263,8 +263,7 @@ func testUsage(t *testing.T, cfg store.Config) {
 	}
 }
 
-// Gateways that count the same keys at once neither lose anything nor wait for
-// each other for ever.
+// Gateways that count the same keys at once lose nothing and do not deadlock.
 func testUsageAtOnce(t *testing.T, cfg store.Config) {
 	s, ctx := open(t, cfg), t.Context()
 	const gateways, batches, keys = 4, 10, 6
@@ -316,8 +315,8 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 	elsewhere.APIKey = "another client's"
 	begin(elsewhere, now, "", nil)
 
-	// What was abandoned may be begun again, by another request too, and the answer
-	// is kept.
+	// An abandoned attempt may begin again, also with another request, and its
+	// answer is stored.
 	if err := s.Abandon(ctx, first); err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +345,7 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 		t.Errorf("first begun at %v, want %v", got, keep)
 	}
 
-	// What is under way is not forgotten, however old its name.
+	// The name of a running attempt does not expire.
 	old := store.Attempt{APIKey: "k", Key: "order 3", RequestHash: []byte("hash"), Owner: "1"}
 	begin(old, now, "", nil)
 	if err := s.Abandon(ctx, old); err != nil {
@@ -362,7 +361,7 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 		t.Error(err)
 	}
 
-	// One whose gateway died is taken over when its lease has ended.
+	// The attempt of a dead gateway may begin again when its lease has ended.
 	dead := store.Attempt{APIKey: "k", Key: "order 2", RequestHash: []byte("hash"), Owner: "dead"}
 	heir := dead
 	heir.Owner = "heir"
@@ -379,7 +378,7 @@ func testIdempotency(t *testing.T, cfg store.Config) {
 	}
 }
 
-// Of many that come at once, one goes on.
+// Of many concurrent attempts, one runs.
 func testIdempotencyAtOnce(t *testing.T, cfg store.Config) {
 	s := open(t, cfg)
 	var (

@@ -9,38 +9,38 @@ import (
 	"time"
 )
 
-// Use is what was used.
+// Use is an amount of usage.
 type Use struct {
-	// Requests is how many were answered with masks, Pictures how many
-	// pictures they had.
+	// Requests is the number of requests that returned masks, Pictures the number
+	// of their pictures.
 	Requests, Pictures int64
-	// GPU is how long model servers were busy with them.
+	// GPU is the time that model servers spent on them.
 	GPU time.Duration
 }
 
-// Add adds what v says.
+// Add adds v to u.
 func (u *Use) Add(v Use) {
 	u.Requests += v.Requests
 	u.Pictures += v.Pictures
 	u.GPU += v.GPU
 }
 
-// KeyDay is a key on a day: a date in UTC, as "2026-11-22".
+// KeyDay is an API key and a day in UTC, as "2026-11-22".
 type KeyDay struct{ Key, Day string }
 
-// Used is what a key has used in a day.
+// Used is the usage of a key on a day.
 type Used struct {
 	KeyDay
 	Use
 }
 
-// batchMemory is how long the last batch of a gateway is remembered: far longer
-// than any goes on trying to write one.
+// batchMemory is how long the store remembers the last batch of a gateway. It is
+// far longer than a gateway tries to write one.
 const batchMemory = 7 * 24 * time.Hour
 
-// AddUsage adds a batch of what a gateway has counted. Batches of a gateway are
-// numbered from 1 on; one that has been added already is left alone, so that
-// whoever does not know whether a call succeeded repeats it.
+// AddUsage adds a batch of usage that a gateway has counted. A gateway numbers its
+// batches from 1. A batch that was added before changes nothing, so a gateway
+// repeats a call that may have failed.
 func (s *Store) AddUsage(ctx context.Context, gateway string, seq int64, batch map[KeyDay]Use, now time.Time) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		fresh, err := changed(tx.ExecContext(ctx, `INSERT INTO usage_batches (gateway, seq, taken_us) VALUES ($1, $2, $3)
@@ -64,16 +64,16 @@ func (s *Store) AddUsage(ctx context.Context, gateway string, seq int64, batch m
 	})
 }
 
-// inOrder returns what a batch is about in the one order in which every gateway
-// locks rows, so that no two wait for each other.
+// inOrder returns the keys and days of a batch in a fixed order. All gateways lock
+// rows in this order; otherwise two could deadlock.
 func inOrder(batch map[KeyDay]Use) []KeyDay {
 	return slices.SortedFunc(maps.Keys(batch), func(a, b KeyDay) int {
 		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Day, b.Day))
 	})
 }
 
-// Usage returns what a key, or every key if it is "", has used on the days from
-// one to another, both included, by day and key.
+// Usage returns the usage on the days from from to to, both included, ordered by
+// day and key. An empty key selects all keys.
 func (s *Store) Usage(ctx context.Context, key, from, to string) ([]Used, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT api_key, day, requests, pictures, gpu_us FROM usage
 		WHERE ($1 = '' OR api_key = $1) AND day >= $2 AND day <= $3 ORDER BY day, api_key`, key, from, to)

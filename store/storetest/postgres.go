@@ -22,14 +22,14 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// Cluster is a PostgreSQL that lives as long as a test.
+// Cluster is a PostgreSQL server for the lifetime of a test.
 type Cluster struct {
 	folder string // of its socket; it listens nowhere else
 	admin  *sql.DB
 	made   int
 }
 
-// NewCluster starts a PostgreSQL of the installed version.
+// NewCluster starts a PostgreSQL server of the installed version.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
 	bin := binaries(t)
@@ -118,7 +118,7 @@ func binaries(t testing.TB) string {
 	return filepath.Dir(slices.Max(found))
 }
 
-// unprivileged is who runs PostgreSQL, which refuses to be run by root.
+// unprivileged returns a user to run PostgreSQL, which refuses to run as root.
 func unprivileged(t testing.TB) *syscall.Credential {
 	t.Helper()
 	for _, name := range []string{"postgres", "nobody"} {

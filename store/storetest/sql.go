@@ -6,7 +6,7 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// Exec runs a statement for which the store has no method.
+// Exec runs a statement that has no method of the store.
 func Exec(t testing.TB, s *store.Store, statement string, args ...any) {
 	t.Helper()
 	db, _ := s.River()
