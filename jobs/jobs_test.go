@@ -113,11 +113,14 @@ func (b *bench) open() *engine {
 	return &engine{e, b, state, func() {}, closing}
 }
 
+// causeKey is the key of a value in the context of Run.
+type causeKey struct{}
+
 // run returns an engine that runs jobs.
 func (b *bench) run(work jobs.Worker) *engine {
 	b.t.Helper()
 	e := b.open()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(b.t.Context()))
+	ctx, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(b.t.Context()), causeKey{}, "Run"))
 	done := make(chan error, 1)
 	go func() {
 		done <- e.Run(ctx, work, func(j *jobs.Job) ([]byte, error) {
@@ -566,13 +569,17 @@ func testDeath(t *testing.T, b *bench) {
 	e.expectEvents(t, j, jobs.Queued, jobs.Running, jobs.Succeeded)
 }
 
-// Items that run at the stop finish; the next process runs the rest.
+// Items that run at the stop finish; the next process runs the rest. Their context
+// has the values of Run's context, but does not end with it.
 func testStop(t *testing.T, b *bench) {
 	began, release := make(chan struct{}, 10), make(chan struct{})
 	var e *engine
 	e = b.run(func(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 		began <- struct{}{}
 		<-release
+		if cause := ctx.Value(causeKey{}); cause != "Run" || ctx.Err() != nil {
+			t.Errorf("the context comes from %v: %v", cause, ctx.Err())
+		}
 		return echo(func() *store.Store { return e.state })(ctx, w)
 	})
 	j := e.submit(t, b.work(10))
