@@ -4,10 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"hash/crc32"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
 )
@@ -129,7 +129,7 @@ func TestJob(t *testing.T) {
 // Every item of a batch has its own end.
 func TestJobBatch(t *testing.T) {
 	s := start(t)
-	broken := "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAIAAAACUFjqAAAAAElFTkSuQmCC" // a header without pixels
+	broken := base64.StdEncoding.EncodeToString([]byte(pipelinetest.HugePNG(10, 10))) // no pixels behind the header
 	j := decodeJob(t, s.do(with(async(batchRequest(`{"items": [{"id": "a", "image": {"data": %[1]q}, "prompts": [{"text": "red"}]},
 		{"id": "b", "image": {"data": %[2]q}, "prompts": [{"text": "red"}]}]}`, encoded, broken)), "X-Request-Id", "mine")), http.StatusAccepted)
 	j = s.finish(t, j.ID)
@@ -335,12 +335,9 @@ func TestJobRedeliver_NoWebhook(t *testing.T) {
 // A picture that is too large for its phrases makes no job, wherever it is.
 func TestJobTooManyPhrases(t *testing.T) {
 	s := start(t)
-	header := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32([]byte("IHDR"), 7000), 7000)
-	header = append(header, 8, 2, 0, 0, 0)
-	large := append([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0d"), header...)
-	large = binary.BigEndian.AppendUint32(large, crc32.ChecksumIEEE(header))
-	kept := decodeImage(t, s.do(upload(part{"image", string(large)})), http.StatusCreated)
-	for field, value := range map[string]string{"image": string(large), "image_id": kept.ID} {
+	large := pipelinetest.HugePNG(7000, 7000)
+	kept := decodeImage(t, s.do(upload(part{"image", large})), http.StatusCreated)
+	for field, value := range map[string]string{"image": large, "image_id": kept.ID} {
 		parts := []part{{field, value}}
 		for range 6 {
 			parts = append(parts, part{"phrase", "red"})

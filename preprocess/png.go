@@ -43,7 +43,7 @@ type pngPicture struct {
 // openPNG reads all chunks but the pixels in IDAT: IHDR must come first, IEND
 // last. The checksums of chunks ahead of the pixels must be right; behind them
 // only IDAT's matter, as to Pillow.
-func openPNG(data []byte, _ *Config) (*source, error) {
+func openPNG(data []byte, cfg *Config) (*source, error) {
 	p := &pngPicture{}
 	src := &source{frames: 1, pixelCost: costPNG}
 	var meta metadata
@@ -65,7 +65,10 @@ func openPNG(data []byte, _ *Config) (*source, error) {
 			if p.width > 0 {
 				return nil, damaged("it has two IHDR chunks")
 			}
-			err = p.readHeader(chunk.data)
+			// A size beyond the limits is the answer whatever follows the header.
+			if err = p.readHeader(chunk.data); err == nil {
+				err = cfg.checkSize(p.width, p.height)
+			}
 		case "PLTE":
 			if p.colourType == pngPalette && p.data == nil {
 				hasPalette = true
