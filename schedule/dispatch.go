@@ -99,13 +99,16 @@ func (s *Scheduler[R, A]) choose(q *queue[R, A], now time.Time) (*replica[R, A],
 		at    time.Time
 	)
 	for _, r := range s.replicas {
+		if !r.serves[q.model] {
+			continue
+		}
 		if !r.room() {
 			if full && r.healthy() && r.slow >= r.window {
 				r.control.limited = true
 			}
 			continue
 		}
-		row := q.next(r, !s.others(r))
+		row := q.next(r, !s.others(r, q.model))
 		if row == nil {
 			continue
 		}
@@ -175,7 +178,7 @@ func (s *Scheduler[R, A]) holdUntil(q *queue[R, A], r *replica[R, A], first *row
 func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) []*row[R, A] {
 	var (
 		p     = r.pace(q.model)
-		alone = !s.others(r)
+		alone = !s.others(r, q.model)
 		free  = r.free(now)
 		most  = s.maxRows(q)
 		rows  []*row[R, A]
@@ -273,7 +276,7 @@ func (s *Scheduler[R, A]) hedge(b *batch[R, A]) {
 		return
 	}
 	for _, r := range s.replicas {
-		if r == b.replica || !r.room() || len(r.inFlight) > 0 {
+		if r == b.replica || !r.room() || !r.serving(b.queue.model) || len(r.inFlight) > 0 {
 			continue
 		}
 		rows := slices.DeleteFunc(slices.Clone(b.rows), func(row *row[R, A]) bool {
@@ -308,7 +311,7 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 		cancelled = cancelled || refersam.ErrorCode(err) == refersam.CodeDeadlineExceeded
 		if !cancelled {
 			s.log.Warn("batch failed", "replica", r.Name(), "model", b.queue.model, "rows", len(b.rows), "cause", err)
-			s.fault(r, err)
+			s.fault(r, b.queue, err)
 		}
 		s.giveBack(b, err, !cancelled)
 	}
@@ -371,7 +374,7 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 	} else if r.lastDone.After(b.sent) {
 		p.spaced.observe(n, now.Sub(r.lastDone))
 	}
-	r.faults = 0
+	r.faults[b.queue.model] = 0
 	r.slow = min(r.slow+1, s.cfg.MaxWindow)
 	r.control.count(n)
 }
@@ -396,7 +399,7 @@ func (s *Scheduler[R, A]) giveBack(b *batch[R, A], err error, retry bool) {
 			continue
 		}
 		row.failedBy = b.replica
-		if retry && row.tries < 2 && s.budget >= 1 && s.others(b.replica) && row.ticket.due.After(time.Now()) {
+		if retry && row.tries < 2 && s.budget >= 1 && s.others(b.replica, b.queue.model) && row.ticket.due.After(time.Now()) {
 			s.budget--
 			s.counts.retries++
 			b.queue.retry(row)

@@ -29,7 +29,7 @@ type lane struct {
 func (s *Scheduler[R, A]) forecast(q *queue[R, A], now time.Time) *forecast {
 	f := &forecast{now: now, batch: s.maxRows(q), late: q.late.percentile(s.settings.Percentile) * (1 + float64(q.caution))}
 	for _, r := range s.replicas {
-		if r.healthy() {
+		if r.serving(q.model) {
 			p := r.pace(q.model)
 			f.lanes = append(f.lanes, lane{p, r.free(now)})
 			f.open = f.open || r.room()

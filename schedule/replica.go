@@ -3,6 +3,7 @@ package schedule
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -39,8 +40,9 @@ const (
 
 // replica is what is known of a Replica.
 //
-// Only a usable one is sent batches. One goroutine at most, probe, runs while
-// it is joining or ejected, and makes it usable.
+// Only a usable one is sent batches, and only of models that it serves: it is
+// usable as long as it serves one. One goroutine at most, probe, runs while
+// there is a model that it does not serve.
 type replica[R, A any] struct {
 	Replica[R, A]
 	health   health
@@ -48,8 +50,11 @@ type replica[R, A any] struct {
 	window   int       // batches it may have at once
 	slow     int       // window while it starts slowly, up to window
 	inFlight []*batch[R, A]
-	lastDone time.Time // when a batch last ended
-	faults   int       // batches that failed in a row
+	lastDone time.Time        // when a batch last ended
+	serves   map[string]bool  // by model: it has passed a probe of it, and not failed since
+	causes   map[string]error // by model: why it does not serve it
+	faults   map[string]int   // by model: batches that failed in a row
+	probing  bool             // probe runs
 	paces    map[string]*pace
 	control  controller
 	done     uint64 // rows answered
@@ -57,6 +62,17 @@ type replica[R, A any] struct {
 }
 
 func (r *replica[R, A]) healthy() bool { return r.health == usable }
+
+// serving reports whether rows of a model may be sent to r.
+func (r *replica[R, A]) serving(model string) bool { return r.healthy() && r.serves[model] }
+
+// forget drops what is known of models that are gone, but for how long they
+// take: a model that comes back has to pass a probe again.
+func (r *replica[R, A]) forget(gone func(model string) bool) {
+	maps.DeleteFunc(r.serves, func(model string, _ bool) bool { return gone(model) })
+	maps.DeleteFunc(r.causes, func(model string, _ error) bool { return gone(model) })
+	maps.DeleteFunc(r.faults, func(model string, _ int) bool { return gone(model) })
+}
 
 func (r *replica[R, A]) pace(model string) *pace {
 	p := r.paces[model]
@@ -119,30 +135,39 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 			Replica: n,
 			since:   time.Now(),
 			window:  min(max(minWindow, s.cfg.StartWindow), s.cfg.MaxWindow),
+			serves:  make(map[string]bool),
+			causes:  make(map[string]error),
+			faults:  make(map[string]int),
 			paces:   make(map[string]*pace),
 		}
 		s.replicas = append(s.replicas, r)
-		s.run.Go(func() { s.probe(r, 0) })
+		s.startProbe(r, 0)
 	}
 	s.failLonely()
 	s.dispatch()
 }
 
-// SetModels says which models there are. For the sake of admission each
-// replica is measured with blank rows of a model that is new to it.
+// SetModels says which models there are. A replica is sent rows of a model that
+// is new to it once it has run a blank row of it, and for the sake of admission
+// it is measured with blank rows first.
 func (s *Scheduler[R, A]) SetModels(models map[string]int) {
 	s.mu.Lock()
 	defer s.unlock()
 	s.queues = slices.DeleteFunc(s.queues, func(q *queue[R, A]) bool {
 		return models[q.model] == 0 && q.waiting == 0
 	})
+	clear(s.models)
 	for model, maxBatch := range models {
-		q := s.queueFor(model, maxBatch)
-		for _, r := range s.replicas {
-			if r.healthy() && !s.closed && s.settings.Admission && !r.pace(model).alone.known() {
-				s.run.Go(func() { _ = s.measure(s.ctx, r, q.model, q.maxBatch) })
-			}
-		}
+		s.models[model] = true
+		s.queueFor(model, maxBatch)
+	}
+	for _, r := range s.replicas {
+		r.forget(func(model string) bool {
+			return !slices.ContainsFunc(s.queues, func(q *queue[R, A]) bool { return q.model == model })
+		})
+	}
+	for _, r := range s.replicas {
+		s.startProbe(r, 0)
 	}
 }
 
@@ -157,11 +182,49 @@ func (s *Scheduler[R, A]) anyUsable() bool {
 	return slices.ContainsFunc(s.replicas, (*replica[R, A]).healthy)
 }
 
-// WaitUsable waits until there is a replica that rows can be sent to.
-func (s *Scheduler[R, A]) WaitUsable(ctx context.Context) error {
+// anyServing reports whether there is a replica that rows of a model can be
+// sent to.
+func (s *Scheduler[R, A]) anyServing(model string) bool {
+	return slices.ContainsFunc(s.replicas, func(r *replica[R, A]) bool { return r.serving(model) })
+}
+
+// Trouble returns nil if there is a replica that rows of a model can be sent
+// to, and else why there is none: the cause of one replica, of several
+// replicas one that can be reached.
+func (s *Scheduler[R, A]) Trouble(model string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trouble(model)
+}
+
+func (s *Scheduler[R, A]) trouble(model string) error {
+	if s.anyServing(model) {
+		return nil
+	}
+	trouble := &refersam.Error{Code: refersam.CodeUnavailable, Message: messageNone}
+	for _, r := range s.replicas {
+		cause := r.causes[model]
+		if cause == nil || trouble.Err != nil && refersam.ErrorCode(cause) == refersam.CodeUnavailable {
+			continue
+		}
+		trouble.Err = cause
+		if refersam.ErrorCode(cause) == refersam.CodeNotReady {
+			trouble.Code, trouble.Message = refersam.CodeNotReady, messageNotServed
+		}
+	}
+	return trouble
+}
+
+// WaitUsable waits until there is a replica that rows can be sent to: of every
+// one of the models, if some are named.
+func (s *Scheduler[R, A]) WaitUsable(ctx context.Context, models ...string) error {
 	for {
 		s.mu.Lock()
-		usable, joined := s.anyUsable(), s.joined
+		joined := s.joined
+		usable := s.anyUsable()
+		for _, model := range models {
+			usable = usable && s.anyServing(model)
+		}
 		s.mu.Unlock()
 		if usable {
 			return nil
@@ -225,8 +288,31 @@ func (s *Scheduler[R, A]) measureGaps(ctx context.Context, r *replica[R, A], mod
 	return errors.Join(errs...)
 }
 
-// probe makes a replica usable as soon as it runs a batch of every model: one
-// that still says it is ready may have lost the process that runs a model.
+// startProbe has the models probed that a replica does not serve, unless that
+// is under way.
+func (s *Scheduler[R, A]) startProbe(r *replica[R, A], wait time.Duration) {
+	if s.closed || r.probing || r.health == gone || s.unserved(r) == nil {
+		return
+	}
+	r.probing = true
+	s.run.Go(func() { s.probe(r, wait) })
+}
+
+// unserved returns the queues of models that a replica should serve and does
+// not.
+func (s *Scheduler[R, A]) unserved(r *replica[R, A]) []*queue[R, A] {
+	var queues []*queue[R, A]
+	for _, q := range s.queues {
+		if s.models[q.model] && !r.serves[q.model] {
+			queues = append(queues, q)
+		}
+	}
+	return queues
+}
+
+// probe makes a replica serve each model as soon as it runs a batch of it: one
+// that still says it is ready may have lost the process that runs a model. It
+// ends when the replica serves every model.
 func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
 	for {
 		select {
@@ -234,58 +320,62 @@ func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
 			return
 		case <-time.After(wait):
 		}
-		err := s.probeModels(r)
 		s.mu.Lock()
-		if s.closed || r.health == gone {
+		queues := s.unserved(r)
+		s.mu.Unlock()
+		for _, q := range queues {
+			err := s.probeModel(r, q)
+			s.mu.Lock()
+			s.probed(r, q, err)
 			s.unlock()
+		}
+		s.mu.Lock()
+		if s.closed || r.health == gone || s.unserved(r) == nil {
+			r.probing = false
+			s.mu.Unlock()
 			return
 		}
-		if err == nil {
-			s.log.Info("replica is usable", "replica", r.Name(), "after", time.Since(r.since).Round(time.Millisecond))
-			r.health, r.since = usable, time.Now()
-			r.faults, r.slow = 0, 1
-			r.lastDone = time.Now()
-			close(s.joined)
-			s.joined = make(chan struct{})
-			s.dispatch()
-			s.unlock()
-			return
-		}
-		s.unlock()
-		s.log.Debug("replica failed its probe", "replica", r.Name(), "cause", err)
+		s.mu.Unlock()
 		wait = min(max(2*wait, probeMin), probeMax)
 	}
 }
 
-// probeModels runs a blank row of every model on a replica, and measures it
-// with those that are new to it.
-func (s *Scheduler[R, A]) probeModels(r *replica[R, A]) error {
+// probeModel runs a blank row of a model on a replica, or measures the replica
+// with the model if it is new to it.
+func (s *Scheduler[R, A]) probeModel(r *replica[R, A], q *queue[R, A]) error {
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()
-	type model struct {
-		name     string
-		maxBatch int
-		known    bool
-	}
-	var models []model
 	s.mu.Lock()
-	for _, q := range s.queues {
-		known := r.pace(q.model).alone.known() || !s.settings.Admission
-		models = append(models, model{q.model, q.maxBatch, known})
-	}
+	known := r.pace(q.model).alone.known() || !s.settings.Admission
 	s.mu.Unlock()
-	for _, m := range models {
-		var err error
-		if m.known {
-			err = r.Warm(ctx, m.name, 1)
-		} else {
-			err = s.measure(ctx, r, m.name, m.maxBatch)
-		}
-		if err != nil {
-			return err
-		}
+	if known {
+		return r.Warm(ctx, q.model, 1)
 	}
-	return nil
+	return s.measure(ctx, r, q.model, q.maxBatch)
+}
+
+// probed takes in how a probe of a model ended.
+func (s *Scheduler[R, A]) probed(r *replica[R, A], q *queue[R, A], err error) {
+	if s.closed || r.health == gone {
+		return
+	}
+	if err != nil {
+		s.log.Debug("replica failed its probe", "replica", r.Name(), "model", q.model, "cause", err)
+		r.causes[q.model] = err
+		return
+	}
+	now := time.Now()
+	if !r.healthy() {
+		s.log.Info("replica is usable", "replica", r.Name(), "after", now.Sub(r.since).Round(time.Millisecond))
+		r.health, r.since = usable, now
+		r.slow, r.lastDone = 1, now
+	}
+	s.log.Debug("replica serves a model", "replica", r.Name(), "model", q.model)
+	r.serves[q.model], r.faults[q.model] = true, 0
+	delete(r.causes, q.model)
+	close(s.joined)
+	s.joined = make(chan struct{})
+	s.dispatch()
 }
 
 // eject stops using a replica, and gives the rows that it has to others.
@@ -296,20 +386,49 @@ func (s *Scheduler[R, A]) eject(r *replica[R, A], cause error) {
 	s.log.Warn("replica ejected", "replica", r.Name(), "cause", cause)
 	r.health, r.since = ejected, time.Now()
 	s.counts.ejections++
+	clear(r.serves)
+	for _, q := range s.queues {
+		r.causes[q.model] = cause
+	}
 	for _, b := range slices.Clone(r.inFlight) {
 		s.lost(b, cause)
 	}
 	s.failLonely()
-	s.run.Go(func() { s.probe(r, probeMin) })
+	s.startProbe(r, probeMin)
 }
 
-// fault counts a failed batch against its replica.
-func (s *Scheduler[R, A]) fault(r *replica[R, A], err error) {
+// lose stops sending a replica rows of one model, and gives those that it has
+// to others. One that serves no other model is ejected.
+func (s *Scheduler[R, A]) lose(r *replica[R, A], q *queue[R, A], cause error) {
+	if !r.serving(q.model) {
+		return
+	}
+	if len(r.serves) == 1 {
+		s.eject(r, cause)
+		return
+	}
+	s.log.Warn("replica no longer serves a model", "replica", r.Name(), "model", q.model, "cause", cause)
+	delete(r.serves, q.model)
+	r.causes[q.model] = cause
+	for _, b := range slices.Clone(r.inFlight) {
+		if b.queue == q {
+			s.lost(b, cause)
+		}
+	}
+	s.failLonely()
+	s.startProbe(r, probeMin)
+}
+
+// fault counts a failed batch against its replica: CodeUnavailable is about all
+// that the replica does, anything else about the model.
+func (s *Scheduler[R, A]) fault(r *replica[R, A], q *queue[R, A], err error) {
 	r.failures++
-	r.faults++
+	r.faults[q.model]++
 	switch code := refersam.ErrorCode(err); {
-	case code == refersam.CodeUnavailable, code == refersam.CodeNotReady, r.faults >= maxFaults:
+	case code == refersam.CodeUnavailable:
 		s.eject(r, err)
+	case code == refersam.CodeNotReady, r.faults[q.model] >= maxFaults:
+		s.lose(r, q, err)
 	}
 }
 
@@ -318,14 +437,14 @@ func (s *Scheduler[R, A]) fault(r *replica[R, A], err error) {
 func (s *Scheduler[R, A]) stalled(b *batch[R, A]) {
 	s.mu.Lock()
 	defer s.unlock()
-	if !slices.Contains(b.replica.inFlight, b) || !s.others(b.replica) {
+	if !slices.Contains(b.replica.inFlight, b) || !s.others(b.replica, b.queue.model) {
 		return
 	}
 	s.eject(b.replica, errors.New("it does not answer"))
 	s.dispatch()
 }
 
-// others reports whether a replica is not the only one that can be used.
-func (s *Scheduler[R, A]) others(r *replica[R, A]) bool {
-	return slices.ContainsFunc(s.replicas, func(other *replica[R, A]) bool { return other != r && other.healthy() })
+// others reports whether a replica is not the only one that serves a model.
+func (s *Scheduler[R, A]) others(r *replica[R, A], model string) bool {
+	return slices.ContainsFunc(s.replicas, func(other *replica[R, A]) bool { return other != r && other.serving(model) })
 }

@@ -26,8 +26,8 @@ type Replica[R, A any] interface {
 	Name() string
 	// Run runs rows of one model as one batch and returns an answer a row, in
 	// order. Every error but that its context has ended is the replica's fault
-	// and not the rows': they may be run elsewhere. CodeUnavailable and
-	// CodeNotReady say that it cannot run anything now.
+	// and not the rows': they may be run elsewhere. CodeUnavailable says that the
+	// replica cannot run anything now, CodeNotReady that it cannot run this model.
 	Run(ctx context.Context, model string, rows []R) ([]A, error)
 	// Warm runs n blank rows of a model as one batch.
 	Warm(ctx context.Context, model string, n int) error
@@ -93,7 +93,8 @@ type Scheduler[R, A any] struct {
 
 	mu       sync.Mutex
 	settings Settings
-	queues   []*queue[R, A]
+	models   map[string]bool // by SetModels
+	queues   []*queue[R, A]  // of models, and of others whose rows still wait
 	replicas []*replica[R, A]
 	bytes    int64       // of the rows that wait
 	wake     *time.Timer // dispatches held batches
@@ -105,9 +106,10 @@ type Scheduler[R, A any] struct {
 }
 
 const (
-	messageNone     = "No model server is available at the moment; try again soon."
-	messageLate     = "The request could not be answered in time."
-	messageStopping = "The service is stopping."
+	messageNone      = "No model server is available at the moment; try again soon."
+	messageNotServed = "No model server has this model at the moment; try again soon."
+	messageLate      = "The request could not be answered in time."
+	messageStopping  = "The service is stopping."
 )
 
 // New makes a Scheduler without replicas: it refuses everything as unavailable
@@ -117,7 +119,7 @@ func New[R, A any](cfg Config, release func(R), log *slog.Logger) (*Scheduler[R,
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Scheduler[R, A]{cfg: cfg, release: release, log: log, settings: cfg.Settings}
+	s := &Scheduler[R, A]{cfg: cfg, release: release, log: log, settings: cfg.Settings, models: make(map[string]bool)}
 	s.counts.refused = make(map[refersam.Code]uint64)
 	s.counts.failed = make(map[refersam.Code]uint64)
 	s.budget = s.maxBudget()
@@ -217,7 +219,7 @@ type Ticket[R, A any] struct {
 
 // Admit gives a job a place, or refuses it with a *refersam.Error:
 // CodeDeadlineExceeded when its deadline could not even be met by an idle
-// replica, CodeUnavailable when there is no replica to run it, and
+// replica, CodeUnavailable or CodeNotReady when no replica serves its model, and
 // CodeOverloaded, with RetryAfter, when it, or a job of the same key that was
 // admitted before, would be late or there is no room.
 func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
@@ -239,8 +241,11 @@ func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
 // refuse says why a job cannot be admitted, or predicts when it is done.
 func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	q, job, due := t.queue, &t.job, t.due
-	if s.closed || !s.anyUsable() {
-		return refersam.Errorf(refersam.CodeUnavailable, messageNone)
+	if s.closed {
+		return refersam.Errorf(refersam.CodeUnavailable, messageStopping)
+	}
+	if err := s.trouble(q.model); err != nil {
+		return err
 	}
 	if !due.After(now) {
 		return refersam.Errorf(refersam.CodeDeadlineExceeded, "The deadline has passed.")
@@ -437,22 +442,32 @@ func (s *Scheduler[R, A]) fail(row *row[R, A], err error) {
 // failWaiting fails every row that waits.
 func (s *Scheduler[R, A]) failWaiting(err error) {
 	for _, q := range s.queues {
-		for _, row := range slices.Clone(q.again) {
-			s.fail(row, err)
-		}
-		for i := range q.classes {
-			for _, f := range q.classes[i].flows {
-				for row := f.first(); row != nil; row = f.first() {
-					s.fail(row, err)
-				}
+		s.failQueue(q, err)
+	}
+}
+
+// failQueue fails every row that waits in a queue.
+func (s *Scheduler[R, A]) failQueue(q *queue[R, A], err error) {
+	for _, row := range slices.Clone(q.again) {
+		s.fail(row, err)
+	}
+	for i := range q.classes {
+		for _, f := range q.classes[i].flows {
+			for row := f.first(); row != nil; row = f.first() {
+				s.fail(row, err)
 			}
 		}
 	}
 }
 
-// failLonely fails every row that waits when no replica is left.
+// failLonely fails every row that waits for a model which no replica serves.
 func (s *Scheduler[R, A]) failLonely() {
-	if !s.anyUsable() {
-		s.failWaiting(refersam.Errorf(refersam.CodeUnavailable, messageNone))
+	for _, q := range s.queues {
+		if q.waiting == 0 {
+			continue
+		}
+		if err := s.trouble(q.model); err != nil {
+			s.failQueue(q, err)
+		}
 	}
 }

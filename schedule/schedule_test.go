@@ -40,7 +40,8 @@ type machine struct {
 	inFlight, mostInFlight, runs int
 	order                        []int // rows in the order of their arrival
 	sizes                        []int
-	fail                         func() error // nil: it works
+	fail                         func() error     // nil: it works
+	lost                         map[string]error // by model
 	waited                       time.Duration
 	jitter                       float64 // of the duration, exponential
 }
@@ -67,7 +68,11 @@ func (m *machine) Run(ctx context.Context, name string, rows []int) ([]int, erro
 	m.mu.Lock()
 	m.order = append(m.order, rows...)
 	m.sizes = append(m.sizes, len(rows))
+	lost := m.lost[name]
 	m.mu.Unlock()
+	if lost != nil {
+		return nil, lost
+	}
 	if err := m.work(ctx, len(rows)); err != nil {
 		return nil, err
 	}
@@ -110,7 +115,25 @@ func (m *machine) work(ctx context.Context, n int) error {
 	}
 }
 
-func (m *machine) Warm(ctx context.Context, _ string, n int) error { return m.work(ctx, n) }
+func (m *machine) Warm(ctx context.Context, name string, n int) error {
+	m.mu.Lock()
+	lost := m.lost[name]
+	m.mu.Unlock()
+	if lost != nil {
+		return lost
+	}
+	return m.work(ctx, n)
+}
+
+// setLost makes the machine fail at a model, until err is nil.
+func (m *machine) setLost(name string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lost == nil {
+		m.lost = make(map[string]error)
+	}
+	m.lost[name] = err
+}
 
 func (m *machine) Load(context.Context, string) (schedule.Load, error) {
 	m.mu.Lock()
@@ -621,4 +644,97 @@ func TestScheduler_modes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestScheduler_servesModelsOneByOne has a replica that loses one of two models:
+// it goes on with the other, and rows of the lost one go to another replica, or
+// fail at once if there is none.
+func TestScheduler_servesModelsOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, other := newMachine("one"), newMachine("other")
+		s := start(t, schedule.DefaultConfig(), one, other)
+		defer s.Close()
+		second := model + "-other"
+		s.SetModels(map[string]int{model: maxBatch, second: maxBatch})
+		if err := s.WaitUsable(t.Context(), model, second); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		lost := &refersam.Error{Code: refersam.CodeNotReady, Message: "it has another checkpoint"}
+		send := func(name string) error {
+			tk, err := s.Admit(schedule.Job{Model: name, MaxBatch: maxBatch, Rows: 1, Deadline: time.Now().Add(time.Second)})
+			if err != nil {
+				return err
+			}
+			done := make(chan error, 1)
+			tk.Send([]int{1}, func(_ int, _ int, err error) { done <- err })
+			return <-done
+		}
+		serves := func(replica int, name string) bool {
+			for _, p := range s.Snapshot().Replicas[replica].Paces {
+				if p.Model == name {
+					return p.Serves
+				}
+			}
+			return false
+		}
+		one.setLost(second, lost)
+		for range 20 {
+			if err := send(second); err != nil {
+				t.Errorf("while another replica has the model: %v", err)
+			}
+			if err := send(model); err != nil {
+				t.Errorf("the other model: %v", err)
+			}
+		}
+		if serves(0, second) || !serves(0, model) || !serves(1, second) || !s.Snapshot().Replicas[0].Usable {
+			t.Errorf("%+v", s.Snapshot().Replicas)
+		}
+		other.setLost(second, lost)
+		var err error
+		for range 3 {
+			err = send(second)
+		}
+		if refersam.ErrorCode(err) != refersam.CodeNotReady || refersam.ErrorCode(s.Trouble(second)) != refersam.CodeNotReady {
+			t.Errorf("without a replica for it: %v, trouble %v", err, s.Trouble(second))
+		}
+		if err := send(model); err != nil || s.Trouble(model) != nil {
+			t.Errorf("the other model: %v, trouble %v", err, s.Trouble(model))
+		}
+		one.setLost(second, nil)
+		if err := s.WaitUsable(t.Context(), second); err != nil {
+			t.Fatal(err)
+		}
+		if err := send(second); err != nil {
+			t.Errorf("when a replica has it again: %v", err)
+		}
+	})
+}
+
+// TestScheduler_neverReached has a replica that no model was ever run on.
+func TestScheduler_neverReached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		away := newMachine("away")
+		away.setFail(func() error { return &refersam.Error{Code: refersam.CodeUnavailable, Message: "away"} })
+		s, err := schedule.New[int, int](schedule.DefaultConfig(), nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.SetReplicas([]schedule.Replica[int, int]{away})
+		time.Sleep(time.Minute)
+		if s.Usable() || s.Snapshot().Replicas[0].Usable {
+			t.Error("a replica is usable before there is a model")
+		}
+		s.SetModels(map[string]int{model: maxBatch})
+		time.Sleep(time.Minute)
+		if s.Usable() {
+			t.Error("a replica is usable that cannot be reached")
+		}
+		away.setFail(nil)
+		time.Sleep(5 * time.Second)
+		if !s.Usable() {
+			t.Error("a replica that is back is not usable")
+		}
+	})
 }

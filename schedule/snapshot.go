@@ -66,7 +66,12 @@ type ReplicaSnapshot struct {
 // SpacedFixed + n·SpacedPerRow. Late is the factor by which the settings'
 // percentile of the batches is later than predicted at most.
 type PaceSnapshot struct {
-	Model                                    string
+	Model string
+	// Serves says that rows of the model go to the replica; else Cause says why
+	// not, or is nil if the replica has not been asked yet.
+	Serves bool
+	Cause  error
+
 	Fixed, PerRow, SpacedFixed, SpacedPerRow time.Duration
 	Late                                     float64
 }
@@ -115,6 +120,8 @@ func (s *Scheduler[R, A]) replicaSnapshot(r *replica[R, A]) ReplicaSnapshot {
 		p := r.pace(q.model)
 		one.Paces = append(one.Paces, PaceSnapshot{
 			Model:        q.model,
+			Serves:       r.serving(q.model),
+			Cause:        r.causes[q.model],
 			Fixed:        seconds(p.alone.a),
 			PerRow:       seconds(p.alone.b),
 			SpacedFixed:  seconds(p.spaced.a),
