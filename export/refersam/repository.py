@@ -190,6 +190,7 @@ def _parse_scalar(text: str) -> str | int | bool:
 def stage_config(variant: Variant, stage: StageSpec, target: str) -> dict[str, Any]:
     """Configuration of a stage for `tensorrt`, `onnx` (ONNX Runtime, on the GPU if there is one) or `cpu`."""
     config: dict[str, Any] = {"name": variant.stage_model(stage)}
+    parameters: dict[str, str] = {}
     if target == "tensorrt":
         config |= {"platform": "tensorrt_plan", "default_model_filename": "model.plan"}
     else:
@@ -207,11 +208,11 @@ def stage_config(variant: Variant, stage: StageSpec, target: str) -> dict[str, A
         "model_warmup": [_warmup(stage, size) for size in (BATCH_SIZES[0], BATCH_SIZES[-1])],
     }
     if target == "cpu":
+        config["instance_group"] = [{"count": 1, "kind": Enum("KIND_CPU")}]
         # 0 is as many threads as there are cores: the stages of a request work in turn.
-        config |= {
-            "instance_group": [{"count": 1, "kind": Enum("KIND_CPU")}],
-            "parameters": _parameters({"intra_op_thread_count": "0", "inter_op_thread_count": "1"}),
-        }
+        parameters |= {"intra_op_thread_count": "0", "inter_op_thread_count": "1"}
+    # By this the gateway sees that a server has loaded a stage of other weights.
+    config["parameters"] = _parameters(parameters | {"checkpoint": variant.parameters["checkpoint"]})
     return config
 
 

@@ -227,6 +227,7 @@ def test_stage_configs_fit_graph_and_ensemble(exported: Path, kind: str, name: s
         assert shapes(stage.output) == graph_shapes(graph.output)
         assert set(step.input_map) == set(shapes(stage.input))
         assert set(step.output_map) == set(shapes(stage.output))
+        assert stage.parameters["checkpoint"] == ensemble.parameters["checkpoint"]
         assert stage.HasField("dynamic_batching")
         assert stage.dynamic_batching.default_queue_policy.max_queue_size == 0
         assert [w.batch_size for w in stage.model_warmup] == [1, 8]
