@@ -140,7 +140,7 @@ func NewAnswer(requestID string, resp *refersam.Response, masks []api.AnswerMask
 		RequestID: requestID,
 		Image:     api.AnswerImage{Width: resp.Width, Height: resp.Height},
 		Mask:      api.AnswerImage{Width: resp.MaskWidth, Height: resp.MaskHeight},
-		Model:     api.AnswerModel{Name: resp.Model, Variant: resp.Variant, Version: resp.Version},
+		Model:     api.AnswerModel{Name: resp.Model, Variant: resp.Variant, Version: resp.Version, Checkpoint: resp.Checkpoint},
 		Results:   make([]api.AnswerResult, len(resp.Results)),
 	}
 	for i := range resp.Results {

@@ -75,10 +75,11 @@ type AnswerImage struct {
 
 // AnswerModel names what answered.
 type AnswerModel struct {
-	_       struct{} `doc:"What answered."`
-	Name    string   `json:"name" doc:"The name of the model"`
-	Variant string   `json:"variant" minLength:"1" doc:"Its short name"`
-	Version string   `json:"version" doc:"Its version"`
+	_          struct{} `doc:"What answered."`
+	Name       string   `json:"name" doc:"The name of the model"`
+	Variant    string   `json:"variant" minLength:"1" doc:"Its short name"`
+	Version    string   `json:"version" doc:"Its version"`
+	Checkpoint string   `json:"checkpoint" doc:"The SHA-256 of the weights that made the masks"`
 }
 
 // AnswerResult is what one phrase means. Results are in the order of the

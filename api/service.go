@@ -2,10 +2,11 @@ package api
 
 // Models is the body of GET /v1/models.
 type Models struct {
-	_       struct{} `doc:"The variants that are loaded."`
-	Models  []Model  `json:"models" doc:"One a variant"`
-	Formats []string `json:"formats" maxItems:"32" enum:"coco_rle,rle,polygon,png,png8,probability,overlay" doc:"The formats of masks that may be asked for"`
-	Limits  Limits   `json:"limits" doc:"What the service takes, whichever model answers"`
+	_        struct{}        `doc:"The variants that are loaded."`
+	Models   []Model         `json:"models" doc:"One a variant"`
+	Unusable []UnusableModel `json:"unusable" doc:"The variants that should be loaded and cannot be used"`
+	Formats  []string        `json:"formats" maxItems:"32" enum:"coco_rle,rle,polygon,png,png8,probability,overlay" doc:"The formats of masks that may be asked for"`
+	Limits   Limits          `json:"limits" doc:"What the service takes, whichever model answers"`
 }
 
 // Limits bound what the service takes, whichever model answers.
@@ -37,6 +38,15 @@ type Model struct {
 	Threshold  float64  `json:"threshold" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"The probability from which a pixel is foreground"`
 	Precision  string   `json:"precision" doc:"That of its arithmetic"`
 	Checkpoint string   `json:"checkpoint" doc:"The SHA-256 of its weights"`
+}
+
+// UnusableModel describes a variant that should be loaded and cannot be used.
+type UnusableModel struct {
+	_       struct{} `doc:"A variant that should be loaded and cannot be used."`
+	Name    string   `json:"name" doc:"Its name"`
+	Variant string   `json:"variant" minLength:"1" doc:"Its short name"`
+	Weight  float64  `json:"weight" minimum:"0" maximum:"1" doc:"The part of the units that gets this variant, and no answer"`
+	Reason  string   `json:"reason" doc:"Which stage is broken, and why"`
 }
 
 // Usage is the body of GET /v1/usage.

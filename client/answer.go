@@ -27,7 +27,7 @@ type Answer struct {
 type answerBody struct {
 	RequestID   string `json:"request_id"`
 	Image, Mask struct{ Width, Height int }
-	Model       struct{ Name, Variant, Version string }
+	Model       struct{ Name, Variant, Version, Checkpoint string }
 	Results     []struct {
 		PromptID string `json:"prompt_id"`
 		Phrase   string
@@ -56,7 +56,7 @@ func (b *answerBody) answer(a *answer, phrases int) (*Answer, error) {
 	}
 	resp := refersam.Response{
 		Width: b.Image.Width, Height: b.Image.Height, MaskWidth: b.Mask.Width, MaskHeight: b.Mask.Height,
-		Model: b.Model.Name, Variant: b.Model.Variant, Version: b.Model.Version,
+		Model: b.Model.Name, Variant: b.Model.Variant, Version: b.Model.Version, Checkpoint: b.Model.Checkpoint,
 		Results: make([]refersam.Result, phrases),
 		Timings: b.Timings,
 	}

@@ -19,9 +19,20 @@ type Model struct {
 	MaxTokens int `json:"max_tokens"`
 }
 
+// UnusableModel is a variant that should be there and cannot be used.
+type UnusableModel struct {
+	Name, Variant string
+	// Weight is the part of the units that gets it, and no answer.
+	Weight float64
+	// Reason says which stage is broken, and why.
+	Reason string
+}
+
 // Models are what the service has loaded, and what it takes.
 type Models struct {
 	Models []Model
+	// Unusable are the variants that should be there and cannot be used.
+	Unusable []UnusableModel
 	// Formats are those in which the service writes masks, as coco_rle.
 	Formats []string
 	Limits  Limits

@@ -177,7 +177,10 @@ type AdminReplica struct {
 // fixed + n·per_row alone, and behind others a batch is done every
 // spaced_fixed + n·spaced_per_row.
 type AdminPace struct {
-	Model        string  `json:"model"`
+	Model string `json:"model"`
+	// Usable says that rows of the model are sent to the server, Cause why not.
+	Usable       bool    `json:"usable"`
+	Cause        string  `json:"cause,omitempty"`
 	Fixed        float64 `json:"fixed_ms"`
 	PerRow       float64 `json:"per_row_ms"`
 	SpacedFixed  float64 `json:"spaced_fixed_ms"`
@@ -192,7 +195,7 @@ func (a *Admin) replicas(c *gin.Context) error {
 		one := AdminReplica{r.Name, r.Usable, r.InFlight, r.Window, r.Rows, r.Failures, []AdminPace{}}
 		for _, p := range r.Paces {
 			one.Paces = append(one.Paces, AdminPace{
-				p.Model, milliseconds(p.Fixed), milliseconds(p.PerRow),
+				p.Model, p.Serves, causeOf(p.Cause), milliseconds(p.Fixed), milliseconds(p.PerRow),
 				milliseconds(p.SpacedFixed), milliseconds(p.SpacedPerRow), p.Late,
 			})
 		}
@@ -201,6 +204,13 @@ func (a *Admin) replicas(c *gin.Context) error {
 	return writeJSON(c, struct {
 		Replicas []AdminReplica `json:"replicas"`
 	}{replicas})
+}
+
+func causeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 func milliseconds(d time.Duration) float64 {

@@ -35,6 +35,8 @@ type Segmenter interface {
 	Ready() error
 	// Variants describes the variants that can answer.
 	Variants() []pipeline.Variant
+	// Unusable describes the variants that should be there and cannot answer.
+	Unusable() []pipeline.Unusable
 	// Limits are what Segment takes.
 	Limits() pipeline.Limits
 }
@@ -332,7 +334,8 @@ func (g *Gateway) upkeep(ctx context.Context) {
 // live answers GET /livez: the process can answer at all.
 func (g *Gateway) live(c *gin.Context) { c.String(http.StatusOK, "ok\n") }
 
-// ready answers GET /readyz: a request for a mask can be answered now.
+// ready answers GET /readyz: a request for a mask can be answered now, by one
+// variant at least. A line follows for each variant that cannot answer.
 func (g *Gateway) ready(c *gin.Context) error {
 	if g.stopping.Load() {
 		return refersam.Errorf(refersam.CodeNotReady, "The service is stopping.")
@@ -340,6 +343,10 @@ func (g *Gateway) ready(c *gin.Context) error {
 	if err := g.segmenter.Ready(); err != nil {
 		return err
 	}
-	c.String(http.StatusOK, "ok\n")
+	body := "ok\n"
+	for _, v := range g.segmenter.Unusable() {
+		body += fmt.Sprintf("variant %s cannot be used: %s\n", v.Variant, api.Showable(v.Reason))
+	}
+	c.String(http.StatusOK, "%s", body)
 	return nil
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/triton"
 	"go.uber.org/goleak"
 )
 
@@ -253,7 +254,7 @@ type answer struct {
 	Image     struct{ Width, Height int }
 	Mask      struct{ Width, Height int }
 	Timings   struct{ Read, Fetch, Decode, Model, Mask, Total float64 }
-	Model     struct{ Name, Variant, Version string }
+	Model     struct{ Name, Variant, Version, Checkpoint string }
 	Results   []struct {
 		PromptID string `json:"prompt_id"`
 		Phrase   string
@@ -488,8 +489,9 @@ func TestModels(t *testing.T) {
 			ImageSize                                                       int `json:"image_size"`
 			MaxTokens                                                       int `json:"max_tokens"`
 		}
-		Formats []string
-		Limits  struct {
+		Unusable []struct{ Name, Variant, Reason string }
+		Formats  []string
+		Limits   struct {
 			MaxImageBytes    int `json:"max_image_bytes"`
 			MaxImagePixels   int `json:"max_image_pixels"`
 			MaxImageSide     int `json:"max_image_side"`
@@ -826,5 +828,36 @@ func TestConfig_Validate(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not name %s", err, want)
 		}
+	}
+}
+
+// A variant that is broken is named where one asks what there is, and a request
+// for it gets the reason and not another variant's mask.
+func TestBrokenVariant(t *testing.T) {
+	model := pipelinetest.NewColourModel("bert", "clip")
+	model.SetBroken(triton.Broken{Model: "refersam_clip", Variant: "clip", Stage: "refersam_clip_vli", Reason: "no memory"})
+	s := loading(t, model)
+	for s.get("/readyz").Code != http.StatusOK {
+		time.Sleep(10 * time.Millisecond)
+	}
+	const why = "its stage refersam_clip_vli is not loaded: no memory"
+	if body := s.get("/readyz").Body.String(); body != "ok\nvariant clip cannot be used: "+why+"\n" {
+		t.Errorf("readyz: %q", body)
+	}
+	want := `"unusable":[{"name":"refersam_clip","variant":"clip","weight":0,"reason":"` + why + `"}]`
+	if body := s.get("/v1/models").Body.String(); !strings.Contains(body, want) || strings.Contains(body, `"image_size":128,"tokenizer":"clip`) {
+		t.Errorf("models: %s", body)
+	}
+	for _, name := range []string{"clip", "refersam_clip"} {
+		w := s.get("/v1/models/" + name)
+		expectProblem(t, w, http.StatusServiceUnavailable, "not_ready", "")
+		if !strings.Contains(w.Body.String(), why) {
+			t.Errorf("the broken model: %s", w.Body)
+		}
+	}
+	w := s.do(form(part{"image", string(pipelinetest.Squares())}, part{"phrase", "red"}, part{"variant", "clip"}))
+	expectProblem(t, w, http.StatusServiceUnavailable, "not_ready", "")
+	if !strings.Contains(w.Body.String(), why) || w.Header().Get("Retry-After") == "" {
+		t.Errorf("a request for the broken variant: %s", w.Body)
 	}
 }

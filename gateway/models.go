@@ -21,13 +21,16 @@ func (h *modelRoutes) list(c *gin.Context) error {
 		return err
 	}
 	most := h.segmenter.Limits()
-	list := api.Models{Formats: api.Formats, Limits: api.Limits{
+	list := api.Models{Unusable: []api.UnusableModel{}, Formats: api.Formats, Limits: api.Limits{
 		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxImageSide: most.MaxImageSide, MaxImageFrames: most.MaxImageFrames,
 		MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes, MaxMaskPixels: most.MaxMaskPixels,
 		MaxBatchItems: api.MaxItems, MaxBatchBytes: api.MaxBatchBytes, RequestTimeoutMS: h.timeout.Milliseconds(),
 	}}
 	for _, v := range h.segmenter.Variants() {
 		list.Models = append(list.Models, newModel(&v))
+	}
+	for _, v := range h.segmenter.Unusable() {
+		list.Unusable = append(list.Unusable, api.UnusableModel{Name: v.Model, Variant: v.Variant, Weight: v.Share, Reason: api.Showable(v.Reason)})
 	}
 	return writeJSON(c, list)
 }
@@ -40,6 +43,11 @@ func (h *modelRoutes) get(c *gin.Context) error {
 	for _, v := range h.segmenter.Variants() {
 		if name := c.Param("name"); name == v.Model || name == v.Variant {
 			return writeJSON(c, newModel(&v))
+		}
+	}
+	for _, v := range h.segmenter.Unusable() {
+		if name := c.Param("name"); name == v.Model || name == v.Variant {
+			return refersam.Errorf(refersam.CodeNotReady, "The variant %q cannot be used at the moment: %s.", v.Variant, v.Reason)
 		}
 	}
 	return refersam.Errorf(refersam.CodeNotFound, "There is no such model; /v1/models lists all.")

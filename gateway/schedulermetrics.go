@@ -27,6 +27,7 @@ var (
 	descHedged    = describe("batches_hedged_total", "Batches sent to a second model server because they were late.")
 	descEjections = describe("replica_ejections_total", "How often a model server was no longer used because it failed.")
 	descUsable    = describe("replica_usable", "1 if the model server is used.", "replica")
+	descServes    = describe("replica_model_usable", "1 if rows of the model are sent to the model server: it has the model's checkpoint and has run it.", "replica", "model")
 	descInFlight  = describe("replica_in_flight_batches", "Batches that a model server has.", "replica")
 	descWindow    = describe("replica_window_batches", "Batches that a model server may have at once.", "replica")
 	descRows      = describe("replica_rows_total", "Rows that a model server has answered.", "replica")
@@ -79,6 +80,7 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 		counter(descRows, r.Rows, r.Name)
 		counter(descFailures, r.Failures, r.Name)
 		for _, p := range r.Paces {
+			gauge(descServes, indicator(p.Serves), r.Name, p.Model)
 			gauge(descFixed, p.Fixed.Seconds(), r.Name, p.Model)
 			gauge(descPerRow, p.PerRow.Seconds(), r.Name, p.Model)
 			gauge(descSpaced, p.SpacedFixed.Seconds(), r.Name, p.Model)

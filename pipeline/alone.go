@@ -24,7 +24,8 @@ func NewAlone(cfg schedule.Config, c *triton.Contract, replicas []Replica, log *
 	if err != nil {
 		return nil, err
 	}
-	a := &Alone{Scheduler: scheduler, contract: c, queue: queueName(c)}
+	a := &Alone{Scheduler: scheduler, contract: c}
+	a.queue = a.served.name(c)
 	a.served.set(map[string]*triton.Contract{a.queue: c})
 	scheduler.SetModels(map[string]int{a.queue: c.MaxBatch})
 	scheduler.SetReplicas(a.served.scheduled(replicas))

@@ -33,8 +33,9 @@ import (
 // server and this program do not fit together. All of it is safe for
 // concurrent use.
 type Model interface {
-	// Contracts describes every variant that is loaded.
-	Contracts(ctx context.Context) ([]triton.Contract, error)
+	// Catalog describes every variant that is loaded, and those that should be
+	// and are not. serving are the variants that are used now.
+	Catalog(ctx context.Context, serving []triton.Contract) (triton.Catalog, error)
 	// Probe does one real inference on a variant.
 	Probe(ctx context.Context, c *triton.Contract) error
 	// NewPixels returns memory for one row's picture of size bytes, held once.
@@ -119,6 +120,12 @@ func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refers
 		return nil, err
 	}
 	resp, err := s.segment(ctx, v, req, phrases)
+	if refersam.ErrorCode(err) == refersam.CodeNotReady && ctx.Err() == nil {
+		// Another checkpoint may have been taken over meanwhile.
+		if now, chooseErr := s.choose(req); chooseErr == nil && now.contract != v.contract {
+			resp, err = s.segment(ctx, now, req, phrases)
+		}
+	}
 	switch {
 	case err == nil:
 		return resp, nil
@@ -128,7 +135,7 @@ func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refers
 			Message: "The request could not be answered in time.",
 			Err:     err,
 		}
-	case refersam.ErrorCode(err) == refersam.CodeUnavailable:
+	case refersam.ErrorCode(err) == refersam.CodeUnavailable, refersam.ErrorCode(err) == refersam.CodeNotReady:
 		s.doubt()
 	}
 	return nil, err

@@ -470,8 +470,8 @@ func TestRun_Loading(t *testing.T) {
 		if err := s.WaitReady(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if model.Probes() != 1 {
-			t.Errorf("%d real inferences before ready, want 1", model.Probes())
+		if model.Probes() != 2 {
+			t.Errorf("%d real inferences before ready, want one of the model and one of its replica", model.Probes())
 		}
 	})
 }
@@ -554,7 +554,8 @@ func TestRun_Log(t *testing.T) {
 		model.SetDown(refused)
 		run(t, s)
 		time.Sleep(time.Minute)
-		expectCauses(map[string]int{"level=WARN": 1, "no such host": 1})
+		// Servers that start at the same time are away for a moment.
+		expectCauses(map[string]int{"waiting for the model": 1, "level=WARN": 1, "no such host": 2})
 
 		model.SetDown(&refersam.Error{Code: refersam.CodeNotReady, Message: "still loading"})
 		time.Sleep(time.Minute)
@@ -729,4 +730,100 @@ func TestSegment_Picture(t *testing.T) {
 	if resp.Timings.Decode <= 0 || resp.Timings.Model <= 0 || resp.Timings.Mask <= 0 {
 		t.Errorf("%+v", resp.Timings)
 	}
+}
+
+// One broken variant stops no other. A configured split gives its units no other
+// one; without one they go to the others, and come back.
+func TestRun_OneVariantIsBroken(t *testing.T) {
+	broken := triton.Broken{Model: "refersam_clip", Variant: "clip", Stage: "refersam_clip_vli", Reason: "no memory"}
+	const why = "its stage refersam_clip_vli is not loaded: no memory"
+	for _, split := range []string{"", "bert:1,clip:1"} {
+		synctest.Test(t, func(t *testing.T) {
+			model := pipelinetest.NewColourModel("bert", "clip")
+			model.SetBroken(broken)
+			var log bytes.Buffer
+			s := newSegmenterWithLog(t, model, slog.New(slog.NewTextHandler(&log, nil)), func(c *pipeline.Config) { c.Split = split })
+			run(t, s)
+			time.Sleep(5 * time.Second)
+			if err := s.Ready(); err != nil {
+				t.Fatal(err)
+			}
+			share := map[string]float64{"": 0, "bert:1,clip:1": 0.5}[split]
+			want := []pipeline.Unusable{{Model: "refersam_clip", Variant: "clip", Share: share, Reason: why}}
+			if diff := cmp.Diff(want, s.Unusable()); diff != "" {
+				t.Errorf("unusable (-want +got):\n%s", diff)
+			}
+			if v := s.Variants(); len(v) != 1 || v[0].Variant != "bert" || v[0].Share != 1-share {
+				t.Errorf("variants %+v", v)
+			}
+			if got := strings.Count(log.String(), "a variant cannot be used"); got != 1 || !strings.Contains(log.String(), "refersam_clip_vli") {
+				t.Errorf("the log says it %d times:\n%s", got, log.String())
+			}
+			req := ask("red")
+			req.Variant = "clip"
+			_, err := s.Segment(t.Context(), req)
+			expectError(t, err, refersam.CodeNotReady, "")
+			if !strings.Contains(err.Error(), why) {
+				t.Errorf("asked for the broken variant: %v", err)
+			}
+			refused := 0
+			for i := range 40 {
+				req := ask("red")
+				req.Unit = fmt.Sprint("unit-", i)
+				resp, err := s.Segment(t.Context(), req)
+				if err != nil {
+					expectError(t, err, refersam.CodeNotReady, "")
+					refused++
+				} else if resp.Variant != "bert" {
+					t.Errorf("answered by %s", resp.Variant)
+				}
+			}
+			if split == "" && refused != 0 || split != "" && (refused < 8 || refused > 32) {
+				t.Errorf("split %q: %d of 40 units were refused", split, refused)
+			}
+
+			model.SetBroken()
+			time.Sleep(5 * time.Second)
+			if v := s.Unusable(); len(v) != 0 {
+				t.Errorf("after it was mended: %+v", v)
+			}
+			if _, err := s.Segment(t.Context(), req); err != nil {
+				t.Errorf("after it was mended: %v", err)
+			}
+		})
+	}
+}
+
+// Answers that are kept belong to one contract: neither another checkpoint nor
+// another threshold of the same one is answered with them.
+func TestRun_AnotherContractHasItsOwnAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		model := pipelinetest.NewColourModel("bert")
+		s := newSegmenter(t, model)
+		run(t, s)
+		synctest.Wait()
+		expect := func(origin refersam.Origin, checkpoint string) {
+			t.Helper()
+			resp, err := s.Segment(t.Context(), ask("red"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Results[0].Origin != origin || resp.Checkpoint != checkpoint {
+				t.Errorf("origin %s, checkpoint %s, want %s, %s", resp.Results[0].Origin, resp.Checkpoint, origin, checkpoint)
+			}
+		}
+		// The same 8 digits at the beginning, by which logs and metrics name it.
+		first, second := strings.Repeat("0", 64), strings.Repeat("0", 63)+"1"
+		expect(refersam.OriginModel, first)
+		expect(refersam.OriginCache, first)
+		model.SetContract(func(c *triton.Contract) { c.Checkpoint = second })
+		time.Sleep(11 * time.Second)
+		expect(refersam.OriginModel, second)
+		model.SetContract(func(c *triton.Contract) { c.Threshold = 0.6 })
+		time.Sleep(11 * time.Second)
+		expect(refersam.OriginModel, second)
+		model.SetContract(func(c *triton.Contract) { c.Checkpoint, c.Threshold = first, 0.5 })
+		time.Sleep(11 * time.Second)
+		expect(refersam.OriginCache, first)
+	})
 }

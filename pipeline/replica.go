@@ -37,11 +37,33 @@ type Scheduler = schedule.Scheduler[Task, refersam.Logits]
 type served struct {
 	mu        sync.Mutex
 	contracts map[string]*triton.Contract
+	names     map[triton.Contract]string
 }
 
-// queueName tells apart what may share a batch: rows of the same weights.
-func queueName(c *triton.Contract) string {
-	return fmt.Sprintf("%s:%s@%.8s", c.Model, c.Version, c.Checkpoint)
+// name returns the name of a contract's queue, which tells apart what may share
+// a batch or an answer: rows that the same model reads and answers in the same
+// way. It never has two contracts under one name.
+func (s *served) name(c *triton.Contract) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name, ok := s.names[*c]; ok {
+		return name
+	}
+	if s.names == nil {
+		s.names = make(map[triton.Contract]string)
+	}
+	name := fmt.Sprintf("%s:%s@%.8s", c.Model, c.Version, c.Checkpoint)
+	same := 1
+	for other := range s.names {
+		if name == fmt.Sprintf("%s:%s@%.8s", other.Model, other.Version, other.Checkpoint) {
+			same++
+		}
+	}
+	if same > 1 { // they differ in something else, as the threshold
+		name = fmt.Sprintf("%s/%d", name, same)
+	}
+	s.names[*c] = name
+	return name
 }
 
 func (s *served) set(contracts map[string]*triton.Contract) {

@@ -13,7 +13,7 @@ import (
 // workID names a piece of work: the answer to one phrase in one picture by one
 // set of weights. Equal ids have equal answers.
 type workID struct {
-	queue   string // names the weights
+	queue   string // names the contract, see served.name
 	picture [sha256.Size]byte
 	ids     string // token ids and mask
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"time"
 )
@@ -14,8 +15,14 @@ import (
 type Config struct {
 	// Addresses are the servers' gRPC addresses, host:port or unix:/path. A host that has
 	// several IP addresses, as a headless service of Kubernetes has, stands for
-	// a server at each. All must serve the same ensembles. Default: none.
+	// a server at each. Of servers that have other weights than most, the others
+	// are used. Default: none.
 	Addresses []string `env:"REFERSAM_TRITON"`
+	// Checkpoints pins variants to weights, as in "bert:4acc7e55": of the servers
+	// that have the variant only those are used whose checkpoint begins so, with
+	// 8 hexadecimal digits or more. Default: none; the fleet decides, see
+	// Fleet.Catalog.
+	Checkpoints []string `env:"REFERSAM_CHECKPOINTS"`
 	// Connections is how many connections each server gets. One connection has
 	// one writer and one flow-control window, so large batches queue behind
 	// each other on it. Default 2.
@@ -73,6 +80,9 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("REFERSAM_TRITON has %w", err))
 		}
 	}
+	if _, err := parsePins(c.Checkpoints); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Connections < 1 || c.Connections > 64 {
 		errs = append(errs, fmt.Errorf("REFERSAM_TRITON_CONNECTIONS is %d, allowed: 1 to 64", c.Connections))
 	}
@@ -95,6 +105,24 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY_BYTES is %d, allowed: 1048576 (1 MiB) to 1099511627776 (1 TiB)", c.SharedMemoryBytes))
 	}
 	return errors.Join(errs...)
+}
+
+var pinPattern = regexp.MustCompile(`^([a-z0-9_]+):([0-9a-f]{8,64})$`)
+
+// parsePins returns what the checkpoint of each variant must begin with.
+func parsePins(pins []string) (map[string]string, error) {
+	begins := make(map[string]string)
+	for _, pin := range pins {
+		parts := pinPattern.FindStringSubmatch(pin)
+		switch {
+		case parts == nil:
+			return nil, fmt.Errorf("REFERSAM_CHECKPOINTS has %q, allowed: variant:checkpoint with 8 to 64 lower case hexadecimal digits, as in bert:4acc7e55", pin)
+		case begins[parts[1]] != "":
+			return nil, fmt.Errorf("REFERSAM_CHECKPOINTS names the variant %q twice: pin it to one checkpoint", parts[1])
+		}
+		begins[parts[1]] = parts[2]
+	}
+	return begins, nil
 }
 
 func validateAddress(address string) error {

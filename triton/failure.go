@@ -20,6 +20,9 @@ const (
 	Unreachable Fault = "unreachable"
 	// NotReady ones run but have not loaded the model.
 	NotReady Fault = "not ready"
+	// Replaced ones have loaded another model under the name that was asked for,
+	// or are loading it.
+	Replaced Fault = "replaced"
 	// Failed ones answered with an error.
 	Failed Fault = "failed"
 	// BadAnswer is for an answer that breaks the contract: other tensors, types
@@ -29,7 +32,7 @@ const (
 
 // ReplicaError says that a replica is at fault, not the caller and not time.
 // The same call may be sent to another replica. Unreachable wraps a
-// *refersam.Error of CodeUnavailable, NotReady one of CodeNotReady.
+// *refersam.Error of CodeUnavailable, NotReady and Replaced one of CodeNotReady.
 type ReplicaError struct {
 	Replica string // its name
 	Model   string // may be empty
@@ -49,6 +52,7 @@ func (e *ReplicaError) Unwrap() error { return e.Err }
 const (
 	messageUnavailable = "The model server cannot be reached. Try again later."
 	messageNotReady    = "The model is not loaded yet. Try again later."
+	messageReplaced    = "The model is being replaced by another one. Try again later."
 	messageDeadline    = "The model server did not answer in time."
 )
 
@@ -57,6 +61,8 @@ func (r *Replica) fault(fault Fault, model string, cause error) error {
 	switch fault {
 	case Unreachable:
 		cause = &refersam.Error{Code: refersam.CodeUnavailable, Message: messageUnavailable, Err: cause}
+	case Replaced:
+		cause = &refersam.Error{Code: refersam.CodeNotReady, Message: messageReplaced, Err: cause}
 	case NotReady:
 		cause = &refersam.Error{Code: refersam.CodeNotReady, Message: messageNotReady, Err: cause}
 	}

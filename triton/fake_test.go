@@ -2,7 +2,9 @@ package triton_test
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"sync"
 	"testing"
 
 	"github.com/refersam/refersam/triton"
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // fakeServer is a server that misbehaves as a test tells it. What it is not
@@ -18,20 +21,43 @@ type fakeServer struct {
 	pb.UnimplementedGRPCInferenceServiceServer
 	infer    func(context.Context, *pb.ModelInferRequest) (*pb.ModelInferResponse, error)
 	register func() error
-	config   *pb.ModelConfig // of the only model
+	index    []*pb.RepositoryIndexResponse_ModelIndex // of models beside config's
+
+	mu       sync.Mutex      // of what follows
+	stage    *pb.ModelConfig // of models that are called otherwise than config's; nil: config
+	versions []string        // of refersam_fake_image
+	config   *pb.ModelConfig // of the only model; nil: fakeConfig, which the index does not list
 }
 
 func (s *fakeServer) RepositoryIndex(context.Context, *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
 	if s.config == nil {
 		return nil, status.Error(codes.Internal, "no repository")
 	}
-	return &pb.RepositoryIndexResponse{Models: []*pb.RepositoryIndexResponse_ModelIndex{
+	return &pb.RepositoryIndexResponse{Models: append([]*pb.RepositoryIndexResponse_ModelIndex{
 		{Name: s.config.GetName(), Version: "1", State: "READY"},
-	}}, nil
+	}, s.index...)}, nil
 }
 
-func (s *fakeServer) ModelConfig(context.Context, *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
-	return &pb.ModelConfigResponse{Config: s.config}, nil
+func (s *fakeServer) ModelConfig(_ context.Context, request *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stage != nil && request.GetName() != s.config.GetName() {
+		return &pb.ModelConfigResponse{Config: proto.CloneOf(s.stage)}, nil
+	}
+	if s.config == nil {
+		return &pb.ModelConfigResponse{Config: fakeConfig(imageSize)}, nil
+	}
+	return &pb.ModelConfigResponse{Config: proto.CloneOf(s.config)}, nil
+}
+
+func (s *fakeServer) ModelStatistics(context.Context, *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	response := &pb.ModelStatisticsResponse{}
+	for _, version := range s.versions {
+		response.ModelStats = append(response.ModelStats, &pb.ModelStatistics{Name: "refersam_fake_image", Version: version})
+	}
+	return response, nil
 }
 
 func (s *fakeServer) ModelInfer(ctx context.Context, request *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
@@ -77,9 +103,30 @@ func serveGRPC(t testing.TB, address string, server *grpc.Server) string {
 	return listener.Addr().String()
 }
 
-// fakeContract is a contract for fake servers.
-func fakeContract() *triton.Contract {
-	return &triton.Contract{Model: "refersam_fake", Version: "1", MaxBatch: 8, ImageSize: imageSize, MaxTokens: maxTokens}
+// fakeConfig is the configuration of a fake server's model.
+func fakeConfig(size int64) *pb.ModelConfig {
+	config := ensembleConfig()
+	config.Name = "refersam_fake"
+	config.MaxBatchSize = 8
+	config.Parameters["variant"].StringValue = "fake"
+	config.Parameters["image_size"].StringValue = fmt.Sprint(size)
+	config.Parameters["max_tokens"].StringValue = fmt.Sprint(maxTokens)
+	config.Input[0].Dims, config.Input[1].Dims, config.Input[2].Dims = []int64{maxTokens}, []int64{maxTokens}, []int64{size, size, 3}
+	config.Output[0].Dims, config.Output[1].Dims = []int64{size / 4, size / 4}, []int64{size / 4, size / 4}
+	config.EnsembleScheduling.Step = nil
+	return config
+}
+
+// fakeContract is the contract of fake servers.
+func fakeContract() *triton.Contract { return contractOf(fakeConfig(imageSize)) }
+
+func contractOf(config *pb.ModelConfig) *triton.Contract {
+	c, err := triton.ParseContract(config)
+	if err != nil {
+		panic(err) // it is written for the tests
+	}
+	c.Version = "1"
+	return &c
 }
 
 // goodAnswer is what a server should say to n rows: 0 everywhere.

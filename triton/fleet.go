@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
-	"google.golang.org/grpc"
 )
 
 // retireGrace is how long calls to a replica that has left the fleet may go on:
@@ -29,9 +28,9 @@ const retireGrace = 30 * time.Second
 // for concurrent use.
 type Fleet struct {
 	cfg      Config
+	pins     map[string]string // by variant, see Config.Checkpoints
 	log      *slog.Logger
 	resolver Resolver
-	options  []grpc.DialOption
 	sharing  *sharing      // nil: off
 	wake     chan struct{} // capacity 1: the set was changed by Add
 	done     chan struct{} // closed by Close
@@ -63,10 +62,13 @@ func NewFleet(cfg Config, log *slog.Logger) (*Fleet, error) {
 		cfg:      cfg,
 		log:      log,
 		resolver: cfg.Resolver,
-		options:  dialOptions(cfg.ConnectTimeout),
 		wake:     make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		replicas: make(map[string]*Replica),
+	}
+	var err error
+	if f.pins, err = parsePins(cfg.Checkpoints); err != nil {
+		return nil, err
 	}
 	if f.resolver == nil {
 		f.resolver = net.DefaultResolver
@@ -257,7 +259,7 @@ func (f *Fleet) update() (left []*Replica, err error) {
 		if f.replicas[address] != nil {
 			continue
 		}
-		r, newErr := newReplica(address, f.cfg.Connections, f.options)
+		r, newErr := newReplica(address, &f.cfg)
 		if newErr != nil {
 			err = errors.Join(err, newErr)
 			continue
@@ -336,70 +338,6 @@ func (f *Fleet) empty() error {
 		return noReplica()
 	}
 	return &refersam.Error{Code: refersam.CodeUnavailable, Message: messageUnavailable, Err: f.failure}
-}
-
-// Contracts describes every ensemble that is loaded and named "refersam_"
-// something, sorted by name. Servers that cannot be reached or have none
-// loaded are passed over as long as one has; it is an error when two servers
-// differ about an ensemble. CodeNotReady: there is no replica yet.
-func (f *Fleet) Contracts(ctx context.Context) ([]Contract, error) {
-	replicas := f.Replicas()
-	if len(replicas) == 0 {
-		return nil, f.empty()
-	}
-	answers := make([]described, len(replicas))
-	var wait sync.WaitGroup
-	for i, r := range replicas {
-		wait.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, f.cfg.MetadataTimeout)
-			defer cancel()
-			contracts, err := r.contracts(ctx)
-			answers[i] = described{r.name, contracts, err}
-		})
-	}
-	wait.Wait()
-	return merge(answers)
-}
-
-// described is what one server says of its ensembles.
-type described struct {
-	server    string
-	contracts []Contract
-	err       error
-}
-
-// merge makes one list of what all servers say.
-func merge(answers []described) ([]Contract, error) {
-	var (
-		found   []Contract
-		servers []string // servers[i] told us found[i]
-		failure error
-	)
-	for _, a := range answers {
-		if a.err != nil {
-			var fault *ReplicaError
-			if !errors.As(a.err, &fault) && refersam.ErrorCode(a.err) == refersam.CodeInternal {
-				return nil, a.err // it has an ensemble that breaks the contract
-			}
-			failure = a.err
-		}
-		for _, contract := range a.contracts {
-			j := slices.IndexFunc(found, func(other Contract) bool { return other.Model == contract.Model })
-			switch {
-			case j < 0:
-				found = append(found, contract)
-				servers = append(servers, a.server)
-			case found[j] != contract:
-				return nil, fmt.Errorf("triton servers %s and %s differ about model %s: %+v and %+v",
-					servers[j], a.server, contract.Model, found[j], contract)
-			}
-		}
-	}
-	if len(found) == 0 {
-		return nil, failure
-	}
-	slices.SortFunc(found, func(a, b Contract) int { return strings.Compare(a.Model, b.Model) })
-	return found, nil
 }
 
 // Probe does one real inference on a blank picture on every server, and

@@ -142,7 +142,8 @@ type Local struct {
 
 // StartLocal starts a server with every ensemble of the repository that is
 // named "refersam_" something and returns once each has answered a real
-// inference. Its errors say what to do about them.
+// inference. One that cannot be loaded or does not answer is logged, and is an
+// error only if no other answers. Errors say what to do about them.
 func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -160,9 +161,12 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	ensembles, err := Ensembles(repository, cfg.ConfigName)
+	ensembles, unreadable, err := Ensembles(repository, cfg.ConfigName)
 	if err != nil {
 		return nil, err
+	}
+	for _, cause := range unreadable {
+		logger.Error("a model cannot be loaded; the others serve", "cause", cause)
 	}
 	py, err := chooseInterpreter(ctx, cmp.Or(cfg.original, repository), cfg.Python, cfg.Environment)
 	if err != nil {
@@ -216,6 +220,7 @@ func (p *python) startServer(
 		"--backend-directory=" + l.folders[0].path,
 		"--model-config-name=" + cfg.ConfigName,
 		"--disable-auto-complete-config",
+		"--exit-on-error=false", // one ensemble that cannot be loaded is no reason to serve no other
 		"--backend-config=python,shm-region-prefix-name=" + l.prefix,
 		"--allow-http=false",
 		"--allow-metrics=false",
@@ -309,15 +314,19 @@ func linkModels(dir, repository, configName string, ensembles []string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	models := slices.Clone(ensembles)
+	models, err := unreadableModels(repository, configName)
+	if err != nil {
+		return err
+	}
+	models = append(models, ensembles...)
+	slices.Sort(models)
+	models = slices.Compact(models)
 	for i := 0; i < len(models); i++ {
 		_, config, err := ConfigFile(repository, configName, models[i])
-		if errors.Is(err, fs.ErrNotExist) && i >= len(ensembles) {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // the server says which ensemble lacks it
 		}
-		if err != nil {
-			return err
-		}
+		// A configuration that cannot be read is the server's to complain about.
 		if err := os.Symlink(filepath.Join(repository, models[i]), filepath.Join(dir, models[i])); err != nil {
 			return err
 		}
@@ -328,6 +337,28 @@ func linkModels(dir, repository, configName string, ensembles []string) error {
 		}
 	}
 	return nil
+}
+
+// unreadableModels returns the names of the models whose configuration cannot be
+// read, and of their stages if they are ensembles. The server cannot load them,
+// but it lists them, so that a broken ensemble is not taken for none.
+func unreadableModels(repository, configName string) ([]string, error) {
+	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, folder := range folders {
+		if _, _, err := ConfigFile(repository, configName, filepath.Base(folder)); err == nil || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		for _, other := range folders {
+			if other == folder || strings.HasPrefix(other, folder+"_") {
+				names = append(names, filepath.Base(other))
+			}
+		}
+	}
+	return names, nil
 }
 
 // Address returns the server's gRPC address, as Fleet.Add takes it.
@@ -513,20 +544,39 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 	if err := fleet.Add(l.Address()); err != nil {
 		return err
 	}
-	contracts, err := fleet.Contracts(ctx)
+	catalog, err := fleet.Catalog(ctx, nil)
 	if err != nil {
 		return l.startError(ctx, err)
 	}
+	var failures []error
 	for _, name := range ensembles {
-		i := slices.IndexFunc(contracts, func(c Contract) bool { return c.Model == name })
-		if i < 0 {
-			return fmt.Errorf("tritonserver did not load %s: %s", name, l.log.lastComplaint())
-		}
-		if err := fleet.Probe(ctx, &contracts[i]); err != nil {
-			return l.startError(ctx, err)
+		if err := probeIn(ctx, fleet, &catalog, name); err != nil {
+			if ctx.Err() != nil {
+				return l.startError(ctx, err)
+			}
+			l.log.logger.Error("an ensemble does not answer; the others serve", "model", name, "cause", err)
+			failures = append(failures, err)
 		}
 	}
+	if len(failures) == len(ensembles) {
+		return l.startError(ctx, errors.Join(failures...))
+	}
 	return nil
+}
+
+// probeIn does a real inference on an ensemble, or says why that cannot be done.
+func probeIn(ctx context.Context, fleet *Fleet, catalog *Catalog, name string) error {
+	for i := range catalog.Contracts {
+		if c := &catalog.Contracts[i]; c.Model == name {
+			return fleet.Probe(ctx, c)
+		}
+	}
+	for i := range catalog.Broken {
+		if b := &catalog.Broken[i]; b.Model == name {
+			return fmt.Errorf("model %s: %s", name, b.String())
+		}
+	}
+	return fmt.Errorf("model %s: tritonserver has not loaded it; its log says why", name)
 }
 
 // awaitListener returns nil once the server accepts connections, which is

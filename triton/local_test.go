@@ -216,12 +216,12 @@ func TestStartLocalErrors(t *testing.T) {
 		}, []string{"refersam_tiny/config.pbtxt", "eight"}},
 		{"broken graph", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny_image/1/model.onnx", "ReduceMean", "ReduceBean")
-		}, []string{"tritonserver ended", "refersam_tiny_image", "ReduceBean"}},
+		}, []string{"its stage refersam_tiny_image is not loaded", "ReduceBean"}},
 		{"graph and configuration differ", func(t *testing.T, cfg *triton.LocalConfig) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt",
 				`"image"`, `"picture"`, "TYPE_FP32 dims: [8, 8]", "TYPE_FP16 dims: [8, 9]")
 		}, []string{
-			"tritonserver ended",
+			"its stage refersam_tiny_image is not loaded",
 			"input picture is not in the graph",
 			"the graph's input image is not in the config",
 			"output features is TYPE_FP16 in the config, tensor(float) in the graph",

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +33,9 @@ type Replica struct {
 	conns []*connection
 	calls atomic.Int64 // inferences under way
 
+	looks       sync.WaitGroup
+	lookTimeout time.Duration
+
 	registration registration
 }
 
@@ -43,6 +44,12 @@ type Replica struct {
 type connection struct {
 	grpc *grpc.ClientConn
 	load atomic.Int64 // bytes of the requests under way
+	// dials counts the TCP connections that were made for it, one after the
+	// other. A server that was restarted is on the other end of another one.
+	dials atomic.Int64
+
+	lookersMu sync.Mutex
+	lookers   map[Contract]*looker
 }
 
 // callLoad is what a call weighs beside its bytes, so that small calls spread
@@ -53,8 +60,11 @@ const callLoad = 1024
 // included.
 const maxHeaders = 32 << 10
 
-// dialOptions are the options of every connection.
-func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
+// dialer makes a TCP connection.
+type dialer func(ctx context.Context, address string) (net.Conn, error)
+
+// newDialer makes the dialer of every connection.
+func newDialer() dialer {
 	// A dead idle connection is found by TCP's own probes, and one with unsent
 	// data by the TCP_USER_TIMEOUT that gRPC derives from keepalive's Timeout.
 	// Pings of HTTP/2 do neither here: Triton hangs up on clients that send
@@ -62,11 +72,26 @@ func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
 	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
 	}}
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
+	}
+}
+
+// counted returns a dialer that counts the connections of c.
+func (d dialer) counted(c *connection) dialer {
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := d(ctx, address)
+		if err == nil {
+			c.dials.Add(1)
+		}
+		return conn, err
+	}
+}
+
+// dialOptions are the options of every connection, but for its dialer.
+func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", address)
-		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 6 * time.Minute, Timeout: 15 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
@@ -81,21 +106,23 @@ func dialOptions(connectTimeout time.Duration) []grpc.DialOption {
 
 // newReplica makes a Replica of the server at an address, ip:port or unix:/path.
 // It connects when the first call needs it, so the server need not run yet.
-func newReplica(address string, connections int, options []grpc.DialOption) (*Replica, error) {
-	r := &Replica{name: address}
-	target := "passthrough:///" + address
+func newReplica(address string, cfg *Config) (*Replica, error) {
+	r := &Replica{name: address, lookTimeout: cfg.MetadataTimeout}
+	target, options, dial := "passthrough:///"+address, dialOptions(cfg.ConnectTimeout), newDialer()
 	if path, ok := socketPath(address); ok {
 		target = "passthrough:///localhost" // what the server is called in requests
-		options = append(slices.Clone(options), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+		dial = func(ctx context.Context, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
-		}))
+		}
 	}
-	for range connections {
-		conn, err := grpc.NewClient(target, options...)
+	for range cfg.Connections {
+		c := &connection{}
+		conn, err := grpc.NewClient(target, append(options[:len(options):len(options)], grpc.WithContextDialer(dial.counted(c)))...)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("triton server %s: %w", address, err), r.close())
 		}
-		r.conns = append(r.conns, &connection{grpc: conn})
+		c.grpc = conn
+		r.conns = append(r.conns, c)
 	}
 	return r, nil
 }
@@ -110,6 +137,7 @@ func (r *Replica) close() error {
 	for _, conn := range r.conns {
 		errs = append(errs, conn.grpc.Close())
 	}
+	r.looks.Wait()
 	return errors.Join(errs...)
 }
 
@@ -136,8 +164,9 @@ func (r *Replica) stub() pb.GRPCInferenceServiceClient {
 }
 
 // Infer runs rows, 1 to c.MaxBatch of them, as one batch on this server and
-// returns one Logits of S/4 × S/4 a row, in order; all of them are finite. It
-// reads ids and masks only while it runs. It holds Pixels by itself for as long
+// returns one Logits of S/4 × S/4 a row, in order; all of them are finite, and
+// made by the model that c describes: by no other one that the server has loaded
+// under its name. It reads ids and masks only while it runs. It holds Pixels by itself for as long
 // as it reads them, which is a moment longer when a call is given up.
 //
 // Its errors are of these classes:
@@ -154,10 +183,27 @@ func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersa
 	}
 	r.calls.Add(1)
 	defer r.calls.Add(-1)
-	response, order, err := r.send(ctx, c, rows)
+	conn := r.connection()
+	conn.load.Add(callLoad)
+	defer conn.load.Add(-callLoad)
+	before, err := r.look(ctx, conn, c, time.Now().Add(-lookAge))
+	if err != nil {
+		return nil, err
+	}
+	if err := before.follows(before, c); err != nil {
+		return nil, r.fault(Replaced, c.Model, err)
+	}
+	response, order, err := r.send(ctx, conn, c, rows)
 	if err != nil {
 		r.registration.unanswered.Store(time.Now().UnixNano())
 		return nil, r.inferFailure(ctx, c, err)
+	}
+	after, err := r.look(ctx, conn, c, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := after.follows(before, c); err != nil {
+		return nil, r.fault(Replaced, c.Model, err)
 	}
 	answers, err := logits(response, len(rows), c.LogitsSize())
 	if err != nil {
@@ -173,34 +219,31 @@ func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersa
 	return ordered, nil
 }
 
-// send sends rows, through shared memory if that goes, and returns the answer
+// send sends rows over conn, through shared memory if that goes, and returns the answer
 // and in which order it has them: the k-th is of row order[k], or of row k if
 // there is no order.
-func (r *Replica) send(ctx context.Context, c *Contract, rows []Row) (response *pb.ModelInferResponse, order []int, err error) {
+func (r *Replica) send(ctx context.Context, conn *connection, c *Contract, rows []Row) (response *pb.ModelInferResponse, order []int, err error) {
 	if g, known := r.shared(ctx); g != nil {
 		if place := g.place(rows); place != nil {
 			defer place.release()
-			response, err = r.modelInfer(ctx, c, len(rows), sharedRequest(c, rows, place), 0)
+			response, err = conn.modelInfer(ctx, c, len(rows), sharedRequest(c, rows, place), 0)
 			if !r.forgot(g, known, err) {
 				return response, place.order, err
 			}
 		}
 	}
 	request := &bytesRequest{tokensRequest(c, len(rows), func(k int) *Row { return &rows[k] }), rows}
-	response, err = r.modelInfer(ctx, c, len(rows), request, len(rows)*c.pixels())
+	response, err = conn.modelInfer(ctx, c, len(rows), request, len(rows)*c.pixels())
 	return response, nil, err
 }
 
-// modelInfer sends one request of n rows, with pictures of so many bytes in it,
-// over the connection with the least under way.
-func (r *Replica) modelInfer(ctx context.Context, c *Contract, n int, request any, size int) (*pb.ModelInferResponse, error) {
-	load := int64(callLoad + size)
-	conn := r.connection()
-	conn.load.Add(load)
-	defer conn.load.Add(-load)
+// modelInfer sends one request of n rows, with pictures of so many bytes in it.
+func (c *connection) modelInfer(ctx context.Context, contract *Contract, n int, request any, size int) (*pb.ModelInferResponse, error) {
+	c.load.Add(int64(size))
+	defer c.load.Add(-int64(size))
 	response := new(pb.ModelInferResponse)
-	err := conn.grpc.Invoke(ctx, pb.GRPCInferenceService_ModelInfer_FullMethodName, request, response, grpc.ForceCodecV2(codec),
-		grpc.MaxCallRecvMsgSize(logitBytes*n*c.LogitsSize()*c.LogitsSize()+maxResponseOverhead))
+	err := c.grpc.Invoke(ctx, pb.GRPCInferenceService_ModelInfer_FullMethodName, request, response, grpc.ForceCodecV2(codec),
+		grpc.MaxCallRecvMsgSize(logitBytes*n*contract.LogitsSize()*contract.LogitsSize()+maxResponseOverhead))
 	return response, err
 }
 
@@ -232,49 +275,4 @@ func (r *Replica) reconnect(ctx context.Context) {
 		}
 	}
 	wait.Wait()
-}
-
-// contracts describes the ensembles that r has loaded; it is CodeNotReady when
-// there are none.
-func (r *Replica) contracts(ctx context.Context) ([]Contract, error) {
-	stub := r.stub()
-	index, err := stub.RepositoryIndex(ctx, &pb.RepositoryIndexRequest{})
-	if err != nil {
-		return nil, r.failure(ctx, "", "listing models", err)
-	}
-	newest := make(map[string]int)
-	var unready []string
-	for _, m := range index.GetModels() {
-		if !strings.HasPrefix(m.GetName(), ModelPrefix) {
-			continue
-		}
-		version, err := strconv.Atoi(m.GetVersion())
-		if m.GetState() != "READY" || err != nil {
-			unready = append(unready, strings.TrimSpace(fmt.Sprintf("%s %s %s", m.GetName(), m.GetState(), m.GetReason())))
-			continue
-		}
-		newest[m.GetName()] = max(newest[m.GetName()], version)
-	}
-	var contracts []Contract
-	for name, number := range newest {
-		version := strconv.Itoa(number)
-		config, err := stub.ModelConfig(ctx, &pb.ModelConfigRequest{Name: name, Version: version})
-		if err != nil {
-			return nil, r.failure(ctx, name, "reading the configuration", err)
-		}
-		if config.GetConfig().GetEnsembleScheduling() == nil {
-			continue
-		}
-		contract, err := ParseContract(config.GetConfig())
-		if err != nil {
-			return nil, fmt.Errorf("triton server %s: %w", r.name, err)
-		}
-		contract.Version = version
-		contracts = append(contracts, contract)
-	}
-	if len(contracts) == 0 {
-		return nil, r.fault(NotReady, "", fmt.Errorf("no ensemble named %s* is ready; not ready: %s",
-			ModelPrefix, strings.Join(unready, ", ")))
-	}
-	return contracts, nil
 }

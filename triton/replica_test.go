@@ -211,8 +211,9 @@ func TestInfer(t *testing.T) {
 		other := *model
 		other.ImageSize = 64
 		err := fleet.Probe(t.Context(), &other)
-		if code := refersam.ErrorCode(err); code != refersam.CodeInternal {
-			t.Errorf("error %v, want code %s", err, refersam.CodeInternal)
+		var fault *triton.ReplicaError
+		if !errors.As(err, &fault) || fault.Fault != triton.Replaced {
+			t.Errorf("error %v, want the fault %q", err, triton.Replaced)
 		}
 	})
 }
@@ -367,6 +368,7 @@ func TestOneOfTwoDies(t *testing.T) {
 func TestConfigValidate(t *testing.T) {
 	valid := triton.DefaultConfig()
 	valid.Addresses = []string{"triton:8001", "[::1]:8001", "10.0.0.1:65535", "unix:/run/triton/grpc", "unix:///run/triton/grpc"}
+	valid.Checkpoints = []string{"bert:4acc7e55", "clip_2:" + strings.Repeat("0f", 32)}
 	if err := valid.Validate(); err != nil {
 		t.Errorf("valid config: %v", err)
 	}
@@ -382,6 +384,8 @@ func TestConfigValidate(t *testing.T) {
 		{"socket without a path", func(c *triton.Config) { c.Addresses = []string{"unix:"} }, "an absolute path"},
 		{"relative socket", func(c *triton.Config) { c.Addresses = []string{"unix:run/grpc"} }, "an absolute path"},
 		{"long socket", func(c *triton.Config) { c.Addresses = []string{"unix:/" + strings.Repeat("x", 107)} }, "with 108 bytes, allowed: at most 107"},
+		{"no checkpoint", func(c *triton.Config) { c.Checkpoints = []string{"bert:latest"} }, `REFERSAM_CHECKPOINTS has "bert:latest", allowed: variant:checkpoint`},
+		{"two checkpoints", func(c *triton.Config) { c.Checkpoints = []string{"bert:00000000", "bert:11111111"} }, `the variant "bert" twice`},
 		{"no connections", func(c *triton.Config) { c.Connections = 0 }, "REFERSAM_TRITON_CONNECTIONS"},
 		{"connect timeout", func(c *triton.Config) { c.ConnectTimeout = 0 }, "REFERSAM_TRITON_CONNECT_TIMEOUT"},
 		{"resolve interval", func(c *triton.Config) { c.ResolveInterval = 0 }, "REFERSAM_TRITON_RESOLVE_INTERVAL"},

@@ -16,28 +16,32 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Ensembles returns the names of the ensembles in a repository, sorted. It is
-// an error when there are none.
-func Ensembles(repository, configName string) ([]string, error) {
+// Ensembles returns the names of the ensembles in a repository, sorted, and what
+// is wrong with models whose configuration cannot be read: whether those are
+// ensembles is unknown. It is an error when there is no ensemble.
+func Ensembles(repository, configName string) (names []string, unreadable []error, err error) {
 	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var names []string
 	for _, folder := range folders {
 		_, config, err := ConfigFile(repository, configName, filepath.Base(folder))
 		if err != nil {
-			return nil, err
+			unreadable = append(unreadable, err)
+			continue
 		}
 		if config.GetEnsembleScheduling() != nil {
 			names = append(names, filepath.Base(folder))
 		}
 	}
+	if len(names) == 0 && len(unreadable) > 0 {
+		return nil, nil, errors.Join(unreadable...)
+	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("model repository %s has no ensemble named %s*: "+
+		return nil, nil, fmt.Errorf("model repository %s has no ensemble named %s*: "+
 			"export one into it, or name another folder in REFERSAM_MODEL_REPOSITORY", repository, ModelPrefix)
 	}
-	return names, nil
+	return names, unreadable, nil
 }
 
 // ConfigFile returns which file of a repository configures a model in a server

@@ -99,7 +99,7 @@ func (o *own) edit(step string, count int) error {
 
 // findEnsemble returns the name of the ensemble of a variant.
 func findEnsemble(local *triton.LocalConfig, variant string) (string, error) {
-	ensembles, err := triton.Ensembles(local.Repository, local.ConfigName)
+	ensembles, _, err := triton.Ensembles(local.Repository, local.ConfigName)
 	if err != nil {
 		return "", err
 	}

@@ -161,7 +161,7 @@ func (d *description) describeMasks() {
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.request(api.BatchRequest{}, exampleBatch())}},
 	}, d.json(api.BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
 	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
-		Description: "What each model says of itself, and how the units are split between them.",
+		Description: "What each model says of itself, and how the units are split between them. A variant that should be there and cannot be used stands in `unusable`, with the reason; requests for it get `not_ready`.",
 	}, d.json(api.Models{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
 	d.addGuarded(http.MethodGet, "/v1/models/{name}", "masks", "getModel", "What does a model say of itself?", &huma.Operation{
 		Parameters: []*huma.Param{{
@@ -437,7 +437,9 @@ func exampleModels() api.Models {
 		MaxImageBytes: 20 << 20, MaxImagePixels: 50_000_000, MaxImageSide: 16384, MaxImageFrames: 1000, MaxPhrases: 32, MaxPhraseBytes: 1000,
 		MaxMaskPixels: 256 << 20, MaxBatchItems: api.MaxItems, MaxBatchBytes: api.MaxBatchBytes, RequestTimeoutMS: 30_000,
 	}
-	return api.Models{Formats: api.Formats, Limits: most, Models: []api.Model{{
+	return api.Models{Formats: api.Formats, Limits: most, Unusable: []api.UnusableModel{{
+		Name: "refersam_clip", Variant: "clip", Reason: "its stage refersam_clip_decoder is not loaded: Internal: model.onnx does not exist",
+	}}, Models: []api.Model{{
 		Name: "refersam_bert", Variant: "bert", Version: "1", Label: "demo", Weight: 0.5, ImageSize: 512,
 		Tokenizer: "bert-base-uncased", MaxTokens: 20, Threshold: 0.5, Precision: "fp32",
 		Checkpoint: strings.Repeat("0", 64),

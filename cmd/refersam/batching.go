@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,10 @@ func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		fmt.Fprintf(table, "\n%s\t%s, %d of %d batches under way, %d rows answered, %d batches failed\n",
 			r.Name, state, r.InFlight, r.Window, r.Rows, r.Failures)
 		for _, p := range r.Paces {
+			if !p.Usable {
+				fmt.Fprintf(table, "%s\tnot used: %s\n", p.Model, cmp.Or(p.Cause, "it has not been asked yet"))
+				continue
+			}
 			fmt.Fprintf(table, "%s\t%.1f + %.1f ms a row alone, one every %.1f + %.1f ms a row, up to %.2f times as long\n",
 				p.Model, p.Fixed, p.PerRow, p.SpacedFixed, p.SpacedPerRow, p.Late)
 		}

@@ -36,6 +36,7 @@ type ColourModel struct {
 
 	mu      sync.Mutex
 	down    error
+	broken  []triton.Broken
 	before  func(context.Context) error
 	batches []int
 	probes  int
@@ -120,11 +121,24 @@ func (m *ColourModel) Probes() int {
 	return m.probes
 }
 
-// Contracts implements pipeline.Model.
-func (m *ColourModel) Contracts(context.Context) ([]triton.Contract, error) {
+// SetBroken makes the model say that ensembles are broken.
+func (m *ColourModel) SetBroken(broken ...triton.Broken) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Clone(m.contracts), m.down
+	m.broken = broken
+}
+
+// Catalog implements pipeline.Model. What is broken is no contract.
+func (m *ColourModel) Catalog(context.Context, []triton.Contract) (triton.Catalog, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	catalog := triton.Catalog{Broken: slices.Clone(m.broken), Complete: true}
+	for _, c := range m.contracts {
+		if !slices.ContainsFunc(m.broken, func(b triton.Broken) bool { return b.Model == c.Model }) {
+			catalog.Contracts = append(catalog.Contracts, c)
+		}
+	}
+	return catalog, m.down
 }
 
 // Probe implements pipeline.Model.

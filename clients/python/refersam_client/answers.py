@@ -109,6 +109,8 @@ class Answer:
     warnings: list[dict[str, Any]]
     #: Where the time went, in milliseconds.
     timings: dict[str, float]
+    #: The SHA-256 of the weights that made the masks; None from a service of an older version.
+    checkpoint: str | None = None
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Answer:
@@ -116,7 +118,7 @@ class Answer:
         return cls(
             document["request_id"], image["width"], image["height"], mask["width"], mask["height"],
             model["name"], model["variant"], model["version"], [Result.parse(r) for r in document["results"]],
-            document.get("warnings", []), document.get("timings", {}),
+            document.get("warnings", []), document.get("timings", {}), model.get("checkpoint"),
         )  # fmt: skip
 
 
@@ -362,6 +364,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class UnusableModel:
+    """A variant that should be there and cannot be used."""
+
+    name: str
+    variant: str
+    #: The part of the units that gets this variant, and no answer.
+    weight: float
+    #: Which stage is broken, and why.
+    reason: str
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> UnusableModel:
+        return cls(document["name"], document["variant"], document["weight"], document["reason"])
+
+
+@dataclass(frozen=True)
 class Models:
     """What answers, and what it takes."""
 
@@ -370,11 +388,14 @@ class Models:
     #: The formats of masks that may be asked for.
     formats: list[str]
     limits: Limits
+    #: The variants that should be there and cannot be used.
+    unusable: list[UnusableModel] = field(default_factory=list)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Models:
         models = [Model.parse(model) for model in document["models"]]
-        return cls(models, document["formats"], Limits.parse(document["limits"]))
+        unusable = [UnusableModel.parse(model) for model in document.get("unusable", [])]
+        return cls(models, document["formats"], Limits.parse(document["limits"]), unusable)
 
 
 @dataclass(frozen=True)

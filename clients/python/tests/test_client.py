@@ -327,7 +327,8 @@ def test_what_is_called_is_described():
         " max_phrase_bytes max_mask_pixels max_batch_items max_batch_bytes request_timeout_ms",
         "Model": "name variant version label weight image_size tokenizer max_tokens threshold precision"
         " checkpoint",
-        "Models": "models formats limits",
+        "Models": "models formats limits unusable",
+        "UnusableModel": "name variant weight reason",
         "Problem": "code status detail field request_id errors",
         "RLE": "size counts",
         "SegmentRequest": "image prompts output variant deadline_ms priority webhook",
