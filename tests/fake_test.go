@@ -75,6 +75,10 @@ func (f *fakeTriton) ModelConfig(context.Context, *pb.ModelConfigRequest) (*pb.M
 	return &pb.ModelConfigResponse{Config: f.config}, nil
 }
 
+func (f *fakeTriton) ModelStatistics(context.Context, *pb.ModelStatisticsRequest) (*pb.ModelStatisticsResponse, error) {
+	return &pb.ModelStatisticsResponse{ModelStats: []*pb.ModelStatistics{{Name: f.config.GetName(), Version: "1"}}}, nil
+}
+
 func (f *fakeTriton) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
 	return (*f.infer.Load())(ctx, int(r.GetInputs()[0].GetShape()[0]))
 }

@@ -20,6 +20,8 @@ type answer struct {
 		Name    string `json:"name"`
 		Variant string `json:"variant"`
 		Version string `json:"version"`
+		// Checkpoint is the SHA-256 of the weights.
+		Checkpoint string `json:"checkpoint"`
 	} `json:"model"`
 	Results []struct {
 		PromptID string  `json:"prompt_id"`

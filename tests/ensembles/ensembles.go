@@ -103,7 +103,24 @@ const (
 	ownDevice    = "own"    // every instance
 )
 
+// WriteWeights writes the calibrated ensemble as if its weights had a number:
+// every stage that reads a picture or a phrase adds weights to the mark of it, so
+// that an answer tells which weights made it, and stages of different weights
+// are found out. Its checkpoint is CheckpointOf(weights).
+func WriteWeights(dir string, cost Cost, weights int) error {
+	return writeWeights(dir, CalibratedVariant, stages, cost, sharedDevice, CheckpointOf(weights), weights)
+}
+
+// CheckpointOf is the checkpoint of weights with a number.
+func CheckpointOf(weights int) string {
+	return fmt.Sprintf("%08x", weights) + strings.Repeat("0123456789abcdef", 4)[8:]
+}
+
 func write(dir, variant string, stages []stage, cost Cost, device string) error {
+	return writeWeights(dir, variant, stages, cost, device, strings.Repeat("0123456789abcdef", 4), 0)
+}
+
+func writeWeights(dir, variant string, stages []stage, cost Cost, device, checkpoint string, weights int) error {
 	ensemble := "refersam_" + variant
 	if err := os.MkdirAll(filepath.Join(dir, ensemble, "1"), 0o755); err != nil {
 		return err
@@ -111,7 +128,7 @@ func write(dir, variant string, stages []stage, cost Cost, device string) error 
 	var steps strings.Builder
 	for _, s := range stages {
 		name := ensemble + "_" + s.name
-		if err := writeStage(dir, name, s, cost.share(s.percent), device); err != nil {
+		if err := writeStage(dir, name, s, cost.share(s.percent), device, checkpoint, weights); err != nil {
 			return err
 		}
 		fmt.Fprintf(&steps, "  step {\n    model_name: %q\n    model_version: -1\n%s%s  }\n",
@@ -125,12 +142,12 @@ func write(dir, variant string, stages []stage, cost Cost, device string) error 
 			"contract", "1", "variant", variant, "label", "answers spell their rows", "tokenizer", Tokenizer,
 			"max_tokens", fmt.Sprint(MaxTokens), "image_size", fmt.Sprint(ImageSize), "resize", "stretch",
 			"upsample", "bilinear_align_corners", "threshold", "0.5",
-			"checkpoint", strings.Repeat("0123456789abcdef", 4), "precision", "fp32",
+			"checkpoint", checkpoint, "precision", "fp32",
 		)
 	return os.WriteFile(filepath.Join(dir, ensemble, "config.pbtxt"), []byte(config), 0o644)
 }
 
-func writeStage(dir, name string, s stage, cost Cost, device string) error {
+func writeStage(dir, name string, s stage, cost Cost, device, checkpoint string, weights int) error {
 	version := filepath.Join(dir, name, "1")
 	if err := os.MkdirAll(version, 0o755); err != nil {
 		return err
@@ -141,7 +158,7 @@ func writeStage(dir, name string, s stage, cost Cost, device string) error {
 	config := fmt.Sprintf("name: %q\nbackend: \"python\"\nmax_batch_size: %d\n", name, MaxBatch) +
 		tensors("input", s.inputs) + tensors("output", s.outputs) +
 		"instance_group { kind: KIND_CPU count: 1 }\ndynamic_batching {}\n" +
-		parameters("function", s.name, "device", device,
+		parameters("function", s.name, "device", device, "checkpoint", checkpoint, "weights", fmt.Sprint(weights),
 			"fixed_us", fmt.Sprint(cost.Fixed.Microseconds()), "row_us", fmt.Sprint(cost.Row.Microseconds()))
 	return os.WriteFile(filepath.Join(dir, name, "config.pbtxt"), []byte(config), 0o644)
 }

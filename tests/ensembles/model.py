@@ -6,6 +6,8 @@ A row's answer tells which picture and which phrase it is made from: mask_logits
     image_mark = R + 256 G + 65536 B of the first pixel
     text_mark  = sum over the real tokens of (place + 1) * id, modulo 2^24
 
+To both the parameter `weights` is added, so that an answer tells which "weights" made each part of it.
+
 `function` says which part of that a model does. A batch of n rows takes `fixed_us` + n * `row_us`
 microseconds, asleep, and meanwhile holds the file `device` of the repository, as the kernels of all stages
 share one GPU; with the parameter `device` "own" every instance has a GPU of its own.
@@ -35,6 +37,7 @@ class TritonPythonModel:
         }
         self.function = FUNCTIONS[parameters["function"]]
         self.fixed, self.row = (int(parameters[key]) / 1e6 for key in ("fixed_us", "row_us"))
+        self.weights = int(parameters["weights"])
         own = parameters["device"] == "own"
         self.device = None if own else (Path(args["model_repository"]).parent / "device").open("wb")
 
@@ -43,7 +46,7 @@ class TritonPythonModel:
             {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()} for request in requests
         ]
         rows = sum(len(next(iter(batch.values()))) for batch in batches)
-        results = [self.function(batch) for batch in batches]
+        results = [self.marked(self.function(batch)) for batch in batches]
         if self.fixed or self.row:
             if self.device:
                 fcntl.flock(self.device, fcntl.LOCK_EX)
@@ -56,6 +59,13 @@ class TritonPythonModel:
             )
             for request, result in zip(requests, results, strict=True)
         ]
+
+    def marked(self, result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The marks of pictures and phrases tell which weights they were made with."""
+        if self.weights:
+            for name in {"image_mark", "text_mark"} & result.keys():
+                result[name] = (result[name] + self.weights) % 2**BITS
+        return result
 
 
 def image(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
