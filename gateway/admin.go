@@ -173,19 +173,25 @@ type AdminReplica struct {
 	Paces    []AdminPace `json:"paces"`
 }
 
-// AdminPace is how fast a model server is believed to run a model: n rows take
-// fixed + n·per_row alone, and behind others a batch is done every
-// spaced_fixed + n·spaced_per_row.
+// AdminPace is how fast a model server is believed to run a model: batches of
+// each size that is known, and by what factor they are later at most.
 type AdminPace struct {
 	Model string `json:"model"`
 	// Usable says that rows of the model are sent to the server, Cause why not.
-	Usable       bool    `json:"usable"`
-	Cause        string  `json:"cause,omitempty"`
-	Fixed        float64 `json:"fixed_ms"`
-	PerRow       float64 `json:"per_row_ms"`
-	SpacedFixed  float64 `json:"spaced_fixed_ms"`
-	SpacedPerRow float64 `json:"spaced_per_row_ms"`
-	Late         float64 `json:"late_ratio"`
+	Usable bool        `json:"usable"`
+	Cause  string      `json:"cause,omitempty"`
+	Sizes  []AdminSize `json:"sizes"`
+	Late   float64     `json:"late_ratio"`
+}
+
+// AdminSize is how long a batch of so many rows takes alone, and how long after
+// another one it is done on a busy server. Batches is how many of the last ones
+// are known; 0 makes it an estimate from blank rows and other sizes.
+type AdminSize struct {
+	Rows    int     `json:"rows"`
+	Alone   float64 `json:"alone_ms"`
+	Spaced  float64 `json:"spaced_ms"`
+	Batches int     `json:"batches"`
 }
 
 // replicas answers GET /v1/admin/replicas.
@@ -194,10 +200,11 @@ func (a *Admin) replicas(c *gin.Context) error {
 	for _, r := range a.batching.Snapshot().Replicas {
 		one := AdminReplica{r.Name, r.Usable, r.InFlight, r.Window, r.Rows, r.Failures, []AdminPace{}}
 		for _, p := range r.Paces {
-			one.Paces = append(one.Paces, AdminPace{
-				p.Model, p.Serves, causeOf(p.Cause), milliseconds(p.Fixed), milliseconds(p.PerRow),
-				milliseconds(p.SpacedFixed), milliseconds(p.SpacedPerRow), p.Late,
-			})
+			pace := AdminPace{p.Model, p.Serves, causeOf(p.Cause), []AdminSize{}, p.Late}
+			for _, size := range p.Sizes {
+				pace.Sizes = append(pace.Sizes, AdminSize{size.Rows, milliseconds(size.Alone), milliseconds(size.Spaced), size.Batches})
+			}
+			one.Paces = append(one.Paces, pace)
 		}
 		replicas = append(replicas, one)
 	}

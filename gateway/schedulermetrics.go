@@ -81,10 +81,12 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 		counter(descFailures, r.Failures, r.Name)
 		for _, p := range r.Paces {
 			gauge(descServes, indicator(p.Serves), r.Name, p.Model)
-			gauge(descFixed, p.Fixed.Seconds(), r.Name, p.Model)
-			gauge(descPerRow, p.PerRow.Seconds(), r.Name, p.Model)
-			gauge(descSpaced, p.SpacedFixed.Seconds(), r.Name, p.Model)
-			gauge(descSpacedRow, p.SpacedPerRow.Seconds(), r.Name, p.Model)
+			fixed, perRow := p.Line()
+			gauge(descFixed, fixed.Seconds(), r.Name, p.Model)
+			gauge(descPerRow, perRow.Seconds(), r.Name, p.Model)
+			fixed, perRow = p.SpacedLine()
+			gauge(descSpaced, fixed.Seconds(), r.Name, p.Model)
+			gauge(descSpacedRow, perRow.Seconds(), r.Name, p.Model)
 			gauge(descLate, p.Late, r.Name, p.Model)
 		}
 	}

@@ -191,7 +191,7 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 		if first == nil || s.settings.Mode == Off && len(rows) > 0 && first.ticket != rows[0].ticket {
 			break
 		}
-		if done := p.finish(now, free, 1); s.settings.Admission && done.After(first.ticket.due) {
+		if done := p.finish(now, free, 1); s.settings.Admission && done.After(first.ticket.due) && !first.ticket.trial {
 			if hopeless == nil {
 				hopeless = first
 				q.predicted([]*row[R, A]{first}, done, s.settings.Percentile)
@@ -221,7 +221,7 @@ func (p *pace) worthStopping(n, most int) bool {
 
 // send runs rows on a replica.
 func (s *Scheduler[R, A]) send(q *queue[R, A], r *replica[R, A], rows []*row[R, A], now time.Time, hedge bool) {
-	b := &batch[R, A]{queue: q, replica: r, rows: rows, sent: now, idle: len(r.inFlight) == 0, hedge: hedge}
+	b := &batch[R, A]{queue: q, replica: r, rows: rows, sent: now, idle: r.idle(now), hedge: hedge}
 	b.finish = r.pace(q.model).finish(now, r.free(now), len(rows))
 	b.first = b.finish
 	last := rows[0].ticket.job.Deadline
@@ -259,7 +259,7 @@ func (s *Scheduler[R, A]) watch(b *batch[R, A]) {
 		return time.Duration(float64(expected) * b.replica.pace(b.queue.model).late.percentile(percent))
 	}
 	if expected > 0 {
-		stall := max(stallFactor*late(s.settings.Percentile), minStall)
+		stall := max(time.Duration(b.replica.pace(b.queue.model).stall()*float64(late(s.settings.Percentile))), minStall)
 		b.timers = append(b.timers, time.AfterFunc(stall, func() { s.stalled(b) }))
 	}
 	if s.settings.Hedge && !b.hedge && expected > 0 {
@@ -312,6 +312,8 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 		if !cancelled {
 			s.log.Warn("batch failed", "replica", r.Name(), "model", b.queue.model, "rows", len(b.rows), "cause", err)
 			s.fault(r, b.queue, err)
+		} else {
+			s.learnAtLeast(b, now)
 		}
 		s.giveBack(b, err, !cancelled)
 	}
@@ -330,6 +332,9 @@ func (s *Scheduler[R, A]) succeeded(b *batch[R, A], answers []A, now time.Time) 
 		row.batches--
 		if row.state != rowSettled {
 			s.spent(row, took)
+			if row.ticket.trial && !now.After(row.ticket.due) {
+				b.queue.trials.restart()
+			}
 			s.answer(row, answers[i], nil)
 			s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
 		}
@@ -366,17 +371,42 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 	r, n := b.replica, len(b.rows)
 	p := r.pace(b.queue.model)
 	took := now.Sub(b.sent)
-	if expected := b.first.Sub(b.sent); expected > 0 {
+	if expected := b.first.Sub(b.sent); expected > 0 && b.sent.After(p.since) {
 		p.late.add(float64(took) / float64(expected))
 	}
-	if b.idle {
-		p.alone.observe(n, took)
-	} else if r.lastDone.After(b.sent) {
-		p.spaced.observe(n, now.Sub(r.lastDone))
+	overturned := false
+	if !b.idle && r.lastDone.After(b.sent) {
+		overturned = p.followed(n, now.Sub(r.lastDone), now)
+	}
+	if b.idle || took < p.aloneFor(n)/2 { // behind others it cannot be done sooner than alone
+		overturned = p.ran(n, took, now) || overturned
+	}
+	if overturned {
+		b.queue.overturn(now)
 	}
 	r.faults[b.queue.model] = 0
+	r.abandoned = time.Time{}
 	r.slow = min(r.slow+1, s.cfg.MaxWindow)
 	r.control.count(n)
+}
+
+// learnAtLeast takes in that a batch was given up. That it would have taken
+// longer says something only if it already took longer than predicted: without
+// that, a forecast that is too short would have one batch after the other given
+// up and never learn.
+func (s *Scheduler[R, A]) learnAtLeast(b *batch[R, A], now time.Time) {
+	r, n := b.replica, len(b.rows)
+	p := r.pace(b.queue.model)
+	overturned := false
+	if took := now.Sub(b.sent); b.idle && took > p.aloneFor(n) {
+		overturned = p.ran(n, took, now)
+	} else if gap := b.busy(now); !b.idle && gap > p.spacedFor(n) {
+		overturned = p.followed(n, gap, now)
+	}
+	if overturned {
+		b.queue.overturn(now)
+	}
+	r.abandon(b, now)
 }
 
 // lost gives up a batch of a replica that is no longer used.

@@ -13,10 +13,6 @@ type forecast struct {
 	lanes []lane
 	late  float64 // how much later than predicted to expect
 	open  bool    // a replica has room
-	// slack is how much later than predicted a row may be without anything
-	// having gone wrong: it may miss a batch, and the batches before it may not
-	// be full.
-	slack time.Duration
 }
 
 // lane is a replica in a forecast.
@@ -33,10 +29,20 @@ func (s *Scheduler[R, A]) forecast(q *queue[R, A], now time.Time) *forecast {
 			p := r.pace(q.model)
 			f.lanes = append(f.lanes, lane{p, r.free(now)})
 			f.open = f.open || r.room()
-			f.slack = max(f.slack, 2*p.spacedFor(f.batch))
 		}
 	}
 	return f
+}
+
+// slack is how much later than predicted the last of so many rows may be
+// without anything having gone wrong: it may miss a batch, and the batches
+// before it may not be full. No batch has more rows than there are.
+func (f *forecast) slack(rows int) time.Duration {
+	var slack time.Duration
+	for _, l := range f.lanes {
+		slack = max(slack, 2*l.pace.spacedFor(min(f.batch, rows)))
+	}
+	return slack
 }
 
 // idle returns how long so many rows take if nothing else is done.
@@ -52,7 +58,7 @@ func (f *forecast) idle(rows int) time.Duration {
 // under way done before, and what to expect at worst.
 func (f *forecast) done(rows int) (expected, worst time.Time) {
 	expected = f.finish(slices.Clone(f.lanes), rows)
-	return expected, f.now.Add(time.Duration(float64(expected.Add(f.slack).Sub(f.now)) * f.late))
+	return expected, f.now.Add(time.Duration(float64(expected.Add(f.slack(rows)).Sub(f.now)) * f.late))
 }
 
 // finish places batches one after the other, each where it is done first. It
@@ -99,6 +105,44 @@ func (f *forecast) best(lanes []lane, n int) (*lane, time.Time) {
 	}
 	return best, done
 }
+
+const (
+	// maxTrials is how many trials may miss their deadline in a row.
+	maxTrials = 3
+	// trialRest is how many times its predicted duration must have passed since
+	// a trial after that: so trials that are in vain take a twentieth of the
+	// time of a replica that has nothing else to do.
+	trialRest = 20
+)
+
+// trials decides whether an idle replica may try what a forecast says is in
+// vain.
+//
+// A forecast that is too long refuses every request, and without requests
+// nothing is learnt. Work on an idle replica costs nobody, so the forecast is
+// put to the test: a job is admitted although it is predicted to miss its
+// deadline. If it does, the forecast was right, and after maxTrials jobs it is
+// believed for a while. If it does not, the forecast has learnt.
+type trials struct {
+	failed int
+	last   time.Time // when a trial was last begun
+}
+
+// begin reports whether a job that is predicted to take so long, and has so
+// long left, may be tried now.
+func (t *trials) begin(now time.Time, predicted, left time.Duration) bool {
+	if left <= 0 || predicted > doubt*left {
+		return false
+	}
+	if t.failed >= maxTrials && now.Sub(t.last) < trialRest*predicted {
+		return false
+	}
+	t.failed, t.last = min(t.failed+1, maxTrials), now
+	return true
+}
+
+// restart makes the next trials begin at once.
+func (t *trials) restart() { t.failed = 0 }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -11,19 +12,22 @@ const (
 	recent = 31
 	// outlier is how many times the mean a duration may be to count.
 	outlier = 3
-	// fade is what a batch size's weight is multiplied with whenever another
-	// size is seen, so that what was learnt long ago counts little against
-	// what is seen now, and is not forgotten while nothing else is.
-	fade = 1 - 1.0/64
+	// enough is how many real batches of a size make its duration certain: it
+	// is then believed whatever other sizes say.
+	enough = 3
+	// stale is after how many later batches of any size a size is no longer
+	// certain.
+	stale = 64
+	// moved is by what factor every one of the last durations must differ from
+	// the mean of those before for the ones before to be forgotten.
+	moved = 1.5
+	// overturned is by what factor a forecast must change at once for what was
+	// learnt about its errors to be forgotten.
+	overturned = 2
+	// doubt is by what factor a forecast may be wrong that no real batch has
+	// confirmed.
+	doubt = 32
 )
-
-// line is a duration that grows with the number of rows n: a + b·n, with a and
-// b not negative. It is learnt from the last durations of each n but for
-// outliers. The zero line is unknown.
-type line struct {
-	sizes map[int]*samples
-	a, b  float64 // seconds
-}
 
 // ring is the last values of something, in no order.
 type ring struct {
@@ -43,22 +47,39 @@ func (r *ring) add(value float64, most int) {
 
 // samples are the last durations of batches of one size, in seconds.
 type samples struct {
-	ring
-	weight float64
+	blank  float64   // of blank rows; 0: it was never measured
+	values []float64 // of real batches, the oldest first, at most recent
+	seen   int       // value of pace.batches at the last real batch
 }
 
-func (s *samples) add(seconds float64) {
-	s.ring.add(seconds, recent)
-	s.weight = min(s.weight+1, recent)
+// add takes in how long a real batch took. Once each of the last turn values
+// says that durations have moved, the values before them are forgotten.
+func (s *samples) add(seconds float64, turn int) {
+	if len(s.values) == recent {
+		s.values = slices.Delete(s.values, 0, 1)
+	}
+	s.values = append(s.values, seconds)
+	n := len(s.values) - turn
+	if n <= 0 {
+		return
+	}
+	before, last := mean(s.values[:n], math.Inf(1)), s.values[n:]
+	if slices.Min(last) > moved*before || slices.Max(last) < before/moved {
+		s.values = slices.Delete(s.values, 0, n)
+	}
 }
 
 // typical returns the mean of the values but for those that are more than
-// outlier times the mean. It is not the median: what many batches take is the
-// sum of their means, and where Triton makes one batch of two of ours, every
-// other gap between batches is 0.
-func (s *samples) typical() float64 {
-	most := outlier * mean(s.values, math.Inf(1))
-	return mean(s.values, most)
+// outlier times the mean. It is not the median: the time that many batches take
+// is the sum of their means, and where Triton makes one batch of two of ours,
+// every other gap between batches is 0. The duration of blank rows counts as a
+// value until there are trust real ones.
+func (s *samples) typical(trust int) float64 {
+	values := s.values
+	if len(values) < trust && s.blank > 0 {
+		values = append(slices.Clone(values), s.blank)
+	}
+	return mean(values, outlier*mean(values, math.Inf(1)))
 }
 
 // mean returns the mean of the values that are at most most.
@@ -74,58 +95,144 @@ func mean(values []float64, most float64) float64 {
 	return sum / float64(n)
 }
 
+// curve is a duration that grows with the number of rows n of a batch, but no
+// faster than n. It is learnt from the last durations of each n.
+//
+// The duration of a size with enough recent batches is believed as it is. Any
+// other size is believed within the bounds that the sizes with later batches
+// set: more rows do not take less time, and a row of a larger batch does not
+// take more. So a size that was measured at a bad moment, or long ago, says
+// nothing about a size that has just been seen, and cannot contradict it.
+type curve struct {
+	// trust is how many real batches of a size it takes for its blank rows no
+	// longer to count, turn how many are believed when they say that durations
+	// have moved.
+	trust, turn int
+	sizes       map[int]*samples
+	points      []point // what is believed of each size, by rows
+	last        int     // value of pace.batches at the last real batch
+}
+
+// point says how long a batch takes.
+type point struct {
+	rows    int
+	seconds float64
+}
+
 // known reports whether anything was observed.
-func (l *line) known() bool { return len(l.sizes) > 0 }
+func (c *curve) known() bool { return len(c.points) > 0 }
+
+// size returns what is known of batches of n rows.
+func (c *curve) size(n int) *samples {
+	if c.sizes == nil {
+		c.sizes = make(map[int]*samples)
+	}
+	if c.sizes[n] == nil {
+		c.sizes[n] = &samples{}
+	}
+	return c.sizes[n]
+}
+
+// observe learns that a real batch of n rows took d, as the batches-th batch.
+func (c *curve) observe(n int, d time.Duration, batches int) {
+	s := c.size(n)
+	s.add(d.Seconds(), c.turn)
+	s.seen, c.last = batches, batches
+	c.fit(batches)
+}
+
+// blank learns that n blank rows took d. Of several durations the shortest
+// counts: a busy machine makes them longer, nothing makes them shorter.
+func (c *curve) blank(n int, d time.Duration, batches int) {
+	s := c.size(n)
+	if seconds := d.Seconds(); s.blank == 0 || seconds < s.blank {
+		s.blank = max(seconds, 1e-9)
+	}
+	c.fit(batches)
+}
+
+// certain reports whether batches of a size are believed whatever others say.
+func (s *samples) certain(batches int) bool {
+	return len(s.values) >= enough && batches-s.seen < stale
+}
+
+// fit decides what is believed of each size.
+func (c *curve) fit(batches int) {
+	rows := make([]int, 0, len(c.sizes))
+	for n := range c.sizes {
+		rows = append(rows, n)
+	}
+	slices.SortFunc(rows, func(a, b int) int {
+		x, y := c.sizes[a], c.sizes[b]
+		if x.certain(batches) != y.certain(batches) {
+			if x.certain(batches) {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(y.seen, x.seen), cmp.Compare(a, b))
+	})
+	c.points = c.points[:0]
+	for _, n := range rows {
+		s := c.sizes[n]
+		p := point{n, s.typical(c.trust)}
+		if !s.certain(batches) {
+			least, most := c.bounds(n)
+			p.seconds = min(max(p.seconds, least), most)
+		}
+		i, _ := slices.BinarySearchFunc(c.points, n, func(p point, n int) int { return cmp.Compare(p.rows, n) })
+		c.points = slices.Insert(c.points, i, p)
+	}
+}
+
+// bounds returns the least and the most that n rows can take as far as the
+// points tell. The points may contradict one another; the nearest ones count.
+func (c *curve) bounds(n int) (least, most float64) {
+	most = math.Inf(1)
+	i, _ := slices.BinarySearchFunc(c.points, n, func(p point, n int) int { return cmp.Compare(p.rows, n) })
+	if i > 0 {
+		below := c.points[i-1]
+		least, most = below.seconds, below.seconds*float64(n)/float64(below.rows)
+	}
+	if i < len(c.points) {
+		above := c.points[i]
+		least, most = max(least, above.seconds*float64(n)/float64(above.rows)), min(most, above.seconds)
+	}
+	return least, max(least, most)
+}
 
 // at returns the duration for n rows, 0 if nothing is known.
-func (l *line) at(n int) time.Duration {
-	return time.Duration((l.a + l.b*float64(n)) * float64(time.Second))
+func (c *curve) at(n int) time.Duration {
+	return time.Duration(c.seconds(n) * float64(time.Second))
 }
 
-// observe learns that n rows took d.
-func (l *line) observe(n int, d time.Duration) {
-	if l.sizes == nil {
-		l.sizes = make(map[int]*samples)
+func (c *curve) seconds(n int) float64 {
+	if !c.known() {
+		return 0
 	}
-	s := l.sizes[n]
-	if s == nil {
-		s = &samples{}
-		l.sizes[n] = s
-	}
-	for _, other := range l.sizes {
-		other.weight *= fade
-	}
-	s.add(d.Seconds())
-	l.fit()
-}
-
-// fit sets a and b by weighted least squares over the sizes.
-func (l *line) fit() {
-	var w, wn, wd, wnn, wnd float64
-	for n, s := range l.sizes {
-		n, d := float64(n), s.typical()
-		w += s.weight
-		wn += s.weight * n
-		wd += s.weight * d
-		wnn += s.weight * n * n
-		wnd += s.weight * n * d
-	}
-	spread := w*wnn - wn*wn
-	if len(l.sizes) == 1 || spread <= 0 {
-		// One size says nothing about how much of it is fixed: half, until
-		// another size is seen.
-		l.a = wd / w / 2
-		l.b = l.a / (wn / w)
-		return
-	}
-	l.b = (w*wnd - wn*wd) / spread
-	l.a = (wd - l.b*wn) / w
+	i, exact := slices.BinarySearchFunc(c.points, n, func(p point, n int) int { return cmp.Compare(p.rows, n) })
+	first, last := c.points[0], c.points[len(c.points)-1]
 	switch {
-	case l.b < 0:
-		l.a, l.b = wd/w, 0
-	case l.a < 0:
-		l.a, l.b = 0, wnd/wnn
+	case exact:
+		return c.points[i].seconds
+	case i == 0:
+		return half(first, n)
+	case i < len(c.points):
+		a, b := c.points[i-1], c.points[i]
+		return a.seconds + (b.seconds-a.seconds)*float64(n-a.rows)/float64(b.rows-a.rows)
+	case len(c.points) == 1:
+		return half(last, n)
+	default:
+		row := (last.seconds - first.seconds) / float64(last.rows-first.rows)
+		row = min(max(row, 0), last.seconds/float64(last.rows))
+		return last.seconds + row*float64(n-last.rows)
 	}
+}
+
+// half returns how long n rows take if half of a point's duration is for its
+// rows: one size does not say which part is.
+func half(p point, n int) float64 {
+	return p.seconds/2 + p.seconds/2*float64(n)/float64(p.rows)
 }
 
 // pace is what is known of how fast a replica runs a model.
@@ -137,29 +244,81 @@ func (l *line) fit() {
 // slowest stage busy count as well, so without much to do spaced is believed to
 // be longer than it is, but no longer than alone.
 type pace struct {
-	alone, spaced line
-	late          ratios
+	alone, spaced curve
+	batches       int // that were observed
+	// depth is how many batches the replica may have at once. With d batches
+	// under way, one ends every alone/d on average at most (Little's law).
+	depth int
+	late  ratios
+	since time.Time // batches sent before it say nothing about late
+}
+
+func newPace(depth int) *pace {
+	return &pace{
+		alone:  curve{trust: 1, turn: 4},
+		spaced: curve{trust: 4, turn: 8}, // up to 7 gaps in a row are 0 where Triton merges 8 batches
+		depth:  depth,
+	}
 }
 
 func (p *pace) aloneFor(n int) time.Duration { return p.alone.at(n) }
 
-// spacedFor is aloneFor as long as no two batches have overlapped, and no more
-// than that for a size that has not: a busy replica is no slower.
+// spacedFor is aloneFor as long as no two batches have overlapped. It is no
+// more than that unless later batches of that size have shown otherwise.
 func (p *pace) spacedFor(n int) time.Duration {
-	switch alone, spaced := p.alone.at(n), p.spaced.at(n); {
-	case !p.spaced.known():
+	alone := p.alone.at(n)
+	if !p.spaced.known() {
 		return alone
-	case p.spaced.sizes[n] == nil && p.alone.known():
-		return min(alone, spaced)
-	default:
-		return spaced
 	}
+	spaced := p.spaced.at(n)
+	if s := p.spaced.sizes[n]; p.alone.known() && (s == nil || s.seen <= p.alone.last) {
+		spaced = min(spaced, alone)
+	}
+	return max(spaced, alone/time.Duration(p.depth))
+}
+
+// ran learns that n rows took d alone.
+func (p *pace) ran(n int, d time.Duration, now time.Time) (changed bool) {
+	return p.observe(&p.alone, n, d, now)
+}
+
+// followed learns that n rows were done d after the batch before them.
+func (p *pace) followed(n int, d time.Duration, now time.Time) (changed bool) {
+	return p.observe(&p.spaced, n, d, now)
+}
+
+// observe learns a duration, and reports whether that overturned the forecast
+// for batches of that size.
+func (p *pace) observe(c *curve, n int, d time.Duration, now time.Time) bool {
+	alone, spaced := p.aloneFor(n), p.spacedFor(n)
+	p.batches++
+	c.observe(n, d, p.batches)
+	if !differs(alone, p.aloneFor(n)) && !differs(spaced, p.spacedFor(n)) {
+		return false
+	}
+	p.late, p.since = ratios{}, now
+	return true
+}
+
+// differs reports whether one forecast overturns another.
+func differs(before, after time.Duration) bool {
+	a, b := float64(before), float64(after)
+	return a > 0 && (b > overturned*a || b < a/overturned)
 }
 
 // finish predicts when n rows sent now are done, behind a batch that is done at
 // last.
 func (p *pace) finish(now, last time.Time, n int) time.Time {
 	return later(now.Add(p.aloneFor(n)), last.Add(p.spacedFor(n)))
+}
+
+// stall returns how many times the predicted duration a batch may take before
+// its replica is suspected of hanging.
+func (p *pace) stall() float64 {
+	if p.batches < enough {
+		return doubt
+	}
+	return stallFactor
 }
 
 const (

@@ -37,6 +37,8 @@ type queue[R, A any] struct {
 	waiting int
 	late    ratios // of admitted rows, against what was predicted at the door
 	caution caution
+	since   time.Time // rows that were admitted before it say nothing about late
+	trials  trials
 }
 
 // class shares out a model's rows among keys by start-time fair queueing
@@ -279,6 +281,13 @@ func (h *flowHeap[R, A]) Pop() any {
 	return f
 }
 
+// overturn forgets how good the predictions at the door were, because they
+// were made from a forecast that was wrong.
+func (q *queue[R, A]) overturn(now time.Time) {
+	q.late, q.since = ratios{}, now
+	q.trials.restart()
+}
+
 // predicted learns how good the predictions at the door were for rows that are
 // done at a moment: those of one batch are late together, so the worst counts.
 // percentile is how many percent are not to be late.
@@ -286,6 +295,9 @@ func (q *queue[R, A]) predicted(rows []*row[R, A], done time.Time, percentile fl
 	worst, missed := 0.0, false
 	for _, row := range rows {
 		t := row.ticket
+		if !t.admitted.After(q.since) {
+			continue
+		}
 		if expected := t.expected.Sub(t.admitted); expected > 0 {
 			ratio := float64(done.Sub(t.admitted)) / float64(expected)
 			worst = max(worst, ratio)

@@ -23,9 +23,12 @@ const (
 	stallFactor = 6
 	minStall    = 500 * time.Millisecond
 
-	probeMin     = 200 * time.Millisecond
-	probeMax     = 2 * time.Second
-	probeTimeout = 20 * time.Second
+	probeMin = 200 * time.Millisecond
+	probeMax = 2 * time.Second
+
+	// maxAbandoned is how long a replica is taken to go on with a batch that
+	// was given up, at most.
+	maxAbandoned = 10 * time.Second
 )
 
 // health is whether a replica is used.
@@ -55,10 +58,18 @@ type replica[R, A any] struct {
 	causes   map[string]error // by model: why it does not serve it
 	faults   map[string]int   // by model: batches that failed in a row
 	probing  bool             // probe runs
-	paces    map[string]*pace
-	control  controller
-	done     uint64 // rows answered
-	failures uint64 // batches failed
+	// coming says that the replica has run a blank row, and that more blank rows
+	// follow before probe is done with every model.
+	coming bool
+	stop   context.CancelFunc // ends the measurement under way, if there is one
+	// abandoned is until when the replica may go on with a batch that was given
+	// up.
+	abandoned time.Time
+	maxWindow int // that window may grow to
+	paces     map[string]*pace
+	control   controller
+	done      uint64 // rows answered
+	failures  uint64 // batches failed
 }
 
 func (r *replica[R, A]) healthy() bool { return r.health == usable }
@@ -77,10 +88,21 @@ func (r *replica[R, A]) forget(gone func(model string) bool) {
 func (r *replica[R, A]) pace(model string) *pace {
 	p := r.paces[model]
 	if p == nil {
-		p = &pace{}
+		p = newPace(r.maxWindow)
 		r.paces[model] = p
 	}
 	return p
+}
+
+// idle reports whether the replica has nothing to do.
+func (r *replica[R, A]) idle(now time.Time) bool {
+	return len(r.inFlight) == 0 && now.After(r.abandoned)
+}
+
+// abandon takes in that the replica was asked to give a batch up. A server
+// drops such a batch from its queues but ends the step that runs.
+func (r *replica[R, A]) abandon(b *batch[R, A], now time.Time) {
+	r.abandoned = later(r.abandoned, now.Add(min(b.finish.Sub(now), maxAbandoned)))
 }
 
 // free returns when the last batch under way is done; the zero time if none
@@ -132,13 +154,14 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 			continue
 		}
 		r := &replica[R, A]{
-			Replica: n,
-			since:   time.Now(),
-			window:  min(max(minWindow, s.cfg.StartWindow), s.cfg.MaxWindow),
-			serves:  make(map[string]bool),
-			causes:  make(map[string]error),
-			faults:  make(map[string]int),
-			paces:   make(map[string]*pace),
+			Replica:   n,
+			since:     time.Now(),
+			window:    min(max(minWindow, s.cfg.StartWindow), s.cfg.MaxWindow),
+			maxWindow: s.cfg.MaxWindow,
+			serves:    make(map[string]bool),
+			causes:    make(map[string]error),
+			faults:    make(map[string]int),
+			paces:     make(map[string]*pace),
 		}
 		s.replicas = append(s.replicas, r)
 		s.startProbe(r, 0)
@@ -148,8 +171,7 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 }
 
 // SetModels says which models there are. A replica is sent rows of a model that
-// is new to it once it has run a blank row of it, and for the sake of admission
-// it is measured with blank rows first.
+// is new to it once it has run blank rows of it; see introduce.
 func (s *Scheduler[R, A]) SetModels(models map[string]int) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -216,12 +238,14 @@ func (s *Scheduler[R, A]) trouble(model string) error {
 }
 
 // WaitUsable waits until there is a replica that rows can be sent to: of every
-// one of the models, if some are named.
+// one of the models, if some are named. It also waits for every other replica
+// that is about to run its blank rows, so that nothing slows the first requests
+// down.
 func (s *Scheduler[R, A]) WaitUsable(ctx context.Context, models ...string) error {
 	for {
 		s.mu.Lock()
 		joined := s.joined
-		usable := s.anyUsable()
+		usable := s.anyUsable() && !slices.ContainsFunc(s.replicas, func(r *replica[R, A]) bool { return r.coming })
 		for _, model := range models {
 			usable = usable && s.anyServing(model)
 		}
@@ -235,57 +259,6 @@ func (s *Scheduler[R, A]) WaitUsable(ctx context.Context, models ...string) erro
 		case <-joined:
 		}
 	}
-}
-
-// measure runs blank rows on a replica, single ones and full batches, and
-// learns how long they take. The first batch of a size is not counted: it pays
-// for what the replica prepares once.
-func (s *Scheduler[R, A]) measure(ctx context.Context, r *replica[R, A], model string, maxBatch int) error {
-	for _, n := range []int{1, maxBatch} {
-		for round := range 2 {
-			begin := time.Now()
-			if err := r.Warm(ctx, model, n); err != nil {
-				return err
-			}
-			if round == 0 {
-				continue
-			}
-			s.mu.Lock()
-			r.pace(model).alone.observe(n, time.Since(begin))
-			s.mu.Unlock()
-		}
-	}
-	return s.measureGaps(ctx, r, model, maxBatch)
-}
-
-// measureGaps sends full batches at once and learns how long after one another
-// they are done.
-func (s *Scheduler[R, A]) measureGaps(ctx context.Context, r *replica[R, A], model string, maxBatch int) error {
-	const batches = 3
-	type end struct {
-		at  time.Time
-		err error
-	}
-	ends := make(chan end, batches)
-	for range batches {
-		go func() {
-			err := r.Warm(ctx, model, maxBatch)
-			ends <- end{time.Now(), err}
-		}()
-	}
-	var last time.Time
-	var errs []error
-	for i := range batches {
-		e := <-ends
-		errs = append(errs, e.err)
-		if i > 0 && e.err == nil {
-			s.mu.Lock()
-			r.pace(model).spaced.observe(maxBatch, max(e.at.Sub(last), 0))
-			s.mu.Unlock()
-		}
-		last = e.at
-	}
-	return errors.Join(errs...)
 }
 
 // startProbe has the models probed that a replica does not serve, unless that
@@ -324,12 +297,14 @@ func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
 		queues := s.unserved(r)
 		s.mu.Unlock()
 		for _, q := range queues {
-			err := s.probeModel(r, q)
+			err := s.introduce(r, q)
 			s.mu.Lock()
 			s.probed(r, q, err)
 			s.unlock()
 		}
 		s.mu.Lock()
+		r.coming = false
+		s.announce()
 		if s.closed || r.health == gone || s.unserved(r) == nil {
 			r.probing = false
 			s.mu.Unlock()
@@ -340,18 +315,10 @@ func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
 	}
 }
 
-// probeModel runs a blank row of a model on a replica, or measures the replica
-// with the model if it is new to it.
-func (s *Scheduler[R, A]) probeModel(r *replica[R, A], q *queue[R, A]) error {
-	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
-	defer cancel()
-	s.mu.Lock()
-	known := r.pace(q.model).alone.known() || !s.settings.Admission
-	s.mu.Unlock()
-	if known {
-		return r.Warm(ctx, q.model, 1)
-	}
-	return s.measure(ctx, r, q.model, q.maxBatch)
+// announce wakes what waits for a replica.
+func (s *Scheduler[R, A]) announce() {
+	close(s.joined)
+	s.joined = make(chan struct{})
 }
 
 // probed takes in how a probe of a model ended.
@@ -373,8 +340,8 @@ func (s *Scheduler[R, A]) probed(r *replica[R, A], q *queue[R, A], err error) {
 	s.log.Debug("replica serves a model", "replica", r.Name(), "model", q.model)
 	r.serves[q.model], r.faults[q.model] = true, 0
 	delete(r.causes, q.model)
-	close(s.joined)
-	s.joined = make(chan struct{})
+	q.trials.restart()
+	s.announce()
 	s.dispatch()
 }
 
@@ -440,6 +407,7 @@ func (s *Scheduler[R, A]) stalled(b *batch[R, A]) {
 	if !slices.Contains(b.replica.inFlight, b) || !s.others(b.replica, b.queue.model) {
 		return
 	}
+	s.learnAtLeast(b, time.Now())
 	s.eject(b.replica, errors.New("it does not answer"))
 	s.dispatch()
 }

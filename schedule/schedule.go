@@ -101,7 +101,7 @@ type Scheduler[R, A any] struct {
 	budget   float64     // rows that may be tried again
 	counts   counts
 	answers  []func()      // to be called when mu is free
-	joined   chan struct{} // closed when a replica becomes usable
+	joined   chan struct{} // closed when a replica has come further
 	closed   bool
 }
 
@@ -208,6 +208,7 @@ type Ticket[R, A any] struct {
 	sent time.Time // when the rows came
 
 	admitted, expected time.Time // expected is the latest that it was predicted to be done without surprises, zero if it was not
+	trial              bool      // it was predicted to miss its deadline; see trials
 	queue              *queue[R, A]
 	flow               *flow[R, A]
 	rows               []row[R, A] // empty until they are sent
@@ -233,6 +234,7 @@ func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
 		return nil, err
 	}
 	q.add(t)
+	s.stopMeasuring()
 	s.bytes += job.Bytes
 	s.counts.admitted += uint64(job.Rows)
 	return t, nil
@@ -261,6 +263,10 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	f := s.forecast(q, now)
 	idle := job.Before + f.idle(job.Rows)
 	if !full && now.Add(idle).After(due) {
+		if s.idle(now) && q.trials.begin(now, f.idle(job.Rows), due.Sub(now)-job.Before) {
+			t.trial = true
+			return nil
+		}
 		return refersam.Errorf(refersam.CodeDeadlineExceeded,
 			"The deadline cannot be met: such a request takes about %d ms.", (idle+job.After).Milliseconds()+1)
 	}
@@ -271,7 +277,7 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 		// before, nothing would be learnt any more.
 		worst = expected
 	}
-	t.expected = later(expected, now.Add(idle)).Add(f.slack)
+	t.expected = later(expected, now.Add(idle)).Add(f.slack(ahead + job.Rows))
 	if !full && !later(worst, now.Add(idle)).After(due) && !s.harms(q, job, due, f, ahead) {
 		return nil
 	}

@@ -61,19 +61,52 @@ type ReplicaSnapshot struct {
 	Paces    []PaceSnapshot
 }
 
-// PaceSnapshot is what is known of how fast a replica runs a model: n rows
-// alone take Fixed + n·PerRow, and a busy replica finishes a batch every
-// SpacedFixed + n·SpacedPerRow. Late is the factor by which the settings'
-// percentile of the batches is later than predicted at most.
+// PaceSnapshot is what is known of how fast a replica runs a model. Late is the
+// factor by which the settings' percentile of the batches is later than
+// predicted at most.
 type PaceSnapshot struct {
 	Model string
 	// Serves says that rows of the model go to the replica; else Cause says why
 	// not, or is nil if the replica has not been asked yet.
 	Serves bool
 	Cause  error
+	// Sizes are one row, a full batch, and every size between them of which
+	// batches were seen; none before the replica has run the model.
+	Sizes []SizeSnapshot
+	Late  float64
+}
 
-	Fixed, PerRow, SpacedFixed, SpacedPerRow time.Duration
-	Late                                     float64
+// SizeSnapshot is what is known of batches of so many rows: alone they take
+// Alone, and a busy replica finishes one every Spaced. Batches is how many of
+// the last ones that were not blank are known; 0 makes it an estimate from
+// blank rows and from other sizes.
+type SizeSnapshot struct {
+	Rows          int
+	Alone, Spaced time.Duration
+	Batches       int
+}
+
+// Line returns the line through one row and a full batch: alone n rows take
+// about fixed + n·perRow.
+func (p *PaceSnapshot) Line() (fixed, perRow time.Duration) {
+	return p.line(func(s SizeSnapshot) time.Duration { return s.Alone })
+}
+
+// SpacedLine is Line for how often a busy replica finishes a batch.
+func (p *PaceSnapshot) SpacedLine() (fixed, perRow time.Duration) {
+	return p.line(func(s SizeSnapshot) time.Duration { return s.Spaced })
+}
+
+func (p *PaceSnapshot) line(of func(SizeSnapshot) time.Duration) (fixed, perRow time.Duration) {
+	if len(p.Sizes) == 0 {
+		return 0, 0
+	}
+	first, last := p.Sizes[0], p.Sizes[len(p.Sizes)-1]
+	if first.Rows == last.Rows {
+		return 0, of(first) / time.Duration(first.Rows)
+	}
+	perRow = (of(last) - of(first)) / time.Duration(last.Rows-first.Rows)
+	return of(first) - perRow*time.Duration(first.Rows), perRow
 }
 
 // Snapshot returns the state of the Scheduler.
@@ -119,17 +152,29 @@ func (s *Scheduler[R, A]) replicaSnapshot(r *replica[R, A]) ReplicaSnapshot {
 	for _, q := range s.queues {
 		p := r.pace(q.model)
 		one.Paces = append(one.Paces, PaceSnapshot{
-			Model:        q.model,
-			Serves:       r.serving(q.model),
-			Cause:        r.causes[q.model],
-			Fixed:        seconds(p.alone.a),
-			PerRow:       seconds(p.alone.b),
-			SpacedFixed:  seconds(p.spaced.a),
-			SpacedPerRow: seconds(p.spaced.b),
-			Late:         p.late.percentile(s.settings.Percentile),
+			Model:  q.model,
+			Serves: r.serving(q.model),
+			Cause:  r.causes[q.model],
+			Sizes:  p.sizes(s.maxRows(q)),
+			Late:   p.late.percentile(s.settings.Percentile),
 		})
 	}
 	return one
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+// sizes sums up what is known of batches of up to most rows.
+func (p *pace) sizes(most int) []SizeSnapshot {
+	var sizes []SizeSnapshot
+	for n := 1; n <= most && (p.alone.known() || p.spaced.known()); n++ {
+		one := SizeSnapshot{Rows: n, Alone: p.aloneFor(n), Spaced: p.spacedFor(n)}
+		for _, c := range []*curve{&p.alone, &p.spaced} {
+			if s := c.sizes[n]; s != nil {
+				one.Batches += len(s.values)
+			}
+		}
+		if n == 1 || n == most || one.Batches > 0 {
+			sizes = append(sizes, one)
+		}
+	}
+	return sizes
+}

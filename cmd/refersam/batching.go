@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -72,11 +73,31 @@ func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 				fmt.Fprintf(table, "%s\tnot used: %s\n", p.Model, cmp.Or(p.Cause, "it has not been asked yet"))
 				continue
 			}
-			fmt.Fprintf(table, "%s\t%.1f + %.1f ms a row alone, one every %.1f + %.1f ms a row, up to %.2f times as long\n",
-				p.Model, p.Fixed, p.PerRow, p.SpacedFixed, p.SpacedPerRow, p.Late)
+			fmt.Fprintf(table, "%s\t%s\n", p.Model, speed(&p))
 		}
 	}
 	return table.Flush()
+}
+
+// speed says what is believed of how fast a server runs a model.
+func speed(p *gateway.AdminPace) string {
+	if len(p.Sizes) == 0 {
+		return "not measured yet"
+	}
+	var alone, busy []string
+	for _, size := range p.Sizes {
+		rows := fmt.Sprintf("%d rows", size.Rows)
+		if size.Rows == 1 {
+			rows = "1 row"
+		}
+		about := ""
+		if size.Batches == 0 {
+			about = "about "
+		}
+		alone = append(alone, fmt.Sprintf("%s %s%.0f ms", rows, about, size.Alone))
+		busy = append(busy, fmt.Sprintf("%s%.0f ms", about, size.Spaced))
+	}
+	return fmt.Sprintf("%s; when busy one every %s; up to %.2f times as long", strings.Join(alone, ", "), strings.Join(busy, ", "), p.Late)
 }
 
 // call sends a request to a service's administration; in is its body, if it is
