@@ -332,10 +332,10 @@ func (s *Scheduler[R, A]) succeeded(b *batch[R, A], answers []A, now time.Time) 
 		row.batches--
 		if row.state != rowSettled {
 			s.spent(row, took)
-			if row.ticket.trial && !now.After(row.ticket.due) {
+			s.answer(row, answers[i], nil)
+			if t := row.ticket; t.trial && t.open == 0 && !t.failed && !now.After(t.due) {
 				b.queue.trials.restart()
 			}
-			s.answer(row, answers[i], nil)
 			s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
 		}
 	}
@@ -390,18 +390,18 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 	r.control.count(n)
 }
 
-// learnAtLeast takes in that a batch was given up. That it would have taken
-// longer says something only if it already took longer than predicted: without
-// that, a forecast that is too short would have one batch after the other given
-// up and never learn.
+// learnAtLeast takes in that a batch was given up. If it had already taken
+// longer than predicted, the forecast is too short, and would have one batch
+// after the other given up without ever learning from one that ends. How much
+// longer the batch would have taken is not known: twice the time is assumed.
 func (s *Scheduler[R, A]) learnAtLeast(b *batch[R, A], now time.Time) {
 	r, n := b.replica, len(b.rows)
 	p := r.pace(b.queue.model)
 	overturned := false
-	if took := now.Sub(b.sent); b.idle && took > p.aloneFor(n) {
-		overturned = p.ran(n, took, now)
-	} else if gap := b.busy(now); !b.idle && gap > p.spacedFor(n) {
-		overturned = p.followed(n, gap, now)
+	if took := now.Sub(b.sent); b.idle && took >= p.aloneFor(n) {
+		overturned = p.ran(n, 2*took, now)
+	} else if gap := b.busy(now); !b.idle && gap >= p.spacedFor(n) {
+		overturned = p.followed(n, 2*gap, now)
 	}
 	if overturned {
 		b.queue.overturn(now)

@@ -39,11 +39,18 @@ func ramp(since time.Duration) float64 { return 0.1 + since.Seconds()/20 }
 // for 30 seconds.
 func offer(t *testing.T, cfg schedule.Config, load shape, within time.Duration, machines ...*machine) outcome {
 	t.Helper()
+	return offerTo(t, cfg, load, within, func() {}, machines...)
+}
+
+// offerTo is offer that calls begun when the machines have been measured.
+func offerTo(t *testing.T, cfg schedule.Config, load shape, within time.Duration, begun func(), machines ...*machine) outcome {
+	t.Helper()
 	const length = 30 * time.Second
 	var out outcome
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, cfg, machines...)
 		defer s.Close()
+		begun()
 		capacity := 0.0
 		for _, m := range machines {
 			capacity += m.capacity()

@@ -214,8 +214,9 @@ type Ticket[R, A any] struct {
 	rows               []row[R, A] // empty until they are sent
 	done               func(i int, answer A, err error)
 
-	waiting int // rows that wait or are to come
-	open    int // rows that are not settled
+	failed  bool // a row of it
+	waiting int  // rows that wait or are to come
+	open    int  // rows that are not settled
 }
 
 // Admit gives a job a place, or refuses it with a *refersam.Error:
@@ -441,6 +442,7 @@ func (s *Scheduler[R, A]) answer(row *row[R, A], answer A, err error) {
 func (s *Scheduler[R, A]) fail(row *row[R, A], err error) {
 	var none A
 	row.ticket.queue.leave(row)
+	row.ticket.failed = true
 	s.answer(row, none, err)
 	s.counts.failed[refersam.ErrorCode(err)]++
 }

@@ -44,6 +44,24 @@ type machine struct {
 	lost                         map[string]error // by model
 	waited                       time.Duration
 	jitter                       float64 // of the duration, exponential
+	stretch                      float64 // all durations are that many times as long; 0: once
+	blank                        []blank // every call of Warm
+}
+
+// blank is a call of Warm.
+type blank struct {
+	model string
+	rows  int
+	begun time.Time
+}
+
+// alone is how long n rows take on an idle machine without jitter.
+func (m *machine) alone(n int) time.Duration { return m.fixed + time.Duration(n)*m.perRow }
+
+func (m *machine) setStretch(stretch float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stretch = stretch
 }
 
 func newMachine(name string) *machine {
@@ -94,7 +112,11 @@ func (m *machine) work(ctx context.Context, n int) error {
 	m.inFlight++
 	m.runs++
 	m.mostInFlight = max(m.mostInFlight, m.inFlight)
-	now, stretch := time.Now(), time.Duration(1000*(1+m.jitter*rand.ExpFloat64()))
+	stretched := 1 + m.jitter*rand.ExpFloat64()
+	if m.stretch > 0 {
+		stretched *= m.stretch
+	}
+	now, stretch := time.Now(), time.Duration(1000*stretched)
 	done := now.Add((m.fixed + time.Duration(n)*m.perRow) * stretch / 1000)
 	if behind := m.last.Add((m.spacedFixed + time.Duration(n)*m.spacedPerRow) * stretch / 1000); behind.After(done) {
 		m.waited += behind.Sub(done)
@@ -117,6 +139,7 @@ func (m *machine) work(ctx context.Context, n int) error {
 
 func (m *machine) Warm(ctx context.Context, name string, n int) error {
 	m.mu.Lock()
+	m.blank = append(m.blank, blank{name, n, time.Now()})
 	lost := m.lost[name]
 	m.mu.Unlock()
 	if lost != nil {
@@ -163,6 +186,9 @@ func startReleasing(t interface{ Fatal(...any) }, cfg schedule.Config, release f
 		replicas[i] = m
 	}
 	s.SetReplicas(replicas)
+	if err := s.WaitUsable(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	time.Sleep(time.Second)
 	synctest.Wait()
 	for _, m := range machines {
