@@ -107,7 +107,7 @@ func TestForecast_healsFast(t *testing.T) {
 			for range 15 {
 				err := one(s, job(rows, within))
 				if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded {
-					return fmt.Errorf("a job of %v with a deadline of %v ended with %v", m.alone(rows), within, err)
+					return fmt.Errorf("a job of %v with a deadline of %v ended with %s", m.alone(rows), within, fmt.Sprint(err))
 				}
 				if !errors.Is(err, errRefused) {
 					admitted++

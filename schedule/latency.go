@@ -108,9 +108,12 @@ type curve struct {
 	// longer to count, turn how many are believed when they say that durations
 	// have moved.
 	trust, turn int
-	sizes       map[int]*samples
-	points      []point // what is believed of each size, by rows
-	last        int     // value of pace.batches at the last real batch
+	// most says that every duration may be longer than it had to be, so that
+	// of sizes that contradict one another the shorter duration is right.
+	most   bool
+	sizes  map[int]*samples
+	points []point // what is believed of each size, by rows
+	last   int     // value of pace.batches at the last real batch
 }
 
 // point says how long a batch takes.
@@ -182,6 +185,16 @@ func (c *curve) fit(batches int) {
 		}
 		i, _ := slices.BinarySearchFunc(c.points, n, func(p point, n int) int { return cmp.Compare(p.rows, n) })
 		c.points = slices.Insert(c.points, i, p)
+	}
+	if !c.most {
+		return
+	}
+	for i := len(c.points) - 2; i >= 0; i-- {
+		c.points[i].seconds = min(c.points[i].seconds, c.points[i+1].seconds)
+	}
+	for i := 1; i < len(c.points); i++ {
+		below := c.points[i-1]
+		c.points[i].seconds = min(c.points[i].seconds, below.seconds*float64(c.points[i].rows)/float64(below.rows))
 	}
 }
 
@@ -256,7 +269,7 @@ type pace struct {
 func newPace(depth int) *pace {
 	return &pace{
 		alone:  curve{trust: 1, turn: 4},
-		spaced: curve{trust: 4, turn: 8}, // up to 7 gaps in a row are 0 where Triton merges 8 batches
+		spaced: curve{trust: 4, turn: 8, most: true}, // up to 7 gaps in a row are 0 where Triton merges 8 batches
 		depth:  depth,
 	}
 }
