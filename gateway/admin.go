@@ -184,9 +184,9 @@ type AdminPace struct {
 	Late   float64     `json:"late_ratio"`
 }
 
-// AdminSize is how long a batch of so many rows takes alone, and how long after
-// another one it is done on a busy server. Batches is how many of the last ones
-// are known; 0 makes it an estimate from blank rows and other sizes.
+// AdminSize is how long a batch of one size takes alone, and how long after
+// another one it is done on a busy server. Batches counts the last real ones; 0
+// makes it an estimate from blank rows and from other sizes.
 type AdminSize struct {
 	Rows    int     `json:"rows"`
 	Alone   float64 `json:"alone_ms"`

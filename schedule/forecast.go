@@ -34,9 +34,9 @@ func (s *Scheduler[R, A]) forecast(q *queue[R, A], now time.Time) *forecast {
 	return f
 }
 
-// slack is how much later than predicted the last of so many rows may be
-// without anything having gone wrong: it may miss a batch, and the batches
-// before it may not be full. No batch has more rows than there are.
+// slack is how much later than predicted the last one of rows may be without
+// anything having gone wrong: it may miss a batch, and the batches before it may
+// not be full. No batch has more rows than wait.
 func (f *forecast) slack(rows int) time.Duration {
 	var slack time.Duration
 	for _, l := range f.lanes {
@@ -128,8 +128,8 @@ type trials struct {
 	last   time.Time // when a trial was last begun
 }
 
-// begin reports whether a job that is predicted to take so long, and has so
-// long left, may be tried now.
+// begin reports whether a job may be tried now, by the time that it is predicted
+// to take and the time left until its deadline.
 func (t *trials) begin(now time.Time, predicted, left time.Duration) bool {
 	if left <= 0 || predicted > doubt*left {
 		return false

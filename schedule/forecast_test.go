@@ -155,8 +155,8 @@ func checkPace(s *scheduler, m *machine, rows int) error {
 	return fmt.Errorf("nothing is known of %d rows: %+v", rows, sizes)
 }
 
-// TestForecast_drifts has a server whose speed changes for good after many
-// batches, by up to 20 times in either direction.
+// TestForecast_drifts changes the speed of a server for good after many batches,
+// by up to 20 times in either direction.
 func TestForecast_drifts(t *testing.T) {
 	property(t, func(rt *rapid.T) func(*testing.T) error {
 		m := drawKind(rt)
@@ -183,9 +183,9 @@ func TestForecast_drifts(t *testing.T) {
 	})
 }
 
-// TestForecast_overloadAfterWrongStart offers twice what a server can do, whose
-// measurement was 20 times too long or too short: once 5 batches have ended,
-// it does what it can, and answers what it admits in time.
+// TestForecast_overloadAfterWrongStart measures a server as 20 times too slow or
+// too fast and then offers it twice its capacity: it does nearly all that it
+// can, and answers what it admits in time.
 func TestForecast_overloadAfterWrongStart(t *testing.T) {
 	for _, stretch := range []float64{20, 1.0 / 20} {
 		m := newMachine("a")

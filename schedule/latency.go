@@ -198,8 +198,8 @@ func (c *curve) fit(batches int) {
 	}
 }
 
-// bounds returns the least and the most that n rows can take as far as the
-// points tell. The points may contradict one another; the nearest ones count.
+// bounds returns the least and the most that n rows can take according to the
+// points. The points may contradict one another; the nearest ones count.
 func (c *curve) bounds(n int) (least, most float64) {
 	most = math.Inf(1)
 	i, _ := slices.BinarySearchFunc(c.points, n, func(p point, n int) int { return cmp.Compare(p.rows, n) })

@@ -26,10 +26,10 @@ const (
 	steady = 0.9
 )
 
-// introduce runs blank rows of a model on a replica. The first one shows that
-// the replica runs the model, and is all that there is while requests are
-// served or without admission, or where a row is slow. The others pay for what
-// the server prepares once, and measure how fast it is.
+// introduce runs blank rows of a model on a replica. The first row shows that
+// the replica runs the model. No more follow while requests are served, without
+// admission, or if that row has taken the whole budget. Otherwise more rows pay
+// for what the server prepares once, and measure how fast it is.
 func (s *Scheduler[R, A]) introduce(r *replica[R, A], q *queue[R, A]) error {
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()
@@ -68,8 +68,7 @@ func (s *Scheduler[R, A]) working() bool {
 		slices.ContainsFunc(s.replicas, func(r *replica[R, A]) bool { return len(r.inFlight) > 0 })
 }
 
-// idle reports whether nothing is to be done and every replica that is usable
-// has nothing to do.
+// idle reports whether no row waits and every usable replica has nothing to do.
 func (s *Scheduler[R, A]) idle(now time.Time) bool {
 	return !s.working() && !slices.ContainsFunc(s.replicas, func(r *replica[R, A]) bool { return r.healthy() && !r.idle(now) })
 }
@@ -133,7 +132,7 @@ func (m *measurement[R, A]) run(maxBatch int, known bool) error {
 	return m.gaps(rows)
 }
 
-// affords reports whether there is time for something that takes so long.
+// affords reports whether d fits into the rest of the budget.
 func (m *measurement[R, A]) affords(d time.Duration) bool { return time.Now().Add(d).Before(m.end) }
 
 // batch measures how long n rows take alone.

@@ -70,16 +70,15 @@ type PaceSnapshot struct {
 	// not, or is nil if the replica has not been asked yet.
 	Serves bool
 	Cause  error
-	// Sizes are one row, a full batch, and every size between them of which
-	// batches were seen; none before the replica has run the model.
+	// Sizes are one row, a full batch, and every size between them that was
+	// seen; none before the replica has run the model.
 	Sizes []SizeSnapshot
 	Late  float64
 }
 
-// SizeSnapshot is what is known of batches of so many rows: alone they take
-// Alone, and a busy replica finishes one every Spaced. Batches is how many of
-// the last ones that were not blank are known; 0 makes it an estimate from
-// blank rows and from other sizes.
+// SizeSnapshot is what is known of batches of one size: alone a batch takes
+// Alone, and a busy replica finishes one every Spaced. Batches counts the last
+// real ones; 0 makes it an estimate from blank rows and from other sizes.
 type SizeSnapshot struct {
 	Rows          int
 	Alone, Spaced time.Duration
