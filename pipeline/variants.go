@@ -424,7 +424,7 @@ func (s *Segmenter) report(old, next *state, failure error) {
 		case v.broken != nil:
 			if was == nil || was.broken == nil || *was.broken != *v.broken {
 				s.log.Warn("a variant cannot be used", "variant", v.contract.Variant, "model", v.contract.Model, "stage", v.broken.Stage,
-					"reason", v.broken.Reason, "share", next.split.Share(v.contract.Variant), "cause", failure)
+					"reason", v.broken.Reason, "detail", v.broken.Detail, "share", next.split.Share(v.contract.Variant), "cause", failure)
 			}
 		case was == nil || was.broken != nil:
 			ready = true

@@ -40,6 +40,8 @@ type Broken struct {
 	Stage string
 	// Reason says what is wrong with it. It holds no addresses and no folders.
 	Reason string
+	// Detail is Reason with everything that the server said, for logs.
+	Detail string
 	// Misfit says that this program and the ensemble do not fit together, which
 	// does not pass by itself.
 	Misfit bool
@@ -322,11 +324,11 @@ func brokenEnsembles(models []*pb.RepositoryIndexResponse_ModelIndex, used map[s
 			state := states[stage]
 			wanted = wanted || state.GetState() != ""
 			if state.GetState() != stateReady && (b.Stage == "" || b.Reason == reasonSilent) {
-				b.Stage, b.Reason = stage, reasonOf(state)
+				b.Stage, b.Reason, b.Detail = stage, reasonOf(state), state.GetReason()
 			}
 		}
 		if b.Stage == "" {
-			b.Reason = "it is not loaded: " + reasonOf(ensemble)
+			b.Reason, b.Detail = "it is not loaded: "+reasonOf(ensemble), ensemble.GetReason()
 		}
 		if wanted {
 			all = append(all, b)

@@ -121,6 +121,12 @@ func TestCatalogNamesBrokenStages(t *testing.T) {
 			if err != nil || len(catalog.Contracts) != 1 || !catalog.Complete {
 				t.Fatalf("%+v, error %v", catalog, err)
 			}
+			for i := range catalog.Broken {
+				if reason := catalog.Broken[i].Reason; strings.Contains(reason, "model.onnx") && !strings.Contains(catalog.Broken[i].Detail, "/srv/models/") {
+					t.Errorf("the detail of %q is %q", reason, catalog.Broken[i].Detail)
+				}
+				catalog.Broken[i].Detail = ""
+			}
 			if diff := cmp.Diff(test.want, catalog.Broken); diff != "" {
 				t.Errorf("broken (-want +got):\n%s", diff)
 			}

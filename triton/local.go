@@ -550,7 +550,7 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 	}
 	var failures []error
 	for _, name := range ensembles {
-		if err := probeIn(ctx, fleet, &catalog, name); err != nil {
+		if err := l.probeIn(ctx, fleet, &catalog, name); err != nil {
 			if ctx.Err() != nil {
 				return l.startError(ctx, err)
 			}
@@ -565,7 +565,7 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 }
 
 // probeIn does a real inference on an ensemble, or says why that cannot be done.
-func probeIn(ctx context.Context, fleet *Fleet, catalog *Catalog, name string) error {
+func (l *Local) probeIn(ctx context.Context, fleet *Fleet, catalog *Catalog, name string) error {
 	for i := range catalog.Contracts {
 		if c := &catalog.Contracts[i]; c.Model == name {
 			return fleet.Probe(ctx, c)
@@ -573,7 +573,7 @@ func probeIn(ctx context.Context, fleet *Fleet, catalog *Catalog, name string) e
 	}
 	for i := range catalog.Broken {
 		if b := &catalog.Broken[i]; b.Model == name {
-			return fmt.Errorf("model %s: %s", name, b.String())
+			return fmt.Errorf("model %s: %s (%s)", name, b.String(), l.log.paths.Replace(strings.TrimSpace(b.Detail)))
 		}
 	}
 	return fmt.Errorf("model %s: tritonserver has not loaded it; its log says why", name)
