@@ -6,7 +6,8 @@ masks leave at a quarter of the input's side, so the gateway scales them once, t
 
 In the comments B is the batch, S the input's side, h = w = S/16, L the number of tokens, A the number of
 adapter tokens, D the width of the image encoder, C the width of the decoder, c the width of the spatial
-prior's first map and P the number of sparse prompts.
+prior's first map and P the number of sparse prompts. A model with P = 0 has no tensor `sparse_prompts`, because
+no dimension of a tensor that Triton passes on may be 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from refersam.model import ReferSAM
+from refersam.model.layers import to_tokens
 
 # ImageNet's mean and standard deviation, on which SAM's encoder was trained. RGB, for pixels in [0, 1].
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+SPARSE = "sparse_prompts"
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -37,12 +41,15 @@ class Stage(nn.Module):
     """
 
     name: ClassVar[str]
-    inputs: ClassVar[tuple[str, ...]]
-    outputs: ClassVar[tuple[str, ...]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     def __init__(self, model: ReferSAM) -> None:
         super().__init__()
         self.model = model
+        if not model.config.prompter.sparse_tokens:
+            self.inputs = tuple(name for name in self.inputs if name != SPARSE)
+            self.outputs = tuple(name for name in self.outputs if name != SPARSE)
 
 
 class TextStage(Stage):
@@ -88,26 +95,28 @@ class PrompterStage(Stage):
 
     name = "vlp"
     inputs = ("adapter_tokens", "lang_tokens", "attention_mask", "c1")
-    outputs = ("sparse_prompts", "mask_prompt", "coarse_logits")
+    outputs = (SPARSE, "mask_prompt", "coarse_logits")
 
     def forward(
         self, adapter_tokens: Tensor, lang_tokens: Tensor, attention_mask: Tensor, c1: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # -> [B, P, C], [B, 1, S/4, S/4], [B, S/4, S/4]
+    ) -> tuple[Tensor, ...]:
+        # -> [B, P, C] unless P = 0, [B, 1, S/4, S/4], [B, S/4, S/4]
         sparse, mask, coarse = self.model.vlp(adapter_tokens, lang_tokens, attention_mask, c1)
-        return sparse, mask, coarse[:, 0]
+        return (sparse, mask, coarse[:, 0]) if SPARSE in self.outputs else (mask, coarse[:, 0])
 
 
 class DecoderStage(Stage):
     """SAM's mask decoder."""
 
     name = "decoder"
-    inputs = ("image_embeddings", "sparse_prompts", "mask_prompt")
+    inputs = ("image_embeddings", SPARSE, "mask_prompt")
     outputs = ("mask_logits",)
 
-    def forward(self, image_embeddings: Tensor, sparse_prompts: Tensor, mask_prompt: Tensor) -> tuple[Tensor]:
-        # -> [B, S/4, S/4]
-        return (self.model.decoder(image_embeddings, sparse_prompts, mask_prompt)[:, 0],)
+    def forward(self, image_embeddings: Tensor, *prompts: Tensor) -> tuple[Tensor]:
+        # [B, C, h, w], [B, P, C] unless P = 0, [B, 1, S/4, S/4] -> [B, S/4, S/4]
+        *given, mask_prompt = prompts
+        sparse = given[0] if given else to_tokens(image_embeddings)[:, :0]
+        return (self.model.decoder(image_embeddings, sparse, mask_prompt)[:, 0],)
 
 
 def stages(model: ReferSAM) -> list[Stage]:

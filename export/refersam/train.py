@@ -99,7 +99,7 @@ class TrainConfig:
 
     def without_words(self) -> "TrainConfig":
         """The same for all variants that can be trained together: all but what reads words."""
-        text = dataclasses.replace(self.model.text, kind="bert", layers=0, heads=1, ffn=0, vocab=0)
+        text = dataclasses.replace(self.model.text, kind="bert", layers=1, heads=1, ffn=1, vocab=1)
         model = dataclasses.replace(self.model, text=text)
         return dataclasses.replace(self, variant="", label="", tokenizer="", model=model)
 

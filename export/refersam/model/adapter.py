@@ -71,10 +71,12 @@ class VLAdapter(nn.Module):
         grid = Grid(*static_shape(vit)[1:3])
         length = static_shape(lang)[1]
         position = folded(lambda: self.adapter_position(grid))
-        # Adding a zero slice of the text carries the batch size without a shape computation in the graph.
-        context = self.lang_prompts.weight + 0 * lang[:, :1]
-        mask = torch.cat([mask, torch.ones_like(context[..., 0], dtype=torch.bool)], 1)
-        text = torch.cat([lang, context], 1)
+        text = lang
+        if self.lang_prompts.num_embeddings:
+            # Adding a zero slice of the text carries the batch size without a shape computation in the graph.
+            context = self.lang_prompts.weight + 0 * lang[:, :1]
+            mask = torch.cat([mask, torch.ones_like(context[..., 0], dtype=torch.bool)], 1)
+            text = torch.cat([lang, context], 1)
         for stage, interaction in enumerate(self.interactions):
             if stage > 0:
                 vit, adapter = interaction.visual(vit, adapter, self._blocks(stage), grid)

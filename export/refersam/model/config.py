@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -13,6 +14,18 @@ PATCH = 16
 def _divides(divisor_name: str, divisor: int, name: str, value: int) -> None:
     if value % divisor:
         raise ValueError(f"{name} ({value}) must be a multiple of {divisor_name} ({divisor})")
+
+
+def _at_least(table: str, config: object, **bounds: int) -> None:
+    """Raises ValueError unless each named field is a whole number that is not below its bound."""
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if not _is_whole(value) or value < bound:
+            raise ValueError(f"{table}.{name} is {value!r}; it must be a whole number of at least {bound}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,23 @@ class VitConfig:
     mlp_ratio: int = 4
 
     def __post_init__(self) -> None:
+        _at_least("vit", self, width=4, depth=1, heads=1, window=1, native_side=PATCH, mlp_ratio=1)
+        _divides("4", 4, "vit.width", self.width)
         _divides("vit.heads", self.heads, "vit.width", self.width)
         _divides("patch", PATCH, "vit.native_side", self.native_side)
+        for stage in self.stages:
+            pair = isinstance(stage, tuple) and len(stage) == 2 and all(map(_is_whole, stage))
+            if not pair or stage[0] > stage[1]:
+                raise ValueError(
+                    f"vit.stages has {stage!r}; a stage is the indices of its first and last block"
+                )
         covered = [block for first, last in self.stages for block in range(first, last + 1)]
         if covered != list(range(self.depth)):
             raise ValueError(f"vit.stages {self.stages} do not cover the {self.depth} blocks in order")
-        if not set(self.global_blocks) <= set(range(self.depth)):
-            raise ValueError(f"vit.global_blocks {self.global_blocks} name a block beyond {self.depth - 1}")
+        if not all(map(_is_whole, self.global_blocks)) or not set(self.global_blocks) <= set(range(self.depth)):
+            raise ValueError(
+                f"vit.global_blocks is {self.global_blocks}; allowed are indices of blocks, 0 to {self.depth - 1}"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,11 @@ class AdapterConfig:
     """(Extractor, vision-language layer) pairs after the last stage."""
 
     def __post_init__(self) -> None:
+        _at_least("adapter", self, prior_width=1, deform_heads=1, vl_width=1, vl_heads=1, context_tokens=0)
+        _at_least("adapter", self, deform_points=1, vl_ffn_ratio=1, extra_pairs=0)
+        ratio = self.value_ratio
+        if not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio <= 0:
+            raise ValueError(f"adapter.value_ratio is {ratio!r}; it must be a number above 0")
         _divides("adapter.vl_heads", self.vl_heads, "adapter.vl_width", self.vl_width)
 
 
@@ -69,9 +97,13 @@ class PrompterConfig:
     """Vision-language prompter: text and picture to sparse prompts and a coarse mask."""
 
     sparse_tokens: int
+    """0 leaves the coarse mask as the decoder's only prompt, an ablation of the paper."""
     layers: int = 2
     heads: int = 8
     ffn_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least("prompter", self, sparse_tokens=0, layers=1, heads=1, ffn_ratio=1)
 
 
 @dataclass(frozen=True)
@@ -91,8 +123,16 @@ class DecoderConfig:
     """Channels between the one of the mask prompt and the `width` of the dense prompt."""
 
     def __post_init__(self) -> None:
+        _at_least("decoder", self, width=8, heads=1, mlp_width=1, iou_hidden=1, depth=0, iou_depth=1)
+        _at_least("decoder", self, mask_tokens=1, attention_downsample=1)
         _divides("8", 8, "decoder.width", self.width)
         _divides("decoder.heads", self.heads, "decoder.width", self.width)
+        _divides("decoder.attention_downsample", self.attention_downsample, "decoder.width", self.width)
+        inner = self.width // self.attention_downsample
+        _divides("decoder.heads", self.heads, "decoder.width / decoder.attention_downsample", inner)
+        channels = self.mask_channels
+        if len(channels) != 2 or not all(_is_whole(count) and count > 0 for count in channels):
+            raise ValueError(f"decoder.mask_channels is {channels!r}; it must be two whole numbers above 0")
 
 
 @dataclass(frozen=True)
@@ -114,6 +154,10 @@ class TextConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("bert", "clip"):
             raise ValueError(f"text.kind is {self.kind!r}; allowed: 'bert', 'clip'")
+        # The shortest text is one token between the two special ones.
+        _at_least("text", self, layers=1, heads=1, width=1, ffn=1, vocab=1, positions=3)
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"text.dropout is {self.dropout!r}; it must be at least 0 and below 1")
         _divides("text.heads", self.heads, "text.width", self.width)
 
 
@@ -128,9 +172,8 @@ class ReferSAMConfig:
     text: TextConfig
 
     def __post_init__(self) -> None:
-        _divides("4", 4, "vit.width", self.vit.width)
         values = self.vit.width * self.adapter.value_ratio
-        if values != int(values) or int(values) % self.adapter.deform_heads:
+        if values < 1 or values != int(values) or int(values) % self.adapter.deform_heads:
             raise ValueError(
                 f"vit.width x adapter.value_ratio ({values}) must be a multiple of adapter.deform_heads"
                 f" ({self.adapter.deform_heads})"
@@ -209,6 +252,8 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {values!r}; it must be a table of settings")
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}

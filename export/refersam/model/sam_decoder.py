@@ -39,7 +39,7 @@ class MaskDecoder(nn.Module):
 
     def forward(self, image: Tensor, image_position: Tensor, sparse: Tensor, dense: Tensor) -> Tensor:
         """Image embedding [B, C, h, w], its position code [1, C, h, w], prompts [B, P, C] and [B, C, h, w]
-        -> logits [B, 1, H/4, W/4].
+        -> logits [B, 1, H/4, W/4]. P may be 0.
         """
         tokens, upscaled = self._decode(image, image_position, sparse, dense)
         return self._mask(tokens, upscaled, 0)
@@ -60,9 +60,12 @@ class MaskDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         _, _, height, width = static_shape(image)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        # Adding a zero slice of the prompts carries the batch size without a shape computation in the graph.
-        tokens = torch.cat([own + 0 * sparse[:, :1], sparse], 1)
         keys = to_tokens(image + dense)
+        # Adding a zero slice of the keys carries the batch size without a shape computation in the graph.
+        tokens = own + 0 * keys[:, :1]
+        # An export of a model without sparse prompts must not read an empty tensor: Triton knows none.
+        if static_shape(sparse)[1]:
+            tokens = torch.cat([tokens, sparse], 1)
         tokens, keys = self.transformer(tokens, keys, to_tokens(image_position))
         return tokens, self.output_upscaling(to_map(keys, (height, width)))
 
