@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,17 +22,108 @@ SAM_PREFIXES = {
 
 
 class CheckpointError(ValueError):
-    """The weights in a file are not those of the model. The message lists every key that differs."""
+    """A file that cannot be read, or weights that do not fit. The message lists everything that is wrong."""
+
+
+class Inert:
+    """Takes the place of an object that a trainer saved beside the weights and that nothing here reads.
+
+    The object's own class is neither imported nor run, and its content is dropped.
+    """
+
+    name: ClassVar[str]
+
+    def __new__(cls, *_: object) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, not read>"
+
+
+def _no_items(*_: object) -> dict[object, object]:
+    return {}
+
+
+def _no_list(*_: object) -> list[object]:
+    return []
+
+
+_PATHS = "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath"
+_NODES = "Any Boolean Bytes Enum Float Integer Interpolation Path String"
+
+INERT = {
+    "argparse": "Namespace",
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,  # Python 3.13
+    "datetime": "date datetime time timedelta timezone",
+    "builtins": "bool bytes dict float int list slice str tuple",
+    "typing": "Any",
+    "torch.torch_version": "TorchVersion",
+    # Measured scores, the state of a random generator. NumPy 2 has renamed `core`.
+    "numpy": "dtype ndarray bool bool_ float16 float32 float64 int32 int64 uint8",
+    "numpy.core.multiarray": "scalar _reconstruct",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    # What Hydra's users save as the configuration of a run.
+    "omegaconf.base": "ContainerMetadata Metadata",
+    "omegaconf.dictconfig": "DictConfig",
+    "omegaconf.listconfig": "ListConfig",
+    "omegaconf.nodes": " ".join(f"{kind}Node" for kind in _NODES.split()),
+}
+"""Classes by module that trainers save beside the weights. A file may hold them; their objects become Inert."""
+
+STAND_INS = [
+    *(
+        (type("Inert", (Inert,), {"name": f"{module}.{name}"}), f"{module}.{name}")
+        for module, names in INERT.items()
+        for name in names.split()
+    ),
+    (_no_items, "collections.defaultdict"),
+    (_no_list, "collections.deque"),
+]
+
+
+def read(path: str | Path) -> Any:
+    """What torch.save wrote into a file: tensors on the CPU, plain containers, and Inert objects.
+
+    No class that the file names is run. Raises CheckpointError for a file that names any other class than
+    PyTorch's own and those of INERT, and for one that is damaged.
+    """
+    try:
+        with torch.serialization.safe_globals(STAND_INS):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        raise CheckpointError(
+            f"{path} holds {named[1]}, which is not loaded because it may run code. If you trust the file,"
+            " save its weights alone, where it was made:"
+            " torch.save({'model': torch.load(FILE, weights_only=False)['model']}, 'weights.pth')"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or was not written by torch.save; get the file again: {error}"
+        ) from error
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """State dict of a file, on the CPU.
+    """State dict of a file, on the CPU; see `state_dict`."""
+    return state_dict(read(path), path)
+
+
+def state_dict(saved: Any, path: str | Path) -> dict[str, Tensor]:
+    """State dict within what `read` gave for a file.
 
     The weights may be the file's whole content or its entry `model` or `state_dict`; a leading `module.`
-    of the keys (DistributedDataParallel) and old `position_ids` buffers are dropped. Nothing but tensors
-    and plain containers is unpickled. Raises CheckpointError when the file holds no state dict.
+    of the keys (DistributedDataParallel) and old `position_ids` buffers are dropped. Raises CheckpointError
+    when the file holds no state dict.
     """
-    saved = torch.load(path, map_location="cpu", weights_only=True)
     for entry in ("model", "state_dict"):
         if isinstance(saved, Mapping) and isinstance(saved.get(entry), Mapping):
             saved = saved[entry]
@@ -40,11 +134,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.endswith(".embeddings.position_ids")}
 
 
-def load_checkpoint(model: ReferSAM, path: str | Path) -> None:
-    """Fills the whole model from a file, or raises CheckpointError and leaves it as it was."""
-    state = read_state_dict(path)
+def fill(model: ReferSAM, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Fills the whole model, or raises CheckpointError and leaves it as it was; `path` is for the message."""
     _check(path, model.state_dict(), state)
     model.load_state_dict(state)
+
+
+def load_checkpoint(model: ReferSAM, path: str | Path) -> None:
+    """Fills the whole model from a file, or raises CheckpointError and leaves it as it was."""
+    fill(model, read_state_dict(path), path)
 
 
 def load_sam(model: ReferSAM, path: str | Path) -> None:

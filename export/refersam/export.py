@@ -8,7 +8,6 @@ Writes nothing unless every stage's graph gives PyTorch's numbers, and a batch t
 import argparse
 import copy
 import hashlib
-import pickle
 import re
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from refersam import fit, onnx, repository, storage
-from refersam.checkpoint import load_checkpoint
+from refersam.checkpoint import fill, read, state_dict
 from refersam.model import ReferSAM
 from refersam.model.config import ReferSAMConfig, preset
 from refersam.stages import Stage, run, stages
@@ -73,18 +72,19 @@ def load(
     ExportError when one of them is said nowhere or cannot be, and CheckpointError for weights that do not
     fit.
     """
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = read(path)
+    said = saved if isinstance(saved, Mapping) else {}
     if config is None:
-        if "config" not in saved:
+        if "config" not in said:
             raise ExportError(f"{path} does not say what model it is of: give --size and --text")
-        config = ReferSAMConfig.from_dict(saved["config"])
+        config = ReferSAMConfig.from_dict(said["config"])
     known = {"tokenizer": TOKENIZERS[config.text.kind], "label": path.stem, "resize": fit.STRETCH}
-    known |= saved.get("meta", {}) | meta
+    known |= (said["meta"] if isinstance(said.get("meta"), Mapping) else {}) | meta
     missing = [name for name in ("image_size", "max_tokens") if name not in known]
     if missing:
         options = ", ".join("--" + name.replace("_", "-") for name in missing)
         raise ExportError(f"{path} does not say what input the model was trained for: give {options}")
-    if known["image_size"] % 32:
+    if known["image_size"] < 32 or known["image_size"] % 32:
         raise ExportError(f"image size {known['image_size']} is not a multiple of 32")
     if known["resize"] not in fit.RULES:
         raise ExportError(f"no resize rule {known['resize']!r}, allowed: {', '.join(fit.RULES)}")
@@ -93,7 +93,7 @@ def load(
             f"the text encoder reads 3 to {config.text.positions} tokens, not {known['max_tokens']}"
         )
     model = ReferSAM(config)
-    load_checkpoint(model, path)
+    fill(model, state_dict(saved, path), path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Checkpoint(
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             {name: value for name, value in given.items() if value is not None},
         )
         export(checkpoint, args.variant, args.repository, args.weights)
-    except (ExportError, OSError, ValueError, pickle.UnpicklingError) as failure:
+    except (ExportError, OSError, ValueError) as failure:
         sys.exit(f"refersam.export: {failure}")
 
 

@@ -6,8 +6,8 @@ masks leave at a quarter of the input's side, so the gateway scales them once, t
 
 In the comments B is the batch, S the input's side, h = w = S/16, L the number of tokens, A the number of
 adapter tokens, D the width of the image encoder, C the width of the decoder, c the width of the spatial
-prior's first map and P the number of sparse prompts. A model with P = 0 has no tensor `sparse_prompts`, because
-no dimension of a tensor that Triton passes on may be 0.
+prior's first map and P the number of sparse prompts. A model with P = 0 has no tensor `sparse_prompts`,
+because no dimension of a tensor that Triton passes on may be 0.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,17 @@
-import pickle
-from pathlib import Path
+import argparse
+import collections
+import datetime
+import os
+import random
+import shutil
+import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
+import numpy as np
 import pytest
 import torch
 
-from refersam.checkpoint import SAM_PREFIXES, CheckpointError, load_checkpoint, load_sam
+from refersam.checkpoint import SAM_PREFIXES, CheckpointError, load_checkpoint, load_sam, read
 from refersam.model import ReferSAM, preset
 
 torch.set_num_threads(1)
@@ -68,9 +75,104 @@ def test_files_without_weights(tmp_path, model, saved):
         load_checkpoint(model, written(tmp_path, saved))
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path, model):
-    with pytest.raises(pickle.UnpicklingError):
-        load_checkpoint(model, written(tmp_path, {"model": Path("anything but tensors")}))
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return shutil.copyfile, (__file__, str(self.path))
+
+
+class Unknown:
+    """A class of somebody's trainer."""
+
+
+@pytest.mark.parametrize("entry", ["model", "args"])
+def test_code_in_a_checkpoint_is_not_run_and_its_name_is_said(tmp_path, source, model, entry):
+    ran = tmp_path / "ran"
+    evil = {"model": source, entry: {"weight": Evil(ran)}}
+    with pytest.raises(CheckpointError, match=r"holds shutil\.copyfile, .*weights_only=False"):
+        load_checkpoint(model, written(tmp_path, evil))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [(eval, "eval"), (os.system, r"posix\.system"), (Unknown(), r"\S*Unknown")]
+)
+def test_a_class_that_is_not_known_is_named(tmp_path, source, model, what, name):
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"holds {name}, which is not loaded.*torch.save"):
+        load_checkpoint(model, written(tmp_path, {"model": source, "args": what}))
+    assert_holds(model, before)
+
+
+HARMLESS = {
+    "namespace": argparse.Namespace(lr=1e-4, out=Path("runs"), seen=np.float64(0.5), flags=[None, True]),
+    "paths": [Path("a/b"), PurePosixPath("a"), PureWindowsPath("c:/x")],
+    "numpy scalars": [np.float64(0.71), np.int64(3), np.bool_(True), np.float32, np.dtype("f4")],
+    "numpy arrays": np.random.default_rng(0).random((3, 2)),
+    "random states": (
+        np.random.RandomState(1).get_state(),
+        torch.get_rng_state(),
+        random.Random(2).getstate(),
+    ),
+    "containers": [
+        collections.OrderedDict(a=1),
+        collections.defaultdict(list, a=[1]),
+        collections.deque([1, 2]),
+        collections.Counter("aab"),
+        {1, 2},
+    ],
+    "times": [datetime.datetime(2025, 1, 2, tzinfo=datetime.UTC), datetime.timedelta(seconds=3)],
+    "version": torch.__version__,
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_trainers_save_beside_the_weights(tmp_path, source, model, kind, zipped):
+    path = tmp_path / "weights.pth"
+    saved = {"model": source, "args": HARMLESS[kind], "epoch": 3}
+    torch.save(saved, path, _use_new_zipfile_serialization=zipped)
+    allowed = set(torch.serialization.get_safe_globals())
+    load_checkpoint(model, path)
+    assert_holds(model, source)
+    assert set(torch.serialization.get_safe_globals()) == allowed, (
+        "what is allowed here is allowed nowhere else"
+    )
+
+
+def test_the_configuration_of_a_hydra_run(tmp_path, source, model):
+    """`hydra.py` wrote the file `hydra.pkl`.
+
+    The package omegaconf need not be installed to read it.
+    """
+    config = (Path(__file__).parent / "data" / "hydra.pkl").read_bytes()
+
+    saved = written(tmp_path, {"model": source})
+    changed = tmp_path / "hydra.pth"
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(changed, "w") as new:
+        for item in old.infolist():
+            content = old.read(item)
+            if item.filename.endswith("/data.pkl"):
+                # A tuple of the two: both pickles without PROTO and STOP, then TUPLE2. The second pickle's
+                # memo overwrites that of the first, which is not read any more.
+                content = content[:-1] + config[2:-1] + b"\x86" + b"."
+            new.writestr(item, content)
+    state, found = read(changed)
+    assert repr(found["c"]) == "<omegaconf.dictconfig.DictConfig, not read>"
+    assert state["model"].keys() == source.keys()
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
+def test_a_damaged_file_is_named(tmp_path, source, model, kept):
+    path = written(tmp_path, source)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
+    with pytest.raises(CheckpointError, match=str(path)):
+        load_checkpoint(model, path)
 
 
 def sam_state(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

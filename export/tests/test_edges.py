@@ -1,4 +1,4 @@
-"""Every setting of a model at its smallest allowed value builds, runs, learns and exports; below it is refused."""
+"""Every setting of a model at its smallest value builds, runs, learns and exports; below it is refused."""
 
 import dataclasses
 import math
@@ -80,7 +80,10 @@ def changed(config: ReferSAMConfig, table: str, **values: Any) -> ReferSAMConfig
 def with_least(table: str, name: str) -> ReferSAMConfig:
     """The usual model with one field at its smallest value, and what must follow from that."""
     values = {name: LEAST[table][name]}
-    follow = {"depth": {"stages": ((0, 0),), "global_blocks": ()}, "stages": {"depth": 1, "global_blocks": ()}}
+    follow = {
+        "depth": {"stages": ((0, 0),), "global_blocks": ()},
+        "stages": {"depth": 1, "global_blocks": ()},
+    }
     if table == "vit":
         values |= follow.get(name, {}) | ({"heads": 1} if name == "width" else {})
     if table in ("adapter", "text") and name in ("vl_width", "width"):

@@ -59,10 +59,9 @@ class VitConfig:
         covered = [block for first, last in self.stages for block in range(first, last + 1)]
         if covered != list(range(self.depth)):
             raise ValueError(f"vit.stages {self.stages} do not cover the {self.depth} blocks in order")
-        if not all(map(_is_whole, self.global_blocks)) or not set(self.global_blocks) <= set(range(self.depth)):
-            raise ValueError(
-                f"vit.global_blocks is {self.global_blocks}; allowed are indices of blocks, 0 to {self.depth - 1}"
-            )
+        blocks = self.global_blocks
+        if not all(map(_is_whole, blocks)) or not set(blocks) <= set(range(self.depth)):
+            raise ValueError(f"vit.global_blocks is {blocks}; allowed are indices from 0 to {self.depth - 1}")
 
 
 @dataclass(frozen=True)
