@@ -75,7 +75,7 @@ INERT = {
     "omegaconf.listconfig": "ListConfig",
     "omegaconf.nodes": " ".join(f"{kind}Node" for kind in _NODES.split()),
 }
-"""Classes by module that trainers save beside the weights. A file may hold them; their objects become Inert."""
+"""Classes by module that trainers save beside the weights. Their objects become Inert."""
 
 STAND_INS = [
     *(

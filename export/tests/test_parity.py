@@ -1,5 +1,8 @@
 """The model against recorded outputs of the published code, and the tool that compares them."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,39 @@ def test_case(case):
     comparisons = list(compare(path, seed=1))
     assert len(comparisons) > 20
     assert not [str(comparison) for comparison in comparisons if not comparison.ok]
+
+
+def loss_case(tmp_path: Path, case: str, change: Callable[[dict], None]) -> list[parity.Comparison]:
+    """Comparisons of a copy of a loss case, the values of which `change` has edited."""
+    for name in (f"{case}.npz", f"loss_{case}.npz"):
+        shutil.copy(REFERENCE / name, tmp_path)
+    values = json.loads((REFERENCE / f"loss_{case}.json").read_text())
+    change(values["f32"])
+    (tmp_path / f"loss_{case}.json").write_text(json.dumps(values))
+    return list(parity.compare_loss(tmp_path / f"loss_{case}.npz", seed=1))
+
+
+@pytest.mark.parametrize("value", ["loss_mask", "loss_dice", "loss_mask_aux", "loss_dice_aux", "total_loss"])
+def test_seeded_values_are_judged_on_the_recorded_logits(tmp_path, value):
+    def wrong(values: dict) -> None:
+        values["default_seed1234"][value] += 8e-6
+
+    failed = [c.tensor for c in loss_case(tmp_path, "tiny_clip", wrong) if not c.ok]
+    assert failed == [f"{value} (seed 1234, recorded logits)"]
+
+
+def test_one_point_may_be_swapped_on_the_models_own_logits(tmp_path):
+    """The value that one other point gives passes on our own logits; twice that does not."""
+
+    def compared(swaps: float) -> dict[str, bool]:
+        def swapped(values: dict) -> None:
+            values["default_seed1234"]["loss_mask"] += swaps * 0.7555 / (3 * 12544)
+
+        return {c.tensor: c.ok for c in loss_case(tmp_path, "tiny_clip", swapped)}
+
+    assert compared(1)["loss_mask (seed 1234)"]
+    assert not compared(1)["loss_mask (seed 1234, recorded logits)"]
+    assert not compared(2)["loss_mask (seed 1234)"]
 
 
 @pytest.fixture
