@@ -150,10 +150,11 @@ def error(value: np.ndarray, truth: np.ndarray) -> float:
     return float(difference / scale) if difference else 0.0
 
 
-def compare(stage: Stage, graph: bytes, tensors: Mapping[str, Tensor]) -> list[Comparison]:
+def compare(stage: Stage, graph: Path, tensors: Mapping[str, Tensor]) -> list[Comparison]:
     """Run one stage's graph on PyTorch's inputs of that stage, at each of BATCHES, against PyTorch's outputs.
 
-    `tensors` holds what `run` returns for at least as many rows as the greatest of BATCHES.
+    `graph` is the path of an ONNX file. `tensors` holds what `run` returns for at least as many rows as the
+    greatest of BATCHES.
     """
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
@@ -218,23 +219,6 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
     parts = stages(model)
     tensors = run(parts, inputs)
 
-    graphs, comparisons = [], []
-    for part in parts:
-        graph = onnx.export(part, [tensors[name][:2] for name in part.inputs])
-        if weights == "fp16":
-            storage.compress(graph, tables)
-            onnx.check(graph)
-        graphs.append(graph.SerializeToString())
-        comparisons += compare(part, graphs[-1], tensors)
-        print(f"{part.name}: {len(graphs[-1]) / 1e6:.2f} MB")
-    print(f"all stages: {sum(map(len, graphs)) / 1e6:.2f} MB")
-    print(*comparisons, sep="\n")
-    if weights == "fp16":
-        print(rounding_loss(run(stages(checkpoint.model), inputs), tensors))
-    failures = [str(c) for c in comparisons if not c.ok]
-    if failures:
-        raise ExportError("\n".join(["the graphs disagree:", *failures]))
-
     described = repository.Variant(
         variant,
         tuple(describe(part, tensors) for part in parts),
@@ -249,8 +233,26 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
             precision="fp32",
         ),
     )
-    for spec, graph in zip(described.stages, graphs, strict=True):
-        repository.write_stage(folder, described, spec, graph)
+
+    comparisons, total = [], 0
+    for part, spec in zip(parts, described.stages, strict=True):
+        graph = onnx.export(part, [tensors[name][:2] for name in part.inputs])
+        if weights == "fp16":
+            storage.compress(graph, tables)
+        path = repository.write_stage(folder, described, spec, graph)
+        # A large graph and its session would be in memory together.
+        del graph
+        comparisons += compare(part, path, tensors)
+        size = sum(file.stat().st_size for file in path.parent.iterdir())
+        total += size
+        print(f"{part.name}: {size / 1e6:.2f} MB", flush=True)
+    print(f"all stages: {total / 1e6:.2f} MB")
+    print(*comparisons, sep="\n")
+    if weights == "fp16":
+        print(rounding_loss(run(stages(checkpoint.model), inputs), tensors))
+    failures = [str(c) for c in comparisons if not c.ok]
+    if failures:
+        raise ExportError("\n".join(["the graphs disagree:", *failures]))
     repository.write_ensemble(folder, described)
     return described.models
 
@@ -280,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", required=True, help="the ensemble is called refersam_VARIANT")
     parser.add_argument("--repository", type=Path, required=True, help="folder that Triton loads models from")
     parser.add_argument("--weights", choices=STORAGES, default="fp16", help="how to store them (%(default)s)")
-    parser.add_argument("--size", help="of the model, if the checkpoint does not say: vit_b, vit_l")
+    parser.add_argument("--size", help="of the model, if the checkpoint does not say: vit_b, vit_l, vit_h")
     parser.add_argument("--text", choices=sorted(TOKENIZERS), help="its text encoder; needed with --size")
     parser.add_argument("--image-size", type=int, help="side of the input in pixels, a multiple of 32")
     parser.add_argument("--resize", choices=fit.RULES, help="how it was trained to get pictures (stretch)")

@@ -1,12 +1,15 @@
 """Stages as ONNX graphs: opset 17, a dynamic batch and nothing else dynamic."""
 
-import io
+import math
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from onnx import helper
 from torch import Tensor, Value
 from torch.onnx import symbolic_helper
 
@@ -24,6 +27,13 @@ FORBIDDEN = {
     "NonZero": "the size of its result depends on data",
 }
 
+FILE_LIMIT = 2**31 - 2**24
+"""Bytes of constants that one file may hold. Protocol buffers end at 2 GiB; the rest is for the nodes."""
+
+EXTERNAL = ".data"
+"""Ending of the file with the constants of a graph beyond FILE_LIMIT, behind the graph's own file name.
+Loaders look for it in the graph's folder."""
+
 BATCH = "batch"
 """Name of the dynamic dimension."""
 
@@ -36,13 +46,17 @@ def export(stage: Stage, arguments: Sequence[Tensor]) -> onnx.ModelProto:
     """Trace a stage on example arguments.
 
     The first dimension of every argument is the batch, of at least 2 rows so that nothing is specialised for
-    one; all other sizes become part of the graph. Returns a model that has passed `check`.
+    one; all other sizes become part of the graph. The model is in memory and may be too large for one file.
     """
     if any(argument.shape[0] < 2 for argument in arguments):
         raise ValueError("examples need at least 2 rows")
     names = (*stage.inputs, *stage.outputs)
-    buffer = io.BytesIO()
-    with torch.no_grad(), warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory(prefix="refersam-") as folder,
+        torch.no_grad(),
+        warnings.catch_warnings(),
+    ):
+        path = Path(folder, "traced.onnx")
         # The exporter announces its age, and each size that becomes a constant.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
@@ -52,7 +66,8 @@ def export(stage: Stage, arguments: Sequence[Tensor]) -> onnx.ModelProto:
             torch.onnx.export(
                 stage,
                 tuple(arguments),
-                buffer,
+                # Given a path, the exporter writes constants to files of their own beyond 2 GiB.
+                path,
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=list(stage.inputs),
@@ -61,20 +76,40 @@ def export(stage: Stage, arguments: Sequence[Tensor]) -> onnx.ModelProto:
             )
         finally:
             torch.onnx.unregister_custom_op_symbolic("aten::group_norm", OPSET)
-    graph = onnx.load_from_string(buffer.getvalue())
+        graph = onnx.load(path)
     for value, result in zip(graph.graph.output, results, strict=True):
         _set_shape(value, result.shape[1:])
     _constants_to_initializers(graph.graph)
-    check(graph)
     return graph
 
 
-def check(model: onnx.ModelProto) -> None:
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model and `check` the file. Constants beyond FILE_LIMIT go to a file of their own.
+
+    The model must not be used afterwards: constants that went to a file of their own have left it.
+    """
+    beside = size(model) > FILE_LIMIT
+    onnx.save_model(
+        model, path, save_as_external_data=beside, location=path.name + EXTERNAL, size_threshold=1024
+    )
+    check(path)
+
+
+def size(model: onnx.ModelProto) -> int:
+    """Bytes that the constants of a model take."""
+    return sum(
+        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )
+
+
+def check(path: Path) -> None:
     """Raise GraphError unless a model is of OPSET, free of FORBIDDEN operators and dynamic in batch alone.
 
     What is not valid ONNX raises `onnx.checker.ValidationError` or `onnx.shape_inference.InferenceError`.
     """
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path, load_external_data=False)
     faults = []
     if [(opset.domain, opset.version) for opset in model.opset_import] != [("", OPSET)]:
         faults.append(f"opset is not {OPSET} alone")

@@ -4,7 +4,8 @@ A variant is an ensemble `refersam_<variant>` and one model per stage, `refersam
 
     refersam_bert/               config.pbtxt, 1/
     refersam_bert_image/         config.pbtxt (TensorRT), configs/{onnx,cpu}.pbtxt (ONNX Runtime),
-                                 warmup/, 1/model.onnx, and 1/model.plan once an engine has been built
+                                 warmup/, 1/model.onnx, and 1/model.plan once an engine has been built;
+                                 1/model.onnx.data with the weights of a graph beyond 2 GiB
     refersam_bert_text/ ...
 
 `tritonserver --model-config-name=cpu` reads `configs/cpu.pbtxt` where a model has one and `config.pbtxt`
@@ -20,6 +21,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnx import ModelProto
+
+from refersam import onnx
 
 CONTRACT = "1"
 """Version of the ensemble's tensors and parameters. The gateway refuses any other."""
@@ -113,11 +117,15 @@ def ensemble_parameters(
     }
 
 
-def write_stage(root: Path, variant: Variant, stage: StageSpec, graph: bytes) -> None:
-    """Write the folder of one stage under `root`. `graph` is a serialised ONNX model."""
+def write_stage(root: Path, variant: Variant, stage: StageSpec, graph: ModelProto) -> Path:
+    """Write the folder of one stage under `root`, and `check` its graph; returns the graph's path.
+
+    The graph must not be used afterwards (see `onnx.save`).
+    """
     folder = root / variant.stage_model(stage)
     (folder / "1").mkdir(parents=True)
-    (folder / "1" / "model.onnx").write_bytes(graph)
+    path = folder / "1" / "model.onnx"
+    onnx.save(graph, path)
     (folder / "config.pbtxt").write_text(pbtxt(stage_config(variant, stage, "tensorrt")))
     (folder / "configs").mkdir()
     for target in ("onnx", "cpu"):
@@ -126,6 +134,7 @@ def write_stage(root: Path, variant: Variant, stage: StageSpec, graph: bytes) ->
         if tensor.name == MASK:
             (folder / "warmup").mkdir()
             np.ones(tensor.dims, tensor.dtype).tofile(folder / "warmup" / ONES)
+    return path
 
 
 def write_ensemble(root: Path, variant: Variant) -> None:
@@ -279,11 +288,7 @@ def _warmup(stage: StageSpec, batch_size: int) -> dict[str, Any]:
                 "value": {
                     "data_type": Enum(f"TYPE_{_triton_type(tensor.dtype)}"),
                     "dims": list(tensor.dims),
-                    **(
-                        {"input_data_file": "ones"}
-                        if tensor.name == "attention_mask"
-                        else {"zero_data": True}
-                    ),
+                    **({"input_data_file": ONES} if tensor.name == MASK else {"zero_data": True}),
                 },
             }
             for tensor in stage.inputs

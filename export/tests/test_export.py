@@ -5,6 +5,7 @@ import functools
 import hashlib
 import re
 import shlex
+import shutil
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,9 @@ def test_ensemble_gives_the_masks_of_the_rounded_model(exported: Path, kind: str
 @pytest.mark.parametrize("kind", ["bert", "clip"])
 def test_graphs_are_of_known_operators(exported: Path, kind: str):
     for name in STAGES:
-        model = onnx.load(exported / "models" / f"refersam_{kind}_{name}" / "1" / "model.onnx")
-        graphs.check(model)
+        path = exported / "models" / f"refersam_{kind}_{name}" / "1" / "model.onnx"
+        graphs.check(path)
+        model = onnx.load(path)
         assert {node.op_type for node in model.graph.node} <= set(OPERATORS.split()), name
 
 
@@ -290,6 +292,44 @@ def test_fp32_storage_keeps_the_weights(exported: Path, tmp_path: Path):
     assert parameters["variant"] == "plain"
 
 
+@pytest.fixture
+def external(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of a variant whose graphs are too large for one file, for the limit is lowered."""
+    monkeypatch.setattr(graphs, "FILE_LIMIT", 50_000)
+    arguments = ["--variant", "bert", "--repository", str(tmp_path), "--weights", "fp32"]
+    export.main(["--checkpoint", str(exported / "bert.pt"), *arguments])
+    return tmp_path
+
+
+def test_weights_beyond_the_limit_of_a_file_stand_beside_the_graph(exported: Path, external: Path):
+    for name in STAGES:
+        folder = external / f"refersam_bert_{name}" / "1"
+        assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.onnx.data"]
+        graph, weights = (folder / file for file in ("model.onnx", "model.onnx.data"))
+        assert graph.stat().st_size < weights.stat().st_size
+    loaded = export.load(exported / "bert.pt")
+    inputs = export.examples(loaded, 3, seed=5)
+    truth = run(stages(loaded.model), inputs)["mask_logits"].numpy()
+    infer, _ = repository.load_stages(external, "bert")
+    assert export.error(infer({k: v.numpy() for k, v in inputs.items()})["mask_logits"], truth) < 1e-4
+
+
+def test_weights_beside_the_graph_compile(external: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("text", "image", "vli"):
+        shutil.rmtree(external / f"refersam_bert_{name}")
+    compile_check.main(["--repository", str(external)])
+    lines = capsys.readouterr().out.splitlines()
+    named = [line.split(", ")[0] for line in lines if line.startswith("refersam_")]
+    assert named == ["refersam_bert_decoder: ok", "refersam_bert_vlp: ok"]
+
+
+def test_a_variant_replaces_one_with_weights_beside_its_graphs(exported: Path, external: Path):
+    graphs.FILE_LIMIT = 2**31
+    arguments = ["--variant", "bert", "--repository", str(external)]
+    export.main(["--checkpoint", str(exported / "bert.pt"), *arguments])
+    assert not list(external.glob("**/*.data"))
+
+
 def test_compression_loses_nothing(exported: Path):
     loaded = export.load(exported / "clip.pt")
     tables = storage.round_weights(loaded.model)
@@ -359,7 +399,7 @@ def test_a_graph_that_disagrees_is_not_written(
     assert re.search(r"vlp +coarse_logits .* ok", capsys.readouterr().out)
 
 
-def test_rows_that_depend_on_their_batch_are_found():
+def test_rows_that_depend_on_their_batch_are_found(tmp_path: Path):
     class Mixed(torch.nn.Module):
         name, inputs, outputs = "mixed", ("image",), ("mask_logits",)
 
@@ -368,8 +408,8 @@ def test_rows_that_depend_on_their_batch_are_found():
 
     tensors = {"image": torch.randint(256, (8, 6), dtype=torch.uint8)}
     tensors |= {"mask_logits": Mixed()(tensors["image"])[0]}
-    graph = graphs.export(Mixed(), [tensors["image"]])
-    (comparison,) = export.compare(Mixed(), graph.SerializeToString(), tensors)
+    graphs.save(graphs.export(Mixed(), [tensors["image"]]), tmp_path / "mixed.onnx")
+    (comparison,) = export.compare(Mixed(), tmp_path / "mixed.onnx", tensors)
     assert comparison.batch_error > 1e-3
     assert not comparison.ok
 
@@ -387,7 +427,7 @@ def test_error(value: list[float], truth: list[float], expected: float):
     assert export.error(np.array(value, np.float32), np.array(truth, np.float32)) == expected
 
 
-def test_forbidden_graphs_are_refused():
+def test_forbidden_graphs_are_refused(tmp_path: Path):
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])
     grid = helper.make_tensor_value_info("grid", TensorProto.FLOAT, [1, 4, 4, 2])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 3, 4, 4])
@@ -398,7 +438,7 @@ def test_forbidden_graphs_are_refused():
         ir_version=8,
     )
     with pytest.raises(graphs.GraphError) as failure:
-        graphs.check(model)
+        graphs.save(model, tmp_path / "model.onnx")
     message = str(failure.value)
     assert "opset is not 17" in message
     assert "GridSample sample" in message
