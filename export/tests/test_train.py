@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from refersam import tokenizer, train
+from refersam.checkpoint import SAM_PREFIXES
 from refersam.data import pool
 from refersam.data.batches import EASY_KINDS, NUM_THINGS, Batches, choose
 from refersam.data.expressions import Expression
@@ -197,23 +198,47 @@ def test_an_unknown_criterion_is_refused():
         Objective(ReferSAM(preset("tiny", "bert")), Weights(), "pixels")
 
 
-def test_a_run_may_start_from_sam(pool_dir: Path, tmp_path: Path, config: train.TrainConfig):
-    donor = ReferSAM(config.model)
-    sam = {
-        "image_encoder." + key.removeprefix("vl_adapter.vis_model."): value + 1
-        for key, value in donor.state_dict().items()
-        if key.startswith("vl_adapter.vis_model.")
+@pytest.fixture
+def sam(tmp_path: Path, config: train.TrainConfig) -> Path:
+    """A SAM checkpoint of random numbers."""
+    torch.manual_seed(8)
+    state = {
+        theirs + key.removeprefix(ours): torch.randn_like(value)
+        for theirs, ours in SAM_PREFIXES.items()
+        for key, value in ReferSAM(config.model).state_dict().items()
+        if key.startswith(ours)
     }
-    for ours, theirs in (("sam_prompt_encoder.", "prompt_encoder."), ("sam_mask_decoder.", "mask_decoder.")):
-        sam |= {
-            theirs + key.removeprefix(ours): value
-            for key, value in donor.state_dict().items()
-            if key.startswith(ours)
-        }
-    torch.save(sam, tmp_path / "sam.pth")
-    run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir, tmp_path / "sam.pth")
-    key = "vl_adapter.vis_model.patch_embed.proj.weight"
-    assert torch.equal(run.objective.model.state_dict()[key], donor.state_dict()[key] + 1)
+    torch.save(state, tmp_path / "sam.pth")
+    return tmp_path / "sam.pth"
+
+
+def test_a_run_may_start_from_sam(pool_dir: Path, tmp_path: Path, config: train.TrainConfig, sam: Path):
+    """SAM's parts are SAM's; all others, of a model and of its average, start at the published values."""
+    run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir, sam)
+    given = torch.load(sam, weights_only=True)
+    torch.manual_seed(config.seed)
+    published = ReferSAM(config.model).state_dict()
+    for theirs, ours in SAM_PREFIXES.items():
+        published |= {ours + k.removeprefix(theirs): v for k, v in given.items() if k.startswith(theirs)}
+    for state in (run.objective.model.state_dict(), run.average):
+        assert state.keys() == published.keys()
+        for key, value in published.items():
+            assert torch.equal(state[key], value), key
+    for interaction in run.objective.model.vl_adapter.interactions:
+        assert interaction.injector.gamma.detach().numpy() == pytest.approx(1e-6)
+
+
+def test_a_run_from_nothing_starts_livelier(pool_dir: Path, tmp_path: Path, config: train.TrainConfig):
+    run = train.Run(config, tmp_path, torch.device("cpu"), pool_dir)
+    for interaction in run.objective.model.vl_adapter.interactions:
+        assert interaction.injector.gamma.detach().numpy() == pytest.approx(0.1)
+
+
+def test_a_run_starts_from_one_thing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["c.toml", "--pool", "p", "--out", "o", "--sam", "sam.pth", "--start-from", "d"]
+    with pytest.raises(SystemExit):
+        train.main(arguments)
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(
