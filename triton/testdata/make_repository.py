@@ -6,6 +6,8 @@ Two stages whose answer can be computed by hand, so that the Go tests know every
     mask_logits       = features * 10 - 5 + mean of the real input_ids / 100
     coarse_logits     = features
 
+The decoder's numbers stand in a file beside its graph, as the weights of a graph beyond 2 GiB do.
+
 Run it again after a change:  .venv/bin/python triton/testdata/make_repository.py
 """
 
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 IMAGE_SIZE = 32  # S
 MAX_TOKENS = 6  # L
@@ -22,6 +24,7 @@ MAX_BATCH = 8
 VARIANT = "tiny"
 MODEL = f"refersam_{VARIANT}"
 OPSET = 17
+WEIGHTS = "model.onnx.data"
 
 CHECKPOINT = "0123456789abcdef" * 4
 
@@ -89,6 +92,19 @@ def decoder_stage() -> onnx.ModelProto:
     return checked(graph)
 
 
+def moved(model: onnx.ModelProto) -> bytes:
+    """The content of a file for the model's float constants, which the model names and no longer holds."""
+    content = b""
+    for constant in model.graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            external_data_helper.set_external_data(
+                constant, WEIGHTS, offset=len(content), length=len(constant.raw_data)
+            )
+            content += constant.raw_data
+            constant.ClearField("raw_data")
+    return content
+
+
 def checked(graph: onnx.GraphProto) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="refersam")
     model.ir_version = 8
@@ -119,11 +135,13 @@ def config_of(graph: onnx.GraphProto) -> tuple[str, str]:
     return fields("input", rows(graph.input)), fields("output", rows(graph.output))
 
 
-def write_stage(repository: Path, name: str, model: onnx.ModelProto) -> None:
+def write_stage(repository: Path, name: str, model: onnx.ModelProto, beside: bool = False) -> None:
     version = repository / name / "1"
     configs = repository / name / "configs"
     version.mkdir(parents=True, exist_ok=True)
     configs.mkdir(exist_ok=True)
+    if beside:
+        (version / WEIGHTS).write_bytes(moved(model))
     (version / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     inputs, outputs = config_of(model.graph)
     tensors = f'name: "{name}"\nmax_batch_size: {MAX_BATCH}\n{inputs}{outputs}'
@@ -183,7 +201,7 @@ def write_ensemble(repository: Path) -> None:
 def main() -> None:
     repository = Path(__file__).parent / "model_repository"
     write_stage(repository, f"{MODEL}_image", image_stage())
-    write_stage(repository, f"{MODEL}_decoder", decoder_stage())
+    write_stage(repository, f"{MODEL}_decoder", decoder_stage(), beside=True)
     write_ensemble(repository)
 
 
