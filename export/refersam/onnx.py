@@ -66,8 +66,8 @@ def export(stage: Stage, arguments: Sequence[Tensor]) -> onnx.ModelProto:
             torch.onnx.export(
                 stage,
                 tuple(arguments),
-                # Given a path, the exporter writes constants to files of their own beyond 2 GiB.
-                path,
+                # Beyond 2 GiB the exporter writes constants to files of their own, if the path is a `str`.
+                str(path),
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=list(stage.inputs),

@@ -314,6 +314,22 @@ def test_weights_beyond_the_limit_of_a_file_stand_beside_the_graph(exported: Pat
     assert export.error(infer({k: v.numpy() for k, v in inputs.items()})["mask_logits"], truth) < 1e-4
 
 
+def test_the_exporter_can_write_beyond_2_gib(monkeypatch: pytest.MonkeyPatch, exported: Path):
+    """It refuses to when its target is anything but a `str`; a graph of that size is too large for a test."""
+    targets = []
+    trace = torch.onnx.export
+
+    def seen(stage: Any, arguments: Any, target: Any, **options: Any) -> None:
+        targets.append(target)
+        trace(stage, arguments, target, **options)
+
+    monkeypatch.setattr(torch.onnx, "export", seen)
+    loaded = export.load(exported / "bert.pt")
+    text = stages(loaded.model)[0]
+    graphs.export(text, [export.examples(loaded, 2)[name] for name in text.inputs])
+    assert [type(target) for target in targets] == [str]
+
+
 def test_weights_beside_the_graph_compile(external: Path, capsys: pytest.CaptureFixture[str]):
     for name in ("text", "image", "vli"):
         shutil.rmtree(external / f"refersam_bert_{name}")
