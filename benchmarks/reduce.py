@@ -20,10 +20,12 @@ import numpy as np
 from PIL import Image
 from timing import ROOT
 
-from refersam import fit, tokenizer
-from refersam.data import pool, scenes
-from refersam.data.expressions import target_mask
-from refersam.evaluate import of_repository
+from refersam import tokenizer
+from refersam.data.scenes.drawing import scene_of
+from refersam.data.scenes.expressions import target_mask
+from refersam.data.scenes.questions import phrases
+from refersam.data.transforms import upsample
+from refersam.evaluation.predictors import of_repository
 
 TIMES = {2: (5, 4), 4: (10, 8), 8: (20, 16)}
 """Denominator → width and height in sides of the model's square, at least 2 × the denominator."""
@@ -50,9 +52,9 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=30, help="of each size, default %(default)s")
     parser.add_argument("--variant", default="bert")
     args = parser.parse_args()
-    predict, meta = of_repository(ROOT / "model_repository", args.variant)
-    size, resize = meta["image_size"], meta["resize"]
-    words = tokenizer.load(meta["tokenizer"])
+    predict, inputs_of = of_repository(ROOT / "model_repository", args.variant)
+    size, resize = inputs_of.image_size, inputs_of.resize
+    words = tokenizer.load(inputs_of.tokenizer)
 
     heads = (
         "decoded at, picture, off (mean), off (max), masks, mean IoU, least, equal, truth (exact), (reduced)"
@@ -62,16 +64,16 @@ def main() -> None:
         width, height = across * size, down * size
         off, ious, truths = [], [], []
         for index in range(args.scenes):
-            scene = scenes.scene_of("test", index, width, height)
-            asked = pool.phrases(scene, PHRASES)
+            scene = scene_of("test", index, width, height)
+            asked = phrases(scene, PHRASES)
             with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
                 Image.fromarray(scene.image).save(file.name, quality=90, subsampling="4:2:0")
                 squares = [square(Path(file.name), size, reduce) for reduce in (False, True)]
             off.append(np.abs(squares[0].astype(np.int16) - squares[1]))
-            inputs = words.encode([expression.text for expression in asked], max_tokens=meta["max_tokens"])
+            inputs = words.encode([expression.text for expression in asked], max_tokens=inputs_of.max_tokens)
             exact, reduced = (predict(np.stack([s] * len(asked)), *inputs) for s in squares)
             for expression, *rows in zip(asked, exact, reduced, strict=True):
-                a, b = (fit.upsample(row, height, width, resize) >= 0 for row in rows)
+                a, b = (upsample(row, height, width, resize) >= 0 for row in rows)
                 if a.any() or b.any():
                     ious.append(iou(a, b))
                 truth = target_mask(scene, expression)

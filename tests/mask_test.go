@@ -11,7 +11,7 @@ import (
 )
 
 // scene is one entry of testdata/scenes.json, written by
-// python -m refersam.data.fixtures.
+// python -m refersam.data.scenes.fixtures.
 type scene struct {
 	File      string     `json:"file"`
 	Width     int        `json:"width"`

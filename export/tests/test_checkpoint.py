@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from refersam.checkpoint import SAM_PREFIXES, CheckpointError, load_checkpoint, load_sam, read
 from refersam.model import ReferSAM, preset
+from refersam.model.weights import SAM_PREFIXES, CheckpointError, load_checkpoint, load_sam, read
 
 torch.set_num_threads(1)
 

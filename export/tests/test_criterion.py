@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from refersam.criterion import binary_cross_entropy, choose_points, dice, point_criterion, read
 from refersam.model import Output
+from refersam.model.criterion import binary_cross_entropy, choose_points, dice, point_criterion, read
 
 torch.set_num_threads(1)
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from refersam import export, recipe, repository
 from refersam.model import (
     AdapterConfig,
     DecoderConfig,
@@ -18,7 +17,11 @@ from refersam.model import (
     TextConfig,
     VitConfig,
 )
-from refersam.stages import run, stages
+from refersam.serving import recipe, repository
+from refersam.serving.checkpoint import Checkpoint
+from refersam.serving.comparison import error, examples
+from refersam.serving.export import export
+from refersam.serving.stages import run, stages
 
 SIDE, TOKENS = 32, 5
 
@@ -91,11 +94,11 @@ def with_least(table: str, name: str) -> ReferSAMConfig:
     return changed(usual(), table, **values)
 
 
-def checkpoint(config: ReferSAMConfig) -> export.Checkpoint:
+def checkpoint(config: ReferSAMConfig) -> Checkpoint:
     torch.manual_seed(3)
     model = ReferSAM(config).eval()
     recipe.fill(model.state_dict(), seed=3)
-    return export.Checkpoint(
+    return Checkpoint(
         model,
         "0" * 64,
         image_size=SIDE,
@@ -147,13 +150,13 @@ def test_the_smallest_values_export(tmp_path: Path, kind: str, least: str | None
         table, name = least.split(".")
         config = changed(config, table, **{name: LEAST[table][name]})
     loaded = checkpoint(config)
-    export.export(loaded, "edge", tmp_path, "fp32")
-    inputs = export.examples(loaded, 3, seed=1)
+    export(loaded, "edge", tmp_path, "fp32")
+    inputs = examples(loaded, 3, seed=1)
     truth = run(stages(loaded.model), inputs)
     infer, _ = repository.load_stages(tmp_path, "edge")
     outputs = infer({name: tensor.numpy() for name, tensor in inputs.items()})
     for name, value in outputs.items():
-        assert export.error(value, truth[name].numpy()) < 1e-4, name
+        assert error(value, truth[name].numpy()) < 1e-4, name
     for path in tmp_path.glob("**/*.pbtxt"):
         parsed = repository.parse_pbtxt(path.read_text())
         for tensor in (*parsed["input"], *parsed["output"]):

@@ -12,16 +12,22 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from google.protobuf import json_format, text_format
 from onnx import TensorProto, helper, numpy_helper
 
-from refersam import compile_check, engines, export, repository, storage
-from refersam import onnx as graphs
+from refersam import compile_check, export
+from refersam.engines import __main__ as engines
 from refersam.model import ReferSAM, ReferSAMConfig, preset
 from refersam.model.config import TextConfig
-from refersam.stages import run, stages
+from refersam.serving import graph as graphs
+from refersam.serving import repository, storage
+from refersam.serving.checkpoint import TOKENIZERS, load
+from refersam.serving.comparison import compare, error, examples
+from refersam.serving.export import export as write
+from refersam.serving.stages import run, stages
 
 SIZE, TOKENS = 64, 9
 RESIZE = {"clip": "longest_side_pad"}  # the other says nothing
@@ -68,7 +74,7 @@ def checkpoint(kind: str, folder: Path) -> Path:
     meta = {
         "variant": kind,
         "label": "test",
-        "tokenizer": export.TOKENIZERS[kind],
+        "tokenizer": TOKENIZERS[kind],
         "image_size": SIZE,
         "max_tokens": TOKENS,
     }
@@ -120,9 +126,9 @@ def graph_shapes(values: Any) -> dict[str, tuple[str, list[int]]]:
 
 @pytest.mark.parametrize("kind", ["bert", "clip"])
 def test_ensemble_gives_the_masks_of_the_rounded_model(exported: Path, kind: str):
-    loaded = export.load(exported / f"{kind}.pt")
+    loaded = load(exported / f"{kind}.pt")
     storage.round_weights(loaded.model)
-    inputs = export.examples(loaded, 5, seed=3)
+    inputs = examples(loaded, 5, seed=3)
     pixels = inputs["image"].permute(0, 3, 1, 2) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     normalised = (pixels - mean[:, None, None]) / std[:, None, None]
@@ -132,14 +138,14 @@ def test_ensemble_gives_the_masks_of_the_rounded_model(exported: Path, kind: str
     infer, _ = repository.load_stages(exported / "models", kind)
     outputs = infer({name: tensor.numpy() for name, tensor in inputs.items()})
     assert set(outputs) == {"mask_logits", "coarse_logits"}
-    assert export.error(outputs["mask_logits"], truth.low_res_logits[:, 0].numpy()) < 1e-4
-    assert export.error(outputs["coarse_logits"], truth.coarse_logits[:, 0].numpy()) < 1e-4
+    assert error(outputs["mask_logits"], truth.low_res_logits[:, 0].numpy()) < 1e-4
+    assert error(outputs["coarse_logits"], truth.coarse_logits[:, 0].numpy()) < 1e-4
     swapped = inputs | {
         "input_ids": inputs["input_ids"].flip(0),
         "attention_mask": inputs["attention_mask"].flip(0),
     }
     other = infer({name: tensor.numpy() for name, tensor in swapped.items()})
-    assert export.error(other["mask_logits"], outputs["mask_logits"]) > 1e-2, "the phrase does not matter"
+    assert error(other["mask_logits"], outputs["mask_logits"]) > 1e-2, "the phrase does not matter"
 
 
 @pytest.mark.parametrize("kind", ["bert", "clip"])
@@ -174,10 +180,10 @@ def test_norms_of_large_pictures_stay_exact():
     norm = Norm(1, 64, eps=1e-6).eval()
     c1 = torch.randn(2, 64, 224, 224, generator=torch.Generator().manual_seed(0))
     graph = graphs.export(norm, [c1])
-    (normed,) = export.onnxruntime.InferenceSession(graph.SerializeToString()).run(None, {"c1": c1.numpy()})
+    (normed,) = onnxruntime.InferenceSession(graph.SerializeToString()).run(None, {"c1": c1.numpy()})
     with torch.no_grad():
         truth = torch.nn.functional.group_norm(c1.double(), 1, eps=1e-6).numpy()
-    assert export.error(normed, truth) < 5e-6
+    assert error(normed, truth) < 5e-6
 
 
 @pytest.mark.parametrize("kind", ["bert", "clip"])
@@ -265,7 +271,7 @@ def test_awkward_strings_survive_the_text_format():
 @pytest.mark.parametrize("kind", ["bert", "clip"])
 def test_size_is_that_of_halves_and_bytes(exported: Path, kind: str):
     """Every matrix takes 2 bytes a value and the vocabulary 1, but for what nothing computes with."""
-    model = export.load(exported / f"{kind}.pt").model
+    model = load(exported / f"{kind}.pt").model
     vocabulary = max((p for p in model.text_encoder.parameters()), key=lambda p: p.numel())
     assert vocabulary.shape[0] == 5000
     others = sum(p.numel() for p in model.parameters()) - vocabulary.numel()
@@ -283,12 +289,12 @@ def test_size_is_that_of_halves_and_bytes(exported: Path, kind: str):
 
 
 def test_fp32_storage_keeps_the_weights(exported: Path, tmp_path: Path):
-    loaded = export.load(exported / "bert.pt")
-    export.export(loaded, "plain", tmp_path, "fp32")
-    inputs = export.examples(loaded, 2, seed=5)
+    loaded = load(exported / "bert.pt")
+    write(loaded, "plain", tmp_path, "fp32")
+    inputs = examples(loaded, 2, seed=5)
     truth = run(stages(loaded.model), inputs)["mask_logits"].numpy()
     infer, parameters = repository.load_stages(tmp_path, "plain")
-    assert export.error(infer({k: v.numpy() for k, v in inputs.items()})["mask_logits"], truth) < 1e-4
+    assert error(infer({k: v.numpy() for k, v in inputs.items()})["mask_logits"], truth) < 1e-4
     assert parameters["variant"] == "plain"
 
 
@@ -307,11 +313,11 @@ def test_weights_beyond_the_limit_of_a_file_stand_beside_the_graph(exported: Pat
         assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "model.onnx.data"]
         graph, weights = (folder / file for file in ("model.onnx", "model.onnx.data"))
         assert graph.stat().st_size < weights.stat().st_size
-    loaded = export.load(exported / "bert.pt")
-    inputs = export.examples(loaded, 3, seed=5)
+    loaded = load(exported / "bert.pt")
+    inputs = examples(loaded, 3, seed=5)
     truth = run(stages(loaded.model), inputs)["mask_logits"].numpy()
     infer, _ = repository.load_stages(external, "bert")
-    assert export.error(infer({k: v.numpy() for k, v in inputs.items()})["mask_logits"], truth) < 1e-4
+    assert error(infer({k: v.numpy() for k, v in inputs.items()})["mask_logits"], truth) < 1e-4
 
 
 def test_the_exporter_can_write_beyond_2_gib(monkeypatch: pytest.MonkeyPatch, exported: Path):
@@ -324,9 +330,9 @@ def test_the_exporter_can_write_beyond_2_gib(monkeypatch: pytest.MonkeyPatch, ex
         trace(stage, arguments, target, **options)
 
     monkeypatch.setattr(torch.onnx, "export", seen)
-    loaded = export.load(exported / "bert.pt")
+    loaded = load(exported / "bert.pt")
     text = stages(loaded.model)[0]
-    graphs.export(text, [export.examples(loaded, 2)[name] for name in text.inputs])
+    graphs.export(text, [examples(loaded, 2)[name] for name in text.inputs])
     assert [type(target) for target in targets] == [str]
 
 
@@ -347,10 +353,10 @@ def test_a_variant_replaces_one_with_weights_beside_its_graphs(exported: Path, e
 
 
 def test_compression_loses_nothing(exported: Path):
-    loaded = export.load(exported / "clip.pt")
+    loaded = load(exported / "clip.pt")
     tables = storage.round_weights(loaded.model)
     parts = stages(loaded.model)
-    tensors = run(parts, export.examples(loaded, 2))
+    tensors = run(parts, examples(loaded, 2))
     for part in (parts[0], parts[3]):
         plain = graphs.export(part, [tensors[name] for name in part.inputs])
         small = onnx.ModelProto()
@@ -358,8 +364,7 @@ def test_compression_loses_nothing(exported: Path):
         storage.compress(small, tables)
         feeds = {name: tensors[name].numpy() for name in part.inputs}
         results = [
-            export.onnxruntime.InferenceSession(m.SerializeToString()).run(None, feeds)
-            for m in (plain, small)
+            onnxruntime.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (plain, small)
         ]
         for before, after in zip(*results, strict=True):
             np.testing.assert_array_equal(after, before)
@@ -425,7 +430,7 @@ def test_rows_that_depend_on_their_batch_are_found(tmp_path: Path):
     tensors = {"image": torch.randint(256, (8, 6), dtype=torch.uint8)}
     tensors |= {"mask_logits": Mixed()(tensors["image"])[0]}
     graphs.save(graphs.export(Mixed(), [tensors["image"]]), tmp_path / "mixed.onnx")
-    (comparison,) = export.compare(Mixed(), tmp_path / "mixed.onnx", tensors)
+    (comparison,) = compare(Mixed(), tmp_path / "mixed.onnx", tensors)
     assert comparison.batch_error > 1e-3
     assert not comparison.ok
 
@@ -440,7 +445,7 @@ def test_rows_that_depend_on_their_batch_are_found(tmp_path: Path):
     ],
 )
 def test_error(value: list[float], truth: list[float], expected: float):
-    assert export.error(np.array(value, np.float32), np.array(truth, np.float32)) == expected
+    assert error(np.array(value, np.float32), np.array(truth, np.float32)) == expected
 
 
 def test_forbidden_graphs_are_refused(tmp_path: Path):
@@ -503,7 +508,7 @@ def test_bare_weights_need_only_their_sizes(tmp_path: Path):
     model = ReferSAM(preset("tiny", "bert"))
     path = tmp_path / "bare.pth"
     torch.save({f"module.{key}": value for key, value in model.state_dict().items()}, path)
-    loaded = export.load(path, preset("tiny", "bert"), {"image_size": 64, "max_tokens": 12})
+    loaded = load(path, preset("tiny", "bert"), {"image_size": 64, "max_tokens": 12})
     assert (loaded.tokenizer, loaded.label) == ("bert-base-uncased", "bare")
     assert torch.equal(loaded.model.mask_scaling.weight, model.mask_scaling.weight)
 
@@ -520,7 +525,7 @@ def test_every_stage_compiles(exported: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_stage_that_does_not_compile_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """The table of signed bytes that `refersam.storage` avoids."""
+    """The table of signed bytes that `refersam.serving.storage` avoids."""
     rows = helper.make_tensor_value_info("rows", TensorProto.INT32, ["batch", 4])
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 4, 8])
     table = numpy_helper.from_array(np.ones((16, 8), np.int8), "table")

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from refersam.metrics import Scoreboard
+from refersam.evaluation.metrics import Scoreboard
+from refersam.evaluation.reports import table
 
 
 def mask(*rows: str) -> np.ndarray:
@@ -34,6 +35,6 @@ def test_the_table_has_a_row_a_kind():
     board = Scoreboard()
     board.add("place", mask("#."), mask("#."))
     board.add("none", mask(".."), mask(".."))
-    lines = board.table().splitlines()
+    lines = table(board).splitlines()
     assert [line.split("|")[1].strip() for line in lines] == ["kind", "---", "all", "none", "place"]
     assert "100.0" in lines[2]

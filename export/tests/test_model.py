@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from refersam import recipe
 from refersam.model import ReferSAM, preset
+from refersam.serving import recipe
 
 torch.set_num_threads(1)
 

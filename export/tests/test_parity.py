@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from refersam import parity
+from refersam.parity import main
+from refersam.serving import parity
 
 torch.set_num_threads(1)
 
@@ -77,14 +78,14 @@ def recorded() -> dict[str, np.ndarray]:
 
 
 def test_prints_a_line_a_tensor(folder, capsys):
-    assert parity.main([str(folder())]) == 0
+    assert main([str(folder())]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(SMALLEST) and " low_res_logits " in line for line in lines)
     assert all(line.endswith("ok") for line in lines[1:-1])
 
 
 def test_other_weights_fail(folder, capsys):
-    assert parity.main([str(folder()), "--seed", "2"]) == 1
+    assert main([str(folder()), "--seed", "2"]) == 1
     lines = capsys.readouterr().out.splitlines()
     failed = [line.split()[1] for line in lines if line.endswith("FAIL")]
     assert {"lang_feats", "vit_prefix", "adapter_tokens", "low_res_logits", "mask"} <= set(failed)
@@ -94,22 +95,22 @@ def test_other_weights_fail(folder, capsys):
 def test_one_wrong_value_fails(folder, capsys):
     logits = recorded()["coarse_logits"]
     logits[1, 0, 3, 5] += 0.01
-    assert parity.main([str(folder(coarse_logits=logits))]) == 1
+    assert main([str(folder(coarse_logits=logits))]) == 1
     assert capsys.readouterr().out.count("FAIL") == 1
 
 
 def test_not_a_number_fails(folder):
     logits = np.full_like(recorded()["low_res_logits"], np.nan)
-    assert parity.main([str(folder(low_res_logits=logits))]) == 1
+    assert main([str(folder(low_res_logits=logits))]) == 1
 
 
 def test_wrong_shape_fails(folder, capsys):
-    assert parity.main([str(folder(dense_query=np.ones((2, 1, 32), dtype=np.float32)))]) == 1
+    assert main([str(folder(dense_query=np.ones((2, 1, 32), dtype=np.float32)))]) == 1
     assert capsys.readouterr().out.count("FAIL") == 1
 
 
 def test_no_case_is_a_failure(tmp_path, capsys):
-    assert parity.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert "no case" in capsys.readouterr().err
 
 
@@ -126,7 +127,7 @@ def test_no_case_is_a_failure(tmp_path, capsys):
 )
 def test_files_that_are_no_case(tmp_path, capsys, name, arrays, message):
     np.savez(tmp_path / name, **arrays)
-    assert parity.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -137,10 +138,10 @@ def test_a_damaged_file_is_named(folder, capsys, kept):
     # What is missing is missed in the directory at the end, or in an array.
     cut = int(len(whole) * kept)
     path.write_bytes(whole[:cut] if kept < 0.5 else whole[:cut] + bytes(2000) + whole[cut + 2000 :])
-    assert parity.main([str(path.parent)]) == 1
+    assert main([str(path.parent)]) == 1
     assert f"{path} is damaged" in capsys.readouterr().err
 
 
 def test_unknown_tensor_is_an_error(folder, capsys):
-    assert parity.main([str(folder(surprise=np.ones(3)))]) == 1
+    assert main([str(folder(surprise=np.ones(3)))]) == 1
     assert "surprise" in capsys.readouterr().err

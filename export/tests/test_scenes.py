@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refersam.data import expressions, pool, scenes, things
-from refersam.data import samples as page
-from refersam.data.expressions import KIND_MIX, KINDS, Expression, make_expressions, target_mask
-from refersam.data.scenes import SPLITS, Scene, make_scene, scene_of
-from refersam.data.things import THINGS, glyph
+from refersam.data.scenes import drawing, expressions, questions, things
+from refersam.data.scenes import samples as page
+from refersam.data.scenes.drawing import SPLITS, Scene, make_scene, scene_of
+from refersam.data.scenes.expressions import KIND_MIX, KINDS, Expression, make_expressions, target_mask
+from refersam.data.scenes.things import THINGS, glyph
 
 SIZES = ((320, 320), (384, 256), (256, 372))
 LEFT_RIGHT_ABOVE_BELOW = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
@@ -26,7 +26,7 @@ def sample(
     split: str, index: int, count: int, width: int = 320, height: int = 320
 ) -> tuple[Scene, list[Expression]]:
     scene = scene_of(split, index, width, height)
-    return scene, pool.phrases(scene, count)
+    return scene, questions.phrases(scene, count)
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +107,14 @@ def test_masks_are_disjoint_and_in_sight(samples):
             ys, xs = np.nonzero(o.mask)
             assert o.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
             assert o.centre == pytest.approx((xs.mean(), ys.mean()))
-            assert scenes.MIN_VISIBLE * o.size <= len(xs) <= o.size
+            assert drawing.MIN_VISIBLE * o.size <= len(xs) <= o.size
 
 
 def test_masks_are_where_the_things_were_drawn(monkeypatch):
     """White outlines over black: the pixels of the masks are light and all the others dark."""
-    monkeypatch.setattr(scenes, "make_background", lambda rng, w, h: scenes.Image.new("RGB", (w, h)))
-    monkeypatch.setattr(scenes, "_photograph", lambda rng, image: np.array(image))
-    monkeypatch.setattr(scenes, "_levels", lambda thing, mirrored: [white(thing, mirrored)] * 2)
+    monkeypatch.setattr(drawing, "make_background", lambda rng, w, h: drawing.Image.new("RGB", (w, h)))
+    monkeypatch.setattr(drawing, "_photograph", lambda rng, image: np.array(image))
+    monkeypatch.setattr(drawing, "_levels", lambda thing, mirrored: [white(thing, mirrored)] * 2)
     for seed in range(20):
         scene = make_scene(seed)
         drawn = np.any([o.mask for o in scene.objects], axis=0)
@@ -122,12 +122,12 @@ def test_masks_are_where_the_things_were_drawn(monkeypatch):
         assert np.mean(scene.image[~drawn].max(axis=1) >= 128) < 0.01
 
 
-def white(thing: int, mirrored: bool) -> scenes.Image.Image:
+def white(thing: int, mirrored: bool) -> drawing.Image.Image:
     """The thing's outline filled with white, alpha premultiplied."""
     alpha = glyph(thing).getchannel("A")
     if mirrored:
-        alpha = alpha.transpose(scenes.Image.Transpose.FLIP_LEFT_RIGHT)
-    return scenes.Image.merge("RGBA", [alpha.point(lambda _: 255)] * 3 + [alpha]).convert("RGBa")
+        alpha = alpha.transpose(drawing.Image.Transpose.FLIP_LEFT_RIGHT)
+    return drawing.Image.merge("RGBA", [alpha.point(lambda _: 255)] * 3 + [alpha]).convert("RGBa")
 
 
 def test_half_of_the_scenes_repeat_a_thing(samples):
@@ -262,7 +262,7 @@ def test_the_page_has_the_samples_that_the_script_writes(tmp_path):
         (tmp_path / "samples.json").read_text()
     )
     for name in page.SAMPLES:
-        with scenes.Image.open(committed / name) as old, scenes.Image.open(tmp_path / name) as new:
+        with drawing.Image.open(committed / name) as old, drawing.Image.open(tmp_path / name) as new:
             assert old.size == new.size
             assert np.abs(np.asarray(old, np.int16) - np.asarray(new)).mean() < 2
         assert (committed / name).stat().st_size < 80_000

@@ -65,17 +65,18 @@ def make_logits(kind: str, height: int, width: int, rng: np.random.Generator) ->
 def model_logits(variant: str) -> list[np.ndarray]:
     """What a shipped model says of the questions of the test scenes: float32 [h, w] each."""
     sys.path.insert(0, str(ROOT / "export"))
-    from refersam import evaluate, tokenizer
-    from refersam.data import pool
+    from refersam import tokenizer
+    from refersam.data.transforms import square
+    from refersam.evaluation.predictors import of_repository
 
-    predict, meta = evaluate.of_repository(ROOT / "model_repository", variant)
-    words = tokenizer.load(meta["tokenizer"])
+    predict, inputs = of_repository(ROOT / "model_repository", variant)
+    words = tokenizer.load(inputs.tokenizer)
     logits = []
     for scene in json.loads((ROOT / "tests" / "testdata" / "scenes.json").read_text())[:SCENES]:
         picture = np.asarray(Image.open(ROOT / "tests" / "testdata" / scene["file"]).convert("RGB"))
         phrases = [question["phrase"] for question in scene["questions"]]
-        images = np.stack([pool.stretch(picture, meta["image_size"])] * len(phrases))
-        logits += list(predict(images, *words.encode(phrases, max_tokens=meta["max_tokens"])))
+        images = np.stack([square(picture, inputs.image_size, inputs.resize)] * len(phrases))
+        logits += list(predict(images, *words.encode(phrases, max_tokens=inputs.max_tokens)))
     return [row.astype(np.float32) for row in logits]
 
 

@@ -1,112 +1,109 @@
-"""Batches of scenes and phrases, a function of (seed, step, rank): a resumed run sees what it would have."""
+"""Batches of pictures and phrases, each a function of (seed, step, rank): a resumed run goes on exactly."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from refersam.data.expressions import ATTRIBUTES, RELATIONS, Expression
-from refersam.data.pool import Pool
-from refersam.data.things import THINGS
-
-# Class 0 stands for "none" in every label below; a thing, attribute or relation i is class i + 1.
-NUM_THINGS = len(THINGS) + 1
-NUM_ATTRIBUTES = len(ATTRIBUTES) + 1
-NUM_RELATIONS = len(RELATIONS) + 1
-EASY_KINDS = ("name", "none", "plural")
+from refersam.data.sample import Dataset, Question, Sample
+from refersam.data.transforms import square, square_map
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B scenes with P phrases each; row b * P + p of the text tensors belongs to scene b."""
+    """B pictures with P phrases each; row b * P + p of the text tensors belongs to picture b."""
 
     images: Tensor  # uint8 [B, S, S, 3]
-    classes: Tensor  # int64 [B, S, S]: class of the thing seen at each pixel
     input_ids: Tensor  # int64 [B*P, L]
     attention_mask: Tensor  # int64 [B*P, L]
     targets: Tensor  # float32 [B*P, S, S], 0 or 1
-    thing: Tensor  # int64 [B*P]: what is asked for
-    reference: Tensor  # int64 [B*P]: the thing it is related to
-    attribute: Tensor  # int64 [B*P]
-    relation: Tensor  # int64 [B*P]
+    labels: Mapping[str, Tensor]  # classes for auxiliary terms: int64 [B, S, S] of pictures, [B*P] of phrases
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+    def to(self, device: torch.device) -> Batch:
+        def moved(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        tensors = {
+            f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "labels"
+        }
+        return Batch(**tensors, labels={name: moved(value) for name, value in self.labels.items()})
 
 
-def class_of(index: int | None) -> int:
-    return 0 if index is None else index + 1
-
-
-def choose(
-    expressions: list[Expression], count: int, easy: bool, rng: np.random.Generator
-) -> list[Expression]:
-    """`count` different expressions, easy kinds first when `easy`; repeats only if a scene has too few."""
-    order = rng.permutation(len(expressions))
+def choose(questions: Sequence[Question], count: int, easy: bool, rng: np.random.Generator) -> list[Question]:
+    """`count` different questions, easy ones first when `easy`; repeats only if a picture has too few."""
+    order = rng.permutation(len(questions))
     if easy:
-        order = sorted(order, key=lambda i: expressions[i].kind not in EASY_KINDS)
-    return [expressions[order[i % len(order)]] for i in range(count)]
+        order = sorted(order, key=lambda i: not questions[i].easy)
+    return [questions[order[i % len(order)]] for i in range(count)]
 
 
 class Batches:
-    """Draws batches from a pool. `encode` is the tokenizer: texts -> ids and mask, int64 [N, L]."""
+    """Draws batches from a data set, for squares of `side` pixels made by the rule `resize`.
+
+    `encode` is the tokenizer: texts -> ids and mask, int64 [N, L].
+    """
 
     def __init__(
         self,
-        pool: Pool,
+        dataset: Dataset,
         encode: Callable[[list[str]], tuple[np.ndarray, np.ndarray]],
-        scenes: int,
+        side: int,
+        resize: str,
+        pictures: int,
         phrases: int,
         seed: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.pool, self.encode = pool, encode
-        self.scenes, self.phrases = scenes, phrases
+        self.dataset, self.encode = dataset, encode
+        self.side, self.resize = side, resize
+        self.pictures, self.phrases = pictures, phrases
         self.seed, self.rank, self.world = seed, rank, world
 
     def indices(self, step: int) -> np.ndarray:
-        """Scenes of a step: every epoch is one permutation of the pool, split between the ranks."""
-        first = (step * self.world + self.rank) * self.scenes
-        positions = np.arange(first, first + self.scenes)
-        epochs = positions // len(self.pool)
-        orders = {
-            e: np.random.default_rng([self.seed, 21, int(e)]).permutation(len(self.pool)) for e in set(epochs)
-        }
-        return np.array([orders[e][p % len(self.pool)] for e, p in zip(epochs, positions, strict=True)])
+        """Samples of a step: every epoch is one permutation of the data set, split between the ranks."""
+        first = (step * self.world + self.rank) * self.pictures
+        positions = np.arange(first, first + self.pictures)
+        epochs, count = positions // len(self.dataset), len(self.dataset)
+        orders = {e: np.random.default_rng([self.seed, 21, int(e)]).permutation(count) for e in set(epochs)}
+        return np.array([orders[e][p % count] for e, p in zip(epochs, positions, strict=True)])
+
+    def masks(self, samples: Sequence[Sample], chosen: Sequence[Question]) -> Iterator[np.ndarray]:
+        """The answers to the questions chosen, P for each sample."""
+        for row, question in enumerate(chosen):
+            mask, size = question.answer(), samples[row // self.phrases].picture.shape[:2]
+            if mask.shape != size:
+                raise ValueError(f"{question.phrase!r} has a mask of {mask.shape} pixels, its picture {size}")
+            yield mask
 
     def batch(self, step: int, easy: bool) -> Batch:
         rng = np.random.default_rng([self.seed, 22, step, self.rank])
-        rows = self.indices(step)
-        images, labels = self.pool.pictures(rows)
-        lookup = np.concatenate([np.zeros((len(rows), 1), np.int64), self.pool.things[rows] + 1], axis=1)
-        chosen = [choose(self.pool.expressions[i], self.phrases, easy, rng) for i in rows]
-        flat = [expression for group in chosen for expression in group]
-        masks = [
-            np.isin(labels[b], [t + 1 for t in expression.targets])
-            for b, group in enumerate(chosen)
-            for expression in group
-        ]
-        input_ids, attention_mask = self.encode([expression.text for expression in flat])
+        samples = [self.dataset[int(index)] for index in self.indices(step)]
+        chosen = [q for sample in samples for q in choose(sample.questions, self.phrases, easy, rng)]
+        input_ids, attention_mask = self.encode([question.phrase for question in chosen])
         longest = int(attention_mask.sum(1).max())
 
-        def column(values: list[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.int64)
+        def fitted(values: np.ndarray) -> np.ndarray:
+            return square_map(values, self.side, self.resize)
 
+        def labels(of: Sequence[Mapping[str, np.ndarray | int]], change: Callable) -> dict[str, Tensor]:
+            return {
+                name: torch.from_numpy(np.stack([change(each[name]) for each in of]).astype(np.int64))
+                for name in of[0]
+            }
+
+        pictures = [square(sample.picture, self.side, self.resize) for sample in samples]
+        masks = [fitted(mask) for mask in self.masks(samples, chosen)]
         return Batch(
-            images=torch.from_numpy(images),
-            classes=torch.from_numpy(
-                np.take_along_axis(lookup, labels.reshape(len(rows), -1).astype(np.int64), 1)
-            ).reshape(labels.shape),
+            images=torch.from_numpy(np.stack(pictures)),
             input_ids=torch.from_numpy(input_ids[:, :longest]),
             attention_mask=torch.from_numpy(attention_mask[:, :longest]),
             targets=torch.from_numpy(np.stack(masks)).float(),
-            thing=column([class_of(e.thing) for e in flat]),
-            reference=column([class_of(e.reference) for e in flat]),
-            attribute=column(
-                [class_of(ATTRIBUTES.index(e.attribute) if e.attribute else None) for e in flat]
-            ),
-            relation=column([class_of(RELATIONS.index(e.relation) if e.relation else None) for e in flat]),
+            labels=labels([sample.labels for sample in samples], fitted)
+            | labels([question.labels for question in chosen], np.int64),
         )

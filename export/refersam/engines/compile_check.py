@@ -1,21 +1,15 @@
 """Proves that NVIDIA's compiler takes every stage of a repository, on a machine without a GPU.
 
-    python -m refersam.compile_check --repository model_repository
-
 TensorRT itself builds engines only on the GPU that they are for. TensorRT-RTX shares its ONNX parser and
 optimiser and builds ahead of time for any GPU of a given compute capability, so it finds what TensorRT would
 refuse: operators, types, shapes that are not known. It says nothing of an engine's numbers or speed.
 """
 
-import argparse
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import tensorrt_rtx as trt
 
-from refersam.repository import BATCH_SIZES, stage_graphs
+from refersam.serving.repository import BATCH_SIZES
 
 CAPABILITY = trt.ComputeCapability.SM80
 """What the engines are built for: Ampere, the oldest in wide use."""
@@ -65,32 +59,3 @@ def compile_graph(graph: Path) -> int:
     if engine is None:
         raise CompileError("\n".join(MESSAGES.errors))
     return engine.nbytes
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m refersam.compile_check", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument(
-        "--repository", type=Path, default=Path("model_repository"), help="default: %(default)s"
-    )
-    args = parser.parse_args(argv)
-    graphs = stage_graphs(args.repository)
-    if not graphs:
-        sys.exit(f"{args.repository} holds no stage of any variant")
-    failed = False
-    for name, graph in graphs.items():
-        start = time.monotonic()
-        try:
-            size = compile_graph(graph)
-        except CompileError as failure:
-            failed = True
-            print(f"{name}: FAILED\n{failure}")
-            continue
-        print(f"{name}: ok, engine of {size / 1e6:.1f} MB in {time.monotonic() - start:.1f} s")
-    if failed:
-        sys.exit("not every stage compiles")
-
-
-if __name__ == "__main__":
-    main()

@@ -55,17 +55,10 @@ class Scoreboard:
         self.all = Tally()
 
     def add(self, kind: str, predicted: np.ndarray, truth: np.ndarray) -> None:
-        self.kinds[kind].add(predicted, truth)
+        """Counts one phrase, of the kind "" under everything alone."""
+        if kind:
+            self.kinds[kind].add(predicted, truth)
         self.all.add(predicted, truth)
 
     def scores(self) -> dict[str, dict[str, float]]:
         return {"all": self.all.scores()} | {kind: self.kinds[kind].scores() for kind in sorted(self.kinds)}
-
-    def table(self) -> str:
-        """The scores as a Markdown table, percentages with one decimal."""
-        columns = ["mIoU", "oIoU", *(f"P@{t}" for t in THRESHOLDS), "empty"]
-        lines = [f"| kind | phrases | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
-        for kind, scores in self.scores().items():
-            cells = [f"{100 * scores[c]:.1f}" if c in scores else "–" for c in columns]
-            lines.append(f"| {kind} | {scores['phrases']} | {' | '.join(cells)} |")
-        return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Initial values of the parts that no checkpoint fills."""
+"""Initial values of the parts that no checkpoint fills, and a livelier start for small models."""
 
 from __future__ import annotations
 
@@ -55,3 +55,25 @@ def _initialise_deformable(attention: DeformableAttention) -> None:
     for linear in (attention.value_proj, attention.output_proj):
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
+
+
+def enliven(model: nn.Module) -> None:
+    """Starts a small model livelier than the published values, which suit a pretrained SAM.
+
+    Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors'
+    gamma 0.1 instead of 1e-6, which lets the stages matter to each other from the first step. Words start at
+    0, so one that training never shows says nothing, and a vocabulary of which few are shown packs to little.
+    It overwrites whatever a checkpoint has filled, so it comes before any is read.
+    """
+    for name, parameter in model.named_parameters():
+        if "sampling_offsets" in name or "attention_weights" in name:
+            continue
+        if name.endswith("weight") and parameter.ndim == 2 and "embedding" not in name:
+            if not any(part in name for part in ("prompts", "prompt_pos", "tokens", "embed.")):
+                nn.init.normal_(parameter, std=0.7 / math.sqrt(parameter.shape[1]))
+        elif name.endswith(("word_embeddings.weight", "token_embedding.weight")):
+            nn.init.zeros_(parameter)
+        elif name.endswith("pos_embed"):
+            nn.init.normal_(parameter, std=0.02)
+        elif name.endswith("injector.gamma"):
+            nn.init.constant_(parameter, 0.1)

@@ -13,7 +13,7 @@ from onnx import helper
 from torch import Tensor, Value
 from torch.onnx import symbolic_helper
 
-from refersam.stages import Stage
+from refersam.serving.stages import Stage
 
 OPSET = 17
 """17 is the first opset with LayerNormalization, which keeps norms in one piece and so in float32 under FP16;

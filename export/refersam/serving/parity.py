@@ -1,21 +1,17 @@
 """Compares the model with recorded outputs of the published code, tensor by tensor.
 
-    python -m refersam.parity DIR --seed 1
-
-DIR holds cases named `<size>_<text>[_<anything>].npz`, for example `tiny_bert_rect.npz`: the inputs `image`
-[B, H, W, 3] uint8, `input_ids` and `attention_mask` [B, L], and the tensors that the published code computed
-from them with the weights of `refersam.recipe`. A tensor is stored whole, or as every n-th value of it in C
+A folder holds cases named `<size>_<text>[_<anything>].npz`, for example `tiny_bert_rect.npz`: the inputs
+`image` [B, H, W, 3] uint8, `input_ids` and `attention_mask` [B, L], and the tensors that the published code
+computed from them with the weights of `recipe`. A tensor is stored whole, or as every n-th value of it in C
 order (`<name>__every<n>`) with `<name>__stats` (mean, deviation, largest magnitude, count) and
 `<name>__shape`. `loss_<case>.npz` and `.json` hold the criterion's values and gradients for the inputs of
-that case. Prints a line a comparison and exits with 1 if one fails.
+that case.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refersam import recipe
-from refersam.criterion import (
+from refersam.data.transforms import MEAN, STD
+from refersam.model import Output, ReferSAM, preset
+from refersam.model.criterion import (
     OVERSAMPLING,
     POINTS,
     UNCERTAIN_SHARE,
@@ -37,9 +34,8 @@ from refersam.criterion import (
     point_criterion,
     read,
 )
-from refersam.model import Output, ReferSAM, preset
 from refersam.model.grid import Grid
-from refersam.stages import MEAN, STD
+from refersam.serving import recipe
 
 PIXEL_MEAN, PIXEL_STD = np.array(MEAN, dtype=np.float32), np.array(STD, dtype=np.float32)
 
@@ -350,29 +346,3 @@ def _distance(value: np.ndarray, expected: np.ndarray) -> float:
     if value.shape != expected.shape:
         return float("inf")
     return float(np.abs(value.astype(np.float64) - expected).max())
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Compare the model with recorded outputs, tensor by tensor.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of cases")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the weights; default %(default)s")
-    args = parser.parse_args(arguments)
-    print(HEADER)
-    total, failed = 0, 0
-    try:
-        for comparison in compare(args.folder, args.seed):
-            print(comparison, flush=True)
-            total += 1
-            failed += not comparison.ok
-    except (ValueError, OSError) as error:
-        print(f"parity: {error}", file=sys.stderr)
-        return 1
-    if not total:
-        print(f"parity: no case (<size>_<text>*.npz) in {args.folder}", file=sys.stderr)
-        return 1
-    print(f"{total} comparisons, {failed} failed")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-from refersam import onnx
+from refersam.serving import graph as graphs
 
 CONTRACT = "1"
 """Version of the ensemble's tensors and parameters. The gateway refuses any other."""
@@ -98,9 +98,9 @@ def ensemble_parameters(
 ) -> dict[str, str]:
     """All that a gateway must know of a variant.
 
-    `resize` is one of `fit.RULES`, `label` describes the weights to people, `checkpoint` is the SHA-256 of
-    their file in lower case hexadecimal and `precision` what the stages compute in: `fp32`, `fp16`, `bf16`,
-    `fp8` or `int8`.
+    `resize` is one of `transforms.RULES`, `label` describes the weights to people, `checkpoint` is the
+    SHA-256 of their file in lower case hexadecimal and `precision` what the stages compute in: `fp32`,
+    `fp16`, `bf16`, `fp8` or `int8`.
     """
     return {
         "contract": CONTRACT,
@@ -120,12 +120,12 @@ def ensemble_parameters(
 def write_stage(root: Path, variant: Variant, stage: StageSpec, graph: ModelProto) -> Path:
     """Write the folder of one stage under `root`, and `check` its graph; returns the graph's path.
 
-    The graph must not be used afterwards (see `onnx.save`).
+    The graph must not be used afterwards (see `graph.save`).
     """
     folder = root / variant.stage_model(stage)
     (folder / "1").mkdir(parents=True)
     path = folder / "1" / "model.onnx"
-    onnx.save(graph, path)
+    graphs.save(graph, path)
     (folder / "config.pbtxt").write_text(pbtxt(stage_config(variant, stage, "tensorrt")))
     (folder / "configs").mkdir()
     for target in ("onnx", "cpu"):

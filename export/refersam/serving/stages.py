@@ -16,21 +16,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from refersam.data.transforms import normalise
 from refersam.model import ReferSAM
 from refersam.model.layers import to_tokens
 
-# ImageNet's mean and standard deviation, on which SAM's encoder was trained. RGB, for pixels in [0, 1].
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-
 SPARSE = "sparse_prompts"
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """What the model reads of pixels: uint8 [B, H, W, 3] -> float32 [B, 3, H, W]."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
-    return (pixels.float().permute(0, 3, 1, 2) / 255 - mean) / std
 
 
 class Stage(nn.Module):

@@ -1,26 +1,32 @@
-"""What a model is trained on: the mask loss, and auxiliary labels for one that starts from nothing.
+"""What a model is trained on: the loss of its masks, and the terms that a data set adds.
 
-The published criterion samples points (refersam.criterion). A demonstration picture has so few pixels that
-the same two terms over all of them cost no more; that is the dense form here.
+The published criterion samples points (`model.criterion`). A demonstration picture has so few pixels that the
+same two terms over all of them cost no more; that is the dense form here.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refersam.criterion import dice, point_criterion
-from refersam.data.batches import NUM_ATTRIBUTES, NUM_RELATIONS, NUM_THINGS, Batch
+from refersam.data.batches import Batch
+from refersam.data.transforms import normalise
 from refersam.model import Output, ReferSAM
-from refersam.stages import normalise
+from refersam.model.criterion import dice, point_criterion
 
 CRITERIA = ("dense", "points")
+
+TEXT_ENCODER = "model.text_encoder."
+"""What the names of an objective's parameters that read words begin with, those of auxiliary terms apart."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Factors of the terms of the loss."""
+    """Factors of the terms of the loss. `prefix`, `text` and `grounding` are of `training.demo`."""
 
     bce: float = 5.0
     dice: float = 1.0
@@ -50,48 +56,62 @@ def bce_and_dice(logits: Tensor, target: Tensor, weights: Weights, radius: int =
     return weights.bce * bce + weights.dice * dice(logits.flatten(1), target.flatten(1))
 
 
-class Objective(nn.Module):
-    """A model together with the linear heads of the auxiliary labels; its forward pass is the loss.
+class Auxiliary(nn.Module):
+    """Terms beside the loss of the masks, with the heads that they need. `training.demo` has an example.
 
-    The labels come free with drawn scenes and teach what is where, and what is asked for, before any mask is
-    right. Heads, all linear: the thing at each cell of the image prefix (stride 8 and 16); the thing,
-    reference, attribute and relation in the text summary; foreground or not at each stride-8 token that
-    leaves the interactor.
+    A subclass gives terms that the image prefix and the text encoder can be trained on alone, terms that need
+    the interactor, or both.
     """
 
-    def __init__(self, model: ReferSAM, weights: Weights, criterion: str = "dense") -> None:
+    terms: ClassVar[tuple[str, ...]]
+    """Names of all terms, for the log."""
+
+    text_side: ClassVar[tuple[str, ...]] = ()
+    """What the names of this module's parameters that read words begin with."""
+
+    def prefix_losses(
+        self, vit_feats: Tensor, adapter_feats: Tensor, summary: Tensor, batch: Batch
+    ) -> Mapping[str, tuple[float, Tensor]]:
+        """Terms by name, each with its factor, from what the interactor reads.
+
+        vit_feats [B, h, w, D], adapter_feats [B, A, D], summary of the phrases [B*P, text width].
+        """
+        return {}
+
+    def joint_losses(self, adapter_tokens: Tensor, target: Tensor) -> Mapping[str, tuple[float, Tensor]]:
+        """Terms by name, each with its factor, from what leaves the interactor.
+
+        adapter_tokens [B*P, A, C], target [B*P, S, S].
+        """
+        return {}
+
+
+class Objective(nn.Module):
+    """A model together with the heads of auxiliary terms, if there are any; its forward pass is the loss."""
+
+    def __init__(
+        self,
+        model: ReferSAM,
+        weights: Weights,
+        criterion: str = "dense",
+        auxiliary: Auxiliary | None = None,
+    ) -> None:
         super().__init__()
         if criterion not in CRITERIA:
             raise ValueError(f"unknown criterion {criterion!r}; allowed: {', '.join(CRITERIA)}")
         self.model, self.weights, self.criterion = model, weights, criterion
-        width, text, channels = model.config.vit.width, model.config.text.width, model.config.decoder.width
-        self.cell8 = nn.Linear(width, NUM_THINGS)
-        self.cell16 = nn.Linear(width, NUM_THINGS)
-        self.words = nn.ModuleDict(
-            {
-                "thing": nn.Linear(text, NUM_THINGS),
-                "reference": nn.Linear(text, NUM_THINGS),
-                "attribute": nn.Linear(text, NUM_ATTRIBUTES),
-                "relation": nn.Linear(text, NUM_RELATIONS),
-            }
-        )
-        self.grounding = nn.Linear(channels, 1)
+        self.auxiliary = auxiliary
 
-    def prefix_loss(self, vit_feats: Tensor, adapter_feats: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy of the thing at each cell's centre, background at a third of the weight."""
-        balance = torch.ones(NUM_THINGS, device=classes.device)
-        balance[0] = 1 / 3
-        at8, at16 = classes[:, 4::8, 4::8].flatten(1), classes[:, 8::16, 8::16].flatten(1)
-        logits8 = self.cell8(adapter_feats[:, : at8.shape[1]])
-        logits16 = self.cell16(vit_feats.flatten(1, 2))
-        return F.cross_entropy(logits8.flatten(0, 1), at8.flatten(), balance) + F.cross_entropy(
-            logits16.flatten(0, 1), at16.flatten(), balance
-        )
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of all losses that `forward` may give, `total` first."""
+        return ("total", "mask", "coarse", *(self.auxiliary.terms if self.auxiliary else ()))
 
-    def text_loss(self, lang_feats: Tensor, batch: Batch) -> Tensor:
-        summary = self.model.vl_adapter.summary(lang_feats, batch.attention_mask != 0)[:, 0]
-        terms = [F.cross_entropy(head(summary), getattr(batch, name)) for name, head in self.words.items()]
-        return torch.stack(terms).sum()
+    @property
+    def text_side(self) -> tuple[str, ...]:
+        """What the names of the parameters that read words begin with. All others are the image side."""
+        own = self.auxiliary.text_side if self.auxiliary else ()
+        return (TEXT_ENCODER, *(f"auxiliary.{name}" for name in own))
 
     def mask_losses(self, output: Output, target: Tensor) -> dict[str, Tensor]:
         """`mask` and `coarse`, of the final and the coarse logits."""
@@ -107,20 +127,21 @@ class Objective(nn.Module):
             "coarse": bce_and_dice(output.coarse_logits[:, 0], quarter, self.weights, radius=1),
         }
 
-    def forward(self, batch: Batch, joint: bool, auxiliary: float) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, joint: bool, factor: float) -> dict[str, Tensor]:
         """Losses by name, `total` the weighted sum of them.
 
-        joint: False trains the image prefix and the text encoder on their own labels only.
-        auxiliary: factor in [0, 1] on all auxiliary terms.
+        joint: False trains the image prefix and the text encoder on auxiliary terms only.
+        factor: in [0, 1], on all auxiliary terms.
         """
         model, weights = self.model, self.weights
         vit_feats, adapter_feats, c1 = model.image_prefix(normalise(batch.images))
         lang_feats = model.text(batch.input_ids, batch.attention_mask)
-        losses = {
-            "prefix": self.prefix_loss(vit_feats, adapter_feats, batch.classes),
-            "text": self.text_loss(lang_feats, batch),
-        }
-        total = auxiliary * (weights.prefix * losses["prefix"] + weights.text * losses["text"])
+        extra: dict[str, tuple[float, Tensor]] = {}
+        if self.auxiliary:
+            summary = model.vl_adapter.summary(lang_feats, batch.attention_mask != 0)[:, 0]
+            extra |= self.auxiliary.prefix_losses(vit_feats, adapter_feats, summary, batch)
+        losses = {name: term for name, (_, term) in extra.items()}
+        total = factor * sum(weight * term for weight, term in extra.values())
         if joint:
             phrases = len(batch.input_ids) // len(batch.images)
             vit_feats, adapter_feats, c1 = (
@@ -135,9 +156,9 @@ class Objective(nn.Module):
             low_res = model.decoder(image_embeddings, sparse_prompts, mask_prompt)
             target = batch.targets
             losses |= self.mask_losses(Output(model.upsample(low_res), low_res, coarse), target)
-            eighth = F.avg_pool2d(target[:, None], 8)[:, 0]
-            grounded = self.grounding(adapter_tokens[:, : eighth[0].numel()]).reshape(eighth.shape)
-            losses["grounding"] = bce_and_dice(grounded, eighth, weights)
             total = total + losses["mask"] + weights.coarse * losses["coarse"]
-            total = total + auxiliary * weights.grounding * losses["grounding"]
+            if self.auxiliary:
+                for name, (weight, term) in self.auxiliary.joint_losses(adapter_tokens, target).items():
+                    losses[name] = term
+                    total = total + factor * weight * term
         return {**losses, "total": total}

@@ -1,7 +1,7 @@
 """Scenes with exact masks: things drawn over a procedural background, reproducible from one integer.
 
 The things are glyphs of Noto Color Emoji (SIL Open Font License 1.1). A scene holds what is needed to decide
-which things a phrase means; the phrases are made in `refersam.data.expressions`.
+which things a phrase means; the phrases are made in `refersam.data.scenes.expressions`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from refersam.data.backgrounds import make_background
-from refersam.data.things import THINGS, glyph
+from refersam.data.scenes.backgrounds import make_background
+from refersam.data.scenes.things import THINGS, glyph
 
 SPLITS: dict[str, range] = {
     "train": range(10_000_000),
@@ -48,7 +48,7 @@ class SceneObject:
     """One drawn thing.
 
     Attributes:
-        thing: index into `refersam.data.things.THINGS`.
+        thing: index into `refersam.data.scenes.things.THINGS`.
         mask: bool [H, W], the pixels where it shows: alpha ≥ 0.5 and not covered by a later object. The masks
             of a scene are disjoint.
         box: left, top, right, bottom of the mask in pixels, right and bottom exclusive.

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refersam.data.scenes import Scene
-from refersam.data.things import THINGS
+from refersam.data.scenes.drawing import Scene
+from refersam.data.scenes.things import THINGS
 
 KINDS = ("name", "place", "size", "relation", "plural", "none")
 ATTRIBUTES = ("left", "right", "top", "bottom", "middle", "smallest", "biggest")

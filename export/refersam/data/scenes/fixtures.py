@@ -2,7 +2,7 @@
 
 The scenes come from the far end of the test split, which neither training nor `refersam.evaluate` touches.
 
-    python -m refersam.data.fixtures --out tests/testdata
+    python -m refersam.data.scenes.fixtures --out tests/testdata
 
 writes `scene_00.jpg` … and `scenes.json`: a list of {"file", "width", "height", "questions"}. A question is
 {"phrase", "kind", "mask"}; its mask is the COCO RLE of the right answer, empty when nothing is meant.
@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from refersam.data import pool
-from refersam.data.expressions import target_mask
-from refersam.data.scenes import SPLITS
+from refersam.data.scenes.drawing import SPLITS
+from refersam.data.scenes.expressions import target_mask
+from refersam.data.scenes.questions import draw, phrases
 
 QUALITY = 90
 """JPEG quality of the pictures: about 20 kB each."""
@@ -36,13 +36,13 @@ def write(out: Path, count: int, questions: int) -> None:
     first = len(SPLITS["test"]) - count
     about = []
     for index in range(count):
-        scene = pool.draw("test", first + index)
+        scene = draw("test", first + index)
         name = f"scene_{index:02d}.jpg"
         Image.fromarray(scene.image).save(out / name, "JPEG", quality=QUALITY)
         height, width = scene.image.shape[:2]
         asked = [
             {"phrase": expression.text, "kind": expression.kind, "mask": rle(target_mask(scene, expression))}
-            for expression in pool.phrases(scene, questions)
+            for expression in phrases(scene, questions)
         ]
         about.append({"file": name, "width": width, "height": height, "questions": asked})
     (out / "scenes.json").write_text(json.dumps(about, indent=1) + "\n")

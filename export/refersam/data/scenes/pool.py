@@ -11,7 +11,8 @@ A pool folder holds, for N scenes stretched to S x S:
     python -m refersam.data.pool --out var/pool --count 40000 --size 224
 """
 
-import argparse
+from __future__ import annotations
+
 import dataclasses
 import json
 import multiprocessing
@@ -20,78 +21,71 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from refersam.data import scenes
-from refersam.data.expressions import Expression, make_expressions
+from refersam.data import transforms
+from refersam.data.sample import Sample
+from refersam.data.scenes.expressions import Expression
+from refersam.data.scenes.questions import PICTURE_LABEL, classes_at, draw, label_map, phrases, question
 
 MAX_OBJECTS = 6
-# Canvas sides in pixels. Canvases are stretched to a square, so the model meets other aspect ratios than 1.
-MIN_SIDE, MAX_SIDE = 256, 384
 
 
 @dataclass(frozen=True)
 class Pool:
-    """An opened pool. Arrays are memory maps and must not be written to."""
+    """An opened pool, a data set. Arrays are memory maps and must not be written to."""
 
     images: np.ndarray
     labels: np.ndarray
     things: np.ndarray
     expressions: list[list[Expression]]
-    size: int
-    """Side of the pictures that `pictures` gives, at most that of those on disk."""
+
+    @classmethod
+    def open(cls, folder: Path, side: int) -> Pool:
+        """Opens a pool for squares of at most `side` pixels.
+
+        Raises FileNotFoundError for an unfinished pool, ValueError for one of smaller pictures.
+        """
+        if not (folder / "pool.json").exists():
+            raise FileNotFoundError(
+                f"{folder} holds no finished pool: python -m refersam.data.pool --out {folder}"
+            )
+        about = json.loads((folder / "pool.json").read_text())
+        if about["size"] < side:
+            raise ValueError(
+                f"{folder} holds pictures of side {about['size']}, smaller than the {side} to train on"
+            )
+        lines = (folder / "expressions.jsonl").read_text().splitlines()
+        return cls(
+            images=np.load(folder / "images.npy", mmap_mode="r"),
+            labels=np.load(folder / "labels.npy", mmap_mode="r"),
+            things=np.load(folder / "things.npy"),
+            expressions=[[Expression(*fields) for fields in json.loads(line)] for line in lines],
+        )
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def pictures(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [B, size, size, 3] and labels uint8 [B, size, size] of some scenes."""
-        images, labels = self.images[rows], self.labels[rows]
-        if images.shape[1] == self.size:
-            return images, labels
-        return (
-            np.stack([stretch(image, self.size) for image in images]),
-            np.stack([stretch_labels(label, self.size) for label in labels]),
+    def __getitem__(self, index: int) -> Sample:
+        labels = np.asarray(self.labels[index])
+
+        def answer(expression: Expression) -> np.ndarray:
+            return np.isin(labels, [target + 1 for target in expression.targets])
+
+        return Sample(
+            np.asarray(self.images[index]),
+            tuple(question(e, lambda e=e: answer(e)) for e in self.expressions[index]),
+            {PICTURE_LABEL: classes_at(labels, self.things[index])},
         )
-
-
-def draw(split: str, index: int) -> scenes.Scene:
-    """Scene `index` of a split on a canvas whose sides are drawn from the scene's own seed."""
-    seed = scenes.SPLITS[split][index]
-    width, height = np.random.default_rng([seed, 11]).integers(MIN_SIDE, MAX_SIDE + 1, 2)
-    return scenes.make_scene(seed, int(width), int(height))
-
-
-def phrases(scene: scenes.Scene, count: int) -> list[Expression]:
-    """`count` expressions of a scene, a function of its seed alone; a larger count only appends."""
-    return make_expressions(scene, np.random.default_rng([scene.seed, 12]), count)
-
-
-def label_map(scene: scenes.Scene) -> np.ndarray:
-    """uint8 [H, W]: 0 is background, i + 1 is object i."""
-    labels = np.zeros(scene.image.shape[:2], np.uint8)
-    for i, thing in enumerate(scene.objects):
-        labels[thing.mask] = i + 1
-    return labels
-
-
-def stretch(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> uint8 [size, size, 3], antialiased bilinear, aspect ratio not kept."""
-    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
-def stretch_labels(labels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H, W] -> uint8 [size, size], the label nearest to each pixel's centre."""
-    return np.array(Image.fromarray(labels).resize((size, size), Image.Resampling.NEAREST))
 
 
 def _row(job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, list[int], str]:
     index, size, count = job
     scene = draw("train", index)
-    labels = stretch_labels(label_map(scene), size)
+    labels = transforms.square_map(label_map(scene), size, transforms.STRETCH)
     things = [thing.thing for thing in scene.objects]
     spoken = [dataclasses.astuple(expression) for expression in phrases(scene, count)]
-    return stretch(scene.image, size), labels, things, json.dumps(spoken)
+    picture = transforms.square(scene.image, size, transforms.STRETCH)
+    return picture, labels, things, json.dumps(spoken)
 
 
 def build(out: Path, count: int, size: int, expressions: int, workers: int) -> Iterator[int]:
@@ -111,44 +105,3 @@ def build(out: Path, count: int, size: int, expressions: int, workers: int) -> I
     labels.flush()
     np.save(out / "things.npy", things)
     (out / "pool.json").write_text(json.dumps({"count": count, "size": size, "expressions": expressions}))
-
-
-def load(folder: Path, size: int) -> Pool:
-    """Opens a pool for pictures of side `size`.
-
-    Raises FileNotFoundError for an unfinished pool, ValueError for one of smaller pictures.
-    """
-    if not (folder / "pool.json").exists():
-        raise FileNotFoundError(
-            f"{folder} holds no finished pool: python -m refersam.data.pool --out {folder}"
-        )
-    about = json.loads((folder / "pool.json").read_text())
-    if about["size"] < size:
-        raise ValueError(
-            f"{folder} holds pictures of side {about['size']}, smaller than the {size} to train on"
-        )
-    lines = (folder / "expressions.jsonl").read_text().splitlines()
-    return Pool(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        labels=np.load(folder / "labels.npy", mmap_mode="r"),
-        things=np.load(folder / "things.npy"),
-        expressions=[[Expression(*fields) for fields in json.loads(line)] for line in lines],
-        size=size,
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw a pool of training scenes.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=40_000, help="scenes (default %(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures (default %(default)s)")
-    parser.add_argument("--expressions", type=int, default=8, help="phrases a scene (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
-    args = parser.parse_args()
-    for done in build(args.out, args.count, args.size, args.expressions, args.workers):
-        if done % 1000 == 0:
-            print(f"{done} of {args.count} scenes", flush=True)
-
-
-if __name__ == "__main__":
-    main()

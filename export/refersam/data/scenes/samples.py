@@ -1,6 +1,6 @@
 """Writes the sample pictures of the web page, with phrases to try on them.
 
-    python -m refersam.data.samples --out gateway/web/samples
+    python -m refersam.data.scenes.samples --out gateway/web/samples
 
 writes the pictures and `samples.json`: a list of {"file", "width", "height", "phrases"}. The scenes are from
 the test split: no model has trained on them.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from refersam.data.scenes import scene_of
+from refersam.data.scenes.drawing import scene_of
 
 WIDTH, HEIGHT = 640, 480
 

@@ -2,8 +2,8 @@
 
     python thin.py SOURCE CASE... [--target FOLDER]
 
-The input and the masks stay whole; the format is that of `refersam.parity`, which reads both alike. With the
-cases go `loss_<case>` as they are, and the `keys_<case>.json` beside SOURCE as one compressed file.
+The input and the masks stay whole; the format is that of `refersam.serving.parity`, which reads both alike.
+With the cases go `loss_<case>` as they are, and the `keys_<case>.json` beside SOURCE as one compressed file.
 """
 
 import argparse

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import torch
 
-from refersam import train
+from refersam.data import catalogue
+from refersam.training import demo
+from refersam.training.config import TrainConfig
+from refersam.training.loop import Run
 
 SMOKE = Path(__file__).parent
 COLUMNS = ("phase", "step", "prefix", "text", "mask", "coarse", "grounding", "total")
@@ -21,12 +24,9 @@ COLUMNS = ("phase", "step", "prefix", "text", "mask", "coarse", "grounding", "to
 def losses(folder: Path) -> list[dict[str, str]]:
     """Every step's line of the log of a run, which writes into `folder`."""
     torch.set_num_threads(1)
-    config = train.TrainConfig.read(SMOKE / "smoke.toml")
-    usual, train.LOG_EVERY = train.LOG_EVERY, 1
-    try:
-        train.Run(config, folder, torch.device("cpu"), SMOKE / "pool").run()
-    finally:
-        train.LOG_EVERY = usual
+    config = TrainConfig.read(SMOKE / "smoke.toml")
+    dataset = catalogue.load(f"scenes:{SMOKE / 'pool'}", "train", config.largest_side)
+    Run(config, folder, torch.device("cpu"), dataset, demo.heads_for, log_every=1).run()
     with (folder / "log.csv").open() as file:
         return [{name: line[name] for name in COLUMNS} for line in csv.DictReader(file)]
 

@@ -1,0 +1,50 @@
+"""Turns a checkpoint into a variant that Triton can serve.
+
+python -m refersam.export --checkpoint model.pt --variant bert --repository model_repository
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from refersam.data import transforms
+from refersam.model.config import preset
+from refersam.serving.checkpoint import TOKENIZERS, load
+from refersam.serving.export import STORAGES, ExportError, export
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m refersam.export", description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of refersam.train, or any other")
+    parser.add_argument("--variant", required=True, help="the ensemble is called refersam_VARIANT")
+    parser.add_argument("--repository", type=Path, required=True, help="folder that Triton loads models from")
+    parser.add_argument("--weights", choices=STORAGES, default="fp16", help="how to store them (%(default)s)")
+    parser.add_argument("--size", help="of the model, if the checkpoint does not say: vit_b, vit_l, vit_h")
+    parser.add_argument("--text", choices=sorted(TOKENIZERS), help="its text encoder; needed with --size")
+    parser.add_argument("--image-size", type=int, help="side of the input in pixels, a multiple of 32")
+    parser.add_argument(
+        "--resize", choices=transforms.RULES, help="how it was trained to get pictures (stretch)"
+    )
+    parser.add_argument("--max-tokens", type=int, help="length of the input in tokens, special ones counted")
+    parser.add_argument("--label", help="what the gateway calls these weights; default: the checkpoint's")
+    args = parser.parse_args(argv)
+    if bool(args.size) != bool(args.text):
+        parser.error("--size and --text go together")
+    if not re.fullmatch(r"[a-z0-9_]+", args.variant):
+        parser.error("--variant is made of a-z, 0-9 and _")
+    given = {name: getattr(args, name) for name in ("image_size", "resize", "max_tokens", "label")}
+    try:
+        checkpoint = load(
+            args.checkpoint,
+            preset(args.size, args.text) if args.size else None,
+            {name: value for name, value in given.items() if value is not None},
+        )
+        export(checkpoint, args.variant, args.repository, args.weights)
+    except (ExportError, OSError, ValueError) as failure:
+        sys.exit(f"refersam.export: {failure}")
+
+
+if __name__ == "__main__":
+    main()
