@@ -1,10 +1,10 @@
-"""Measures what REFERSAM_REDUCE_JPEG does to masks: IoU with those of the exact path, and with the truth.
+"""Measures what REFERSAM_REDUCE_JPEG does to masks: IoU with masks of the exact path, and with the truth.
 
     make build && .venv/bin/python benchmarks/reduce.py [--scenes 30] [--variant bert]
 
-Scenes of the test split are rendered at sizes whose JPEGs are decoded at 1/2, 1/4 and 1/8 for the model's
-side, saved at quality 90 with 4:2:0, made square by `refersam preprocess` with the option and without, and
-shown to the shipped ONNX stages. It needs a build with libjpeg-turbo.
+Scenes of the test split are rendered so large that their JPEGs are decoded at 1/2, 1/4 and 1/8 for the
+model's side, saved at quality 90 with 4:2:0, and made square by `refersam preprocess` with and without the
+option, then shown to the shipped ONNX stages. It needs a build with libjpeg-turbo.
 """
 
 from __future__ import annotations

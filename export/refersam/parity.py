@@ -13,7 +13,10 @@ from refersam.serving.parity import HEADER, compare
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Compare the model with recorded outputs, tensor by tensor.")
+    parser = argparse.ArgumentParser(
+        prog="python -m refersam.parity",
+        description="Compare the model with recorded outputs, tensor by tensor.",
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of cases")
     parser.add_argument("--seed", type=int, default=1, help="seed of the weights; default %(default)s")
     args = parser.parse_args(arguments)

@@ -158,7 +158,7 @@ def test_the_configuration_of_a_hydra_run(tmp_path, source, model):
             content = old.read(item)
             if item.filename.endswith("/data.pkl"):
                 # A tuple of the two: both pickles without PROTO and STOP, then TUPLE2. The second pickle's
-                # memo overwrites that of the first, which is not read any more.
+                # memo overwrites the memo of the first, which is not read any more.
                 content = content[:-1] + config[2:-1] + b"\x86" + b"."
             new.writestr(item, content)
     state, found = read(changed)

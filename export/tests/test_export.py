@@ -27,6 +27,7 @@ from refersam.serving import repository, storage
 from refersam.serving.checkpoint import TOKENIZERS, load
 from refersam.serving.comparison import compare, error, examples
 from refersam.serving.export import export as write
+from refersam.serving.export import replace
 from refersam.serving.stages import run, stages
 
 SIZE, TOKENS = 64, 9
@@ -60,7 +61,7 @@ def config(kind: str) -> ReferSAMConfig:
 
 @functools.cache
 def checkpoint(kind: str, folder: Path) -> Path:
-    """A file like those of refersam.train, with weights that let every path count."""
+    """A file as refersam.train writes it, with weights that let every path count."""
     torch.manual_seed(7)
     model = ReferSAM(config(kind))
     for name, parameter in model.named_parameters():
@@ -164,7 +165,7 @@ def test_models_are_back_when_replacing_them_fails(tmp_path: Path):
         (root / name / "old").touch()
     (folder / "first").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="second"):
-        export.replace(["first", "second"], folder, root)
+        replace(["first", "second"], folder, root)
     assert sorted(str(path.relative_to(root)) for path in root.glob("*/*")) == ["first/old", "second/old"]
 
 
@@ -300,7 +301,7 @@ def test_fp32_storage_keeps_the_weights(exported: Path, tmp_path: Path):
 
 @pytest.fixture
 def external(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository of a variant whose graphs are too large for one file, for the limit is lowered."""
+    """A repository of a variant with graphs too large for one file, because the limit is lowered."""
     monkeypatch.setattr(graphs, "FILE_LIMIT", 50_000)
     arguments = ["--variant", "bert", "--repository", str(tmp_path), "--weights", "fp32"]
     export.main(["--checkpoint", str(exported / "bert.pt"), *arguments])

@@ -29,7 +29,7 @@ def test_case(case):
 
 
 def loss_case(tmp_path: Path, case: str, change: Callable[[dict], None]) -> list[parity.Comparison]:
-    """Comparisons of a copy of a loss case, the values of which `change` has edited."""
+    """Comparisons of a copy of a loss case after `change` has edited its values."""
     for name in (f"{case}.npz", f"loss_{case}.npz"):
         shutil.copy(REFERENCE / name, tmp_path)
     values = json.loads((REFERENCE / f"loss_{case}.json").read_text())

@@ -1,6 +1,6 @@
 """Writes triton/testdata/model_repository: the smallest ensemble that keeps the gateway's contract.
 
-Two stages whose answer can be computed by hand, so that the Go tests know every logit:
+Two stages with an answer that can be computed by hand, so that the Go tests know every logit:
 
     features[y, x]    = mean over the 4x4 cell and its three channels of pixel / 255
     mask_logits       = features * 10 - 5 + mean of the real input_ids / 100

@@ -2,8 +2,8 @@
 
 Both are done as the gateway does them.
 
-`stretch` makes both sides those of the square. `longest_side_pad` is SAM's: the longest side becomes that of
-the square, the aspect ratio stays, and the rest, right of the picture or below, is padding.
+`stretch` makes both sides as long as the square's. `longest_side_pad` is SAM's: the longest side becomes
+that of the square, the aspect ratio stays, and the rest, right of the picture or below, is padding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 PADDING = (124, 116, 104)
-"""RGB of the padding: the bytes that `normalise` brings closest to 0, with which SAM pads."""
+"""RGB of the padding: the bytes that `normalise` brings closest to 0, because SAM pads with 0."""
 
 
 def inside(height: int, width: int, size: int, rule: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The forms in which a model answers questions: a checkpoint in PyTorch, or the stages that are served."""
+"""Forms of a model that answer questions: a checkpoint in PyTorch, or the stages that are served."""
 
 from __future__ import annotations
 

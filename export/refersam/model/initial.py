@@ -61,9 +61,9 @@ def enliven(model: nn.Module) -> None:
     """Starts a small model livelier than the published values, which suit a pretrained SAM.
 
     Matrices get 0.7 / sqrt(fan in) instead of 0.02, position tables 0.02 instead of 0, and the injectors'
-    gamma 0.1 instead of 1e-6, which lets the stages matter to each other from the first step. Words start at
-    0, so one that training never shows says nothing, and a vocabulary of which few are shown packs to little.
-    It overwrites whatever a checkpoint has filled, so it comes before any is read.
+    gamma 0.1 instead of 1e-6, which lets the stages matter to each other from the first step. Words start
+    at 0, so one that training never shows says nothing, and a vocabulary packs to little when training
+    shows few of its words. It overwrites whatever a checkpoint has filled, so it comes before any is read.
     """
     for name, parameter in model.named_parameters():
         if "sampling_offsets" in name or "attention_weights" in name:

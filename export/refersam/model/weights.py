@@ -91,8 +91,8 @@ STAND_INS = [
 def read(path: str | Path) -> Any:
     """What torch.save wrote into a file: tensors on the CPU, plain containers, and Inert objects.
 
-    No class that the file names is run. Raises CheckpointError for a file that names any other class than
-    PyTorch's own and those of INERT, and for one that is damaged.
+    No class that the file names is run. Raises CheckpointError for a damaged file, and for a file that
+    names a class that is neither one of PyTorch's own nor in INERT.
     """
     try:
         with torch.serialization.safe_globals(STAND_INS):

@@ -20,7 +20,7 @@ TOKENIZERS = {"bert": "bert-base-uncased", "clip": "clip-vit-large-patch14"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and what is needed to serve them. `sha256` is that of the file."""
+    """Weights and what is needed to serve them. `sha256` is the hash of the file."""
 
     model: ReferSAM
     sha256: str

@@ -38,7 +38,7 @@ def export(checkpoint: Checkpoint, variant: str, root: Path, weights: str = "fp1
 
 
 def replace(models: Sequence[str], folder: Path, root: Path) -> None:
-    """Move models from `folder` to `root`, and those of the same names in `root` to NAME.old in `folder`.
+    """Move models from `folder` to `root`; models of the same names in `root` become NAME.old in `folder`.
 
     When it fails or is interrupted, those it replaced are back in `root`.
     """

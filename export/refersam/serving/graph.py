@@ -132,8 +132,8 @@ def _group_norm(
 ) -> Value:
     """Normalisation over a whole picture, [B, C, H, W] with one group, by means of means of means.
 
-    The exporter's own form is an InstanceNormalization, for which ONNX Runtime adds up all values one after
-    the other in float32: off by 3e-4 of the scale for 64 x 224 x 224 values (a picture of 448 pixels), by
+    The exporter's own form is an InstanceNormalization. ONNX Runtime then adds up all values one after the
+    other in float32: off by 3e-4 of the scale for 64 x 224 x 224 values (a picture of 448 pixels), by
     4e-3 for a picture of 1024 pixels. This form is off by 1e-6 for both.
     """
     if groups != 1:

@@ -63,7 +63,7 @@ GRADIENT_LIMIT = 5e-3
 """Of a parameter's gradient, relative to its norm. Float32 alone costs up to 2e-3."""
 
 DRAWS = ("main_over", "main_rest", "aux_over", "aux_rest")
-"""Recorded random points, in the order in which the criterion asks for them."""
+"""Recorded random points, in the criterion's order."""
 INPUTS = ("image", "input_ids", "attention_mask")
 
 

@@ -64,7 +64,7 @@ class StageSpec:
 class Variant:
     """A whole ensemble.
 
-    `stages` stand in an order in which every stage comes after those whose outputs it reads. `parameters` are
+    Every one of `stages` comes after the stages that make its inputs. `parameters` are
     the ensemble's, as `ensemble_parameters` makes them.
     """
 

@@ -1,4 +1,4 @@
-"""The five stages of a ReferSAM ensemble, as modules whose arguments and results are the stages' tensors.
+"""The five stages of a ReferSAM ensemble, as modules. Their arguments and results are the stages' tensors.
 
 The cut follows what a request needs: the text and the image prefix depend on one input alone, everything from
 the interactor on depends on both. Normalisation lives in the image stage, so pixels cross the wire as bytes;
@@ -110,7 +110,7 @@ class DecoderStage(Stage):
 
 
 def stages(model: ReferSAM) -> list[Stage]:
-    """The stages of a model, in evaluation mode, each after those whose results it reads."""
+    """The stages of a model, in evaluation mode, each after the stages that make its inputs."""
     model.eval()
     kinds = (TextStage, ImageStage, InteractorStage, PrompterStage, DecoderStage)
     return [kind(model).eval() for kind in kinds]

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 TABLE_ROWS = 4096
-"""An embedding with at least so many rows is a vocabulary."""
+"""Least number of rows of an embedding that is a vocabulary."""
 
 MIN_SIZE = 256
 """Constants with fewer values are not worth a node."""

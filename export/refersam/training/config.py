@@ -45,7 +45,7 @@ class Phase:
     side: int = 0  # of the pictures, a multiple of 32; 0 is the side that is served
     warmup: int = 200
     floor: float = 0.02
-    # Share of the phase in which the easy questions about a picture come first.
+    # For this share of the phase, the easy questions about a picture come first.
     easy: float = 0.0
     # Share of the phase after which the auxiliary terms are switched off, linearly from half of it on.
     auxiliary: float = 1.0

@@ -52,7 +52,7 @@ class Team:
     def average_gradients(
         self, image_side: Sequence[nn.Parameter], text_side: Sequence[nn.Parameter]
     ) -> None:
-        """Replaces gradients by their means over all processes, and over those of the variant."""
+        """Averages gradients: of the image side over all processes, of the text side over the variant's."""
         if self.world > 1:
             _average(image_side, None)
             _average(text_side, self.own_group)

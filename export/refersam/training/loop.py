@@ -1,7 +1,7 @@
 """The loop that all runs go through: batches in, a model out; started again, it goes on where it stopped.
 
 A run goes through the phases of its config. Several configs are trained together: each process has the text
-encoder of one of them, and all processes share the image side, whose gradients are averaged over all. The
+encoder of one of them, and all processes share the image side and average its gradients. The
 files of a run are in `checkpoints`; `log.csv` gets a line every LOG_EVERY steps.
 """
 

@@ -21,7 +21,7 @@ from refersam.model.criterion import dice, point_criterion
 CRITERIA = ("dense", "points")
 
 TEXT_ENCODER = "model.text_encoder."
-"""What the names of an objective's parameters that read words begin with, those of auxiliary terms apart."""
+"""Beginning of the names of the text encoder's parameters in an objective."""
 
 
 @dataclass(frozen=True)

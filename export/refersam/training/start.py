@@ -25,7 +25,7 @@ class Start:
     """What a run is started with.
 
     Attributes:
-        configs: files, one a variant.
+        configs: files, one per variant.
         data: a data set, as `catalogue.load` takes it; its split `train` is trained on.
         out: gets a folder for each variant.
         device: `cpu` or `cuda`.

@@ -22,7 +22,7 @@ ATTRIBUTES = ("left", "right", "top", "bottom", "middle", "smallest", "biggest")
 RELATIONS = ("left of", "right of", "above", "below", "next to")
 
 MARGIN = 0.08
-"""How far apart two centres must be to be told apart, as a fraction of the picture's shorter side."""
+"""Least distance of two centres in different places, as a fraction of the picture's shorter side."""
 
 SIZE_RATIO = 1.35
 """How much larger in area the bigger of two objects must be, as drawn and as visible."""

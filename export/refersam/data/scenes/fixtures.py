@@ -49,7 +49,10 @@ def write(out: Path, count: int, questions: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write scenes with right answers for the end-to-end tests.")
+    parser = argparse.ArgumentParser(
+        prog="python -m refersam.data.scenes.fixtures",
+        description="Write scenes with right answers for the end-to-end tests.",
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=40, help="scenes (default %(default)s)")
     parser.add_argument("--questions", type=int, default=4, help="questions a scene (default %(default)s)")

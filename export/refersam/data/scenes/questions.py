@@ -42,7 +42,7 @@ CLASSES = {
 
 
 def draw(split: str, index: int) -> Scene:
-    """Scene `index` of a split on a canvas whose sides are drawn from the scene's own seed."""
+    """Scene `index` of a split. The sides of its canvas are drawn from the scene's own seed."""
     seed = SPLITS[split][index]
     width, height = np.random.default_rng([seed, 11]).integers(MIN_SIDE, MAX_SIDE + 1, 2)
     return make_scene(seed, int(width), int(height))

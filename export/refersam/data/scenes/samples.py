@@ -60,7 +60,10 @@ def write(out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the sample pictures of the web page.")
+    parser = argparse.ArgumentParser(
+        prog="python -m refersam.data.scenes.samples",
+        description="Write the sample pictures of the web page.",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures and samples.json")
     write(parser.parse_args().out)
 

@@ -2,7 +2,7 @@
 
     python thin.py SOURCE CASE... [--target FOLDER]
 
-The input and the masks stay whole; the format is that of `refersam.serving.parity`, which reads both alike.
+The input and the masks stay whole; `refersam.serving.parity` reads the result like SOURCE.
 With the cases go `loss_<case>` as they are, and the `keys_<case>.json` beside SOURCE as one compressed file.
 """
 
