@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -59,11 +60,16 @@ def digest() -> str:
 
 def test_fresh_processes_give_the_same_scenes():
     script = "import test_scenes; print(test_scenes.digest())"
+    path = os.pathsep.join(sys.path)
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
             cwd=Path(__file__).parent,
-            env={"PYTHONHASHSEED": str(salt), "OMP_NUM_THREADS": "1"},
+            env={
+                "PYTHONHASHSEED": str(salt),
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
             stdout=subprocess.PIPE,
             text=True,
         )
