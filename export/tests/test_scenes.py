@@ -68,7 +68,7 @@ def test_fresh_processes_give_the_same_scenes():
             env={
                 "PYTHONHASHSEED": str(salt),
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join(sys.path),
+                "PYTHONPATH": path,
             },
             stdout=subprocess.PIPE,
             text=True,
