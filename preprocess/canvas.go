@@ -1,13 +1,16 @@
 package preprocess
 
-import "github.com/refersam/refersam"
+import (
+	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/preprocess/picture"
+)
 
 // canvas takes the rows of a picture as they are stored and puts each pixel
 // where it belongs in the upright picture, so that turning needs no second
 // buffer.
 type canvas struct {
 	pix []uint8
-	// width and height are those of the upright picture.
+	// width and height are the sides of the upright picture.
 	width, height int
 	// The stored pixel (x, y) lies at pix[origin + x*dx + y*dy].
 	origin, dx, dy int
@@ -15,27 +18,27 @@ type canvas struct {
 
 // newCanvas makes a canvas of 3·width·height bytes for a stored picture of
 // width × height pixels.
-func newCanvas(pix []uint8, width, height int, o orientation) *canvas {
+func newCanvas(pix []uint8, width, height int, o picture.Orientation) *canvas {
 	c := &canvas{pix: pix, width: width, height: height}
-	if o.transposed() {
+	if o.Transposed() {
 		c.width, c.height = height, width
 	}
 	right, down := 3, 3*c.width
 	lastX, lastY := right*(c.width-1), down*(c.height-1)
 	switch o {
-	case flipHorizontal:
+	case picture.FlipHorizontal:
 		c.origin, c.dx, c.dy = lastX, -right, down
-	case rotate180:
+	case picture.Rotate180:
 		c.origin, c.dx, c.dy = lastX+lastY, -right, -down
-	case flipVertical:
+	case picture.FlipVertical:
 		c.origin, c.dx, c.dy = lastY, right, -down
-	case transpose:
+	case picture.Transpose:
 		c.origin, c.dx, c.dy = 0, down, right
-	case rotate90:
+	case picture.Rotate90:
 		c.origin, c.dx, c.dy = lastX, down, -right
-	case transverse:
+	case picture.Transverse:
 		c.origin, c.dx, c.dy = lastX+lastY, -down, -right
-	case rotate270:
+	case picture.Rotate270:
 		c.origin, c.dx, c.dy = lastY, -down, right
 	default:
 		c.origin, c.dx, c.dy = 0, right, down
@@ -53,13 +56,6 @@ func (c *canvas) setRow(x, y int, rgb []uint8) {
 	for ; len(rgb) >= 3; rgb = rgb[3:] {
 		c.pix[at], c.pix[at+1], c.pix[at+2] = rgb[0], rgb[1], rgb[2]
 		at += c.dx
-	}
-}
-
-// fill draws one colour everywhere.
-func (c *canvas) fill(r, g, b uint8) {
-	for i := 0; i < len(c.pix); i += 3 {
-		c.pix[i], c.pix[i+1], c.pix[i+2] = r, g, b
 	}
 }
 

@@ -3,6 +3,9 @@ package preprocess
 import (
 	"errors"
 	"fmt"
+
+	"github.com/refersam/refersam/preprocess/jpeg"
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
 // Config bounds what one picture, and all pictures being decoded at once, may
@@ -58,11 +61,12 @@ func DefaultConfig() Config {
 	}
 }
 
-// libJPEG is JPEGDecoder of a build with libjpeg-turbo.
-const libJPEG = "libjpeg-turbo"
+// JPEGDecoder names what decodes JPEG in this build.
+const JPEGDecoder = jpeg.Decoder
 
-// maxSide is the largest side that any of the formats can encode.
-const maxSide = 1<<31 - 1
+func (c *Config) limits() picture.Limits {
+	return picture.Limits{MaxPixels: c.MaxPixels, MaxSide: c.MaxSide, MaxFrames: c.MaxFrames}
+}
 
 // Validate reports everything that is wrong with c.
 func (c *Config) Validate() error {
@@ -73,19 +77,19 @@ func (c *Config) Validate() error {
 	if c.MaxPixels < 1 {
 		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_PIXELS is %d, allowed: 1 or more", c.MaxPixels))
 	}
-	if c.MaxSide < 1 || c.MaxSide > maxSide {
-		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_SIDE is %d, allowed: 1 to %d", c.MaxSide, maxSide))
+	if c.MaxSide < 1 || c.MaxSide > picture.MaxSide {
+		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_SIDE is %d, allowed: 1 to %d", c.MaxSide, picture.MaxSide))
 	}
 	if c.MaxFrames < 1 {
 		errs = append(errs, fmt.Errorf("REFERSAM_MAX_IMAGE_FRAMES is %d, allowed: 1 or more", c.MaxFrames))
 	}
-	if JPEGDecoder != libJPEG && (c.LenientJPEG || c.ReduceJPEG) {
+	if jpeg.Decoder != jpeg.LibJPEG && (c.LenientJPEG || c.ReduceJPEG) {
 		errs = append(errs, fmt.Errorf("REFERSAM_LENIENT_JPEG is %t and REFERSAM_REDUCE_JPEG is %t, allowed: false, unless the build has libjpeg-turbo: "+
 			"install gcc and libjpeg62-turbo-dev, then make build", c.LenientJPEG, c.ReduceJPEG))
 	}
-	if (c.DecodeMemory-codecState-maxOverhead)/maxBytesPerPixel < int64(c.MaxPixels) {
+	if (c.DecodeMemory-codecState-picture.MaxOverhead)/picture.MaxBytesPerPixel < int64(c.MaxPixels) {
 		errs = append(errs, fmt.Errorf("REFERSAM_DECODE_MEMORY_BYTES is %d, allowed: %d × REFERSAM_MAX_IMAGE_PIXELS (%d) + %d, or more",
-			c.DecodeMemory, maxBytesPerPixel, c.MaxPixels, codecState+maxOverhead))
+			c.DecodeMemory, picture.MaxBytesPerPixel, c.MaxPixels, codecState+picture.MaxOverhead))
 	}
 	return errors.Join(errs...)
 }

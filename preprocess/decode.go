@@ -8,7 +8,6 @@
 package preprocess
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -19,75 +18,21 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/preprocess/heic"
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
 // field is the part of a request that this package's errors are about.
 const field = "image"
-
-// source is a picture whose header has been read and whose pixels have not.
-type source struct {
-	// width and height are as stored, before orientation is applied.
-	width, height int
-	orientation   orientation
-	// bytesPerPixel is the memory that decoding holds at its peak, in bytes a
-	// pixel of width × height, the RGB result included; overhead is what comes
-	// on top, in bytes.
-	bytesPerPixel int
-	overhead      int64
-	// pixelCost is one of the costs in cost.go.
-	pixelCost int
-	// frames counts the pictures in the file, at least 1 and up to one beyond
-	// Config.MaxFrames. Only the first is ever decoded.
-	frames int
-	// decode draws all pixels on a canvas of width × height. It stops soon
-	// after ctx ends, except in a lossy WebP: its codec reads all data before
-	// it decodes any.
-	decode func(ctx context.Context, dst *canvas) error
-	// rows gives the rows as stored, from the top, at 1/denominator of the size,
-	// sides rounded up, without holding them all. It may begin again from row 0.
-	// It is nil for what only decode can do. A denominator other than 1 is 2, 4
-	// or 8 and needs reducible.
-	rows      func(ctx context.Context, denominator int, row func(y int, rgb []uint8)) error
-	reducible bool
-}
-
-// maxBytesPerPixel is the largest source.bytesPerPixel, that of HEIC.
-const maxBytesPerPixel = 24
-
-// maxOverhead is the largest source.overhead that does not grow with the pixels:
-// of a lossless WebP with as many and as large Huffman trees as its codec allows
-// (2600 groups of 52 kB). The blocks of a TIFF take 8 bytes a pixel at most.
-const maxOverhead = 136 << 20
 
 // codecState covers the tables and buffers of any codec, in bytes.
 const codecState = 1 << 20
 
 // memory returns how much decoding takes at its peak, in bytes. Sides count in
 // whole blocks, which is how codecs allocate; 32 is the widest (JPEG 4:1:0).
-func (s *source) memory() int64 {
+func memory(h *picture.Header) int64 {
 	blocks := func(side int) int64 { return (int64(side) + 31) / 32 * 32 }
-	return codecState + s.overhead + int64(s.bytesPerPixel)*blocks(s.width)*blocks(s.height)
-}
-
-// formats are the accepted encodings. open reads the header only, and keeps to
-// the options of a Config; its bounds are for its caller to check.
-var formats = []struct {
-	name  string
-	magic func(data []byte) bool
-	open  func(data []byte, cfg *Config) (*source, error)
-}{
-	{"JPEG", func(b []byte) bool { return bytes.HasPrefix(b, []byte("\xff\xd8\xff")) }, openJPEG},
-	{"PNG", func(b []byte) bool { return bytes.HasPrefix(b, []byte(pngMagic)) }, openPNG},
-	{"WebP", func(b []byte) bool { return len(b) >= 12 && string(b[:4]) == "RIFF" && string(b[8:12]) == "WEBP" }, openWebP},
-	{"GIF", func(b []byte) bool {
-		return bytes.HasPrefix(b, []byte("GIF87a")) || bytes.HasPrefix(b, []byte("GIF89a"))
-	}, openGIF},
-	{"BMP", func(b []byte) bool { return bytes.HasPrefix(b, []byte("BM")) }, openBMP},
-	{"TIFF", func(b []byte) bool {
-		magic := string(b[:min(4, len(b))])
-		return magic == tiffLittleEndian || magic == tiffBigEndian || magic == bigTIFFLittleEndian || magic == bigTIFFBigEndian
-	}, openTIFF},
-	{"HEIC", isHEIC, openHEIC},
+	return codecState + h.Overhead + int64(h.BytesPerPixel)*blocks(h.Width)*blocks(h.Height)
 }
 
 // Decoder decodes pictures within the bounds of a Config. It is safe for
@@ -135,8 +80,8 @@ func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
 		"This is not a picture in an accepted format; send JPEG, PNG, WebP, GIF, BMP or TIFF.")
 }
 
-func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *Config) (*source, error), data []byte) (*Encoded, error) {
-	var src *source
+func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *Config) (picture.Source, error), data []byte) (*Encoded, error) {
+	var src picture.Source
 	err := guard(func() (err error) {
 		src, err = open(data, &d.cfg)
 		return err
@@ -144,26 +89,31 @@ func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *C
 	if err != nil {
 		return nil, broken(name, err)
 	}
-	if err := d.cfg.checkSize(src.width, src.height); err != nil {
-		return nil, err
+	header := src.Header()
+	if header.Width < 1 || header.Height < 1 {
+		return nil, fail(refersam.CodeInvalidImage, nil, "The picture claims to be %d×%d pixels.", header.Width, header.Height)
 	}
-	if src.frames > d.cfg.MaxFrames {
+	if err := d.cfg.limits().Check(header.Width, header.Height); err != nil {
+		return nil, broken(name, err)
+	}
+	if header.Frames > d.cfg.MaxFrames {
 		return nil, fail(refersam.CodeImageTooLarge, nil,
 			"The %s holds more than the %d pictures that are accepted in one file; send the one that you mean.", name, d.cfg.MaxFrames)
 	}
 	// Padding can lift a picture at every limit above the whole: it takes all.
-	need := min(src.memory(), d.cfg.DecodeMemory)
+	need := min(memory(&header), d.cfg.DecodeMemory)
 	if err := d.memory.Acquire(ctx, need); err != nil {
 		return nil, late(err)
 	}
-	return &Encoded{format: name, src: src, release: func() { d.memory.Release(need) }}, nil
+	return &Encoded{format: name, source: src, header: header, release: func() { d.memory.Release(need) }}, nil
 }
 
-// Encoded is a picture whose header has been read and for which memory is
-// reserved.
+// Encoded is an encoded picture. Its header has been read, and memory is
+// reserved for its pixels.
 type Encoded struct {
 	format  string
-	src     *source
+	source  picture.Source
+	header  picture.Header
 	release func()
 }
 
@@ -172,23 +122,18 @@ func (e *Encoded) MediaType() string { return "image/" + strings.ToLower(e.forma
 
 // Size returns width and height of the upright picture in pixels.
 func (e *Encoded) Size() (width, height int) {
-	if e.src.orientation.transposed() {
-		return e.src.height, e.src.width
+	if e.header.Orientation.Transposed() {
+		return e.header.Height, e.header.Width
 	}
-	return e.src.width, e.src.height
+	return e.header.Width, e.header.Height
 }
 
 // Decode returns the pixels: upright, RGB, alpha dropped; of an animation the
 // first frame on its canvas. They fit in the reserved memory.
 func (e *Encoded) Decode(ctx context.Context) (*refersam.Picture, error) {
-	dst := newCanvas(make([]uint8, 3*e.src.width*e.src.height), e.src.width, e.src.height, e.src.orientation)
-	err := e.guard(ctx, func() error {
-		if e.src.rows != nil {
-			return e.src.rows(ctx, 1, func(y int, rgb []uint8) { dst.setRow(0, y, rgb) })
-		}
-		return e.src.decode(ctx, dst)
-	})
-	if err != nil {
+	h := &e.header
+	dst := newCanvas(make([]uint8, 3*h.Width*h.Height), h.Width, h.Height, h.Orientation)
+	if err := e.guard(ctx, func() error { return e.source.Decode(ctx, 1, dst.setRow) }); err != nil {
 		return nil, err
 	}
 	return dst.picture(), nil
@@ -206,7 +151,7 @@ func (e *Encoded) Stretch(ctx context.Context, width, height int) ([]uint8, erro
 
 // stretchInto is Stretch for the 3·width·height bytes of out.
 func (e *Encoded) stretchInto(ctx context.Context, out []uint8, width, height int) error {
-	if e.src.rows == nil {
+	if !e.header.InOrder {
 		picture, err := e.Decode(ctx)
 		if err != nil {
 			return err
@@ -216,8 +161,9 @@ func (e *Encoded) stretchInto(ctx context.Context, out []uint8, width, height in
 	}
 	denominator := e.denominator(width, height)
 	reduced := func(side int) int { return (side + denominator - 1) / denominator }
-	dst := newStretcher(fastKernels, out, reduced(e.src.width), reduced(e.src.height), e.src.orientation, width, height)
-	if err := e.guard(ctx, func() error { return e.src.rows(ctx, denominator, dst.setRow) }); err != nil {
+	dst := newStretcher(fastKernels, out, reduced(e.header.Width), reduced(e.header.Height), e.header.Orientation, width, height)
+	draw := func(_, y int, rgb []uint8) { dst.setRow(y, rgb) }
+	if err := e.guard(ctx, func() error { return e.source.Decode(ctx, denominator, draw) }); err != nil {
 		return err
 	}
 	dst.finish()
@@ -229,7 +175,7 @@ func (e *Encoded) stretchInto(ctx context.Context, out []uint8, width, height in
 func (e *Encoded) denominator(width, height int) int {
 	const enough = 2 // what is resized then has four pixels or more for one
 	d := 1
-	if e.src.reducible {
+	if e.header.Reducible {
 		w, h := e.Size()
 		for d < 8 && w/(2*d) >= enough*width && h/(2*d) >= enough*height {
 			d *= 2
@@ -254,21 +200,6 @@ func (e *Encoded) guard(ctx context.Context, decode func() error) error {
 // more use either.
 func (e *Encoded) Close() { e.release() }
 
-// checkSize refuses what is larger than the limits.
-func (c *Config) checkSize(width, height int) error {
-	switch {
-	case width < 1 || height < 1:
-		return fail(refersam.CodeInvalidImage, nil, "The picture claims to be %d×%d pixels.", width, height)
-	case width > c.MaxSide || height > c.MaxSide:
-		return fail(refersam.CodeImageTooLarge, nil,
-			"The picture is %d×%d pixels; each side may have at most %d.", width, height, c.MaxSide)
-	case int64(width)*int64(height) > int64(c.MaxPixels):
-		return fail(refersam.CodeImageTooLarge, nil, "The picture is %d×%d = %d pixels; at most %d are accepted.",
-			width, height, int64(width)*int64(height), c.MaxPixels)
-	}
-	return nil
-}
-
 // guard calls f and turns a panic into an error: a codec that trips over a
 // hostile picture must not take the service down.
 func guard(f func() error) (err error) {
@@ -288,22 +219,23 @@ func late(cause error) *refersam.Error {
 	return fail(refersam.CodeDeadlineExceeded, cause, "The picture was not decoded in time.")
 }
 
-// broken makes the error for the client: unsupported for a valid picture that no
-// codec here can read, invalid for others. It names the fault.
+// broken makes the error for the client: too large for a picture beyond the
+// limits, unsupported for a valid picture that no codec here can read, invalid
+// for others. It names the fault.
 func broken(name string, cause error) *refersam.Error {
-	var known *refersam.Error
-	if errors.As(cause, &known) {
-		return known
-	}
 	text := ""
-	if f := (*fault)(nil); errors.As(cause, &f) {
+	if f := (*picture.Fault)(nil); errors.As(cause, &f) {
 		text = cause.Error()
 	}
 	switch {
-	case errors.Is(cause, errUnsupported):
+	case errors.Is(cause, heic.ErrNotBuilt):
+		return fail(refersam.CodeUnsupportedMedia, cause, "HEIC is not accepted here; send the picture as JPEG or PNG.")
+	case errors.Is(cause, picture.ErrTooLarge):
+		return fail(refersam.CodeImageTooLarge, nil, "%s", text)
+	case errors.Is(cause, picture.ErrUnsupported):
 		return fail(refersam.CodeUnsupportedMedia, cause, "This %s uses a feature that is not supported%s. Save it as a plain PNG or JPEG.",
 			name, colon(text))
-	case errors.Is(cause, errTruncated) || errors.Is(cause, io.ErrUnexpectedEOF):
+	case errors.Is(cause, picture.ErrTruncated) || errors.Is(cause, io.ErrUnexpectedEOF):
 		return fail(refersam.CodeInvalidImage, cause, "The %s is cut off: %s.", name, cmp.Or(text, "its data ends before the picture does"))
 	}
 	return fail(refersam.CodeInvalidImage, cause, "The %s is broken%s.", name, colon(text))
@@ -315,22 +247,4 @@ func colon(text string) string {
 		return ""
 	}
 	return ": " + text
-}
-
-// contextReader fails with the context's error once that has ended, which
-// stops codecs that know nothing of contexts.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func newContextReader(ctx context.Context, data []byte) io.Reader {
-	return contextReader{ctx, bytes.NewReader(data)}
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
 // precision is the number of fractional bits of a resampling weight. Sums of
@@ -48,7 +49,7 @@ func resizeInto(k kernels, out []uint8, p *refersam.Picture, width, height int) 
 		copy(out, p.Pix)
 		return
 	}
-	s := newStretcher(k, out, p.Width, p.Height, upright, width, height)
+	s := newStretcher(k, out, p.Width, p.Height, picture.Upright, width, height)
 	for y := range p.Height {
 		s.setRow(y, p.Pix[3*p.Width*y:][:3*p.Width])
 	}
@@ -63,7 +64,7 @@ type stretcher struct {
 	kernels      kernels
 	result       []uint8
 	out          []uint8 // the result before it is turned
-	orientation  orientation
+	orientation  picture.Orientation
 	across, down *filter // of the picture as stored
 	columnsFirst bool
 	// ring holds the last rows, between the passes or before them. The windows
@@ -78,19 +79,19 @@ type stretcher struct {
 // is outWidth × outHeight upright, and in its memory after finish. The order of the passes is that of the
 // upright picture, and what will be mirrored has its weights mirrored, so the
 // samples are those of the upright picture resized.
-func newStretcher(k kernels, result []uint8, width, height int, o orientation, outWidth, outHeight int) *stretcher {
+func newStretcher(k kernels, result []uint8, width, height int, o picture.Orientation, outWidth, outHeight int) *stretcher {
 	s := &stretcher{kernels: k, orientation: o, result: result, out: result}
-	if o != upright {
+	if o != picture.Upright {
 		s.out = make([]uint8, len(result))
 	}
-	if o.transposed() {
+	if o.Transposed() {
 		outWidth, outHeight = outHeight, outWidth
 		s.columnsFirst = !columnsFirst(height, width, outHeight, outWidth)
 	} else {
 		s.columnsFirst = columnsFirst(width, height, outWidth, outHeight)
 	}
-	s.across = bilinear(width, outWidth, o == flipHorizontal || o == rotate180 || o == rotate270 || o == transverse)
-	s.down = bilinear(height, outHeight, o == flipVertical || o == rotate180 || o == rotate90 || o == transverse)
+	s.across = bilinear(width, outWidth, o == picture.FlipHorizontal || o == picture.Rotate180 || o == picture.Rotate270 || o == picture.Transverse)
+	s.down = bilinear(height, outHeight, o == picture.FlipVertical || o == picture.Rotate180 || o == picture.Rotate90 || o == picture.Transverse)
 	s.width = 3 * outWidth
 	if s.columnsFirst {
 		s.width = 3 * width
@@ -129,7 +130,7 @@ func (s *stretcher) setRow(y int, rgb []uint8) {
 
 // finish completes the result once all rows are in.
 func (s *stretcher) finish() {
-	if s.orientation == upright {
+	if s.orientation == picture.Upright {
 		return
 	}
 	width, height := len(s.across.firsts), len(s.down.firsts)

@@ -2,6 +2,7 @@
 
 package preprocess
 
+// #cgo CFLAGS: -O2
 // #include "resize.h"
 import "C"
 

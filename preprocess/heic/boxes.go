@@ -1,56 +1,59 @@
 //go:build heic
 
-package preprocess
+package heic
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
-// heifPicture is what the boxes of a HEIF file say of its primary picture.
-type heifPicture struct {
-	// width and height are those of the upright picture.
+// source is the primary picture of a file, as the boxes describe it.
+type source struct {
+	data []byte
+	// width and height are the sides of the upright picture.
 	width, height int
 	// matrix and fullRange say how its samples become RGB (ITU-T H.273).
 	matrix    uint16
 	fullRange bool
 }
 
-// readHEIF reads the properties of the primary picture (ISO/IEC 23008-12, 6 and
+// readBoxes reads the properties of the primary picture (ISO/IEC 23008-12, 6 and
 // 9). Orientation is a property here, which codecs apply; EXIF's repeats it and
 // must not be applied on top.
-func readHEIF(data []byte) (*heifPicture, error) {
-	meta, err := isoBox(data, "meta")
+func readBoxes(data []byte) (*source, error) {
+	meta, err := findBox(data, "meta")
 	if err != nil {
 		return nil, err
 	}
 	meta = skip(meta, 4) // version and flags
-	primary, err := heifPrimary(meta)
+	primary, err := primaryItem(meta)
 	if err != nil {
 		return nil, err
 	}
-	iprp, err := isoBox(meta, "iprp")
+	iprp, err := findBox(meta, "iprp")
 	if err != nil {
 		return nil, err
 	}
-	properties, err := isoBox(iprp, "ipco")
+	properties, err := findBox(iprp, "ipco")
 	if err != nil {
 		return nil, err
 	}
-	associations, err := isoBox(iprp, "ipma")
+	associations, err := findBox(iprp, "ipma")
 	if err != nil {
 		return nil, err
 	}
-	indices, err := heifAssociations(associations, primary)
+	indices, err := propertyIndices(associations, primary)
 	if err != nil {
 		return nil, err
 	}
-	return heifProperties(properties, indices)
+	return readProperties(properties, indices)
 }
 
-func heifPrimary(meta []byte) (uint32, error) {
-	pitm, err := isoBox(meta, "pitm")
+func primaryItem(meta []byte) (uint32, error) {
+	pitm, err := findBox(meta, "pitm")
 	if err != nil {
 		return 0, err
 	}
@@ -60,13 +63,13 @@ func heifPrimary(meta []byte) (uint32, error) {
 	case len(pitm) >= 8 && pitm[0] > 0:
 		return binary.BigEndian.Uint32(pitm[4:]), nil
 	}
-	return 0, errTruncated
+	return 0, picture.ErrTruncated
 }
 
-// heifAssociations returns the numbers of an item's properties, from 1.
-func heifAssociations(ipma []byte, item uint32) ([]int, error) {
+// propertyIndices returns the numbers of an item's properties, from 1.
+func propertyIndices(ipma []byte, item uint32) ([]int, error) {
 	if len(ipma) < 8 {
-		return nil, errTruncated
+		return nil, picture.ErrTruncated
 	}
 	longIDs, longIndices := ipma[0] > 0, ipma[3]&1 != 0
 	rest := ipma[8:]
@@ -100,28 +103,28 @@ func heifAssociations(ipma []byte, item uint32) ([]int, error) {
 	return nil, errors.New("the primary picture has no properties")
 }
 
-// heifProperties applies those of the properties that have a say in the size,
+// readProperties applies those of the properties that have a say in the size,
 // in order.
-func heifProperties(ipco []byte, indices []int) (*heifPicture, error) {
-	p := &heifPicture{matrix: matrixBT601, fullRange: true}
-	var boxes []isoChild
-	for child := range isoBoxes(ipco) {
-		boxes = append(boxes, child)
+func readProperties(ipco []byte, indices []int) (*source, error) {
+	p := &source{matrix: matrixBT601, fullRange: true}
+	var all []box
+	for child := range boxes(ipco) {
+		all = append(all, child)
 	}
-	at := func(b []byte, i int) int { return int(binary.BigEndian.Uint32(b[i:]) & maxSide) }
+	at := func(b []byte, i int) int { return int(binary.BigEndian.Uint32(b[i:]) & picture.MaxSide) }
 	for _, i := range indices {
-		if i < 1 || i > len(boxes) {
+		if i < 1 || i > len(all) {
 			continue
 		}
-		switch b := boxes[i-1].content; boxes[i-1].kind {
+		switch b := all[i-1].content; all[i-1].kind {
 		case "ispe":
 			if len(b) < 12 {
-				return nil, errTruncated
+				return nil, picture.ErrTruncated
 			}
 			p.width, p.height = at(b, 4), at(b, 8)
 		case "clap":
 			if len(b) < 16 || at(b, 4) == 0 || at(b, 12) == 0 {
-				return nil, errTruncated
+				return nil, picture.ErrTruncated
 			}
 			p.width, p.height = min(p.width, at(b, 0)/at(b, 4)), min(p.height, at(b, 8)/at(b, 12))
 		case "irot":
@@ -137,15 +140,15 @@ func heifProperties(ipco []byte, indices []int) (*heifPicture, error) {
 	return p, nil
 }
 
-type isoChild struct {
+type box struct {
 	kind    string
 	content []byte
 }
 
-// isoBoxes yields the boxes that data is a sequence of (ISO/IEC 14496-12, 4.2).
+// boxes yields the boxes that data is a sequence of (ISO/IEC 14496-12, 4.2).
 // It stops at the first that is cut off.
-func isoBoxes(data []byte) func(yield func(isoChild) bool) {
-	return func(yield func(isoChild) bool) {
+func boxes(data []byte) func(yield func(box) bool) {
+	return func(yield func(box) bool) {
 		for len(data) >= 8 {
 			header, size := uint64(8), uint64(binary.BigEndian.Uint32(data))
 			switch size {
@@ -157,7 +160,7 @@ func isoBoxes(data []byte) func(yield func(isoChild) bool) {
 				}
 				header, size = 16, binary.BigEndian.Uint64(data[8:])
 			}
-			if size < header || size > uint64(len(data)) || !yield(isoChild{string(data[4:8]), data[header:size]}) {
+			if size < header || size > uint64(len(data)) || !yield(box{string(data[4:8]), data[header:size]}) {
 				return
 			}
 			data = data[size:]
@@ -165,14 +168,14 @@ func isoBoxes(data []byte) func(yield func(isoChild) bool) {
 	}
 }
 
-// isoBox returns the content of the first box of a kind.
-func isoBox(data []byte, kind string) ([]byte, error) {
-	for child := range isoBoxes(data) {
+// findBox returns the content of the first box of a kind.
+func findBox(data []byte, kind string) ([]byte, error) {
+	for child := range boxes(data) {
 		if child.kind == kind {
 			return child.content, nil
 		}
 	}
-	return nil, fmt.Errorf("no box %q: %w", kind, errTruncated)
+	return nil, fmt.Errorf("no box %q: %w", kind, picture.ErrTruncated)
 }
 
 func skip(b []byte, n int) []byte { return b[min(n, len(b)):] }

@@ -1,6 +1,10 @@
-package preprocess
+package jpeg
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/refersam/refersam/preprocess/picture"
+)
 
 // inverseDCT writes the samples of a block, whose coefficients the bits of
 // nonzero tell, to eight rows of dst. It is libjpeg's jidctint.c: Loeffler,
@@ -9,7 +13,7 @@ import "encoding/binary"
 // picture that an encoder wrote none has more.
 func inverseDCT(dst []uint8, stride int, block *[64]int16, nonzero uint64) {
 	if nonzero&^1 == 0 {
-		v := clip((clip16(int32(block[0])<<2)+1<<4)>>5 + 128)
+		v := picture.Clip((clip16(int32(block[0])<<2)+1<<4)>>5 + 128)
 		for y := range 8 {
 			binary.LittleEndian.PutUint64(dst[y*stride:], uint64(v)*0x0101010101010101)
 		}
@@ -35,8 +39,8 @@ func inverseDCT(dst []uint8, stride int, block *[64]int16, nonzero uint64) {
 		b := (*[8]int32)(between[8*y:])
 		d := (*[8]uint8)(dst[y*stride:])
 		v0, v1, v2, v3, v4, v5, v6, v7 := inverseDCT8(128<<18+1<<17, b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7])
-		d[0], d[1], d[2], d[3] = clip(v0>>18), clip(v1>>18), clip(v2>>18), clip(v3>>18)
-		d[4], d[5], d[6], d[7] = clip(v4>>18), clip(v5>>18), clip(v6>>18), clip(v7>>18)
+		d[0], d[1], d[2], d[3] = picture.Clip(v0>>18), picture.Clip(v1>>18), picture.Clip(v2>>18), picture.Clip(v3>>18)
+		d[4], d[5], d[6], d[7] = picture.Clip(v4>>18), picture.Clip(v5>>18), picture.Clip(v6>>18), picture.Clip(v7>>18)
 	}
 }
 
@@ -63,24 +67,24 @@ func clip16(v int32) int32 {
 	return min(max(v, -1<<15), 1<<15-1)
 }
 
-// jpegOutput makes rows of pixels of the planes.
-type jpegOutput struct {
-	color func(o *jpegOutput, d *jpegDecoder, y int)
+// output makes rows of pixels of the planes.
+type output struct {
+	color func(o *output, d *decoder, y int)
 	done  int        // rows that have been given
 	lag   int        // rows that wait for the MCUs below
 	lines [4][]uint8 // of each component, at full resolution
 	rgb   []uint8
 }
 
-func (o *jpegOutput) start(d *jpegDecoder) {
-	o.done, o.lag, o.color = 0, 0, (*jpegOutput).ycc
+func (o *output) start(d *decoder) {
+	o.done, o.lag, o.color = 0, 0, (*output).ycc
 	switch {
 	case len(d.components) == 1:
-		o.color = (*jpegOutput).gray
+		o.color = (*output).gray
 	case len(d.components) == 4:
-		o.color = (*jpegOutput).cmyk
+		o.color = (*output).cmyk
 	case d.storedAsRGB():
-		o.color = (*jpegOutput).separate
+		o.color = (*output).separate
 	}
 	for i := range d.components {
 		s := &d.state.components[i]
@@ -89,11 +93,11 @@ func (o *jpegOutput) start(d *jpegDecoder) {
 		}
 		o.lines[i] = sized(o.lines[i], d.components[i].width*d.maxH/int(s.h))
 	}
-	o.rgb = sized(o.rgb, 3*d.frame.width+planesPadding)
+	o.rgb = sized(o.rgb, 3*d.frame.width)
 }
 
 // storedAsRGB is libjpeg's guess (jdapimin.c).
-func (d *jpegDecoder) storedAsRGB() bool {
+func (d *decoder) storedAsRGB() bool {
 	c := d.components
 	switch {
 	case d.jfif:
@@ -105,31 +109,31 @@ func (d *jpegDecoder) storedAsRGB() bool {
 }
 
 // rows gives the rows that are complete once row y of the MCUs is decoded.
-func (o *jpegOutput) rows(d *jpegDecoder, y int, row func(y int, rgb []uint8)) {
+func (o *output) rows(d *decoder, y int, draw picture.Draw) {
 	end := d.frame.height
 	if y+1 < d.mcusDown {
 		end = (y+1)*8*d.maxV - o.lag
 	}
 	for ; o.done < end; o.done++ {
 		o.color(o, d, o.done)
-		row(o.done, o.rgb[:3*d.frame.width])
+		draw(0, o.done, o.rgb[:3*d.frame.width])
 	}
 }
 
-func (o *jpegOutput) gray(d *jpegDecoder, y int) {
+func (o *output) gray(d *decoder, y int) {
 	for x, v := range d.line(0, y) {
 		o.rgb[3*x], o.rgb[3*x+1], o.rgb[3*x+2] = v, v, v
 	}
 }
 
-func (o *jpegOutput) separate(d *jpegDecoder, y int) {
+func (o *output) separate(d *decoder, y int) {
 	r, g, b := o.full(d, 0, y), o.full(d, 1, y), o.full(d, 2, y)
 	for x := range d.frame.width {
 		o.rgb[3*x], o.rgb[3*x+1], o.rgb[3*x+2] = r[x], g[x], b[x]
 	}
 }
 
-func (o *jpegOutput) ycc(d *jpegDecoder, y int) {
+func (o *output) ycc(d *decoder, y int) {
 	s := &d.state.components
 	half := func(i int) bool {
 		return int(2*s[i].h) == d.maxH && int(2*s[i].v) == d.maxV && d.components[i].width > 2
@@ -137,34 +141,34 @@ func (o *jpegOutput) ycc(d *jpegDecoder, y int) {
 	if int(s[0].h) == d.maxH && int(s[0].v) == d.maxV && half(1) && half(2) {
 		blue, blueFar := d.nearAndFar(1, y)
 		red, redFar := d.nearAndFar(2, y)
-		d.kernels.halved(o.rgb, d.line(0, y), blue, blueFar, red, redFar)
+		halvedYCC(o.rgb, d.line(0, y), blue, blueFar, red, redFar)
 		return
 	}
-	d.kernels.whole(o.rgb, o.full(d, 0, y)[:d.frame.width], o.full(d, 1, y), o.full(d, 2, y))
+	wholeYCC(o.rgb, o.full(d, 0, y)[:d.frame.width], o.full(d, 1, y), o.full(d, 2, y))
 }
 
 // cmyk takes 255 for no ink, whatever the file says of it, as Pillow does.
 // Without a word of Adobe's the inks are not transformed.
-func (o *jpegOutput) cmyk(d *jpegDecoder, y int) {
+func (o *output) cmyk(d *decoder, y int) {
 	c, m, yellow, k := o.full(d, 0, y), o.full(d, 1, y), o.full(d, 2, y), o.full(d, 3, y)
 	for x := range d.frame.width {
 		inks := [4]uint8{255 - c[x], 255 - m[x], 255 - yellow[x], 255 - k[x]}
 		if d.adobe > 0 { // then they are stored as the YCbCr of what they let through, inverted
 			inks[0], inks[1], inks[2] = ycc(int32(c[x]), int32(m[x])-128, int32(yellow[x])-128)
 		}
-		cmykToRGB(o.rgb[3*x:3*x+3], inks[:])
+		picture.CMYKToRGB(o.rgb[3*x:3*x+3], inks[:])
 	}
 }
 
 // line returns a line of a component as it is stored.
-func (d *jpegDecoder) line(component, line int) []uint8 {
+func (d *decoder) line(component, line int) []uint8 {
 	s := &d.state.components[component]
 	return d.planes[int(s.offset)+line%(16*int(s.v))*int(s.stride):][:d.components[component].width]
 }
 
 // nearAndFar returns the lines that row y lies between, of a component with
 // half as many; at the edges both are the same.
-func (d *jpegDecoder) nearAndFar(component, y int) (near, far []uint8) {
+func (d *decoder) nearAndFar(component, y int) (near, far []uint8) {
 	other := y/2 - 1 + y%2*2
 	return d.line(component, y/2), d.line(component, min(max(other, 0), d.components[component].height-1))
 }
@@ -172,7 +176,7 @@ func (d *jpegDecoder) nearAndFar(component, y int) (near, far []uint8) {
 // full returns row y of a component at full resolution. Chroma is interpolated
 // by a triangle filter ("fancy" in libjpeg) where there are half as many
 // samples, but columns not if there are one or two; all else is repeated.
-func (o *jpegOutput) full(d *jpegDecoder, component, y int) []uint8 {
+func (o *output) full(d *decoder, component, y int) []uint8 {
 	s := &d.state.components[component]
 	h, v := d.maxH/int(s.h), d.maxV/int(s.v)
 	out := o.lines[component]
@@ -229,9 +233,9 @@ func interpolate2(out, near, far []uint8) {
 // libjpeg does (jdcolor.c).
 func ycc(y, cb, cr int32) (r, g, b uint8) {
 	const half = 1 << 15
-	return clip(y + (91881*cr+half)>>16),
-		clip(y + (-22554*cb-46802*cr+half)>>16),
-		clip(y + (116130*cb+half)>>16)
+	return picture.Clip(y + (91881*cr+half)>>16),
+		picture.Clip(y + (-22554*cb-46802*cr+half)>>16),
+		picture.Clip(y + (116130*cb+half)>>16)
 }
 
 // The terms of ycc in one number, so that two additions convert a pixel: red
@@ -252,7 +256,7 @@ func init() {
 		yccRed[i] = uint64((91881*v+half)>>16+256) + uint64(-46802*v)<<22
 	}
 	for i := range yccClip {
-		yccClip[i] = clip(int32(i) - 256)
+		yccClip[i] = picture.Clip(int32(i) - 256)
 	}
 }
 

@@ -1,6 +1,6 @@
 //go:build cgo && libjpeg
 
-package preprocess
+package jpeg
 
 // #cgo CFLAGS: -O2
 // #cgo LDFLAGS: -ljpeg
@@ -14,31 +14,27 @@ import (
 	"runtime"
 	"time"
 	"unsafe"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
-// JPEGDecoder names what decodes JPEG in this build.
-const JPEGDecoder = libJPEG
+// Decoder names what decodes JPEG in this build.
+const Decoder = LibJPEG
 
-// jpegRows is how many rows are decoded between two looks at the context. A
+const (
+	sequentialCost  = picture.CostJPEG
+	progressiveCost = picture.CostJPEGProgressive
+)
+
+// rowsPerCall is how many rows are decoded between two looks at the context. A
 // call into C costs 65 ns, a row of a thousand pixels some 5 µs.
-const jpegRows = 16
+const rowsPerCall = 16
 
 var errOutOfMemory = errors.New("out of memory")
 
-// decodeJPEG gives Pillow's pixels, at 1/denominator of the size. A sequential
-// picture in one scan without a fault is decoded here, which is twice as fast as
-// libjpeg-turbo. All else, and what to make of a fault, is left to libjpeg,
-// which begins again.
-func decodeJPEG(ctx context.Context, data []byte, frame *jpegFrame, denominator int, lenient bool, row func(y int, rgb []uint8)) error {
-	if !frame.kept && denominator == 1 && fastJPEGKernels != nil {
-		if err := decodeJPEGRows(ctx, fastJPEGKernels, data, frame, row); err == nil || ctx.Err() != nil {
-			return err
-		}
-	}
-	return decodeLibJPEG(ctx, data, frame, denominator, lenient, row)
-}
-
-func decodeLibJPEG(ctx context.Context, data []byte, frame *jpegFrame, denominator int, lenient bool, row func(y int, rgb []uint8)) error {
+// decode draws Pillow's pixels, at 1/denominator of the size. Like Pillow it
+// passes over damaged data.
+func decode(ctx context.Context, data []byte, frame *frameHeader, denominator int, lenient bool, draw picture.Draw) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
 	pinner.Pin(unsafe.SliceData(data))
@@ -55,25 +51,25 @@ func decodeLibJPEG(ctx context.Context, data []byte, frame *jpegFrame, denominat
 
 	var width, height C.uint
 	var components C.int
-	if err := jpegError(j, C.refersam_jpeg_start(j, C.int(denominator), &width, &height, &components)); err != nil {
+	if err := libraryError(j, C.refersam_jpeg_start(j, C.int(denominator), &width, &height, &components)); err != nil {
 		return err
 	}
 	columns, lines := int(width), int(height)
 	if columns != (frame.width+denominator-1)/denominator || lines != (frame.height+denominator-1)/denominator {
 		return fmt.Errorf("%d×%d pixels of a frame of %d×%d", columns, lines, frame.width, frame.height)
 	}
-	stored := make([]uint8, jpegRows*columns*int(components))
+	stored := make([]uint8, rowsPerCall*columns*int(components))
 	rgb := stored
 	if components != 3 {
-		rgb = make([]uint8, jpegRows*columns*3)
+		rgb = make([]uint8, rowsPerCall*columns*3)
 	}
-	for y := 0; y < lines; y += jpegRows {
+	for y := 0; y < lines; y += rowsPerCall {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rows := min(jpegRows, lines-y)
+		rows := min(rowsPerCall, lines-y)
 		code := C.refersam_jpeg_rows(j, (*C.uchar)(unsafe.SliceData(stored)), C.uint(rows))
-		if err := jpegError(j, code); err != nil {
+		if err := libraryError(j, code); err != nil {
 			return err
 		}
 		switch components {
@@ -86,10 +82,10 @@ func decodeLibJPEG(ctx context.Context, data []byte, frame *jpegFrame, denominat
 			for i, v := range stored {
 				stored[i] = 255 - v
 			}
-			cmykToRGB(rgb, stored)
+			picture.CMYKToRGB(rgb, stored)
 		}
 		for i := range rows {
-			row(y+i, rgb[i*3*columns:][:3*columns])
+			draw(0, y+i, rgb[i*3*columns:][:3*columns])
 		}
 	}
 	return nil
@@ -102,19 +98,19 @@ func flag(b bool) C.int {
 	return 0
 }
 
-func jpegError(j *C.refersam_jpeg, code C.int) error {
+func libraryError(j *C.refersam_jpeg, code C.int) error {
 	switch code {
 	case C.REFERSAM_JPEG_OK:
 		return nil
 	case C.REFERSAM_JPEG_TRUNCATED:
-		return errTruncated
+		return picture.ErrTruncated
 	case C.REFERSAM_JPEG_UNSUPPORTED:
-		return unsupported("%s", C.GoString(C.refersam_jpeg_message(j)))
+		return picture.Unsupported("%s", C.GoString(C.refersam_jpeg_message(j)))
 	case C.REFERSAM_JPEG_LATE:
 		return context.DeadlineExceeded
 	case C.REFERSAM_JPEG_MEMORY:
 		return errOutOfMemory
 	default:
-		return damaged("%s", C.GoString(C.refersam_jpeg_message(j)))
+		return picture.Damaged("%s", C.GoString(C.refersam_jpeg_message(j)))
 	}
 }

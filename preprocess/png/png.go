@@ -1,4 +1,5 @@
-package preprocess
+// Package png reads PNG.
+package png
 
 import (
 	"bytes"
@@ -10,67 +11,72 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+
+	"github.com/refersam/refersam/preprocess/exif"
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
-const pngMagic = "\x89PNG\r\n\x1a\n"
+// Magic begins every PNG.
+const Magic = "\x89PNG\r\n\x1a\n"
 
 // Colour types of a PNG (3rd edition, 6.1).
 const (
-	pngGrey      = 0
-	pngRGB       = 2
-	pngPalette   = 3
-	pngGreyAlpha = 4
-	pngRGBA      = 6
+	colourGrey      = 0
+	colourRGB       = 2
+	colourPalette   = 3
+	colourGreyAlpha = 4
+	colourRGBA      = 6
 )
 
-// pngChannels counts the samples of a pixel.
-var pngChannels = map[uint8]int{pngGrey: 1, pngRGB: 3, pngPalette: 1, pngGreyAlpha: 2, pngRGBA: 4}
+// samplesPerPixel counts the samples of a pixel.
+var samplesPerPixel = map[uint8]int{colourGrey: 1, colourRGB: 3, colourPalette: 1, colourGreyAlpha: 2, colourRGBA: 4}
 
-// pngPicture is what the chunks of a PNG say. Its decoder is not image/png,
+// source is what the chunks of a PNG say. Its decoder is not image/png,
 // which refuses surplus data where libpng and Pillow do not, and does not name
 // the chunk at fault.
-type pngPicture struct {
+type source struct {
 	width, height int
 	bits          int
 	colourType    uint8
 	interlaced    bool
+	orientation   picture.Orientation
+	frames        int
 	// single is the colour of each value of grey and palette pixels.
 	single [256][3]uint8
 	// data begins with the first IDAT chunk.
 	data []byte
 }
 
-// openPNG reads all chunks but the pixels in IDAT: IHDR must come first, IEND
+// Open reads all chunks but the pixels in IDAT: IHDR must come first, IEND
 // last. The checksums of chunks ahead of the pixels must be right; behind them
 // only IDAT's matter, as to Pillow.
-func openPNG(data []byte, cfg *Config) (*source, error) {
-	p := &pngPicture{}
-	src := &source{frames: 1, pixelCost: costPNG}
-	var meta metadata
-	var chunk pngChunk
+func Open(data []byte, limits picture.Limits) (picture.Source, error) {
+	p := &source{frames: 1}
+	var meta exif.Metadata
+	var chunk rawChunk
 	hasPalette, hasEnd := false, false
-	for rest := data[len(pngMagic):]; !hasEnd; rest = rest[chunk.size():] {
+	for rest := data[len(Magic):]; !hasEnd; rest = rest[chunk.size():] {
 		var err error
-		if chunk, err = nextPNGChunk(rest); err != nil {
+		if chunk, err = nextChunk(rest); err != nil {
 			return nil, err
 		}
 		if p.width == 0 && chunk.kind != "IHDR" {
-			return nil, damaged("its first chunk is %q, not IHDR", chunk.kind)
+			return nil, picture.Damaged("its first chunk is %q, not IHDR", chunk.kind)
 		}
 		if p.data == nil && chunk.kind != "IDAT" && !chunk.intact() {
-			return nil, damaged("the checksum of its chunk %s is wrong", chunk.kind)
+			return nil, picture.Damaged("the checksum of its chunk %s is wrong", chunk.kind)
 		}
 		switch chunk.kind {
 		case "IHDR":
 			if p.width > 0 {
-				return nil, damaged("it has two IHDR chunks")
+				return nil, picture.Damaged("it has two IHDR chunks")
 			}
 			// A size beyond the limits is the answer whatever follows the header.
 			if err = p.readHeader(chunk.data); err == nil {
-				err = cfg.checkSize(p.width, p.height)
+				err = limits.Check(p.width, p.height)
 			}
 		case "PLTE":
-			if p.colourType == pngPalette && p.data == nil {
+			if p.colourType == colourPalette && p.data == nil {
 				hasPalette = true
 				err = p.readPalette(chunk.data)
 			}
@@ -82,10 +88,10 @@ func openPNG(data []byte, cfg *Config) (*source, error) {
 			hasEnd = true
 		case "acTL":
 			if len(chunk.data) >= 4 {
-				src.frames = max(1, int(min(binary.BigEndian.Uint32(chunk.data), maxSide)))
+				p.frames = max(1, int(min(binary.BigEndian.Uint32(chunk.data), picture.MaxSide)))
 			}
 		default:
-			meta.addPNGChunk(chunk)
+			addMetadata(&meta, chunk)
 		}
 		if err != nil {
 			return nil, err
@@ -93,88 +99,106 @@ func openPNG(data []byte, cfg *Config) (*source, error) {
 	}
 	switch {
 	case p.data == nil:
-		return nil, damaged("it has no IDAT chunk, which holds the pixels")
-	case p.colourType == pngPalette && !hasPalette:
-		return nil, damaged("it has no PLTE chunk, which holds its palette")
+		return nil, picture.Damaged("it has no IDAT chunk, which holds the pixels")
+	case p.colourType == colourPalette && !hasPalette:
+		return nil, picture.Damaged("it has no PLTE chunk, which holds its palette")
 	}
-	src.width, src.height, src.orientation = p.width, p.height, meta.orientation()
-	src.bytesPerPixel = 3
-	src.overhead = 2*p.rowBytes(p.width) + 3*int64(p.width)
-	if p.interlaced {
-		src.decode = p.decodeInterlaced
-	} else {
-		src.rows = func(ctx context.Context, _ int, row func(y int, rgb []uint8)) error { return p.rows(ctx, row) }
-	}
-	return src, nil
+	p.orientation = meta.Orientation()
+	return p, nil
 }
 
-// pngChunk is one chunk: its type of four letters, its data and its checksum.
-type pngChunk struct {
+func (p *source) Header() picture.Header {
+	return picture.Header{
+		Width:         p.width,
+		Height:        p.height,
+		Orientation:   p.orientation,
+		Frames:        p.frames,
+		InOrder:       !p.interlaced,
+		BytesPerPixel: 3,
+		Overhead:      2*p.rowBytes(p.width) + 3*int64(p.width),
+		PixelCost:     picture.CostPNG,
+	}
+}
+
+// Decode draws the rows from the top, or the seven pictures of Adam7.
+func (p *source) Decode(ctx context.Context, _ int, draw picture.Draw) error {
+	r, err := newRowReader(ctx, p)
+	if err != nil {
+		return err
+	}
+	if p.interlaced {
+		return p.decodeInterlaced(r, draw)
+	}
+	return p.decodeRows(r, draw)
+}
+
+// rawChunk is one chunk: its type of four letters, its data and its checksum.
+type rawChunk struct {
 	kind string
 	data []byte
 	sum  uint32
 }
 
-const pngChunkFrame = 4 + 4 + 4 // length, type, checksum
+const chunkFrame = 4 + 4 + 4 // length, type, checksum
 
-func (c pngChunk) size() int { return pngChunkFrame + len(c.data) }
+func (c rawChunk) size() int { return chunkFrame + len(c.data) }
 
-func (c pngChunk) intact() bool {
+func (c rawChunk) intact() bool {
 	return crc32.Update(crc32.ChecksumIEEE([]byte(c.kind)), crc32.IEEETable, c.data) == c.sum
 }
 
-// nextPNGChunk cuts a chunk off the front of rest. Its data is a part of rest.
-func nextPNGChunk(rest []byte) (pngChunk, error) {
+// nextChunk cuts a chunk off the front of rest. Its data is a part of rest.
+func nextChunk(rest []byte) (rawChunk, error) {
 	if len(rest) < 8 {
-		return pngChunk{}, cutOff("it ends before its IEND chunk")
+		return rawChunk{}, picture.CutOff("it ends before its IEND chunk")
 	}
 	size, kind := uint64(binary.BigEndian.Uint32(rest)), rest[4:8]
 	for _, letter := range kind {
 		if upper := letter &^ 0x20; upper < 'A' || upper > 'Z' {
-			return pngChunk{}, damaged("a chunk has the type %q, which is not four letters", kind)
+			return rawChunk{}, picture.Damaged("a chunk has the type %q, which is not four letters", kind)
 		}
 	}
-	if size+pngChunkFrame > uint64(len(rest)) {
-		return pngChunk{}, cutOff("it ends in its chunk %s, before its IEND chunk", kind)
+	if size+chunkFrame > uint64(len(rest)) {
+		return rawChunk{}, picture.CutOff("it ends in its chunk %s, before its IEND chunk", kind)
 	}
-	return pngChunk{string(kind), rest[8 : 8+size], binary.BigEndian.Uint32(rest[8+size:])}, nil
+	return rawChunk{string(kind), rest[8 : 8+size], binary.BigEndian.Uint32(rest[8+size:])}, nil
 }
 
-func (p *pngPicture) readHeader(header []byte) error {
+func (p *source) readHeader(header []byte) error {
 	if len(header) < 13 {
-		return damaged("its IHDR chunk has %d bytes, not 13", len(header))
+		return picture.Damaged("its IHDR chunk has %d bytes, not 13", len(header))
 	}
 	width, height := binary.BigEndian.Uint32(header), binary.BigEndian.Uint32(header[4:])
-	if width < 1 || height < 1 || width > maxSide || height > maxSide {
-		return damaged("it claims to be %d×%d pixels", width, height)
+	if width < 1 || height < 1 || width > picture.MaxSide || height > picture.MaxSide {
+		return picture.Damaged("it claims to be %d×%d pixels", width, height)
 	}
 	p.width, p.height = int(width), int(height)
 	p.bits, p.colourType = int(header[8]), header[9]
 	valid := false
 	switch p.colourType {
-	case pngGrey:
+	case colourGrey:
 		valid = p.bits == 1 || p.bits == 2 || p.bits == 4 || p.bits == 8 || p.bits == 16
-	case pngPalette:
+	case colourPalette:
 		valid = p.bits == 1 || p.bits == 2 || p.bits == 4 || p.bits == 8
-	case pngRGB, pngGreyAlpha, pngRGBA:
+	case colourRGB, colourGreyAlpha, colourRGBA:
 		valid = p.bits == 8 || p.bits == 16
 	}
 	compression, filter, interlace := header[10], header[11], header[12]
 	switch {
 	case !valid:
-		return unsupported("%d bits a sample with colour type %d", p.bits, p.colourType)
+		return picture.Unsupported("%d bits a sample with colour type %d", p.bits, p.colourType)
 	case compression != 0:
-		return unsupported("compression method %d", compression)
+		return picture.Unsupported("compression method %d", compression)
 	case filter != 0:
-		return unsupported("filter method %d", filter)
+		return picture.Unsupported("filter method %d", filter)
 	case interlace > 1:
-		return unsupported("interlace method %d", interlace)
+		return picture.Unsupported("interlace method %d", interlace)
 	}
 	p.interlaced = interlace == 1
 	most := 1<<min(p.bits, 8) - 1
 	for value := range p.single {
 		grey := uint8(min(value*255/most, 255))
-		if p.colourType == pngPalette {
+		if p.colourType == colourPalette {
 			grey = 0
 		}
 		p.single[value] = [3]uint8{grey, grey, grey}
@@ -182,9 +206,9 @@ func (p *pngPicture) readHeader(header []byte) error {
 	return nil
 }
 
-func (p *pngPicture) readPalette(colours []byte) error {
+func (p *source) readPalette(colours []byte) error {
 	if n := len(colours); n == 0 || n%3 != 0 || n > 3*256 {
-		return damaged("its palette has %d bytes, not 3 for each of up to 256 colours", n)
+		return picture.Damaged("its palette has %d bytes, not 3 for each of up to 256 colours", n)
 	}
 	for i := range len(colours) / 3 {
 		copy(p.single[i][:], colours[3*i:])
@@ -192,8 +216,8 @@ func (p *pngPicture) readPalette(colours []byte) error {
 	return nil
 }
 
-// addPNGChunk takes EXIF and XMP out of the chunks that may hold them.
-func (m *metadata) addPNGChunk(c pngChunk) {
+// addMetadata takes EXIF and XMP out of the chunks that may hold them.
+func addMetadata(m *exif.Metadata, c rawChunk) {
 	const (
 		xmpKeyword = "XML:com.adobe.xmp"
 		rawKeyword = "Raw profile type exif" // ImageMagick's way before there was eXIf
@@ -202,7 +226,7 @@ func (m *metadata) addPNGChunk(c pngChunk) {
 	keyword, rest, ok := bytes.Cut(c.data, []byte{0})
 	switch c.kind {
 	case "eXIf":
-		m.exif = c.data
+		m.EXIF = c.data
 		return
 	case "tEXt":
 		text = rest
@@ -228,9 +252,9 @@ func (m *metadata) addPNGChunk(c pngChunk) {
 	switch {
 	case !ok:
 	case string(keyword) == xmpKeyword && len(text) > 0:
-		m.xmp = text
-	case string(keyword) == rawKeyword && m.exif == nil:
-		m.exif = rawProfile(text)
+		m.XMP = text
+	case string(keyword) == rawKeyword && m.EXIF == nil:
+		m.EXIF = rawProfile(text)
 	}
 }
 
@@ -265,15 +289,11 @@ func rawProfile(text []byte) []byte {
 }
 
 // rowBytes is the size of a row of width pixels, without its filter type.
-func (p *pngPicture) rowBytes(width int) int64 {
-	return (int64(width)*int64(pngChannels[p.colourType]*p.bits) + 7) / 8
+func (p *source) rowBytes(width int) int64 {
+	return (int64(width)*int64(samplesPerPixel[p.colourType]*p.bits) + 7) / 8
 }
 
-func (p *pngPicture) rows(ctx context.Context, row func(y int, rgb []uint8)) error {
-	r, err := newPNGRows(ctx, p)
-	if err != nil {
-		return err
-	}
+func (p *source) decodeRows(r *rowReader, draw picture.Draw) error {
 	rgb := make([]uint8, 3*p.width)
 	r.begin(p.width)
 	for y := range p.height {
@@ -281,17 +301,12 @@ func (p *pngPicture) rows(ctx context.Context, row func(y int, rgb []uint8)) err
 			return err
 		}
 		p.convert(rgb, r.current)
-		row(y, rgb)
+		draw(0, y, rgb)
 	}
 	return r.end()
 }
 
-// decodeInterlaced draws the seven pictures of Adam7.
-func (p *pngPicture) decodeInterlaced(ctx context.Context, dst *canvas) error {
-	r, err := newPNGRows(ctx, p)
-	if err != nil {
-		return err
-	}
+func (p *source) decodeInterlaced(r *rowReader, draw picture.Draw) error {
 	rgb := make([]uint8, 3*p.width)
 	for _, pass := range []struct{ x, y, across, down int }{
 		{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4}, {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2},
@@ -307,7 +322,7 @@ func (p *pngPicture) decodeInterlaced(ctx context.Context, dst *canvas) error {
 			}
 			p.convert(rgb[:3*width], r.current)
 			for i := range width {
-				dst.setRow(pass.x+i*pass.across, y, rgb[3*i:3*i+3])
+				draw(pass.x+i*pass.across, y, rgb[3*i:3*i+3])
 			}
 		}
 	}
@@ -316,10 +331,10 @@ func (p *pngPicture) decodeInterlaced(ctx context.Context, dst *canvas) error {
 
 // convert makes pixels of an unfiltered row. Of 16 bits the high byte, which
 // comes first, counts; alpha does not.
-func (p *pngPicture) convert(rgb []uint8, row []byte) {
-	channels, size := pngChannels[p.colourType], p.bits/8
+func (p *source) convert(rgb []uint8, row []byte) {
+	channels, size := samplesPerPixel[p.colourType], p.bits/8
 	switch {
-	case p.colourType == pngRGB && p.bits == 8:
+	case p.colourType == colourRGB && p.bits == 8:
 		copy(rgb, row)
 	case channels >= 3:
 		step := channels * size
@@ -342,8 +357,8 @@ func (p *pngPicture) convert(rgb []uint8, row []byte) {
 	}
 }
 
-// pngRows inflates and unfilters rows one by one.
-type pngRows struct {
+// rowReader inflates and unfilters rows one by one.
+type rowReader struct {
 	ctx     context.Context
 	inflate io.Reader
 	pixel   int // bytes of a pixel, at least 1
@@ -353,15 +368,15 @@ type pngRows struct {
 	current, above []byte
 }
 
-func newPNGRows(ctx context.Context, p *pngPicture) (*pngRows, error) {
+func newRowReader(ctx context.Context, p *source) (*rowReader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	inflate, err := zlib.NewReader(&pngData{rest: p.data})
+	inflate, err := zlib.NewReader(&dataReader{rest: p.data})
 	if err != nil {
-		return nil, pngDataError(err, 0, p.height)
+		return nil, dataError(err, 0, p.height)
 	}
-	r := &pngRows{ctx: ctx, inflate: inflate, pixel: max(1, pngChannels[p.colourType]*p.bits/8), bytes: p.rowBytes}
+	r := &rowReader{ctx: ctx, inflate: inflate, pixel: max(1, samplesPerPixel[p.colourType]*p.bits/8), bytes: p.rowBytes}
 	for i := range r.memory {
 		r.memory[i] = make([]byte, 1+p.rowBytes(p.width))
 	}
@@ -369,14 +384,14 @@ func newPNGRows(ctx context.Context, p *pngPicture) (*pngRows, error) {
 }
 
 // begin starts a picture of rows of width pixels.
-func (r *pngRows) begin(width int) {
+func (r *rowReader) begin(width int) {
 	n := 1 + r.bytes(width)
 	r.current, r.above = r.memory[0][1:n], r.memory[1][1:n]
 	clear(r.current) // the row above the first
 }
 
 // next makes current the next row, y of height in the picture.
-func (r *pngRows) next(y, height int) error {
+func (r *rowReader) next(y, height int) error {
 	if y%16 == 0 && r.ctx.Err() != nil {
 		return r.ctx.Err()
 	}
@@ -384,38 +399,38 @@ func (r *pngRows) next(y, height int) error {
 	r.current, r.above = r.above, r.current
 	raw := r.memory[0][:1+len(r.current)]
 	if _, err := io.ReadFull(r.inflate, raw); err != nil {
-		return pngDataError(err, y, height)
+		return dataError(err, y, height)
 	}
-	return unfilterPNG(raw[0], r.current, r.above, r.pixel)
+	return unfilter(raw[0], r.current, r.above, r.pixel)
 }
 
 // end checks the checksum of the data if the last row ends it. Surplus data
 // behind the last row is ignored.
-func (r *pngRows) end() error {
+func (r *rowReader) end() error {
 	if _, err := io.ReadFull(r.inflate, make([]byte, 1)); errors.Is(err, zlib.ErrChecksum) {
-		return damaged("the checksum of the data in its IDAT chunks is wrong")
+		return picture.Damaged("the checksum of the data in its IDAT chunks is wrong")
 	}
 	return nil
 }
 
-func pngDataError(err error, y, height int) error {
-	var known *fault
+func dataError(err error, y, height int) error {
+	var known *picture.Fault
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return damaged("the data in its IDAT chunks ends in row %d of %d", y, height)
+		return picture.Damaged("the data in its IDAT chunks ends in row %d of %d", y, height)
 	}
-	return damaged("the data in its IDAT chunks is wrong (%v) in row %d of %d", cmp.Or(err, io.EOF), y, height)
+	return picture.Damaged("the data in its IDAT chunks is wrong (%v) in row %d of %d", cmp.Or(err, io.EOF), y, height)
 }
 
-// pngData reads what consecutive IDAT chunks hold.
-type pngData struct {
+// dataReader reads what consecutive IDAT chunks hold.
+type dataReader struct {
 	rest  []byte
 	chunk []byte
 }
 
-func (d *pngData) Read(out []byte) (int, error) {
+func (d *dataReader) Read(out []byte) (int, error) {
 	if err := d.fill(); err != nil {
 		return 0, err
 	}
@@ -425,7 +440,7 @@ func (d *pngData) Read(out []byte) (int, error) {
 }
 
 // ReadByte makes d what flate reads without a buffer.
-func (d *pngData) ReadByte() (byte, error) {
+func (d *dataReader) ReadByte() (byte, error) {
 	if err := d.fill(); err != nil {
 		return 0, err
 	}
@@ -435,22 +450,22 @@ func (d *pngData) ReadByte() (byte, error) {
 }
 
 // fill goes on to the next chunk with data if this one is read.
-func (d *pngData) fill() error {
+func (d *dataReader) fill() error {
 	for len(d.chunk) == 0 {
-		chunk, err := nextPNGChunk(d.rest)
+		chunk, err := nextChunk(d.rest)
 		if err != nil || chunk.kind != "IDAT" {
 			return cmp.Or(err, io.EOF)
 		}
 		if !chunk.intact() {
-			return damaged("the checksum of its chunk IDAT is wrong")
+			return picture.Damaged("the checksum of its chunk IDAT is wrong")
 		}
 		d.chunk, d.rest = chunk.data, d.rest[chunk.size():]
 	}
 	return nil
 }
 
-// unfilterPNG undoes the filter of a row (PNG 3rd edition, 9.2).
-func unfilterPNG(filter uint8, row, above []byte, pixel int) error {
+// unfilter undoes the filter of a row (PNG 3rd edition, 9.2).
+func unfilter(filter uint8, row, above []byte, pixel int) error {
 	above = above[:len(row)]
 	switch filter {
 	case 0:
@@ -482,7 +497,7 @@ func unfilterPNG(filter uint8, row, above []byte, pixel int) error {
 			}
 		}
 	default:
-		return damaged("a row has the filter type %d, allowed: 0 to 4", filter)
+		return picture.Damaged("a row has the filter type %d, allowed: 0 to 4", filter)
 	}
 	return nil
 }

@@ -1,20 +1,23 @@
-package preprocess
+// Package bmp reads bitmaps of Windows and OS/2.
+package bmp
 
 import (
 	"context"
 	"encoding/binary"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
 // Values of biCompression.
 const (
-	bmpRGB       = 0
-	bmpRuns8     = 1
-	bmpRuns4     = 2
-	bmpBitfields = 3
+	plain     = 0
+	runs8     = 1
+	runs4     = 2
+	bitfields = 3
 )
 
-// bmpPicture is a Windows or OS/2 bitmap as its headers describe it.
-type bmpPicture struct {
+// source is a Windows or OS/2 bitmap as its headers describe it.
+type source struct {
 	data          []byte
 	width, height int
 	topDown       bool
@@ -29,50 +32,55 @@ type bmpPicture struct {
 	channels [3]int
 }
 
-// openBMP takes bitmaps of 1, 4 and 8 bits with a palette, also as runs, and of
-// 16, 24 and 32 bits with the masks that Pillow knows. Rows may begin at the top
-// or the bottom. The header may come from OS/2 or any version of Windows.
-func openBMP(data []byte, _ *Config) (*source, error) {
-	p, err := readBMPHeader(data)
+// Open reads the headers of a bitmap of 1, 4 or 8 bits with a palette, also as
+// runs, or of 16, 24 or 32 bits with the masks that Pillow knows. Rows may begin
+// at the top or the bottom. The header may come from OS/2 or any version of
+// Windows.
+func Open(data []byte, _ picture.Limits) (picture.Source, error) {
+	p, err := readHeader(data)
 	if err != nil {
 		return nil, err
 	}
-	src := &source{
-		width:         p.width,
-		height:        p.height,
-		orientation:   upright,
-		bytesPerPixel: 3,
-		overhead:      3 * int64(p.width),
-		pixelCost:     costBMP,
-		frames:        1,
-		rows:          func(ctx context.Context, _ int, row func(y int, rgb []uint8)) error { return p.rows(ctx, row) },
-	}
-	if p.runs() {
-		src.bytesPerPixel++ // indices
-	}
-	return src, nil
+	return p, nil
 }
 
-func (p *bmpPicture) runs() bool { return p.compression == bmpRuns8 || p.compression == bmpRuns4 }
+func (p *source) Header() picture.Header {
+	h := picture.Header{
+		Width:         p.width,
+		Height:        p.height,
+		Orientation:   picture.Upright,
+		Frames:        1,
+		InOrder:       true,
+		BytesPerPixel: 3,
+		Overhead:      3 * int64(p.width),
+		PixelCost:     picture.CostBMP,
+	}
+	if p.runs() {
+		h.BytesPerPixel++ // indices
+	}
+	return h
+}
 
-func readBMPHeader(data []byte) (*bmpPicture, error) {
+func (p *source) runs() bool { return p.compression == runs8 || p.compression == runs4 }
+
+func readHeader(data []byte) (*source, error) {
 	const (
 		fileHeader = 14
 		core       = 12 // BITMAPCOREHEADER of OS/2, with sides of 16 bits
 		info       = 40 // BITMAPINFOHEADER
 	)
 	if len(data) < fileHeader+core {
-		return nil, cutOff("it ends in its header")
+		return nil, picture.CutOff("it ends in its header")
 	}
-	p := &bmpPicture{data: data, compression: bmpRGB, pixels: uint64(binary.LittleEndian.Uint32(data[10:]))}
+	p := &source{data: data, compression: plain, pixels: uint64(binary.LittleEndian.Uint32(data[10:]))}
 	size := uint64(binary.LittleEndian.Uint32(data[fileHeader:]))
 	switch size {
 	case core, info, 52, 56, 64, 108, 124:
 	default:
-		return nil, unsupported("a header of %d bytes", size)
+		return nil, picture.Unsupported("a header of %d bytes", size)
 	}
 	if uint64(len(data)) < fileHeader+size {
-		return nil, cutOff("it ends in its header")
+		return nil, picture.CutOff("it ends in its header")
 	}
 	header := data[fileHeader : fileHeader+size]
 	rest := data[fileHeader+size:]
@@ -90,17 +98,17 @@ func readBMPHeader(data []byte) (*bmpPicture, error) {
 		p.compression = binary.LittleEndian.Uint32(header[16:])
 		colours = binary.LittleEndian.Uint32(header[32:])
 	}
-	if p.width < 1 || p.height < 1 || p.height > maxSide {
-		return nil, damaged("it claims to be %d×%d pixels", p.width, p.height)
+	if p.width < 1 || p.height < 1 || p.height > picture.MaxSide {
+		return nil, picture.Damaged("it claims to be %d×%d pixels", p.width, p.height)
 	}
 	if err := p.checkKind(); err != nil {
 		return nil, err
 	}
-	if p.compression == bmpBitfields {
+	if p.compression == bitfields {
 		fields := header[min(info, len(header)):]
 		if len(fields) == 0 {
 			if len(rest) < 12 {
-				return nil, cutOff("it ends in its colour masks")
+				return nil, picture.CutOff("it ends in its colour masks")
 			}
 			fields, rest = rest[:12], rest[12:]
 		}
@@ -115,10 +123,10 @@ func readBMPHeader(data []byte) (*bmpPicture, error) {
 		const most = 256
 		length := uint64(colours) * uint64(perColour)
 		if colours > most {
-			return nil, unsupported("a palette of %d colours", colours)
+			return nil, picture.Unsupported("a palette of %d colours", colours)
 		}
 		if length > uint64(len(rest)) {
-			return nil, cutOff("it ends in its palette")
+			return nil, picture.CutOff("it ends in its palette")
 		}
 		p.readPalette(rest[:length], perColour)
 		// Some programs forget the palette when they say where the rows begin.
@@ -134,34 +142,34 @@ func readBMPHeader(data []byte) (*bmpPicture, error) {
 }
 
 // checkKind refuses combinations that no decoder reads, by name.
-func (p *bmpPicture) checkKind() error {
+func (p *source) checkKind() error {
 	switch p.bits {
 	case 1, 4, 8, 16, 24, 32:
 	default:
-		return unsupported("%d bits a pixel", p.bits)
+		return picture.Unsupported("%d bits a pixel", p.bits)
 	}
 	switch {
-	case p.compression == bmpRGB:
+	case p.compression == plain:
 		p.masks = [3]uint32{0x7c00, 0x3e0, 0x1f}
 		p.channels = [3]int{2, 1, 0}
-	case p.compression == bmpRuns8 && p.bits == 8, p.compression == bmpRuns4 && p.bits == 4:
-	case p.compression == bmpRuns8, p.compression == bmpRuns4:
-		return unsupported("runs with %d bits a pixel", p.bits)
-	case p.compression == bmpBitfields && p.bits >= 16:
-	case p.compression == bmpBitfields:
-		return unsupported("colour masks with %d bits a pixel", p.bits)
+	case p.compression == runs8 && p.bits == 8, p.compression == runs4 && p.bits == 4:
+	case p.compression == runs8, p.compression == runs4:
+		return picture.Unsupported("runs with %d bits a pixel", p.bits)
+	case p.compression == bitfields && p.bits >= 16:
+	case p.compression == bitfields:
+		return picture.Unsupported("colour masks with %d bits a pixel", p.bits)
 	case p.compression == 4:
-		return unsupported("a JPEG inside")
+		return picture.Unsupported("a JPEG inside")
 	case p.compression == 5:
-		return unsupported("a PNG inside")
+		return picture.Unsupported("a PNG inside")
 	default:
-		return unsupported("compression %d", p.compression)
+		return picture.Unsupported("compression %d", p.compression)
 	}
 	return nil
 }
 
 // readMasks takes masks of whole bytes and, in 16 bits, masks of 5 or 6 bits.
-func (p *bmpPicture) readMasks(fields []byte) error {
+func (p *source) readMasks(fields []byte) error {
 	for i := range p.masks {
 		p.masks[i] = binary.LittleEndian.Uint32(fields[4*i:])
 	}
@@ -187,7 +195,7 @@ func (p *bmpPicture) readMasks(fields []byte) error {
 		{32, 0, 0, 0, 0}:                         {2, 1, 0},
 	}[layout{p.bits, p.masks[0], p.masks[1], p.masks[2], alpha}]
 	if !ok {
-		return unsupported("the colour masks %#x, %#x, %#x and %#x with %d bits a pixel", p.masks[0], p.masks[1], p.masks[2], alpha, p.bits)
+		return picture.Unsupported("the colour masks %#x, %#x, %#x and %#x with %d bits a pixel", p.masks[0], p.masks[1], p.masks[2], alpha, p.bits)
 	}
 	p.channels = channels
 	return nil
@@ -195,7 +203,7 @@ func (p *bmpPicture) readMasks(fields []byte) error {
 
 // readPalette leaves what the file has no colour for black. Of 8 bits with a
 // ramp of grey it makes the ramp go on, as Pillow does.
-func (p *bmpPicture) readPalette(colours []byte, size int) {
+func (p *source) readPalette(colours []byte, size int) {
 	n := len(colours) / size
 	ramp := p.bits == 8 && n > 2
 	for i := range n {
@@ -207,9 +215,9 @@ func (p *bmpPicture) readPalette(colours []byte, size int) {
 	}
 }
 
-// rows yields the rows from the top, which are stored from the bottom if not
-// topDown.
-func (p *bmpPicture) rows(ctx context.Context, row func(y int, rgb []uint8)) error {
+// Decode draws the rows from the top. Unless topDown is set they are stored from
+// the bottom.
+func (p *source) Decode(ctx context.Context, _ int, draw picture.Draw) error {
 	stored, err := p.stored()
 	if err != nil {
 		return err
@@ -224,16 +232,16 @@ func (p *bmpPicture) rows(ctx context.Context, row func(y int, rgb []uint8)) err
 			from = y
 		}
 		p.convert(rgb, stored(from))
-		row(y, rgb)
+		draw(0, y, rgb)
 	}
 	return nil
 }
 
 // stored returns a function that gives a row as the file has it, by its number
 // in the file.
-func (p *bmpPicture) stored() (func(n int) []byte, error) {
+func (p *source) stored() (func(n int) []byte, error) {
 	if p.pixels > uint64(len(p.data)) {
-		return nil, cutOff("its rows begin at byte %d and the file has %d", p.pixels, len(p.data))
+		return nil, picture.CutOff("its rows begin at byte %d and the file has %d", p.pixels, len(p.data))
 	}
 	if p.runs() {
 		pixels, err := p.unpackRuns()
@@ -243,13 +251,13 @@ func (p *bmpPicture) stored() (func(n int) []byte, error) {
 	stride := (p.width*p.bits + 31) / 32 * 4
 	// The last row needs no padding.
 	if need := stride*(p.height-1) + length; len(p.data)-int(p.pixels) < need {
-		return nil, cutOff("its rows need %d bytes and the file has %d for them", need, len(p.data)-int(p.pixels))
+		return nil, picture.CutOff("its rows need %d bytes and the file has %d for them", need, len(p.data)-int(p.pixels))
 	}
 	return func(n int) []byte { return p.data[int(p.pixels)+n*stride:][:length] }, nil
 }
 
 // convert makes pixels of a stored row. Runs are one index a byte by now.
-func (p *bmpPicture) convert(rgb []uint8, stored []byte) {
+func (p *source) convert(rgb []uint8, stored []byte) {
 	switch {
 	case p.bits == 8 || p.runs():
 		for x, index := range stored {
@@ -289,7 +297,7 @@ func (p *bmpPicture) convert(rgb []uint8, stored []byte) {
 
 // unpackRuns undoes the run-length encoding: one index a byte, rows in the
 // order of the file. Pixels that the runs skip have index 0.
-func (p *bmpPicture) unpackRuns() ([]uint8, error) {
+func (p *source) unpackRuns() ([]uint8, error) {
 	const (
 		endOfLine   = 0
 		endOfBitmap = 1
@@ -310,7 +318,7 @@ func (p *bmpPicture) unpackRuns() ([]uint8, error) {
 	for at < len(out) {
 		code := next(2)
 		if code == nil {
-			return nil, cutOff("its runs end after %d of %d pixels", at, len(out))
+			return nil, picture.CutOff("its runs end after %d of %d pixels", at, len(out))
 		}
 		count, value := int(code[0]), code[1]
 		switch {
@@ -325,11 +333,11 @@ func (p *bmpPicture) unpackRuns() ([]uint8, error) {
 			}
 			x = 0
 		case value == endOfBitmap:
-			return nil, damaged("its runs end after %d of %d pixels", at, len(out))
+			return nil, picture.Damaged("its runs end after %d of %d pixels", at, len(out))
 		case value == skip:
 			delta := next(2)
 			if delta == nil {
-				return nil, cutOff("its runs end after %d of %d pixels", at, len(out))
+				return nil, picture.CutOff("its runs end after %d of %d pixels", at, len(out))
 			}
 			at = min(at+int(delta[0])+int(delta[1])*p.width, len(out))
 			x = at % p.width
@@ -341,7 +349,7 @@ func (p *bmpPicture) unpackRuns() ([]uint8, error) {
 			}
 			literal := next(size)
 			if literal == nil {
-				return nil, cutOff("its runs end after %d of %d pixels", at, len(out))
+				return nil, picture.CutOff("its runs end after %d of %d pixels", at, len(out))
 			}
 			for i := range count {
 				if p.bits == 8 {
@@ -360,7 +368,7 @@ func (p *bmpPicture) unpackRuns() ([]uint8, error) {
 }
 
 // fillRun repeats an index, or the two of a byte in turn.
-func (p *bmpPicture) fillRun(out []uint8, value uint8) {
+func (p *source) fillRun(out []uint8, value uint8) {
 	for i := range out {
 		switch {
 		case p.bits == 8:

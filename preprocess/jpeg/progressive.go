@@ -1,10 +1,10 @@
-package preprocess
+package jpeg
 
 import "context"
 
 // keep decodes a scan that is not all of the picture into the coefficients of
 // its components (ITU-T T.81, annex G).
-func (d *jpegDecoder) keep(ctx context.Context, scan *jpegScan) error {
+func (d *decoder) keep(ctx context.Context, scan *scanHeader) error {
 	for _, i := range scan.components {
 		c := &d.components[i]
 		if c.coefficients == nil {
@@ -58,7 +58,7 @@ func (d *jpegDecoder) keep(ctx context.Context, scan *jpegScan) error {
 	return nil
 }
 
-func (d *jpegDecoder) keepBlock(scan *jpegScan, component, x, y int) bool {
+func (d *decoder) keepBlock(scan *scanHeader, component, x, y int) bool {
 	c, s := &d.components[component], &d.state
 	block := (*[64]int16)(c.coefficients[64*(y*c.blocks+x):])
 	plan := &s.components[component]
@@ -89,7 +89,7 @@ func (d *jpegDecoder) keepBlock(scan *jpegScan, component, x, y int) bool {
 }
 
 // firstAC decodes the high bits of a block's AC coefficients (G.1.2.2).
-func (s *jpegState) firstAC(buffer []uint8, scan *jpegScan, h *jpegHuffman, block *[64]int16) bool {
+func (s *state) firstAC(buffer []uint8, scan *scanHeader, h *huffman, block *[64]int16) bool {
 	if scan.run > 0 {
 		scan.run--
 		return true
@@ -114,7 +114,7 @@ func (s *jpegState) firstAC(buffer []uint8, scan *jpegScan, h *jpegHuffman, bloc
 
 // refineAC decodes the next bit of a block's AC coefficients (G.1.2.3): those
 // that are new, and for each that is not 0 already one that corrects it.
-func (s *jpegState) refineAC(buffer []uint8, scan *jpegScan, h *jpegHuffman, block *[64]int16) bool {
+func (s *state) refineAC(buffer []uint8, scan *scanHeader, h *huffman, block *[64]int16) bool {
 	k := scan.first
 	for scan.run == 0 && k <= scan.last {
 		s.refill(buffer)
@@ -141,7 +141,7 @@ func (s *jpegState) refineAC(buffer []uint8, scan *jpegScan, h *jpegHuffman, blo
 
 // correct corrects coefficients from the k-th on and passes over zeros, and
 // returns the place of the one behind.
-func (s *jpegState) correct(buffer []uint8, scan *jpegScan, block *[64]int16, k, zeros int) int {
+func (s *state) correct(buffer []uint8, scan *scanHeader, block *[64]int16, k, zeros int) int {
 	for ; k <= scan.last; k++ {
 		v := &block[zigzag[k]]
 		if *v == 0 {

@@ -1,33 +1,34 @@
-package preprocess
+package jpeg
 
 import (
 	"bytes"
 	"encoding/binary"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
-var errHuffman = damaged("bad Huffman code")
+var errHuffman = picture.Damaged("bad Huffman code")
 
-// jpegState is what decoding blocks reads and writes. It holds no pointers, so
-// that C may have it; refersam_jpeg_state in jpeg_avx2.h is the same.
-type jpegState struct {
+// state is what decoding blocks reads and writes.
+type state struct {
 	// bits holds the next bits of the scan from the top: valid of them are
 	// known to be taken into account in position, those below may be anything
 	// that follows.
 	bits     uint64
 	valid    int64
-	position int64 // in jpegBits.buffer
+	position int64 // in bitReader.buffer
 	// limit is the last position at which an MCU may be begun: none reads
 	// beyond the buffer from there.
 	limit int64
 
 	half       int64 // which of the two rows of MCUs in the planes is decoded
 	count      int64 // of components in the scan
-	components [4]jpegPlan
-	tables     [2][4]jpegHuffman // DC, AC
+	components [4]plan
+	tables     [2][4]huffman // DC, AC
 }
 
-// jpegPlan says how the blocks of a component are decoded and where they go.
-type jpegPlan struct {
+// plan says how the blocks of a component are decoded and where they go.
+type plan struct {
 	h, v           int64     // blocks of an MCU
 	dc, ac         int64     // tables
 	offset, stride int64     // in the planes
@@ -40,8 +41,8 @@ type jpegPlan struct {
 // stay in the first cache.
 const lookupBits = 10
 
-// jpegHuffman decodes one Huffman code (ITU-T T.81, annex C and F.2.2).
-type jpegHuffman struct {
+// huffman decodes one Huffman code (ITU-T T.81, annex C and F.2.2).
+type huffman struct {
 	// lookup says by the next bits how many to take (bits 0 to 7), the zeros
 	// before the coefficient (8 to 15) and its value (16 to 31). A value of 0
 	// stands for what needs a second look: then bits 8 to 15 are the symbol, or
@@ -54,10 +55,10 @@ type jpegHuffman struct {
 	symbols [256]uint8
 }
 
-func (h *jpegHuffman) make(counts, symbols []uint8, dc bool) error {
-	*h = jpegHuffman{}
+func (h *huffman) make(counts, symbols []uint8, dc bool) error {
+	*h = huffman{}
 	if len(symbols) > len(h.symbols) {
-		return damaged("bad Huffman table")
+		return picture.Damaged("bad Huffman table")
 	}
 	copy(h.symbols[:], symbols)
 	code, index := 0, 0
@@ -67,7 +68,7 @@ func (h *jpegHuffman) make(counts, symbols []uint8, dc bool) error {
 		for range n {
 			symbol := symbols[index]
 			if code >= 1<<length || dc && symbol > 15 {
-				return damaged("bad Huffman table")
+				return picture.Damaged("bad Huffman table")
 			}
 			h.enter(code, length, symbol)
 			code, index = code+1, index+1
@@ -81,7 +82,7 @@ func (h *jpegHuffman) make(counts, symbols []uint8, dc bool) error {
 }
 
 // enter fills all entries of lookup that begin with a code.
-func (h *jpegHuffman) enter(code, length int, symbol uint8) {
+func (h *huffman) enter(code, length int, symbol uint8) {
 	size := int(symbol & 15)
 	for i := range max(1<<lookupBits>>length, 0) {
 		entry := uint32(symbol)<<8 | uint32(length)
@@ -104,14 +105,14 @@ func extend(bits, size int) int {
 
 // refill makes 56 bits or more valid. Those that were loaded before are loaded
 // again, which does no harm and saves a branch.
-func (s *jpegState) refill(buffer []uint8) {
+func (s *state) refill(buffer []uint8) {
 	s.bits |= binary.BigEndian.Uint64(buffer[s.position:]) >> (s.valid & 63)
 	s.position += (63 - s.valid) >> 3
 	s.valid |= 56
 }
 
 // take returns the next n bits; n is at most 32.
-func (s *jpegState) take(n int) int {
+func (s *state) take(n int) int {
 	taken := int(s.bits >> 1 >> (63 - n&63))
 	s.bits <<= n & 63
 	s.valid -= int64(n)
@@ -120,7 +121,7 @@ func (s *jpegState) take(n int) int {
 
 // long decodes a code that lookup does not hold, in 32 valid bits. ok is false
 // if there is no such code.
-func (h *jpegHuffman) long(bits uint64) (symbol uint8, length int, ok bool) {
+func (h *huffman) long(bits uint64) (symbol uint8, length int, ok bool) {
 	code := int32(bits >> 48)
 	for length = lookupBits + 1; length <= 16; length++ {
 		if code < h.codes[length] {
@@ -132,7 +133,7 @@ func (h *jpegHuffman) long(bits uint64) (symbol uint8, length int, ok bool) {
 
 // coefficient takes a code and the value behind it, of 32 valid bits. A value
 // of 0 is the end of a block or a run of zeros.
-func (s *jpegState) coefficient(h *jpegHuffman) (run, value int, ok bool) {
+func (s *state) coefficient(h *huffman) (run, value int, ok bool) {
 	e := h.lookup[s.bits>>(64-lookupBits)]
 	if value = int(int16(e >> 16)); value != 0 {
 		s.take(int(e & 0xff))
@@ -151,7 +152,7 @@ func (s *jpegState) coefficient(h *jpegHuffman) (run, value int, ok bool) {
 // decodeMCUs decodes count MCUs of a sequential scan of all components from
 // column x on, and stops early at state.limit. ok is false if there is a code
 // that does not exist.
-func decodeMCUs(s *jpegState, buffer, planes []uint8, x, count int) (done int, ok bool) {
+func decodeMCUs(s *state, buffer, planes []uint8, x, count int) (done int, ok bool) {
 	for ; done < count && s.position <= s.limit; done++ {
 		for i := range s.components[:s.count] {
 			c := &s.components[i]
@@ -173,7 +174,7 @@ func decodeMCUs(s *jpegState, buffer, planes []uint8, x, count int) (done int, o
 
 // block decodes and scales the coefficients of a block. The bits of nonzero
 // tell where it has some.
-func (s *jpegState) block(buffer []uint8, c *jpegPlan, block *[64]int16) (nonzero uint64, ok bool) {
+func (s *state) block(buffer []uint8, c *plan, block *[64]int16) (nonzero uint64, ok bool) {
 	s.refill(buffer)
 	_, difference, ok := s.coefficient(&s.tables[0][c.dc])
 	if !ok {
@@ -235,9 +236,9 @@ var zigzag = [128]uint8{
 	63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
 }
 
-// jpegBits brings the data of a scan, without stuffing, into a buffer from
+// bitReader brings the data of a scan, without stuffing, into a buffer from
 // which blocks are decoded.
-type jpegBits struct {
+type bitReader struct {
 	buffer []uint8
 	end    int     // of the data in buffer; zeros follow
 	rest   []uint8 // what follows in the file
@@ -252,14 +253,14 @@ const (
 	mcuSize = 10*64*4 + 64
 )
 
-func (b *jpegBits) start(s *jpegState, data []uint8) {
+func (b *bitReader) start(s *state, data []uint8) {
 	b.buffer = sized(b.buffer, bufferSize+mcuSize)
 	b.rest, b.number = data, 0
 	b.segment(s)
 }
 
 // segment begins to read at b.rest.
-func (b *jpegBits) segment(s *jpegState) {
+func (b *bitReader) segment(s *state) {
 	b.end, b.marked = 0, false
 	s.bits, s.valid, s.position = 0, 0, 0
 	for i := range s.components {
@@ -270,7 +271,7 @@ func (b *jpegBits) segment(s *jpegState) {
 
 // fill brings more data behind what is left in the buffer. It returns false if
 // there is none and all has been read.
-func (b *jpegBits) fill(s *jpegState) bool {
+func (b *bitReader) fill(s *state) bool {
 	if !b.marked {
 		position := min(int(s.position), b.end)
 		b.end = copy(b.buffer, b.buffer[position:b.end])
@@ -286,7 +287,7 @@ func (b *jpegBits) fill(s *jpegState) bool {
 }
 
 // unstuff takes data up to a marker, as much as there is place for.
-func (b *jpegBits) unstuff() {
+func (b *bitReader) unstuff() {
 	for b.end < bufferSize {
 		next := b.rest[:min(len(b.rest), bufferSize-b.end)]
 		i := bytes.IndexByte(next, 0xff)
@@ -316,20 +317,20 @@ func (b *jpegBits) unstuff() {
 }
 
 // overrun reports whether more has been taken than was there.
-func (b *jpegBits) overrun(s *jpegState) bool {
+func (b *bitReader) overrun(s *state) bool {
 	return 8*s.position-s.valid > 8*int64(b.end)
 }
 
 // ended is the error of a scan whose data is not enough.
-func (b *jpegBits) ended() error {
+func (b *bitReader) ended() error {
 	if marker, ok := b.marker(); ok && marker != markerEndOfImage {
-		return damaged("a scan ends early")
+		return picture.Damaged("a scan ends early")
 	}
-	return errTruncated
+	return picture.ErrTruncated
 }
 
 // marker returns the marker that follows the data.
-func (b *jpegBits) marker() (marker uint8, ok bool) {
+func (b *bitReader) marker() (marker uint8, ok bool) {
 	i := 0
 	for i < len(b.rest) && b.rest[i] == 0xff {
 		i++
@@ -341,7 +342,7 @@ func (b *jpegBits) marker() (marker uint8, ok bool) {
 }
 
 // skip drops what is left of the data ahead of the next marker.
-func (b *jpegBits) skip(s *jpegState) {
+func (b *bitReader) skip(s *state) {
 	for !b.marked {
 		s.position = int64(b.end)
 		b.fill(s)
@@ -349,7 +350,7 @@ func (b *jpegBits) skip(s *jpegState) {
 }
 
 // restart goes to the data behind the restart marker whose turn it is.
-func (b *jpegBits) restart(s *jpegState) error {
+func (b *bitReader) restart(s *state) error {
 	b.skip(s)
 	marker, ok := b.marker()
 	if !ok || marker != markerRestart0+b.number {

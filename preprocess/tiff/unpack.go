@@ -1,4 +1,4 @@
-package preprocess
+package tiff
 
 import (
 	"bytes"
@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"math/bits"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
-// tiffUnpacker undoes the compression of blocks, one after another.
-type tiffUnpacker struct {
+// unpacker undoes the compression of blocks, one after another.
+type unpacker struct {
 	reversed bool
 	mirror   []byte // the block at hand with the bits of its bytes in order
 	inflate  io.ReadCloser
@@ -17,7 +19,7 @@ type tiffUnpacker struct {
 }
 
 // unpack fills out from the packed data of a block.
-func (u *tiffUnpacker) unpack(out, packed []byte, compression uint64) error {
+func (u *unpacker) unpack(out, packed []byte, compression uint64) error {
 	if u.reversed {
 		if cap(u.mirror) < len(packed) {
 			u.mirror = make([]byte, len(packed))
@@ -29,18 +31,18 @@ func (u *tiffUnpacker) unpack(out, packed []byte, compression uint64) error {
 		packed = u.mirror
 	}
 	switch compression {
-	case tiffUncompressed:
+	case uncompressed:
 		copy(out, packed)
 		return nil
-	case tiffLZW:
+	case compressionLZW:
 		return u.lzw.decode(out, packed)
-	case tiffPackBits:
+	case compressionPackBits:
 		return unpackBits(out, packed)
 	}
 	return u.unpackDeflate(out, packed)
 }
 
-func (u *tiffUnpacker) unpackDeflate(out, packed []byte) error {
+func (u *unpacker) unpackDeflate(out, packed []byte) error {
 	r := bytes.NewReader(packed)
 	var err error
 	if u.inflate == nil {
@@ -61,12 +63,12 @@ func (u *tiffUnpacker) unpackDeflate(out, packed []byte) error {
 		return errShortBlock
 	}
 	if err != nil {
-		return damaged("its compressed data is wrong (%v)", err)
+		return picture.Damaged("its compressed data is wrong (%v)", err)
 	}
 	return nil
 }
 
-var errShortBlock = cutOff("the data of a block ends before its pixels do")
+var errShortBlock = picture.CutOff("the data of a block ends before its pixels do")
 
 // unpackBits undoes Apple's run-length encoding (TIFF 6.0, section 9).
 func unpackBits(out, packed []byte) error {
@@ -114,7 +116,7 @@ const (
 
 func (d *lzwDecoder) decode(out, packed []byte) error {
 	if len(packed) >= 2 && packed[0] == 0 && packed[1]&1 == 1 {
-		return unsupported("LZW of the kind before TIFF 5.0")
+		return picture.Unsupported("LZW of the kind before TIFF 5.0")
 	}
 	for i := range lzwClear {
 		d.first[i], d.last[i], d.length[i] = uint8(i), uint8(i), 1
@@ -145,10 +147,10 @@ func (d *lzwDecoder) decode(out, packed []byte) error {
 			continue
 		case previous < 0:
 			if code > lzwEnd {
-				return damaged("its LZW data begins with the code %d", code)
+				return picture.Damaged("its LZW data begins with the code %d", code)
 			}
 		case code > next || code == next && next == lzwCodes:
-			return damaged("its LZW data has the code %d where %d is the highest", code, next)
+			return picture.Damaged("its LZW data has the code %d where %d is the highest", code, next)
 		case next < lzwCodes:
 			d.prefix[next], d.length[next], d.first[next] = uint16(previous), d.length[previous]+1, d.first[previous]
 			// A string that is not there yet is the one before and its own beginning.

@@ -1,10 +1,12 @@
 //go:build heic
 
-package preprocess
+package heic
 
 import (
 	"fmt"
 	"image"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
 // ycbcrWeights are the shares of red and blue in luma by matrix coefficients of
@@ -18,25 +20,25 @@ var ycbcrWeights = map[uint16][2]float64{
 }
 
 // draw draws what libheif has decoded.
-func (p *heifPicture) draw(dst *canvas, planes *heicPlanes) error {
+func (p *source) draw(draw picture.Draw, planes *decoded) error {
 	rect := image.Rect(0, 0, p.width, p.height)
 	switch planes.colorspace {
-	case heifRGB:
-		drawSamples(dst, planes.pix, planes.stride, rect, 4, 1, 2)
-	case heifGray:
-		drawSamples(dst, planes.pix, planes.stride, rect, 1, 0, 0)
+	case spaceRGB:
+		drawSamples(draw, planes.pix, planes.stride, rect, 4, 1, 2)
+	case spaceGray:
+		drawSamples(draw, planes.pix, planes.stride, rect, 1, 0, 0)
 	default:
-		return p.drawYCbCr(dst, planes)
+		return p.drawYCbCr(draw, planes)
 	}
 	return nil
 }
 
 // drawYCbCr draws planes with 16 fractional bits. Chroma is repeated, as
 // pillow-heif has it.
-func (p *heifPicture) drawYCbCr(dst *canvas, planes *heicPlanes) error {
+func (p *source) drawYCbCr(draw picture.Draw, planes *decoded) error {
 	weights, ok := ycbcrWeights[p.matrix]
 	if !ok {
-		return fmt.Errorf("%w: matrix coefficients %d", errUnsupported, p.matrix)
+		return fmt.Errorf("%w: matrix coefficients %d", picture.ErrUnsupported, p.matrix)
 	}
 	black, luma, chroma := int32(0), 1.0, 1.0
 	if !p.fullRange {
@@ -52,31 +54,31 @@ func (p *heifPicture) drawYCbCr(dst *canvas, planes *heicPlanes) error {
 
 	size := planes.chromaStride * planes.chromaRows
 	behind := planes.pix[planes.stride*p.height:]
-	cb, cr := newHEICChroma(planes, behind[:size], p.width), newHEICChroma(planes, behind[size:], p.width)
+	cb, cr := newChromaLines(planes, behind[:size], p.width), newChromaLines(planes, behind[size:], p.width)
 	row := make([]uint8, 3*p.width)
 	for y := range p.height {
 		us, vs := cb.row(y), cr.row(y)
 		for x, sample := range planes.pix[y*planes.stride:][:p.width] {
 			l := (int32(sample)-black)*ky + half
 			u, v := int32(us[x])-128, int32(vs[x])-128
-			row[3*x], row[3*x+1], row[3*x+2] = clip((l+rv*v)>>16), clip((l-gu*u-gv*v)>>16), clip((l+bu*u)>>16)
+			row[3*x], row[3*x+1], row[3*x+2] = picture.Clip((l+rv*v)>>16), picture.Clip((l-gu*u-gv*v)>>16), picture.Clip((l+bu*u)>>16)
 		}
-		dst.setRow(0, y, row)
+		draw(0, y, row)
 	}
 	return nil
 }
 
-// heicChroma repeats the samples of one plane row by row.
-type heicChroma struct {
-	planes  *heicPlanes
+// chromaLines repeats the samples of one plane row by row.
+type chromaLines struct {
+	planes  *decoded
 	plane   []byte
 	columns int // of the plane
 	out     []uint8
 }
 
-func newHEICChroma(planes *heicPlanes, plane []byte, width int) *heicChroma {
-	c := &heicChroma{planes: planes, plane: plane, columns: width}
-	if planes.chroma != heif444 {
+func newChromaLines(planes *decoded, plane []byte, width int) *chromaLines {
+	c := &chromaLines{planes: planes, plane: plane, columns: width}
+	if planes.chroma != chroma444 {
 		c.columns = (width + 1) / 2
 	}
 	c.out = make([]uint8, 2*c.columns)
@@ -84,12 +86,12 @@ func newHEICChroma(planes *heicPlanes, plane []byte, width int) *heicChroma {
 }
 
 // row returns row y at full resolution, valid until the next call.
-func (c *heicChroma) row(y int) []uint8 {
-	if c.planes.chroma == heif420 {
+func (c *chromaLines) row(y int) []uint8 {
+	if c.planes.chroma == chroma420 {
 		y /= 2
 	}
 	line := c.plane[y*c.planes.chromaStride:][:c.columns]
-	if c.planes.chroma == heif444 {
+	if c.planes.chroma == chroma444 {
 		return line
 	}
 	for i, v := range line {
@@ -100,7 +102,7 @@ func (c *heicChroma) row(y int) []uint8 {
 
 // drawSamples draws interleaved pixels of size bytes that begin with red;
 // green and blue lie g and b bytes into the pixel.
-func drawSamples(dst *canvas, pix []uint8, stride int, rect image.Rectangle, size, g, b int) {
+func drawSamples(draw picture.Draw, pix []uint8, stride int, rect image.Rectangle, size, g, b int) {
 	row := make([]uint8, 3*rect.Dx())
 	for y := range rect.Dy() {
 		src := pix[y*stride:]
@@ -108,6 +110,6 @@ func drawSamples(dst *canvas, pix []uint8, stride int, rect image.Rectangle, siz
 			row[i], row[i+1], row[i+2] = src[0], src[g], src[b]
 			src = src[size:]
 		}
-		dst.setRow(0, y, row)
+		draw(0, y, row)
 	}
 }

@@ -1,75 +1,84 @@
-package preprocess
+// Package gif reads the first frame of a GIF.
+package gif
 
 import (
+	"bytes"
 	"compress/lzw"
 	"context"
 	"encoding/binary"
 	"errors"
 	"image"
 	"io"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
-// gifFrame is the first frame of a GIF and the screen it lies on.
-type gifFrame struct {
+// source is the first frame of a GIF and the screen it lies on.
+type source struct {
 	// screen holds the frame: the logical screen, enlarged where the frame
 	// sticks out of it, as viewers do.
 	screen image.Point
 	rect   image.Rectangle
-	// palette has 256 RGB entries, see gifPalette.
+	// palette has 256 RGB entries, see completePalette.
 	palette    [3 * 256]uint8
 	interlaced bool
 	// background is the palette index of pixels outside of rect: the
 	// transparent one, or 0.
 	background uint8
 	// data starts with the LZW code size of the frame.
-	data []byte
+	data   []byte
+	frames int
 }
 
-// openGIF finds the first frame. It is not decoded by image/gif, which forgets
+// Open finds the first frame. It is not decoded by image/gif, which forgets
 // the colour of transparent pixels, and refuses frames that stick out of the
 // screen and data behind the last pixel; Pillow does none of that.
-func openGIF(data []byte, cfg *Config) (*source, error) {
-	f, err := firstGIFFrame(data)
+func Open(data []byte, limits picture.Limits) (picture.Source, error) {
+	f, err := firstFrame(data)
 	if err != nil {
 		return nil, err
 	}
-	return &source{
-		width:         f.screen.X,
-		height:        f.screen.Y,
-		orientation:   upright,
-		bytesPerPixel: 1 + 3, // indices, RGB
-		pixelCost:     costGIF,
-		frames:        1 + moreGIFFrames(f.data, cfg.MaxFrames),
-		decode:        f.decode,
-	}, nil
+	f.frames = 1 + moreFrames(f.data, limits.MaxFrames)
+	return f, nil
 }
 
-// Of the blocks of a GIF and of the flags in them (GIF89a specification,
+func (f *source) Header() picture.Header {
+	return picture.Header{
+		Width:         f.screen.X,
+		Height:        f.screen.Y,
+		Orientation:   picture.Upright,
+		Frames:        f.frames,
+		BytesPerPixel: 1 + 3, // indices, RGB
+		PixelCost:     picture.CostGIF,
+	}
+}
+
+// Labels of the blocks of a GIF, and a flag in them (GIF89a specification,
 // sections 17 to 26).
 const (
-	gifExtension = '!'
-	gifImage     = ','
-	gifTrailer   = ';'
-	gifHasTable  = 0x80
+	extension       = '!'
+	imageDescriptor = ','
+	trailer         = ';'
+	hasTable        = 0x80
 )
 
-// firstGIFFrame walks the blocks up to the first image descriptor.
-func firstGIFFrame(data []byte) (*gifFrame, error) {
+// firstFrame walks the blocks up to the first image descriptor.
+func firstFrame(data []byte) (*source, error) {
 	const (
 		graphicControl = 0xf9
 		interlace      = 0x40
 		isTransparent  = 0x01
 	)
-	r := gifReader{rest: data[len("GIF89a"):]}
-	f := &gifFrame{}
-	f.palette = gifPalette(nil)
+	r := reader{rest: data[len("GIF89a"):]}
+	f := &source{}
+	f.palette = completePalette(nil)
 	screen := r.next(7)
-	if flags := screen[4]; flags&gifHasTable != 0 {
-		f.palette = gifPalette(r.next(3 << (1 + flags&7)))
+	if flags := screen[4]; flags&hasTable != 0 {
+		f.palette = completePalette(r.next(3 << (1 + flags&7)))
 	}
 	for r.err == nil {
 		switch r.next(1)[0] {
-		case gifExtension:
+		case extension:
 			label := r.next(1)[0]
 			block := r.subBlock()
 			if label == graphicControl && len(block) >= 4 && block[0]&isTransparent != 0 {
@@ -78,32 +87,32 @@ func firstGIFFrame(data []byte) (*gifFrame, error) {
 			if len(block) > 0 {
 				r.skipSubBlocks()
 			}
-		case gifImage:
+		case imageDescriptor:
 			descriptor := r.next(9)
-			f.rect = gifRect(descriptor)
+			f.rect = readRect(descriptor)
 			f.screen = f.rect.Max
 			f.screen.X = max(f.screen.X, int(binary.LittleEndian.Uint16(screen)))
 			f.screen.Y = max(f.screen.Y, int(binary.LittleEndian.Uint16(screen[2:])))
 			flags := descriptor[8]
 			f.interlaced = flags&interlace != 0
-			if flags&gifHasTable != 0 {
-				f.palette = gifPalette(r.next(3 << (1 + flags&7)))
+			if flags&hasTable != 0 {
+				f.palette = completePalette(r.next(3 << (1 + flags&7)))
 			}
 			f.data = r.rest
 			if r.err == nil && f.rect.Empty() {
-				return nil, damaged("its first frame is empty")
+				return nil, picture.Damaged("its first frame is empty")
 			}
 			return f, r.err
-		case gifTrailer:
-			return nil, damaged("it has no frame")
+		case trailer:
+			return nil, picture.Damaged("it has no frame")
 		} // whatever else is between blocks is skipped
 	}
-	return nil, cutOff("its data ends before its first frame")
+	return nil, picture.CutOff("its data ends before its first frame")
 }
 
-// gifPalette fills up a table of colours as Pillow does: with black, but with
+// completePalette fills up a table of colours as Pillow does: with black, but with
 // grey if the table is a ramp of grey as far as it goes.
-func gifPalette(table []byte) (palette [3 * 256]uint8) {
+func completePalette(table []byte) (palette [3 * 256]uint8) {
 	ramp := true
 	for i, v := range table {
 		ramp = ramp && int(v) == i/3
@@ -119,21 +128,22 @@ func gifPalette(table []byte) (palette [3 * 256]uint8) {
 	return palette
 }
 
-// moreGIFFrames counts the frames behind the one whose compressed data begins
-// rest, up to most. What is broken ends the count and does no harm.
-func moreGIFFrames(rest []byte, most int) (n int) {
-	r := gifReader{rest: rest}
+// moreFrames counts the frames behind the first frame, up to most. rest begins
+// with the compressed data of the first frame. A broken block ends the count and
+// does no harm.
+func moreFrames(rest []byte, most int) (n int) {
+	r := reader{rest: rest}
 	pixels := func() {
 		r.next(1) // code size
 		r.skipSubBlocks()
 	}
 	for pixels(); r.err == nil && n < most; {
 		switch r.next(1)[0] {
-		case gifExtension:
+		case extension:
 			r.next(1)
 			r.skipSubBlocks()
-		case gifImage:
-			if flags := r.next(9)[8]; flags&gifHasTable != 0 {
+		case imageDescriptor:
+			if flags := r.next(9)[8]; flags&hasTable != 0 {
 				r.next(3 << (1 + flags&7))
 			}
 			if r.err == nil {
@@ -147,23 +157,24 @@ func moreGIFFrames(rest []byte, most int) (n int) {
 	return n
 }
 
-// gifRect reads left, top, width and height.
-func gifRect(b []byte) image.Rectangle {
+// readRect reads left, top, width and height.
+func readRect(b []byte) image.Rectangle {
 	at := func(i int) int { return int(binary.LittleEndian.Uint16(b[i:])) }
 	return image.Rect(at(0), at(2), at(0)+at(4), at(2)+at(6))
 }
 
-// decode draws the frame. Surplus data behind the pixels is ignored.
-func (f *gifFrame) decode(ctx context.Context, dst *canvas) error {
+// Decode draws the background and then the frame. Surplus data behind the pixels
+// is ignored.
+func (f *source) Decode(ctx context.Context, _ int, draw picture.Draw) error {
 	const leastCode, mostCode = 2, 8
 	if len(f.data) == 0 {
-		return errTruncated
+		return picture.ErrTruncated
 	}
 	codeSize := int(f.data[0])
 	if codeSize < leastCode || codeSize > mostCode {
-		return damaged("its LZW codes begin with %d bits, allowed: 2 to 8", codeSize)
+		return picture.Damaged("its LZW codes begin with %d bits, allowed: 2 to 8", codeSize)
 	}
-	blocks := &gifBlocks{ctx: ctx, rest: f.data[1:]}
+	blocks := &blockReader{ctx: ctx, rest: f.data[1:]}
 	indices := make([]uint8, f.rect.Dx()*f.rect.Dy())
 	r := lzw.NewReader(blocks, lzw.LSB, codeSize)
 	n, err := io.ReadFull(r, indices)
@@ -172,16 +183,19 @@ func (f *gifFrame) decode(ctx context.Context, dst *canvas) error {
 		return ctx.Err()
 	case err == nil:
 	case blocks.cutOff:
-		return cutOff("its data ends before its first frame does")
+		return picture.CutOff("its data ends before its first frame does")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return damaged("its first frame has the data of %d pixels and a size of %d", n, len(indices))
+		return picture.Damaged("its first frame has the data of %d pixels and a size of %d", n, len(indices))
 	default:
-		return damaged("the LZW data of its first frame is wrong behind %d of %d pixels", n, len(indices))
+		return picture.Damaged("the LZW data of its first frame is wrong behind %d of %d pixels", n, len(indices))
 	}
 
 	if f.rect.Size() != f.screen {
-		rgb := f.palette[3*int(f.background):]
-		dst.fill(rgb[0], rgb[1], rgb[2])
+		colour := f.palette[3*int(f.background):][:3]
+		row := bytes.Repeat(colour, f.screen.X)
+		for y := range f.screen.Y {
+			draw(0, y, row)
+		}
 	}
 	row := make([]uint8, 3*f.rect.Dx())
 	for stored := range f.rect.Dy() {
@@ -189,14 +203,14 @@ func (f *gifFrame) decode(ctx context.Context, dst *canvas) error {
 		for x := range f.rect.Dx() {
 			copy(row[3*x:3*x+3], f.palette[3*int(src[x]):])
 		}
-		dst.setRow(f.rect.Min.X, f.rect.Min.Y+f.line(stored), row)
+		draw(f.rect.Min.X, f.rect.Min.Y+f.line(stored), row)
 	}
 	return nil
 }
 
 // line returns which row of the frame is stored as number n (GIF89a, appendix
 // E).
-func (f *gifFrame) line(n int) int {
+func (f *source) line(n int) int {
 	if !f.interlaced {
 		return n
 	}
@@ -208,12 +222,12 @@ func (f *gifFrame) line(n int) int {
 		}
 		n -= lines
 	}
-	panic("preprocess: more lines than a frame has")
+	panic("gif: more lines than a frame has")
 }
 
-// gifBlocks reads what a sequence of sub-blocks holds. It stops soon after ctx
+// blockReader reads what a sequence of sub-blocks holds. It stops soon after ctx
 // ends.
-type gifBlocks struct {
+type blockReader struct {
 	ctx    context.Context
 	rest   []byte
 	block  []byte
@@ -221,7 +235,7 @@ type gifBlocks struct {
 	cutOff bool // by the end of the file
 }
 
-func (b *gifBlocks) ReadByte() (byte, error) {
+func (b *blockReader) ReadByte() (byte, error) {
 	if len(b.block) == 0 {
 		if err := b.fill(); err != nil {
 			return 0, err
@@ -233,7 +247,7 @@ func (b *gifBlocks) ReadByte() (byte, error) {
 }
 
 // Read is not called, because lzw reads bytes where it can.
-func (b *gifBlocks) Read(out []byte) (int, error) {
+func (b *blockReader) Read(out []byte) (int, error) {
 	if len(out) == 0 {
 		return 0, nil
 	}
@@ -245,11 +259,11 @@ func (b *gifBlocks) Read(out []byte) (int, error) {
 	return 1, nil
 }
 
-func (b *gifBlocks) fill() error {
+func (b *blockReader) fill() error {
 	if err := b.ctx.Err(); err != nil {
 		return err
 	}
-	r := gifReader{rest: b.rest}
+	r := reader{rest: b.rest}
 	if !b.ended {
 		b.block = r.subBlock()
 		b.cutOff = r.err != nil
@@ -262,16 +276,16 @@ func (b *gifBlocks) fill() error {
 	return nil
 }
 
-// gifReader cuts pieces off the front of rest. Beyond the end it sets err and
+// reader cuts pieces off the front of rest. Beyond the end it sets err and
 // returns zeros.
-type gifReader struct {
+type reader struct {
 	rest []byte
 	err  error
 }
 
-func (r *gifReader) next(n int) []byte {
+func (r *reader) next(n int) []byte {
 	if n > len(r.rest) {
-		r.rest, r.err = nil, errTruncated
+		r.rest, r.err = nil, picture.ErrTruncated
 		return make([]byte, n)
 	}
 	b := r.rest[:n]
@@ -280,9 +294,9 @@ func (r *gifReader) next(n int) []byte {
 }
 
 // subBlock returns the next data sub-block; the empty one ends a sequence.
-func (r *gifReader) subBlock() []byte { return r.next(int(r.next(1)[0])) }
+func (r *reader) subBlock() []byte { return r.next(int(r.next(1)[0])) }
 
-func (r *gifReader) skipSubBlocks() {
+func (r *reader) skipSubBlocks() {
 	for len(r.subBlock()) > 0 {
 	}
 }

@@ -1,10 +1,12 @@
-package preprocess
+package jpeg
 
 import (
 	"bytes"
 	"context"
 	"encoding/binary"
 	"sync"
+
+	"github.com/refersam/refersam/preprocess/picture"
 )
 
 // Markers of a JPEG (ITU-T T.81, table B.1).
@@ -32,21 +34,20 @@ const (
 // Encoders write about ten.
 const maxScans = 500
 
-var errScans = unsupported("more than %d scans", maxScans)
+var errScans = picture.Unsupported("more than %d scans", maxScans)
 
-// jpegDecoder decodes sequential and progressive pictures with Huffman codes
+// decoder decodes sequential and progressive pictures with Huffman codes
 // and 8 bits a sample to what libjpeg-turbo and so Pillow make of them, to the
 // bit: same inverse DCT, same interpolation of chroma, same conversion.
 //
 // A sequential picture is decoded a row of MCUs at a time and never held as a
 // whole; of others the coefficients are held. Where libjpeg passes over damaged
 // data it gives an error.
-type jpegDecoder struct {
-	kernels *jpegKernels
-	frame   *jpegFrame
-	state   jpegState
-	bits    jpegBits
-	data    []byte // what has not been read of the file
+type decoder struct {
+	frame *frameHeader
+	state state
+	bits  bitReader
+	data  []byte // what has not been read of the file
 
 	interval     int // MCUs from one restart marker to the next, 0 for none
 	jfif         bool
@@ -54,19 +55,19 @@ type jpegDecoder struct {
 	quantization [4][64]int16
 	defined      [2][4]bool // whether state.tables has been read
 
-	components []jpegComponent
+	components []component
 	maxH, maxV int
 	// mcusAcross and mcusDown are those of a scan of all components.
 	mcusAcross, mcusDown int
 	// planes holds two rows of MCUs of each component: chroma between two of
 	// them needs both.
 	planes []uint8
-	output jpegOutput
+	output output
 }
 
-// jpegComponent is one of a frame's components. What its blocks need to be
-// decoded is in jpegState.
-type jpegComponent struct {
+// component is one of a frame's components. What its blocks need to be
+// decoded is in state.
+type component struct {
 	id            uint8
 	quantizer     uint8
 	latched       bool    // whether its quantization table has been taken
@@ -75,30 +76,30 @@ type jpegComponent struct {
 	coefficients  []int16 // all blocks, unless rows are decoded as they come
 }
 
-// jpegDecoders keeps decoders for their buffers: half a megabyte for a
+// decoders keeps decoders for their buffers: half a megabyte for a
 // picture of 12 MP, which costs more to clear than a small picture to decode.
-var jpegDecoders = sync.Pool{New: func() any { return new(jpegDecoder) }}
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-// decodeJPEGRows gives the rows of a picture from the top. After an error what
-// has been given is of no use.
-func decodeJPEGRows(ctx context.Context, kernels *jpegKernels, data []byte, frame *jpegFrame, row func(y int, rgb []uint8)) error {
-	d := jpegDecoders.Get().(*jpegDecoder)
+// decodeGo draws the rows of a picture from the top. After an error the drawn
+// rows are of no use.
+func decodeGo(ctx context.Context, data []byte, frame *frameHeader, draw picture.Draw) error {
+	d := decoders.Get().(*decoder)
 	defer func() {
 		d.data, d.frame, d.bits.rest = nil, nil, nil
 		for i := range d.components {
 			d.components[i].coefficients = nil
 		}
-		jpegDecoders.Put(d)
+		decoders.Put(d)
 	}()
-	d.kernels, d.frame, d.data = kernels, frame, data
+	d.frame, d.data = frame, data
 	d.interval, d.jfif, d.adobe = 0, false, -1
 	d.defined = [2][4]bool{}
 	d.quantization = [4][64]int16{}
 	d.components = d.components[:0]
-	return d.decode(ctx, row)
+	return d.decode(ctx, draw)
 }
 
-func (d *jpegDecoder) decode(ctx context.Context, row func(y int, rgb []uint8)) error {
+func (d *decoder) decode(ctx context.Context, draw picture.Draw) error {
 	for scans := 0; ; {
 		marker, segment, err := d.next()
 		if err != nil {
@@ -111,7 +112,7 @@ func (d *jpegDecoder) decode(ctx context.Context, row func(y int, rgb []uint8)) 
 			err = d.readHuffman(segment)
 		case markerInterval:
 			if len(segment) != 2 {
-				return errTruncated
+				return picture.ErrTruncated
 			}
 			d.interval = int(binary.BigEndian.Uint16(segment))
 		case markerApp0:
@@ -127,11 +128,11 @@ func (d *jpegDecoder) decode(ctx context.Context, row func(y int, rgb []uint8)) 
 				return errScans
 			}
 			var done bool
-			if done, err = d.readScan(ctx, segment, row); done {
+			if done, err = d.readScan(ctx, segment, draw); done {
 				return err
 			}
 		case markerEndOfImage:
-			return d.reconstruct(ctx, row)
+			return d.reconstruct(ctx, draw)
 		}
 		if err != nil {
 			return err
@@ -141,11 +142,11 @@ func (d *jpegDecoder) decode(ctx context.Context, row func(y int, rgb []uint8)) 
 
 // next returns the next marker with its segment. Like libjpeg it skips what is
 // no marker.
-func (d *jpegDecoder) next() (marker uint8, segment []byte, err error) {
+func (d *decoder) next() (marker uint8, segment []byte, err error) {
 	for {
 		i := bytes.IndexByte(d.data, 0xff)
 		if i < 0 || i+2 > len(d.data) {
-			return 0, nil, errTruncated
+			return 0, nil, picture.ErrTruncated
 		}
 		marker = d.data[i+1]
 		switch {
@@ -159,28 +160,28 @@ func (d *jpegDecoder) next() (marker uint8, segment []byte, err error) {
 			d.data = d.data[i+2:]
 			continue
 		case i+4 > len(d.data):
-			return 0, nil, errTruncated
+			return 0, nil, picture.ErrTruncated
 		}
 		length := int(binary.BigEndian.Uint16(d.data[i+2:]))
 		if length < 2 {
-			return 0, nil, damaged("a segment without a length")
+			return 0, nil, picture.Damaged("a segment without a length")
 		}
 		if i+2+length > len(d.data) {
-			return 0, nil, errTruncated
+			return 0, nil, picture.ErrTruncated
 		}
 		segment, d.data = d.data[i+4:i+2+length], d.data[i+2+length:]
 		return marker, segment, nil
 	}
 }
 
-func (d *jpegDecoder) readQuantization(segment []byte) error {
+func (d *decoder) readQuantization(segment []byte) error {
 	for len(segment) > 0 {
 		table, size := segment[0]&15, 1+int(segment[0]>>4)
 		if table > 3 || size > 2 {
-			return damaged("bad quantization table")
+			return picture.Damaged("bad quantization table")
 		}
 		if len(segment) < 1+64*size {
-			return errTruncated
+			return picture.ErrTruncated
 		}
 		for i := range 64 {
 			if size == 1 {
@@ -194,21 +195,21 @@ func (d *jpegDecoder) readQuantization(segment []byte) error {
 	return nil
 }
 
-func (d *jpegDecoder) readHuffman(segment []byte) error {
+func (d *decoder) readHuffman(segment []byte) error {
 	for len(segment) > 0 {
 		class, table := segment[0]>>4, segment[0]&15
 		if class > 1 || table > 3 {
-			return damaged("bad Huffman table")
+			return picture.Damaged("bad Huffman table")
 		}
 		if len(segment) < 17 {
-			return errTruncated
+			return picture.ErrTruncated
 		}
 		total := 0
 		for _, n := range segment[1:17] {
 			total += int(n)
 		}
 		if len(segment) < 17+total {
-			return errTruncated
+			return picture.ErrTruncated
 		}
 		if err := d.state.tables[class][table].make(segment[1:17], segment[17:][:total], class == 0); err != nil {
 			return err
@@ -219,32 +220,32 @@ func (d *jpegDecoder) readHuffman(segment []byte) error {
 	return nil
 }
 
-// readFrame reads of a frame header what openJPEG has not, if it is the same.
-func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
-	frame, err := readJPEGFrame(marker-markerFrame0, segment)
+// readFrame reads of a frame header what Open has not, if it is the same.
+func (d *decoder) readFrame(marker uint8, segment []byte) error {
+	frame, err := readFrame(marker-markerFrame0, segment)
 	if err != nil {
 		return err
 	}
 	count := frame.components
 	if frame.kept = d.frame.kept; *frame != *d.frame || len(d.components) > 0 {
-		return damaged("a second frame")
+		return picture.Damaged("a second frame")
 	}
 	if len(segment) != 6+3*count {
-		return errTruncated
+		return picture.ErrTruncated
 	}
 	d.maxH, d.maxV = 1, 1
 	for i := range count {
 		c := segment[6+3*i:]
 		s := &d.state.components[i]
-		*s = jpegPlan{h: int64(c[1] >> 4), v: int64(c[1] & 15)}
+		*s = plan{h: int64(c[1] >> 4), v: int64(c[1] & 15)}
 		if count == 1 {
 			s.h, s.v = 1, 1 // a scan of one component has no MCUs of more blocks
 		}
 		if s.h < 1 || s.h > 4 || s.v < 1 || s.v > 4 || c[2] > 3 {
-			return damaged("bad frame header")
+			return picture.Damaged("bad frame header")
 		}
 		d.maxH, d.maxV = max(d.maxH, int(s.h)), max(d.maxV, int(s.v))
-		d.components = append(d.components, jpegComponent{id: c[0], quantizer: c[2]})
+		d.components = append(d.components, component{id: c[0], quantizer: c[2]})
 	}
 	d.mcusAcross = (d.frame.width + 8*d.maxH - 1) / (8 * d.maxH)
 	d.mcusDown = (d.frame.height + 8*d.maxV - 1) / (8 * d.maxV)
@@ -253,7 +254,7 @@ func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
 		c, s := &d.components[i], &d.state.components[i]
 		h, v := int(s.h), int(s.v)
 		if d.maxH%h != 0 || d.maxV%v != 0 {
-			return unsupported("%d×%d samples of %d×%d", h, v, d.maxH, d.maxV)
+			return picture.Unsupported("%d×%d samples of %d×%d", h, v, d.maxH, d.maxV)
 		}
 		c.width = (d.frame.width*h + d.maxH - 1) / d.maxH
 		c.height = (d.frame.height*v + d.maxV - 1) / d.maxV
@@ -261,13 +262,10 @@ func (d *jpegDecoder) readFrame(marker uint8, segment []byte) error {
 		s.offset, s.stride = int64(size), int64(8*c.blocks)
 		size += 2 * 8 * v * 8 * c.blocks
 	}
-	d.planes = sized(d.planes, size+planesPadding)
+	d.planes = sized(d.planes, size)
 	d.output.start(d)
 	return nil
 }
-
-// planesPadding lets the fast kernels load and store whole registers.
-const planesPadding = 32
 
 // sized returns a slice of n elements, the given one if it is long enough.
 func sized[T any](s []T, n int) []T {
@@ -277,8 +275,8 @@ func sized[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// jpegScan is a scan header (ITU-T T.81, B.2.3).
-type jpegScan struct {
+// scanHeader is a scan header (ITU-T T.81, B.2.3).
+type scanHeader struct {
 	components  []int
 	first, last int // of the coefficients, in zigzag order
 	// low is the lowest bit that the scan has, refined the one above if there
@@ -288,7 +286,7 @@ type jpegScan struct {
 }
 
 // readScan decodes a scan; done tells that nothing is left to do.
-func (d *jpegDecoder) readScan(ctx context.Context, segment []byte, row func(y int, rgb []uint8)) (done bool, err error) {
+func (d *decoder) readScan(ctx context.Context, segment []byte, draw picture.Draw) (done bool, err error) {
 	scan, err := d.scanHeader(segment)
 	if err != nil {
 		return true, err
@@ -296,9 +294,9 @@ func (d *jpegDecoder) readScan(ctx context.Context, segment []byte, row func(y i
 	d.bits.start(&d.state, d.data)
 	if !d.frame.kept {
 		if len(scan.components) < len(d.components) {
-			return true, damaged("bad scan header")
+			return true, picture.Damaged("bad scan header")
 		}
-		return true, d.stream(ctx, row)
+		return true, d.stream(ctx, draw)
 	}
 	if err := d.keep(ctx, scan); err != nil {
 		return true, err
@@ -308,14 +306,14 @@ func (d *jpegDecoder) readScan(ctx context.Context, segment []byte, row func(y i
 	return false, nil
 }
 
-func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
+func (d *decoder) scanHeader(segment []byte) (*scanHeader, error) {
 	if len(d.components) == 0 {
-		return nil, damaged("a scan before the frame")
+		return nil, picture.Damaged("a scan before the frame")
 	}
 	if len(segment) < 1 || len(segment) != 4+2*int(segment[0]) {
-		return nil, errTruncated
+		return nil, picture.ErrTruncated
 	}
-	scan := new(jpegScan)
+	scan := new(scanHeader)
 	count := int(segment[0])
 	blocks := 0
 	for i := range count {
@@ -327,7 +325,7 @@ func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
 			}
 		}
 		if index < 0 || tables>>4 > 3 || tables&15 > 3 || i > 0 && index <= scan.components[i-1] {
-			return nil, damaged("bad scan header")
+			return nil, picture.Damaged("bad scan header")
 		}
 		s, c := &d.state.components[index], &d.components[index]
 		s.dc, s.ac = int64(tables>>4), int64(tables&15)
@@ -335,14 +333,14 @@ func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
 		if !c.latched {
 			c.latched, s.quantization = true, d.quantization[c.quantizer]
 			if s.quantization == ([64]int16{}) {
-				return nil, damaged("no quantization table")
+				return nil, picture.Damaged("no quantization table")
 			}
 		}
 		scan.components = append(scan.components, index)
 	}
 	const mostBlocks = 10 // in an MCU (ITU-T T.81, B.2.3)
 	if count < 1 || count > 1 && blocks > mostBlocks {
-		return nil, damaged("bad scan header")
+		return nil, picture.Damaged("bad scan header")
 	}
 	end := segment[1+2*count:]
 	scan.first, scan.last = int(end[0]), int(end[1])
@@ -354,26 +352,26 @@ func (d *jpegDecoder) scanHeader(segment []byte) (*jpegScan, error) {
 }
 
 // checkScan holds that the scan is in order and that its tables are there.
-func (d *jpegDecoder) checkScan(scan *jpegScan) error {
+func (d *decoder) checkScan(scan *scanHeader) error {
 	dc := scan.first == 0
 	switch {
 	case scan.last > 63 || scan.first > scan.last || scan.low > 13,
 		scan.refined != 0 && scan.refined != scan.low+1,
 		d.frame.progressive && dc != (scan.last == 0),
 		!dc && len(scan.components) != 1:
-		return damaged("bad progression")
+		return picture.Damaged("bad progression")
 	}
 	for _, i := range scan.components {
 		s := &d.state.components[i]
 		if dc && scan.refined == 0 && !d.defined[0][s.dc] || scan.last > 0 && !d.defined[1][s.ac] {
-			return damaged("no Huffman table")
+			return picture.Damaged("no Huffman table")
 		}
 	}
 	return nil
 }
 
 // stream decodes the only scan and gives each row once its chroma is there.
-func (d *jpegDecoder) stream(ctx context.Context, row func(y int, rgb []uint8)) error {
+func (d *decoder) stream(ctx context.Context, draw picture.Draw) error {
 	restart := d.interval
 	d.state.count = int64(len(d.components))
 	for y := range d.mcusDown {
@@ -392,7 +390,7 @@ func (d *jpegDecoder) stream(ctx context.Context, row func(y int, rgb []uint8)) 
 			if d.interval > 0 {
 				count = min(count, restart)
 			}
-			done, ok := d.kernels.mcus(&d.state, d.bits.buffer, d.planes, x, count)
+			done, ok := decodeMCUs(&d.state, d.bits.buffer, d.planes, x, count)
 			if !ok {
 				return errHuffman
 			}
@@ -403,20 +401,20 @@ func (d *jpegDecoder) stream(ctx context.Context, row func(y int, rgb []uint8)) 
 		if d.bits.overrun(&d.state) {
 			return d.bits.ended()
 		}
-		d.output.rows(d, y, row)
+		d.output.rows(d, y, draw)
 	}
 	return nil
 }
 
 // reconstruct makes the picture of all coefficients.
-func (d *jpegDecoder) reconstruct(ctx context.Context, row func(y int, rgb []uint8)) error {
+func (d *decoder) reconstruct(ctx context.Context, draw picture.Draw) error {
 	for i := range d.components {
 		if d.components[i].coefficients == nil {
-			return errTruncated
+			return picture.ErrTruncated
 		}
 	}
 	if len(d.components) == 0 {
-		return errTruncated
+		return picture.ErrTruncated
 	}
 	var block [64]int16
 	for y := range d.mcusDown {
@@ -440,18 +438,7 @@ func (d *jpegDecoder) reconstruct(ctx context.Context, row func(y int, rgb []uin
 				}
 			}
 		}
-		d.output.rows(d, y, row)
+		d.output.rows(d, y, draw)
 	}
 	return nil
 }
-
-// jpegKernels are what takes the time.
-type jpegKernels struct {
-	// mcus is decodeMCUs, halved is halvedYCC and whole is wholeYCC.
-	mcus   func(s *jpegState, buffer, planes []uint8, x, count int) (done int, ok bool)
-	halved func(rgb, luma, blue, blueFar, red, redFar []uint8)
-	whole  func(rgb, luma, blue, red []uint8)
-}
-
-// goJPEGKernels are the truth that all other kernels equal.
-var goJPEGKernels = &jpegKernels{decodeMCUs, halvedYCC, wholeYCC}

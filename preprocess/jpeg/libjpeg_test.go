@@ -1,0 +1,94 @@
+//go:build cgo && libjpeg
+
+package jpeg_test
+
+import (
+	"bytes"
+	"image"
+	stdjpeg "image/jpeg"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/refersam/refersam/preprocess/jpeg"
+)
+
+// pictures are the JPEGs of the package preprocess by name.
+func pictures(t testing.TB) map[string][]byte {
+	t.Helper()
+	names, err := filepath.Glob("../testdata/decode/*.jpg")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no pictures: %v", err)
+	}
+	all := make(map[string][]byte)
+	for _, name := range names {
+		if all[filepath.Base(name)], err = os.ReadFile(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// encode makes a picture of noise over a gradient, so that some blocks have many
+// coefficients and others few.
+func encode(t interface{ Fatal(...any) }, width, height, quality int, seed uint32) []byte {
+	img := image.NewYCbCr(image.Rect(0, 0, width, height), image.YCbCrSubsampleRatio420)
+	for _, plane := range [][]uint8{img.Y, img.Cb, img.Cr} {
+		for i := range plane {
+			seed = seed*1664525 + 1013904223
+			plane[i] = uint8(i*3) + uint8(seed>>24)>>(i/997%8)
+		}
+	}
+	var data bytes.Buffer
+	if err := stdjpeg.Encode(&data, img, &stdjpeg.Options{Quality: quality}); err != nil {
+		t.Fatal(err)
+	}
+	return data.Bytes()
+}
+
+// The decoder in Go equals libjpeg-turbo: every picture of testdata, and
+// pictures of any size and quality.
+func TestDecodeGo_EqualsLibJPEG(t *testing.T) {
+	check := func(t interface{ Errorf(string, ...any) }, name string, data []byte) {
+		want, err := jpeg.DecodeLibJPEG(data)
+		if err != nil {
+			t.Errorf("%s: libjpeg: %v", name, err)
+		}
+		got, err := jpeg.DecodeGo(data)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: samples differ, or %v", name, err)
+		}
+	}
+	for name, data := range pictures(t) {
+		check(t, name, data)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		width, height := rapid.IntRange(1, 300).Draw(t, "width"), rapid.IntRange(1, 70).Draw(t, "height")
+		quality := rapid.IntRange(1, 100).Draw(t, "quality")
+		data := encode(t, width, height, quality, rapid.Uint32().Draw(t, "seed"))
+		check(t, "a random picture", data)
+	})
+}
+
+// FuzzDecodeGo holds that a picture that the decoder in Go accepts has the
+// pixels of libjpeg-turbo.
+func FuzzDecodeGo(f *testing.F) {
+	for _, data := range pictures(f) {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, err := jpeg.DecodeGo(data)
+		if err != nil {
+			return
+		}
+		want, err := jpeg.DecodeLibJPEG(data)
+		if err != nil {
+			t.Fatalf("libjpeg refuses: %v", err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatal("samples differ")
+		}
+	})
+}
