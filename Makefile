@@ -49,7 +49,7 @@ run: check-go .venv/.serve build ## Start Triton and the gateway on http://127.0
 
 .PHONY: build
 build: check-go ## Build bin/refersam (HEIC=1 reads HEIC pictures too)
-	@echo 'refersam: JPEG by $(if $(JPEG_HEADER),libjpeg-turbo and AVX2,Go; with gcc and libjpeg62-turbo-dev installed it would be libjpeg-turbo$(comma) which is 3 times as fast and takes damaged files)'
+	@echo 'refersam: JPEG by $(if $(JPEG_HEADER),libjpeg-turbo,Go; with gcc and libjpeg62-turbo-dev installed it would be libjpeg-turbo$(comma) which is 3 times as fast and takes damaged files)'
 	go build -trimpath -buildvcs=$(BUILD_VCS) -ldflags '-s -w' -o bin/refersam ./cmd/refersam
 
 .PHONY: check-go
@@ -64,9 +64,9 @@ test: check-go test-go test-python compile-check e2e ## Run every test (installs
 .PHONY: test-go
 test-go: .venv/.dev ## Run the Go tests of the packages
 	go test $(UNIT_PACKAGES)
-	$(if $(JPEG_HEADER),CGO_ENABLED=0 GOFLAGS=-tags=nomsgpack go test ./preprocess)
+	$(if $(JPEG_HEADER),CGO_ENABLED=0 GOFLAGS=-tags=nomsgpack go test ./preprocess/...)
 	GOFLAGS=-tags=$(GO_TAGS),$(HEIC_TAGS) go test -run HEIC ./preprocess
-	$(if $(JPEG_HEADER),$(SANITIZERS) go test -asan ./preprocess)
+	$(if $(JPEG_HEADER),$(SANITIZERS) go test -asan ./preprocess/...)
 
 # The C code meets broken pictures once under the address and undefined-behaviour sanitizers.
 SANITIZERS := CGO_CFLAGS='-g -O1 -fsanitize=undefined -fno-sanitize-recover=all' CGO_LDFLAGS=-fsanitize=undefined

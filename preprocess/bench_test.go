@@ -15,7 +15,7 @@ import (
 	"github.com/refersam/refersam/preprocess"
 )
 
-// benchSide is that of a model of common size.
+// benchSide is a common side of the square that a model reads.
 const benchSide = 448
 
 // benchPictures are JPEGs from REFERSAM_BENCH_PICTURES, where benchmarks/pictures.py
@@ -48,12 +48,10 @@ func benchPictures(b *testing.B) map[string][]byte {
 	return pictures
 }
 
-// MB/s are those of the decoded RGB pixels. Floor: writing and reading them
-// once runs at some 15 GB/s; libjpeg-turbo reads the coefficients of a picture
-// of 1920×1080, and does nothing with them, in 2.3 ms, and decodes it in 3.9.
-// Of our time with AVX2 kernels Huffman codes and the inverse DCT take a
-// quarter each, the first pass of the resizer a fifth, colour an eighth. The
-// target of 2.5 times Pillow's speed is met at 4032×3024 and not at 1920×1080.
+// MB/s count the decoded RGB pixels. Floor: writing and reading them once runs
+// at some 15 GB/s. libjpeg-turbo takes 2.3 ms to read the coefficients of a
+// picture of 1920×1080 and to do nothing with them, and 3.9 ms to decode it. The
+// target of 2.5 times Pillow's speed is not met at 1920×1080.
 func BenchmarkStretch(b *testing.B) {
 	d := newDecoder(b, preprocess.DefaultConfig())
 	for name, data := range benchPictures(b) {
@@ -73,7 +71,8 @@ func BenchmarkStretch(b *testing.B) {
 	}
 }
 
-// What most Go programs do: other pixels, see docs/architecture.md.
+// BenchmarkStandard decodes and resizes as most Go programs do. The pixels
+// differ, see docs/architecture.md.
 func BenchmarkStandard(b *testing.B) {
 	for name, data := range benchPictures(b) {
 		b.Run(name, func(b *testing.B) {

@@ -38,8 +38,8 @@ type Config struct {
 	// a pixel and 137 MiB. Default 1610612736 (1.5 GiB).
 	DecodeMemory int64 `env:"REFERSAM_DECODE_MEMORY_BYTES"`
 
-	// LenientJPEG takes JPEGs whose end is missing, as Pillow does with
-	// LOAD_TRUNCATED_IMAGES: what is not there is grey. It needs a build with
+	// LenientJPEG takes a JPEG without its end, as Pillow does with
+	// LOAD_TRUNCATED_IMAGES: the missing pixels are grey. It needs a build with
 	// libjpeg-turbo. Default false.
 	LenientJPEG bool `env:"REFERSAM_LENIENT_JPEG"`
 

@@ -61,7 +61,7 @@ func (d *Decoder) Config() Config { return d.cfg }
 // Every error of Open and Decode is a *refersam.Error about the field "image":
 // CodeUnsupportedMedia when data is in no accepted format, CodeImageTooLarge
 // when it is beyond a limit, CodeInvalidImage when it is empty, cut off or
-// broken, and CodeDeadlineExceeded when ctx ended first (errors.Is tells its
+// broken, and CodeDeadlineExceeded when ctx ended first (errors.Is finds its
 // cause).
 func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
 	if len(data) == 0 {

@@ -9,11 +9,12 @@ import (
 type Fit string
 
 const (
-	// Stretch makes both sides those of the square; the aspect ratio is lost.
+	// Stretch makes both sides equal to the side of the square; the aspect
+	// ratio is lost.
 	Stretch Fit = "stretch"
-	// LongestSidePad makes the longest side that of the square and keeps the
-	// aspect ratio. The picture lies at the top left; what is right of it or
-	// below has the colour of padding.
+	// LongestSidePad makes the longest side equal to the side of the square and
+	// keeps the aspect ratio. The picture lies at the top left; the rest of the
+	// square has the colour of padding.
 	LongestSidePad Fit = "longest_side_pad"
 )
 
@@ -45,8 +46,8 @@ func (f Fit) Inside(width, height, size int) (w, h int) {
 	panic(fmt.Sprintf("preprocess: fit %q", f))
 }
 
-// Square returns the picture as a model reads it that takes size × size pixels:
-// RGB, row by row. Its errors are those of Open.
+// Square returns the picture for a model that reads size × size pixels: RGB, row
+// by row. It returns the same errors as Open.
 func (e *Encoded) Square(ctx context.Context, size int, fit Fit) ([]uint8, error) {
 	square := make([]uint8, 3*size*size)
 	if err := e.SquareInto(ctx, square, size, fit); err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/refersam/refersam/preprocess"
 )
 
-// What SAM's ResizeLongestSide.get_preprocess_shape gives, worked out in
+// The sizes that SAM's ResizeLongestSide.get_preprocess_shape gives, worked out in
 // Python: int(side * (size / longest) + 0.5).
 func TestFit_Inside(t *testing.T) {
 	for _, tt := range []struct {

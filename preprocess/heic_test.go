@@ -18,7 +18,7 @@ import (
 )
 
 // Pixels are pillow-heif's to a level, apart from subsampled chroma: see
-// openHEIC. Orientation is libheif's; EXIF's is not applied on top.
+// heic.Open. Orientation is libheif's; EXIF's is not applied on top.
 func TestHEIC_Golden(t *testing.T) {
 	var sizes map[string][2]int
 	if err := json.Unmarshal(readFile(t, "testdata/heic/sizes.json"), &sizes); err != nil {

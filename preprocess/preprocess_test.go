@@ -54,7 +54,7 @@ func after(t testing.TB, data []byte, marker string) int {
 	return i + len(marker)
 }
 
-// pngOfSize makes a PNG whose header claims a size, with a right checksum.
+// pngOfSize makes a PNG with a size and its checksum in the header.
 func pngOfSize(t testing.TB, width, height uint32) []byte {
 	data := readFile(t, "testdata/decode/rgb.png")
 	size := binary.BigEndian.AppendUint32(nil, width)
@@ -62,8 +62,7 @@ func pngOfSize(t testing.TB, width, height uint32) []byte {
 	return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
 }
 
-// pngOfType makes a PNG whose header claims a colour type, with a right
-// checksum.
+// pngOfType makes a PNG with a colour type and its checksum in the header.
 func pngOfType(t testing.TB, colourType byte) []byte {
 	data := patch(readFile(t, "testdata/decode/rgb.png"), 25, colourType)
 	return patch(data, 29, binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(data[12:29]))...)
@@ -220,7 +219,7 @@ func TestDecode_Truncated(t *testing.T) {
 	}
 }
 
-// What follows a picture does not matter, as in a JPEG with a film behind it.
+// Bytes behind a picture do not matter, as in a JPEG with a film behind it.
 func TestDecode_TrailingBytes(t *testing.T) {
 	d := newDecoder(t, preprocess.DefaultConfig())
 	for name, data := range encoded(t) {
@@ -447,7 +446,7 @@ func TestResize_Panics(t *testing.T) {
 	preprocess.Resize(noise(2, 2, 0), 0, 3)
 }
 
-// MB/s are those of the RGB pixels read. Floor: reading them once runs at some
+// MB/s count the RGB pixels that are read. Floor: reading them once runs at some
 // 15 GB/s.
 func BenchmarkResize(b *testing.B) {
 	for _, size := range []struct {

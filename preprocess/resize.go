@@ -13,7 +13,7 @@ import (
 const precision = 32 - 8 - 2
 
 // Resize stretches p to width × height pixels and returns them as RGB, row by
-// row. Every sample equals that of Pillow 13's resize with BILINEAR: a triangle
+// row. Every sample equals the sample of Pillow 13's resize with BILINEAR: a triangle
 // filter that widens when it shrinks (antialiasing), with fixed-point weights,
 // along one axis and then the other, rounded to 8 bits in between. The result
 // is p.Pix itself when the size stays the same. It panics when width or height
@@ -22,7 +22,7 @@ func Resize(p *refersam.Picture, width, height int) []uint8 {
 	return resize(fastKernels, p, width, height)
 }
 
-// kernels are the two passes over one row of the result of each.
+// kernels are the two passes; each makes one row of its result.
 type kernels struct {
 	// across changes the width of one row of RGB pixels.
 	across func(dst, src []uint8, f *filter)
@@ -56,10 +56,9 @@ func resizeInto(k kernels, out []uint8, p *refersam.Picture, width, height int) 
 	s.finish()
 }
 
-// stretcher resizes a stored picture whose rows come one by one from the top,
-// and turns the result upright. It holds at most as many rows as make one
-// row of the result, so that neither the picture nor its upright copy need to
-// be anywhere.
+// stretcher takes the rows of a stored picture one by one from the top, resizes
+// them and turns the result upright. It holds at most as many rows as make one
+// row of the result, never the whole picture or an upright copy of it.
 type stretcher struct {
 	kernels      kernels
 	result       []uint8
@@ -71,14 +70,15 @@ type stretcher struct {
 	// of successive rows of the result only move on.
 	ring  []uint8
 	width int     // of its rows, in bytes
-	mixed []uint8 // a row that still is to be resized across
+	mixed []uint8 // a row before it is resized across
 	done  int     // rows of out
 }
 
-// newStretcher takes a picture of width × height pixels as stored; the result
-// is outWidth × outHeight upright, and in its memory after finish. The order of the passes is that of the
-// upright picture, and what will be mirrored has its weights mirrored, so the
-// samples are those of the upright picture resized.
+// newStretcher takes a picture of width × height pixels as stored. After finish,
+// result holds outWidth × outHeight upright pixels. The passes have the order
+// that they have for the upright picture, and an axis that will be mirrored has
+// mirrored weights, so the samples equal the samples of the upright picture
+// resized.
 func newStretcher(k kernels, result []uint8, width, height int, o picture.Orientation, outWidth, outHeight int) *stretcher {
 	s := &stretcher{kernels: k, orientation: o, result: result, out: result}
 	if o != picture.Upright {
@@ -184,8 +184,9 @@ type filterKey struct {
 // default limits.
 const maxFilters = 64
 
-// bilinear returns the filter from in to out positions, of which those of in
-// may be counted from the other end. It is shared and must not be changed.
+// bilinear returns the filter from in to out positions; mirrored counts the
+// positions of in from the other end. The filter is shared and must not be
+// changed.
 func bilinear(in, out int, mirrored bool) *filter {
 	key := filterKey{in, out, mirrored}
 	filters.Lock()

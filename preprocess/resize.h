@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// refersam_resize_across makes `count` RGB pixels, each of the `size` weights
-// that are its own (a multiple of 4, zeros at the end) and the pixels of src
-// from firsts[i] on. halves are filter.halves of resize.go. src has src_size bytes; weights of 0 may stand for pixels
-// beyond.
+// refersam_resize_across makes `count` RGB pixels. Pixel i has `size` weights of
+// its own (a multiple of 4, zeros at the end) for the pixels of src from
+// firsts[i] on. halves are filter.halves of resize.go. src has src_size bytes;
+// weights of 0 may stand for pixels beyond.
 void refersam_resize_across(uint8_t *dst, const uint8_t *src, size_t src_size, const int32_t *firsts,
                             const int32_t *weights, const int16_t *halves, size_t size, size_t count);
 

@@ -103,8 +103,8 @@ func propertyIndices(ipma []byte, item uint32) ([]int, error) {
 	return nil, errors.New("the primary picture has no properties")
 }
 
-// readProperties applies those of the properties that have a say in the size,
-// in order.
+// readProperties applies the properties that change the size or the colours, in
+// order.
 func readProperties(ipco []byte, indices []int) (*source, error) {
 	p := &source{matrix: matrixBT601, fullRange: true}
 	var all []box

@@ -30,24 +30,24 @@ const (
 )
 
 // maxScans bounds a progressive picture: a hostile one can hold thousands of
-// scans in a few kilobytes, each of which costs a pass over all pixels.
-// Encoders write about ten.
+// scans in a few kilobytes, and each costs a pass over all pixels. Encoders
+// write about ten.
 const maxScans = 500
 
 var errScans = picture.Unsupported("more than %d scans", maxScans)
 
-// decoder decodes sequential and progressive pictures with Huffman codes
-// and 8 bits a sample to what libjpeg-turbo and so Pillow make of them, to the
-// bit: same inverse DCT, same interpolation of chroma, same conversion.
+// decoder decodes sequential and progressive pictures with Huffman codes and
+// 8 bits per sample. Every sample equals the sample of libjpeg-turbo, and so of
+// Pillow: same inverse DCT, same interpolation of chroma, same conversion.
 //
-// A sequential picture is decoded a row of MCUs at a time and never held as a
-// whole; of others the coefficients are held. Where libjpeg passes over damaged
-// data it gives an error.
+// A sequential picture is decoded one row of MCUs at a time and never held as a
+// whole. Of other pictures all coefficients are held. Where libjpeg passes over
+// damaged data, decoder returns an error.
 type decoder struct {
 	frame *frameHeader
 	state state
 	bits  bitReader
-	data  []byte // what has not been read of the file
+	data  []byte // the unread part of the file
 
 	interval     int // MCUs from one restart marker to the next, 0 for none
 	jfif         bool
@@ -57,7 +57,7 @@ type decoder struct {
 
 	components []component
 	maxH, maxV int
-	// mcusAcross and mcusDown are those of a scan of all components.
+	// mcusAcross and mcusDown count the MCUs of a scan of all components.
 	mcusAcross, mcusDown int
 	// planes holds two rows of MCUs of each component: chroma between two of
 	// them needs both.
@@ -65,8 +65,8 @@ type decoder struct {
 	output output
 }
 
-// component is one of a frame's components. What its blocks need to be
-// decoded is in state.
+// component is one of a frame's components. Its plan in state says how its blocks
+// are decoded.
 type component struct {
 	id            uint8
 	quantizer     uint8
@@ -220,9 +220,10 @@ func (d *decoder) readHuffman(segment []byte) error {
 	return nil
 }
 
-// readFrame reads of a frame header what Open has not, if it is the same.
+// readFrame reads the parts of the frame header that Open has not read. It
+// refuses a frame other than the one that Open has read.
 func (d *decoder) readFrame(marker uint8, segment []byte) error {
-	frame, err := readFrame(marker-markerFrame0, segment)
+	frame, err := readFrameHeader(marker-markerFrame0, segment)
 	if err != nil {
 		return err
 	}
@@ -267,7 +268,7 @@ func (d *decoder) readFrame(marker uint8, segment []byte) error {
 	return nil
 }
 
-// sized returns a slice of n elements, the given one if it is long enough.
+// sized returns a slice of n elements: s, if it is long enough.
 func sized[T any](s []T, n int) []T {
 	if cap(s) < n {
 		return make([]T, n)
@@ -279,15 +280,15 @@ func sized[T any](s []T, n int) []T {
 type scanHeader struct {
 	components  []int
 	first, last int // of the coefficients, in zigzag order
-	// low is the lowest bit that the scan has, refined the one above if there
-	// was a scan for it before.
+	// low is the lowest bit that the scan has. refined is the bit above, if an
+	// earlier scan had it, or 0.
 	refined, low int
 	run          int // of blocks without more coefficients
 }
 
-// readScan decodes a scan; done tells that nothing is left to do.
+// readScan decodes a scan. It returns done for the last one.
 func (d *decoder) readScan(ctx context.Context, segment []byte, draw picture.Draw) (done bool, err error) {
-	scan, err := d.scanHeader(segment)
+	scan, err := d.readScanHeader(segment)
 	if err != nil {
 		return true, err
 	}
@@ -306,7 +307,7 @@ func (d *decoder) readScan(ctx context.Context, segment []byte, draw picture.Dra
 	return false, nil
 }
 
-func (d *decoder) scanHeader(segment []byte) (*scanHeader, error) {
+func (d *decoder) readScanHeader(segment []byte) (*scanHeader, error) {
 	if len(d.components) == 0 {
 		return nil, picture.Damaged("a scan before the frame")
 	}

@@ -9,11 +9,10 @@ import (
 
 var errHuffman = picture.Damaged("bad Huffman code")
 
-// state is what decoding blocks reads and writes.
+// state is the data that decoding a block reads and writes.
 type state struct {
-	// bits holds the next bits of the scan from the top: valid of them are
-	// known to be taken into account in position, those below may be anything
-	// that follows.
+	// bits holds the next bits of the scan from the top. position counts the
+	// first valid bits as read; the bits below them may hold later data.
 	bits     uint64
 	valid    int64
 	position int64 // in bitReader.buffer
@@ -172,8 +171,8 @@ func decodeMCUs(s *state, buffer, planes []uint8, x, count int) (done int, ok bo
 	return done, true
 }
 
-// block decodes and scales the coefficients of a block. The bits of nonzero
-// tell where it has some.
+// block decodes and scales the coefficients of a block. Bit i of nonzero is set
+// where coefficient i may differ from 0.
 func (s *state) block(buffer []uint8, c *plan, block *[64]int16) (nonzero uint64, ok bool) {
 	s.refill(buffer)
 	_, difference, ok := s.coefficient(&s.tables[0][c.dc])
@@ -269,8 +268,8 @@ func (b *bitReader) segment(s *state) {
 	b.fill(s)
 }
 
-// fill brings more data behind what is left in the buffer. It returns false if
-// there is none and all has been read.
+// fill appends more data to the rest of the buffer. It returns false when all
+// data has been read.
 func (b *bitReader) fill(s *state) bool {
 	if !b.marked {
 		position := min(int(s.position), b.end)
@@ -286,7 +285,7 @@ func (b *bitReader) fill(s *state) bool {
 	return s.position <= s.limit
 }
 
-// unstuff takes data up to a marker, as much as there is place for.
+// unstuff takes data up to a marker, as much as the buffer can hold.
 func (b *bitReader) unstuff() {
 	for b.end < bufferSize {
 		next := b.rest[:min(len(b.rest), bufferSize-b.end)]
@@ -316,12 +315,12 @@ func (b *bitReader) unstuff() {
 	}
 }
 
-// overrun reports whether more has been taken than was there.
+// overrun reports whether more bits have been taken than the data has.
 func (b *bitReader) overrun(s *state) bool {
 	return 8*s.position-s.valid > 8*int64(b.end)
 }
 
-// ended is the error of a scan whose data is not enough.
+// ended is the error of a scan with too little data.
 func (b *bitReader) ended() error {
 	if marker, ok := b.marker(); ok && marker != markerEndOfImage {
 		return picture.Damaged("a scan ends early")
@@ -349,7 +348,8 @@ func (b *bitReader) skip(s *state) {
 	}
 }
 
-// restart goes to the data behind the restart marker whose turn it is.
+// restart goes to the data behind the next restart marker, which must have the
+// next number.
 func (b *bitReader) restart(s *state) error {
 	b.skip(s)
 	marker, ok := b.marker()

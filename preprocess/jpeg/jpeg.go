@@ -35,7 +35,7 @@ type frameHeader struct {
 // xmpPrefix begins a segment of XMP.
 const xmpPrefix = "http://ns.adobe.com/xap/1.0/\x00"
 
-// source is a JPEG whose headers up to the first scan have been read.
+// source is a JPEG. Its headers up to the first scan have been read.
 type source struct {
 	data        []byte
 	frame       *frameHeader
@@ -87,7 +87,7 @@ func readHeader(data []byte) (frame *frameHeader, orientation picture.Orientatio
 		switch {
 		case marker == markerHuffman || marker == markerExtensions || marker == markerArithmetic:
 		case marker >= markerFrame0 && marker <= markerFrame15 && frame == nil:
-			if frame, err = readFrame(marker-markerFrame0, segment); err != nil {
+			if frame, err = readFrameHeader(marker-markerFrame0, segment); err != nil {
 				return nil, 0, err
 			}
 		case marker == markerApp1 && bytes.HasPrefix(segment, []byte(exif.Prefix)):
@@ -108,9 +108,9 @@ func readHeader(data []byte) (frame *frameHeader, orientation picture.Orientatio
 	return frame, meta.Orientation(), nil
 }
 
-// readFrame reads a frame header. The process is the number in its marker:
+// readFrameHeader reads a frame header. The process is the number in its marker:
 // 0 and 1 are sequential, 2 is progressive, others are not in use anywhere.
-func readFrame(process uint8, segment []byte) (*frameHeader, error) {
+func readFrameHeader(process uint8, segment []byte) (*frameHeader, error) {
 	if process > 2 {
 		return nil, picture.Unsupported("coding process SOF%d", process)
 	}

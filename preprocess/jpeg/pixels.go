@@ -6,8 +6,8 @@ import (
 	"github.com/refersam/refersam/preprocess/picture"
 )
 
-// inverseDCT writes the samples of a block, whose coefficients the bits of
-// nonzero tell, to eight rows of dst. It is libjpeg's jidctint.c: Loeffler,
+// inverseDCT writes the samples of a block to eight rows of dst. A coefficient
+// may differ from 0 only where its bit in nonzero is set. The transform is libjpeg's jidctint.c: Loeffler,
 // Ligtenberg and Moschytz with 13 fractional bits, columns before rows. Between
 // them numbers are clipped to 16 bits, as in libjpeg-turbo's vector code; in a
 // picture that an encoder wrote none has more.
@@ -59,7 +59,7 @@ func inverseDCT8(bias, c0, c1, c2, c3, c4, c5, c6, c7 int32) (v0, v1, v2, v3, v4
 	return e0 + o3, e1 + o2, e2 + o1, e3 + o0, e3 - o0, e2 - o1, e1 - o2, e0 - o3
 }
 
-// clip16 takes two instructions where nothing is to be clipped.
+// clip16 takes two instructions for a number that fits.
 func clip16(v int32) int32 {
 	if v == int32(int16(v)) {
 		return v
@@ -70,7 +70,7 @@ func clip16(v int32) int32 {
 // output makes rows of pixels of the planes.
 type output struct {
 	color func(o *output, d *decoder, y int)
-	done  int        // rows that have been given
+	done  int        // rows that have been drawn
 	lag   int        // rows that wait for the MCUs below
 	lines [4][]uint8 // of each component, at full resolution
 	rgb   []uint8
@@ -260,7 +260,7 @@ func init() {
 	}
 }
 
-// wholeYCC converts a row whose chroma has as many samples as it.
+// wholeYCC converts a row with as many samples of chroma as of luma.
 func wholeYCC(rgb, luma, blue, red []uint8) {
 	blue, red = blue[:len(luma)], red[:len(luma)]
 	for x, y := range luma {

@@ -5,8 +5,7 @@ package picture
 
 import "context"
 
-// Source is a picture whose header has been read. Its pixels have not been
-// decoded.
+// Source is a picture with its header read and its pixels not decoded yet.
 type Source interface {
 	Header() Header
 
@@ -46,8 +45,8 @@ type Header struct {
 	// MaxBytesPerPixel.
 	BytesPerPixel int
 
-	// Overhead is the memory on top of that, in bytes. What does not grow with
-	// the pixels is at most MaxOverhead.
+	// Overhead is the memory on top of that, in bytes. The part that does not
+	// grow with the pixels is at most MaxOverhead.
 	Overhead int64
 
 	// PixelCost is one of the costs in cost.go.

@@ -116,7 +116,7 @@ func riffChunks(data []byte, f func(id string, chunk []byte) error) error {
 }
 
 // animationFrame reads an ANMF chunk: 16 bytes of position, size and
-// timing, then chunks like those of a still picture.
+// timing, then chunks as in a still picture.
 func animationFrame(chunk []byte) (*bitstream, error) {
 	const headerSize = 16
 	if len(chunk) < headerSize {
