@@ -120,6 +120,7 @@ func TestDecode_Err(t *testing.T) {
 		{"BMP magic alone", []byte("BM"), refersam.CodeInvalidImage, "BMP"},
 		{"TIFF magic alone", []byte("II*\x00"), refersam.CodeInvalidImage, "TIFF"},
 		{"JPEG whose scan ends early", append(bytes.Clone(jpg[:len(jpg)/2]), 0xff, 0xd9), refersam.CodeInvalidImage, "JPEG"},
+		{"JPEG with two SOI markers", append([]byte("\xff\xd8"), jpg...), refersam.CodeInvalidImage, "two SOI markers"},
 		{"PNG with a wrong checksum", patch(png, len(png)-14, 1, 2), refersam.CodeInvalidImage, "PNG"},
 		{"PNG without IEND", png[:len(png)-12], refersam.CodeInvalidImage, "it ends before its IEND chunk"},
 		{"PNG that ends in its IDAT", png[:len(png)-40], refersam.CodeInvalidImage, "it ends in its chunk IDAT, before its IEND chunk"},

@@ -82,6 +82,7 @@ var typeSizes = map[uint16]uint64{
 	typeSignedShort: 2, typeSignedLong: 4, typeSignedRational: 8, typeFloat: 4, typeDouble: 8, typeDirectory: 4, typeLong8: 8,
 }
 
+// Tags of TIFF 6.0 and EXIF, by their numbers.
 const (
 	TagWidth           = 0x0100
 	TagHeight          = 0x0101
@@ -236,8 +237,8 @@ func ReadDirectory(tiff []byte, big bool) (*Directory, error) {
 	return dir, nil
 }
 
-// orientation returns the tag Orientation, picture.Upright for a value that it cannot
-// have.
+// Orientation returns the tag Orientation, picture.Upright for a value that the
+// tag must not have, and whether the directory has the tag.
 func (d *Directory) Orientation() (picture.Orientation, bool) {
 	e, ok := d.Entries[TagOrientation]
 	if !ok {

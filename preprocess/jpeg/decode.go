@@ -91,7 +91,7 @@ func decodeGo(ctx context.Context, data []byte, frame *frameHeader, draw picture
 		}
 		decoders.Put(d)
 	}()
-	d.frame, d.data = frame, data
+	d.frame, d.data = frame, data[2:] // without SOI
 	d.interval, d.jfif, d.adobe = 0, false, -1
 	d.defined = [2][4]bool{}
 	d.quantization = [4][64]int16{}
@@ -156,7 +156,9 @@ func (d *decoder) next() (marker uint8, segment []byte, err error) {
 		case marker == markerEndOfImage:
 			d.data = d.data[i+2:]
 			return marker, nil, nil
-		case marker == 0 || marker == markerTemporary || marker >= markerRestart0 && marker <= markerStartOfImage:
+		case marker == markerStartOfImage:
+			return 0, nil, picture.Damaged("two SOI markers")
+		case marker == 0 || marker == markerTemporary || marker >= markerRestart0 && marker <= markerRestart7:
 			d.data = d.data[i+2:]
 			continue
 		case i+4 > len(d.data):
