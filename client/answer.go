@@ -12,18 +12,18 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// Answer has the masks of one picture. Package postprocess makes PNGs,
-// polygons and pixels of them.
+// Answer holds the masks of one picture. Package postprocess turns them into PNGs,
+// polygons and pixels.
 type Answer struct {
-	// Response has no Checkpoint. Of its results, Tokens and Limit are there for
-	// phrases that were cut off alone; Logits, Picture and ModelTime stay behind.
+	// Response has no Checkpoint. Its results have Tokens and Limit only for
+	// phrases that were cut off. Logits, Picture and ModelTime are not set.
 	refersam.Response
-	// RequestID is the id under which the service has logged the request; Feedback
-	// names it.
+	// RequestID is the id that the service logged with the request. Feedback
+	// refers to it.
 	RequestID string
 }
 
-// answerBody is what the service answers about a picture.
+// answerBody is the JSON that the service returns for a picture.
 type answerBody struct {
 	RequestID   string `json:"request_id"`
 	Image, Mask struct{ Width, Height int }
@@ -48,8 +48,8 @@ type answerBody struct {
 	Timings refersam.Timings
 }
 
-// answer is b in the words of the domain, with one result for each of so many
-// phrases. a is what b came with.
+// answer converts b to the domain's types. It requires one result per phrase; a is
+// the answer that contained b.
 func (b *answerBody) answer(a *answer, phrases int) (*Answer, error) {
 	if len(b.Results) != phrases {
 		return nil, a.unreadable(fmt.Errorf("it has %d results for %d phrases", len(b.Results), phrases))
@@ -85,11 +85,11 @@ func (b *answerBody) answer(a *answer, phrases int) (*Answer, error) {
 	return &Answer{resp, b.RequestID}, nil
 }
 
-// maskBody is a mask in each of the formats that its request has asked for.
+// maskBody is a mask in each of the formats that the request asked for.
 type maskBody map[string]jsontext.Value
 
-// mask reads a mask of width × height pixels. It is a *refersam.Error if there
-// is one, but not in a format of run lengths.
+// mask decodes a mask of width × height pixels. The error is a *refersam.Error if
+// the mask exists, but only in formats other than run lengths.
 func (b maskBody) mask(width, height int) (*refersam.Mask, error) {
 	for _, format := range []string{"coco_rle", "rle"} {
 		rle, ok := b[format]
@@ -101,14 +101,14 @@ func (b maskBody) mask(width, height int) (*refersam.Mask, error) {
 			return nil, err
 		}
 		if mask.Width != width || mask.Height != height {
-			return nil, fmt.Errorf("it has %d × %d pixels, not %d × %d", mask.Width, mask.Height, width, height)
+			return nil, fmt.Errorf("the mask has %d × %d pixels, want %d × %d", mask.Width, mask.Height, width, height)
 		}
 		return mask, nil
 	}
 	if len(b) == 0 {
-		return nil, errors.New("there is none")
+		return nil, errors.New("the mask is missing")
 	}
 	return nil, refersam.Errorf(refersam.CodeNotAcceptable,
-		"The masks are written as %s, which only RawResult gives; a job whose request asks for coco_rle, too, can be read.",
+		"The masks are written as %s; read them with RawResult, or add coco_rle to the formats of the job's request.",
 		strings.Join(slices.Sorted(maps.Keys(b)), ", "))
 }

@@ -1,35 +1,34 @@
 // Package client uses a refersam service over HTTP. A Client is a
-// refersam.Segmenter, so what works with the pipeline works with a service; it
-// also asks about several pictures at once, keeps pictures there, and has work
-// done as jobs.
+// refersam.Segmenter, so code that works with the pipeline works with a service. A
+// Client can also send several pictures in one request, store pictures in the
+// service, and submit jobs.
 //
 // # Errors
 //
-// Every error of a call is a *refersam.Error. That which the service tells has
-// its code, and the id under which the service has logged the request. A refusal
-// that is not the service's, as of a proxy, has the code that fits its status,
-// and a success that cannot be read, or is of something else than what was asked
-// for, is CodeUpstream. A service that cannot be reached is CodeUnavailable. If
-// the context ends first, the code is CodeDeadlineExceeded or CodeCancelled, and
-// the error wraps ctx.Err() and what the service said last. Text that is not
-// UTF-8, a number that is not finite, and what cannot be in a header or a path
-// are CodeInvalidRequest, and are not sent.
+// Every error of a call is a *refersam.Error. An error that the service reports has
+// the service's code and the id that the service logged with the request. A
+// refusal by something else, such as a proxy, has the code that fits its status. A
+// success that cannot be read, or that answers something else than the request, is
+// CodeUpstream. A service that cannot be reached is CodeUnavailable. If the context
+// ends first, the code is CodeDeadlineExceeded or CodeCancelled, and the error
+// wraps ctx.Err() and the last error that the service reported. Text that is not
+// UTF-8, a number that is not finite, and a value that cannot be in a header or a
+// path are CodeInvalidRequest; such requests are not sent.
 //
 // # Retries
 //
-// What may pass is tried again: answers with the status 408, 429 (but not
-// CodeStorageFull), 502 or 503, 409 with CodeUnderWay, and connections that
-// broke. The pause is 250 ms, doubles with each try up to 10 s, is never shorter
-// than Retry-After says, and is stretched by chance by up to a quarter, at most
-// 2 s. The deadline of the
-// context is the bound: if the next pause would pass it, the last error is
-// returned at once. So give contexts a deadline; the service is told, at each
-// try, how much of it is left. Without one there are six tries, and none after
-// a Retry-After of more than a minute.
+// The Client retries temporary failures: answers with the status 408, 429 (but not
+// CodeStorageFull), 502 or 503, 409 with CodeUnderWay, and broken connections. The
+// pause is 250 ms and doubles with each try up to 10 s. It is never shorter than
+// Retry-After. A random part of up to a quarter, at most 2 s, is added. The
+// deadline of the context is the bound: if the next pause would pass it, the Client
+// returns the last error at once. So give contexts a deadline; each try sends the
+// service the time that is left. Without a deadline there are six tries, and none
+// after a Retry-After of more than a minute.
 //
-// What stores something is sent with an Idempotency-Key, so that it is done
-// once, however often it must be sent. WithIdempotencyKey sets one that outlives
-// the process.
+// A request that stores something is sent with an Idempotency-Key, so the service
+// performs it once, however often the Client sends it. WithIdempotencyKey sets a
+// key that outlives the process.
 package client
 
 import (
@@ -40,7 +39,8 @@ import (
 	"net/url"
 )
 
-// Client is a service. Make one with New. It is safe for concurrent use.
+// Client is a connection to one service. Make one with New. It is safe for
+// concurrent use.
 type Client struct {
 	base *url.URL
 	key  string
@@ -50,19 +50,20 @@ type Client struct {
 // Option changes a Client.
 type Option func(*Client)
 
-// WithKey has a Client show an API key.
+// WithKey makes a Client send an API key.
 func WithKey(key string) Option { return func(c *Client) { c.key = key } }
 
-// WithHTTPClient has a Client send through h in the place of
-// http.DefaultClient. A Timeout of h bounds each try, and each connection of
-// Events. Redirects are not followed unless h has a CheckRedirect of its own.
+// WithHTTPClient makes a Client send through h instead of http.DefaultClient. A
+// Timeout of h bounds each try, and each connection of Events. Redirects are not
+// followed unless h has a CheckRedirect of its own.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
-// New makes a Client of the service at an address, as https://masks.example.com.
+// New makes a Client for the service at an address such as
+// https://masks.example.com.
 func New(address string, options ...Option) (*Client, error) {
 	base, err := url.Parse(address)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("%q is not the address of a service, as https://masks.example.com", address)
+		return nil, fmt.Errorf("%q is not the address of a service; give one such as https://masks.example.com", address)
 	}
 	c := &Client{base: base, http: http.DefaultClient}
 	for _, option := range options {
@@ -73,8 +74,9 @@ func New(address string, options ...Option) (*Client, error) {
 	}
 	if c.http.CheckRedirect == nil {
 		h := *c.http
-		// A redirected POST or DELETE would become a GET, whose success says nothing,
-		// and the key could go to where it should not.
+		// A redirected POST or DELETE would become a GET, and the GET's success
+		// would not show that the POST or DELETE was done. The key could also go to
+		// another host.
 		h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 		c.http = &h
 	}
@@ -83,9 +85,10 @@ func New(address string, options ...Option) (*Client, error) {
 
 type requestIDKey struct{}
 
-// WithRequestID names the requests that are sent with the context, in the
-// service's log, in answers and in errors: letters, digits, ".", "_", ":" and
-// "-", at most 128 of them. The service gives others a name of its own.
+// WithRequestID sets the id of the requests that are sent with the context. The id
+// appears in the service's log, in answers and in errors. It has 1 to 128 letters,
+// digits, ".", "_", ":" and "-"; the service replaces any other id by one of its
+// own.
 func WithRequestID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, requestIDKey{}, id)
 }

@@ -31,13 +31,14 @@ import (
 
 var _ refersam.Segmenter = (*client.Client)(nil)
 
-// service is a real gateway before a model of the tests.
+// service is a real gateway with a model made for tests.
 type service struct {
 	segmenter *pipeline.Segmenter
 	state     *store.Store
 	gateway   http.Handler
 	url       string
-	// before sees requests first, and answers those that it returns true for.
+	// before sees each request first. It returns true if it has answered the
+	// request itself.
 	before func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -126,7 +127,7 @@ func request() *refersam.Request {
 	}
 }
 
-// Over HTTP a Segmenter answers what it answers without.
+// A Segmenter gives the same answers over HTTP as without it.
 func TestSegment(t *testing.T) {
 	s := start(t)
 	c := s.client(t)
@@ -158,7 +159,7 @@ func TestSegment(t *testing.T) {
 	}
 }
 
-// Errors are those of the domain.
+// Errors are errors of the domain.
 func TestErrors(t *testing.T) {
 	s := start(t)
 	c := s.client(t)
@@ -202,7 +203,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// The error of a picture or a request that is too large names its size and the
+// The error for a picture or a request that is too large gives its size and the
 // limit.
 func TestTooLarge(t *testing.T) {
 	c := start(t).client(t)
@@ -226,13 +227,13 @@ func TestTooLarge(t *testing.T) {
 		if refersam.ErrorCode(err) != refersam.CodeImageTooLarge || !strings.Contains(err.Error(), fmt.Sprint(most, " bytes")) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if name != "a picture a little too large" && !regexp.MustCompile(`has \d{8} bytes, and this route takes at most \d{8}\.`).MatchString(err.Error()) {
+		if name != "a picture a little too large" && !regexp.MustCompile(`has \d{8} bytes, but this route accepts at most \d{8}\.`).MatchString(err.Error()) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// What is wrong with a request is told at once, all of it, under its id.
+// All faults of a request are reported at once, under the request's id.
 func TestFaults(t *testing.T) {
 	s := start(t)
 	c := s.client(t)
@@ -265,7 +266,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// What JSON has no way to write is told with its place, as the service would.
+// A value that JSON cannot express is reported with its place, in the same form in
+// which the service reports places.
 func TestUnwritable(t *testing.T) {
 	c, tr := through(t, func(int, *http.Request) (*http.Response, error) { return reply(200, "{}"), nil })
 	ctx := t.Context()
@@ -339,7 +341,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// Pictures are kept, listed, given back and deleted.
+// Pictures are stored, listed, returned and deleted.
 func TestImages(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
@@ -398,7 +400,7 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// What a service says of itself, and what is said to it.
+// Models, usage and feedback.
 func TestService(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()

@@ -15,7 +15,8 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// failure is a try that was no success, and whether another may be one.
+// failure is a try that did not succeed. It also says whether another try may
+// succeed.
 type failure struct {
 	err    *refersam.Error
 	passes bool
@@ -24,24 +25,24 @@ type failure struct {
 // Error implements error.
 func (f *failure) Error() string { return f.err.Error() }
 
-// gone reports whether what was named does not exist.
+// gone reports whether the resource of the request does not exist.
 func (f *failure) gone() bool {
 	return f.err.Code == refersam.CodeImageNotFound || f.err.Code == refersam.CodeJobNotFound
 }
 
-// problem is what the service says of what went wrong (RFC 9457).
+// problem is the service's description of an error (RFC 9457).
 type problem struct {
 	Code      refersam.Code
 	Status    int
 	Detail    string
 	Field     string
 	RequestID string `json:"request_id"`
-	// Errors are all faults that have a place in the request. If the fault that
-	// Detail tells has one, it comes first.
+	// Errors are all faults that have a place in the request. If the fault in
+	// Detail has a place, that fault comes first.
 	Errors []struct{ Detail, Pointer, Field string }
 }
 
-// err is p as an error of the domain.
+// err converts p to an error of the domain.
 func (p *problem) err() *refersam.Error {
 	e := &refersam.Error{Code: cmp.Or(p.Code, codeOf(p.Status)), Message: p.Detail, Field: p.Field, RequestID: p.RequestID}
 	for i, fault := range p.Errors {
@@ -59,8 +60,8 @@ func (p *problem) err() *refersam.Error {
 	return e
 }
 
-// newFailure is what an answer that is no success tells: a problem or, if a
-// proxy has answered, its status.
+// newFailure reads an answer that is not a success: a problem of the service, or
+// only its status if a proxy has answered.
 func newFailure(resp *http.Response, body []byte) *failure {
 	var p problem
 	var e *refersam.Error
@@ -79,14 +80,14 @@ func newFailure(resp *http.Response, body []byte) *failure {
 	case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusServiceUnavailable:
 		f.passes = true
 	case http.StatusTooManyRequests:
-		f.passes = e.Code != refersam.CodeStorageFull // which takes somebody to delete something
+		f.passes = e.Code != refersam.CodeStorageFull // because the client must delete something first
 	case http.StatusConflict:
 		f.passes = e.Code == refersam.CodeUnderWay
 	}
 	return f
 }
 
-// codeOf is the code that fits a status of which nothing else is known.
+// codeOf returns the code that fits a status when nothing else is known.
 func codeOf(status int) refersam.Code {
 	switch status {
 	case http.StatusUnauthorized:
@@ -121,12 +122,12 @@ func retryAfter(value string) time.Duration {
 	return 0
 }
 
-// ended is the error of a call whose context has ended; last is what the
-// service said before, nil for nothing.
+// ended returns the error of a call after its context has ended. last is the last
+// error that the service reported, or nil.
 func ended(ctx context.Context, last error) error {
-	e := refersam.Errorf(refersam.CodeCancelled, "The context was cancelled before there was an answer.")
+	e := refersam.Errorf(refersam.CodeCancelled, "The context was cancelled before the answer arrived.")
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		e = refersam.Errorf(refersam.CodeDeadlineExceeded, "The context's deadline has passed before there was an answer.")
+		e = refersam.Errorf(refersam.CodeDeadlineExceeded, "The context's deadline passed before the answer arrived.")
 	}
 	e.Err = errors.Join(ctx.Err(), last)
 	return e

@@ -14,31 +14,31 @@ import (
 )
 
 const (
-	// maxSilence is how long a stream may say nothing: the service says every
-	// 15 s that it lives.
+	// maxSilence is how long a stream may be silent. The service sends a comment
+	// every 15 s to show that it is alive.
 	maxSilence = 45 * time.Second
-	// maxEvent bounds an event, in bytes: an item with its problem.
+	// maxEvent bounds an event, in bytes. The largest event is an item with its
+	// problem.
 	maxEvent = 1 << 20
 
 	mediaEvents = "text/event-stream"
 )
 
-// Event tells that a job has got another status, or that one of its items has
-// ended.
+// Event reports that a job has a new status, or that one of its items has ended.
 type Event struct {
 	// Seq numbers the events of a job from 1.
 	Seq int64
-	// Status is the new one, of the item if there is one, else of the job.
+	// Status is the new status of Item, or of the job if Item is nil.
 	Status Status
 	// Item is nil if the event is about the whole job.
 	Item *JobItem
 }
 
-// Events follows a job: it goes through the events after the one numbered
-// after, 0 for all, as they happen, and ends after the job's end. A connection
-// that breaks, or that is silent for 45 s, is made again, after a pause that
-// grows up to 10 s as long as no event comes; no event is lost or comes twice.
-// An error ends it.
+// Events follows a job. It yields the events after the one numbered after (0 for
+// all events) as they happen, and stops after the job's end. If a connection breaks
+// or is silent for 45 s, Events connects again, after a pause that grows up to 10 s
+// as long as no event arrives. No event is lost or yielded twice. The sequence
+// stops after an error.
 func (c *Client) Events(ctx context.Context, id string, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		f := follower{c: c, path: jobPath(id) + "/events", last: after, yield: yield}
@@ -62,7 +62,7 @@ func (c *Client) Events(ctx context.Context, id string, after int64) iter.Seq2[E
 	}
 }
 
-// follower follows a job over one connection after the other.
+// follower follows a job over a series of connections.
 type follower struct {
 	c    *Client
 	path string
@@ -71,8 +71,8 @@ type follower struct {
 	yield func(Event, error) bool
 }
 
-// connect yields what one connection brings; done says that no other is wanted.
-// That it broke is no error.
+// connect yields the events of one connection. done reports that no further
+// connection is needed. A broken connection is not an error.
 func (f *follower) connect(ctx context.Context) (done bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -85,11 +85,11 @@ func (f *follower) connect(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	defer a.stream.Close()
-	if a.status == http.StatusNoContent { // the job has ended, and there is nothing more to tell
+	if a.status == http.StatusNoContent { // the job has ended, and all its events were sent
 		return true, nil
 	}
 	if a.mediaType() != mediaEvents {
-		return false, a.unreadable(errors.New("it is to be " + mediaEvents))
+		return false, a.unreadable(errors.New("the content type must be " + mediaEvents))
 	}
 	watch := time.AfterFunc(maxSilence, cancel)
 	defer watch.Stop()
@@ -100,8 +100,9 @@ func (f *follower) connect(ctx context.Context) (done bool, err error) {
 	return done, err
 }
 
-// read yields the events of a stream until it ends or breaks, and calls alive
-// at each line. An error is what would be there at another connection, too.
+// read yields the events of a stream until it ends or breaks, and calls alive at
+// each line. It returns an error only if another connection would give the same
+// error.
 func (f *follower) read(stream io.Reader, alive func()) (done bool, err error) {
 	lines := bufio.NewScanner(stream)
 	lines.Buffer(nil, maxEvent)
@@ -135,15 +136,15 @@ func (f *follower) read(stream io.Reader, alive func()) (done bool, err error) {
 	return false, nil
 }
 
-// event yields an event; done says that no other is wanted. What is not known
-// is passed over.
+// event yields an event. done reports that no further event is needed. Unknown
+// kinds of event are skipped.
 func (f *follower) event(id, kind string, data []byte) (done bool, err error) {
 	if kind != "job" && kind != "item" {
 		return false, nil
 	}
 	seq, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {
-		return false, fmt.Errorf("an event has the number %q", id)
+		return false, fmt.Errorf("an event has the id %q, want a positive number", id)
 	}
 	if seq <= f.last {
 		return false, nil

@@ -20,7 +20,7 @@ func eventStream(body string) *http.Response {
 	return reply(http.StatusOK, body, "Content-Type", "text/event-stream")
 }
 
-// Events come once each and in order, over as many connections as it takes.
+// Each event arrives once and in order, over any number of connections.
 func TestEvents(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
@@ -36,7 +36,8 @@ func TestEvents(t *testing.T) {
 		if connections++; connections > 3 {
 			return false
 		}
-		// The whole stream is there; one event of it is passed on, and half of the next.
+		// The whole stream is recorded; one event and half of the next are passed
+		// on.
 		whole := httptest.NewRecorder()
 		s.gateway.ServeHTTP(whole, r)
 		w.Header().Set("Content-Type", whole.Header().Get("Content-Type"))
@@ -92,8 +93,7 @@ func TestEvents(t *testing.T) {
 	}
 }
 
-// pending is a stream that says something and then nothing until its request
-// ends.
+// pending is a stream that sends something and then nothing until its request ends.
 type pending struct {
 	io.Reader
 	ctx context.Context
@@ -109,8 +109,8 @@ func (p pending) Read(b []byte) (int, error) {
 
 func (p pending) Close() error { return nil }
 
-// A connection that says nothing is made again, a job's end in 204 is the end,
-// and so is that of the context.
+// A silent connection is replaced, and the sequence stops when a job's end is
+// reported by 204 and when the context ends.
 func TestSilentEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var last []string
@@ -169,8 +169,8 @@ func TestSilentEvents(t *testing.T) {
 	})
 }
 
-// What is no stream of events, and would be none at another connection, is an
-// error at once.
+// An answer that is not a stream of events, and would not be one on another
+// connection, is an error at once.
 func TestUnreadableEvents(t *testing.T) {
 	for name, tc := range map[string]struct{ mediaType, stream, says string }{
 		"a page":          {"text/html; charset=utf-8", "<html>", "text/html"},
@@ -200,8 +200,8 @@ func TestUnreadableEvents(t *testing.T) {
 	}
 }
 
-// Streams that end before they bring an event are asked for ever more rarely,
-// until the context ends.
+// If streams end before they bring an event, the Client connects less and less
+// often, until the context ends.
 func TestEmptyEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := through(t, func(int, *http.Request) (*http.Response, error) { return eventStream("retry: 1000\n\n"), nil })

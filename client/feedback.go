@@ -11,29 +11,29 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// Feedback says how good a mask was. Of Verdict, Rating, CorrectedMask and
-// Comment at least one is there.
+// Feedback rates a mask. At least one of Verdict, Rating, CorrectedMask and Comment
+// must be set.
 type Feedback struct {
-	// RequestID is that of the Answer, and Result the index of the mask in it. Item
-	// is the index of the picture in a batch or job, whose answers have one
-	// RequestID; else 0.
+	// RequestID is the RequestID of the Answer, and Result is the index of the mask
+	// in it. Item is the index of the picture in a batch or job, because all
+	// answers of a batch or job have the same RequestID; otherwise it is 0.
 	RequestID    string
 	Item, Result int
 	// Verdict is good or bad.
 	Verdict string
-	// Rating is from 1, of no use, to 5, as it should be; 0 for none.
+	// Rating is from 1 (useless) to 5 (perfect); 0 is no rating.
 	Rating int
-	// CorrectedMask is the mask as it should be.
+	// CorrectedMask is the correct mask.
 	CorrectedMask *refersam.Mask
 	// Comment has at most 2,000 bytes.
 	Comment string
-	// ID, CreatedAt and Key, the id of the API key that has said it, are the
-	// service's.
+	// ID, CreatedAt and Key are set by the service. Key is the id of the API key
+	// that sent the feedback.
 	ID, Key   string
 	CreatedAt time.Time
 }
 
-// feedbackBody is feedback as it is sent and answered.
+// feedbackBody is the JSON of feedback in both directions.
 type feedbackBody struct {
 	RequestID string    `json:"request_id"`
 	Item      int       `json:"item"`
@@ -71,9 +71,9 @@ type rleBody struct {
 	Counts string `json:"counts"`
 }
 
-// SendFeedback says how good a mask was, with a key of the scope feedback, and
-// returns what the service keeps; its own fields of f are not sent. That a
-// request of this id was answered is not checked.
+// SendFeedback stores a rating of a mask, and returns the stored feedback. The key
+// needs the scope feedback. Fields of f that the service sets are not sent. The
+// service does not check that it has answered a request with this id.
 func (c *Client) SendFeedback(ctx context.Context, f Feedback) (*Feedback, error) {
 	b := feedbackBody{RequestID: f.RequestID, Item: f.Item, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment}
 	if m := f.CorrectedMask; m != nil {
@@ -83,12 +83,12 @@ func (c *Client) SendFeedback(ctx context.Context, f Feedback) (*Feedback, error
 	if err != nil {
 		return nil, err
 	}
-	return get[Feedback](ctx, c, call{method: http.MethodPost, path: "v1/feedback", header: once(ctx), mediaType: mediaJSON, body: constant(body)})
+	return get[Feedback](ctx, c, call{method: http.MethodPost, path: "v1/feedback", header: idempotencyHeader(ctx), mediaType: mediaJSON, body: constant(body)})
 }
 
-// Feedback goes through what all keys have said about the answer to a request,
-// or about all if requestID is "", the newest first, with a key of the scope
-// admin. An error ends it.
+// Feedback yields the feedback of all keys about the answer to a request, or about
+// all answers if requestID is "", newest first. The key needs the scope admin. The
+// sequence stops after an error.
 func (c *Client) Feedback(ctx context.Context, requestID string) iter.Seq2[*Feedback, error] {
 	query := url.Values{}
 	if requestID != "" {

@@ -11,7 +11,8 @@ import (
 	"github.com/refersam/refersam/client"
 )
 
-// What stores something is named: by the caller, or by chance for each call.
+// Each call that stores something has an idempotency key: the caller's, or a random
+// one per call.
 func TestIdempotencyKeys(t *testing.T) {
 	calls := map[string]func(context.Context, *client.Client) error{
 		"keep": func(ctx context.Context, c *client.Client) error {

@@ -11,23 +11,24 @@ import (
 	"time"
 )
 
-// Image is a picture that the service keeps for its key.
+// Image is a picture that the service stores for an API key.
 type Image struct {
 	// ID is img_ and the SHA-256 of the bytes in hexadecimal.
 	ID string
-	// Width and Height are those of the upright picture, in pixels.
+	// Width and Height are the size of the upright picture, in pixels.
 	Width, Height int
 	MediaType     string `json:"media_type"`
-	// Bytes is the size of what was sent.
+	// Bytes is the size of the picture as it was sent.
 	Bytes     int64
 	CreatedAt time.Time `json:"created_at"`
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// KeepImage has a picture kept, from its bytes or its URL, or makes it last
-// longer. It is CodeStorageFull if the key may keep no more.
+// KeepImage stores a picture, given by its bytes or its URL. If it is already
+// stored, KeepImage extends its lifetime. The error is CodeStorageFull if the key's
+// storage is full.
 func (c *Client) KeepImage(ctx context.Context, picture Picture) (*Image, error) {
-	r := call{method: http.MethodPost, path: "v1/images", header: once(ctx), mediaType: mediaBytes, body: constant(picture.Data)}
+	r := call{method: http.MethodPost, path: "v1/images", header: idempotencyHeader(ctx), mediaType: mediaBytes, body: constant(picture.Data)}
 	if picture.ID != "" || picture.URL != "" {
 		body, err := encode(struct {
 			Image Picture `json:"image"`
@@ -40,32 +41,32 @@ func (c *Client) KeepImage(ctx context.Context, picture Picture) (*Image, error)
 	return get[Image](ctx, c, r)
 }
 
-// Image returns what is known of an image; CodeImageNotFound if the key has
-// none of this ID.
+// Image returns the description of an image; CodeImageNotFound if the key has no
+// image with this ID.
 func (c *Client) Image(ctx context.Context, id string) (*Image, error) {
 	return get[Image](ctx, c, call{method: http.MethodGet, path: imagePath(id)})
 }
 
-// Images goes through the images of the key, the newest first. An error ends
-// it.
+// Images yields the images of the key, newest first. The sequence stops after an
+// error.
 func (c *Client) Images(ctx context.Context) iter.Seq2[*Image, error] {
 	return list[Image](ctx, c, "v1/images", "images", nil)
 }
 
-// ImageContent returns the bytes of an image as they were sent, those whose
-// SHA-256 is in its ID; CodeImageNotFound if the key has none of this ID.
+// ImageContent returns the bytes of an image as they were sent. Their SHA-256 is in
+// its ID. CodeImageNotFound if the key has no image with this ID.
 func (c *Client) ImageContent(ctx context.Context, id string) ([]byte, error) {
 	a, err := c.send(ctx, call{method: http.MethodGet, path: imagePath(id) + "/content"})
 	if err != nil {
 		return nil, err
 	}
 	if sum := sha256.Sum256(a.body); id != "img_"+hex.EncodeToString(sum[:]) {
-		return nil, a.unreadable(fmt.Errorf("the bytes are not those of %s", id))
+		return nil, a.unreadable(fmt.Errorf("the bytes do not have the SHA-256 of %s", id))
 	}
 	return a.body, nil
 }
 
-// DeleteImage deletes an image; CodeImageNotFound if the key has none of this
+// DeleteImage deletes an image; CodeImageNotFound if the key has no image with this
 // ID.
 func (c *Client) DeleteImage(ctx context.Context, id string) error {
 	return c.delete(ctx, imagePath(id))

@@ -13,7 +13,7 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Status says how far a job, or an item of one, is.
+// Status is the state of a job or of one of its items.
 type Status string
 
 // The statuses of jobs and their items.
@@ -25,44 +25,45 @@ const (
 	StatusCancelled Status = "cancelled"
 )
 
-// Ended reports whether nothing more will happen.
+// Ended reports whether the status is final.
 func (s Status) Ended() bool { return s != StatusQueued && s != StatusRunning }
 
-// Job is work that the service does after its request has been answered.
+// Job is work that the service does after it has answered the request.
 type Job struct {
 	ID string
-	// Kind is segment or batch, for the route to which the request came.
+	// Kind is segment or batch, after the route that accepted the job.
 	Kind   string
 	Status Status
-	// RequestID is that of the request that has made the job, and of its answers.
+	// RequestID is the id of the request that created the job. The job's answers
+	// have the same RequestID.
 	RequestID string    `json:"request_id"`
 	CreatedAt time.Time `json:"created_at"`
-	// StartedAt and FinishedAt are when the first item was begun and the last one
-	// ended, ExpiresAt is when the job will be forgotten with its answers; zero as
-	// long as that is not known.
+	// StartedAt is when the first item began, FinishedAt when the last item ended,
+	// and ExpiresAt when the service deletes the job and its answers. Each is zero
+	// until it is known.
 	StartedAt  time.Time `json:"started_at"`
 	FinishedAt time.Time `json:"finished_at"`
 	ExpiresAt  time.Time `json:"expires_at"`
 	Progress   Progress
-	// Items are in the order of the request. Jobs leaves them out, and Webhook.
+	// Items are in the order of the request. Jobs returns no Items and no Webhook.
 	Items []JobItem
-	// Webhook is nil if the end is told nowhere.
+	// Webhook is nil if the job has no webhook.
 	Webhook *Webhook
 }
 
-// Progress says how many items of a job have ended in which way.
+// Progress counts the items of a job by status.
 type Progress struct{ Total, Succeeded, Failed, Cancelled int }
 
 // JobItem is one picture of a job.
 type JobItem struct {
 	// Index is its place in the request, from 0.
 	Index int
-	// ID is that of the Item that it was made of.
+	// ID is the ID of the Item in the request.
 	ID     string
 	Status Status
-	// Result is the path of its answer, empty unless it has succeeded.
+	// Result is the path of its answer; empty unless it has succeeded.
 	Result string
-	// Err says why it has failed: a *refersam.Error, nil unless it has.
+	// Err is why the item failed: a *refersam.Error, or nil if it has not failed.
 	Err error
 }
 
@@ -72,8 +73,8 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 	if err := decode(data, (*body)(j)); err != nil {
 		return err
 	}
-	if j.ID == "" || j.Status == "" { // what has no status would seem to have ended
-		return errors.New("a job has no id or no status")
+	if j.ID == "" || j.Status == "" { // a job without a status would seem to have ended
+		return errors.New("the job has no id or no status")
 	}
 	return nil
 }
@@ -91,7 +92,7 @@ func (i *JobItem) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	if b.Status == "" {
-		return errors.New("an item has no status")
+		return errors.New("the job's item has no status")
 	}
 	*i = JobItem{Index: b.Index, ID: b.ID, Status: b.Status, Result: b.Result}
 	if b.Problem != nil {
@@ -100,11 +101,11 @@ func (i *JobItem) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// Ended reports whether nothing more will happen.
+// Ended reports whether the status is final.
 func (j *Job) Ended() bool { return j.Status.Ended() }
 
-// Err is why the job has failed or was cancelled, nil if it was not: the errors
-// of its items, CodeCancelled, or both.
+// Err is why the job failed or was cancelled: the errors of its items,
+// CodeCancelled, or both. It is nil if the job neither failed nor was cancelled.
 func (j *Job) Err() error {
 	var all []error
 	for i := range j.Items {
@@ -116,30 +117,30 @@ func (j *Job) Err() error {
 	case j.Status == StatusCancelled:
 		all = append(all, refersam.Errorf(refersam.CodeCancelled, "The job was cancelled."))
 	case j.Status == StatusFailed && len(all) == 0:
-		return refersam.Errorf(refersam.CodeItemFailed, "Of the job's items %d have failed; look at the job to see why.", j.Progress.Failed)
+		return refersam.Errorf(refersam.CodeItemFailed, "%d of the job's items have failed; Job returns the reason of each.", j.Progress.Failed)
 	}
 	return errors.Join(all...)
 }
 
-// JobOptions are those of a job.
+// JobOptions are the options of a job.
 type JobOptions struct {
 	RequestOptions
-	// Deadline is how long from its submission the job may take, 1 ms to 24 h; a
-	// day if it is 0. An item that has not succeeded by then has failed. The
-	// context's deadline is not that of the job.
+	// Deadline is how long the job may take from its submission, 1 ms to 24 h; 0 is
+	// 24 h. An item that has not succeeded by then fails. The context's deadline
+	// does not apply to the job.
 	Deadline time.Duration
-	// Webhook is the https address to which the end of the job is told, "" for
-	// none. VerifyWebhook reads what comes there.
+	// Webhook is the https address that receives a report of the job's end;
+	// "" is none. VerifyWebhook reads these requests.
 	Webhook string
 }
 
-// Submit has up to 64 items done as a job, once, however often the request must
-// be sent; WithIdempotencyKey has it done once by a program that is started
-// again, too. What could never succeed is an error and makes no job. ctx is for
-// the submission alone.
+// Submit creates a job of up to 64 items. However often the request must be sent,
+// it creates one job; with WithIdempotencyKey this also holds for a program that is
+// restarted. A request that could never succeed is an error and creates no job. ctx
+// bounds only the submission.
 func (c *Client) Submit(ctx context.Context, items []Item, o JobOptions) (*Job, error) {
-	// The same body at each try is what tells the service that it is the same
-	// request. So it has nothing of ctx.
+	// The service recognises a repeated request by its body, so the body must be
+	// the same at each try. Therefore it contains nothing that depends on ctx.
 	b := batchBody{Items: newItemBodies(items), commonBody: newCommonBody(o.RequestOptions, o.Deadline)}
 	if o.Webhook != "" {
 		b.Webhook = &webhookBody{o.Webhook}
@@ -150,18 +151,18 @@ func (c *Client) Submit(ctx context.Context, items []Item, o JobOptions) (*Job, 
 	}
 	r := segmentCall("v1/segment:batch", o.RequestOptions, constant(body))
 	r.header.Set("Prefer", "respond-async")
-	maps.Copy(r.header, once(ctx))
+	maps.Copy(r.header, idempotencyHeader(ctx))
 	return get[Job](ctx, c, r)
 }
 
-// Job returns a job; CodeJobNotFound if the key has none of this ID, or no
-// longer.
+// Job returns a job; CodeJobNotFound if the key has no job with this ID, or it has
+// expired.
 func (c *Client) Job(ctx context.Context, id string) (*Job, error) {
 	return get[Job](ctx, c, call{method: http.MethodGet, path: jobPath(id)})
 }
 
-// Jobs goes through the jobs of the key, the newest first: those of a status,
-// or all if that is "". An error ends it.
+// Jobs yields the jobs of the key, newest first: jobs with the given status, or all
+// if it is "". The sequence stops after an error.
 func (c *Client) Jobs(ctx context.Context, status Status) iter.Seq2[*Job, error] {
 	query := url.Values{}
 	if status != "" {
@@ -170,13 +171,13 @@ func (c *Client) Jobs(ctx context.Context, status Status) iter.Seq2[*Job, error]
 	return list[Job](ctx, c, "v1/jobs", "jobs", query)
 }
 
-// Cancel ends what has not ended of a job, and returns it.
+// Cancel cancels the items of a job that have not ended, and returns the job.
 func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
 	return get[Job](ctx, c, call{method: http.MethodPost, path: jobPath(id) + "/cancel"})
 }
 
-// DeleteJob cancels a job and has it forgotten with its answers;
-// CodeJobNotFound if the key has none of this ID.
+// DeleteJob cancels a job and deletes it with its answers; CodeJobNotFound if the
+// key has no job with this ID.
 func (c *Client) DeleteJob(ctx context.Context, id string) error {
 	return c.delete(ctx, jobPath(id))
 }
@@ -186,11 +187,11 @@ const (
 	lastPoll  = 5 * time.Second
 )
 
-// Wait waits until a job has ended, and returns it; that the job has failed is
-// no error of Wait, but of its Err. progress, if it is not nil, is called with
-// the job as it is at first and whenever its status or Progress has changed. It
-// looks at most every 100 ms and at least every 5 s. With an error comes the job
-// as it was seen last, nil if it was not.
+// Wait blocks until a job has ended, and returns it. If the job has failed, Wait
+// returns no error; the job's Err does. If progress is not nil, Wait calls it with
+// the job at first and whenever the job's status or Progress has changed. Wait asks
+// the service at most every 100 ms and at least every 5 s. If Wait returns an
+// error, it also returns the last job that it received, or nil.
 func (c *Client) Wait(ctx context.Context, id string, progress func(*Job)) (*Job, error) {
 	var last *Job
 	for pause := firstPoll; ; pause = min(pause*3/2, lastPoll) {

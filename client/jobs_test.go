@@ -23,8 +23,8 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// items are one that succeeds, one whose picture turns out to be damaged, and
-// another that succeeds.
+// items returns one item that succeeds, one with a picture damaged in a way that
+// only decoding shows, and another item that succeeds.
 func items() []client.Item {
 	whole := pipelinetest.Squares()
 	damaged := bytes.Clone(whole)
@@ -36,8 +36,7 @@ func items() []client.Item {
 	}
 }
 
-// A job answers what a request would have, and tells of each item what came of
-// it.
+// A job gives the same answers as a request, and reports the outcome of each item.
 func TestJob(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
@@ -100,8 +99,7 @@ func TestJob(t *testing.T) {
 	}
 }
 
-// Jobs are listed, by status, and forgotten; an image that is kept is asked
-// about.
+// Jobs are listed by status and deleted; a job can use a stored image.
 func TestJobs(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
@@ -154,7 +152,7 @@ func TestJobs(t *testing.T) {
 	}
 }
 
-// Wait ends with its context, with the job as it was.
+// Wait stops when its context ends, and returns the job that it received last.
 func TestWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := through(t, func(int, *http.Request) (*http.Response, error) {
@@ -170,7 +168,7 @@ func TestWaitEnds(t *testing.T) {
 	})
 }
 
-// The end of a job is told, and told again.
+// The end of a job is reported, and reported again on demand.
 func TestWebhooks(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
@@ -211,7 +209,7 @@ func TestWebhooks(t *testing.T) {
 	}
 }
 
-// A webhook is what the service has signed, lately.
+// VerifyWebhook accepts only what the service has signed recently.
 func TestVerifyWebhook(t *testing.T) {
 	const (
 		secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

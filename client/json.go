@@ -9,27 +9,27 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// encode writes a body. What JSON has no way to write is CodeInvalidRequest, and
-// its place is named as the service names places.
+// encode writes a body. A value that JSON cannot express is CodeInvalidRequest, and
+// the error gives its place as a JSON pointer, as the service's errors do.
 func encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	var text *jsontext.SyntacticError
 	var number *json.SemanticError
 	switch {
 	case errors.As(err, &text):
-		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The text is not UTF-8; convert it.", Field: string(text.JSONPointer), Err: err}
+		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The text is not UTF-8; convert it to UTF-8.", Field: string(text.JSONPointer), Err: err}
 	case errors.As(err, &number):
-		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The number is not finite; give another.", Field: string(number.JSONPointer), Err: err}
+		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The number is not finite; give a finite number.", Field: string(number.JSONPointer), Err: err}
 	}
 	return body, err
 }
 
-// decode reads what the service has written.
+// decode reads JSON that the service has written.
 func decode(data []byte, v any) error {
 	return json.Unmarshal(data, v, json.MatchCaseInsensitiveNames(true), json.WithUnmarshalers(durations))
 }
 
-// durations are milliseconds wherever the service writes them.
+// The service writes durations in milliseconds.
 var durations = json.UnmarshalFromFunc(func(d *jsontext.Decoder, v *time.Duration) error {
 	var ms float64
 	if err := json.UnmarshalDecode(d, &ms); err != nil {

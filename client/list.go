@@ -11,7 +11,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// list goes through the pages of a list; name is that of its member.
+// list yields the entries of all pages of a list. name is the JSON member that
+// holds the entries.
 func list[T any](ctx context.Context, c *Client, path, name string, query url.Values) iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		at := url.Values{"limit": {"100"}}
@@ -35,8 +36,8 @@ func list[T any](ctx context.Context, c *Client, path, name string, query url.Va
 	}
 }
 
-// getPage returns the entries of a page, and the cursor of the next, "" if it
-// is the last.
+// getPage returns the entries of a page and the cursor of the next page, or "" if
+// it is the last page.
 func getPage[T any](ctx context.Context, c *Client, r call, name string) (entries []T, next string, err error) {
 	a, err := c.send(ctx, r)
 	if err != nil {
@@ -54,8 +55,8 @@ func getPage[T any](ctx context.Context, c *Client, r call, name string) (entrie
 			return nil, "", a.unreadable(err)
 		}
 	}
-	if next != "" && next == r.query.Get("cursor") { // which would go on for ever
-		return nil, "", a.unreadable(errors.New("the next page is the same one"))
+	if next != "" && next == r.query.Get("cursor") { // an endless loop otherwise
+		return nil, "", a.unreadable(errors.New("the next page is the same page"))
 	}
 	return entries, next, nil
 }

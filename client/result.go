@@ -9,19 +9,19 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Result returns the answer to an item of a job, by its index. It is
-// CodeUnfinished if the item has not ended, CodeItemFailed if it has failed,
-// and CodeCancelled if it was cancelled. Submit asks for what Result reads, JSON
-// with masks as coco_rle or rle. If who has submitted the job otherwise asked for
-// another form or other formats, it is CodeNotAcceptable, whose Message names
-// them; RawResult gives such an answer.
+// Result returns the answer to an item of a job, by its index. The error is
+// CodeUnfinished if the item has not ended, CodeItemFailed if it has failed, and
+// CodeCancelled if it was cancelled. Result reads the form that Submit asks for,
+// JSON with masks as coco_rle or rle. If the job was submitted otherwise and asked
+// for another form or other formats, the error is CodeNotAcceptable, and its
+// Message names them; RawResult returns such an answer.
 func (c *Client) Result(ctx context.Context, id string, index int) (*Answer, error) {
 	a, err := c.send(ctx, resultCall(id, index))
 	if err != nil {
 		return nil, err
 	}
 	if form := a.mediaType(); slices.Contains([]string{"image/png", "application/zip", "multipart/mixed"}, form) {
-		e := refersam.Errorf(refersam.CodeNotAcceptable, "The answer is %s, as the job's request asked, which only RawResult gives.", form)
+		e := refersam.Errorf(refersam.CodeNotAcceptable, "The job's request asked for an answer in %s; read it with RawResult.", form)
 		e.RequestID = a.requestID()
 		return nil, e
 	}
@@ -32,16 +32,16 @@ func (c *Client) Result(ctx context.Context, id string, index int) (*Answer, err
 	return b.answer(a, len(b.Results))
 }
 
-// RawAnswer is an answer as the service gives it.
+// RawAnswer is an answer exactly as the service sent it.
 type RawAnswer struct {
-	// Header has the Content-Type of Body and, with image/png, what else is known
-	// of the mask, as X-Refersam-Score.
+	// Header has the Content-Type of Body. With image/png it also describes the
+	// mask, as in X-Refersam-Score.
 	Header http.Header
 	Body   []byte
 }
 
-// RawResult returns what Result reads as it is, in whatever form the request
-// that made the job has asked for.
+// RawResult returns the answer that Result reads, unchanged, in the form that the
+// request of the job asked for.
 func (c *Client) RawResult(ctx context.Context, id string, index int) (*RawAnswer, error) {
 	a, err := c.send(ctx, resultCall(id, index))
 	if err != nil {

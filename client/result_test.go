@@ -17,7 +17,8 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 )
 
-// submit makes a job of one phrase as other clients may, and waits for it.
+// submit creates a job of one phrase, in a form that other clients may use, and
+// waits for its end.
 func submit(t *testing.T, c *client.Client, url, key, accept string, formats ...string) *client.Job {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
@@ -47,8 +48,8 @@ func submit(t *testing.T, c *client.Client, url, key, accept string, formats ...
 	return j
 }
 
-// The answers of a job that others have submitted are read, or told what they
-// are and given as they are.
+// The answers of jobs that other programs have submitted are read, or their form is
+// reported and RawResult returns them.
 func TestResultForms(t *testing.T) {
 	s := start(t)
 	key := s.key(t)
@@ -63,7 +64,7 @@ func TestResultForms(t *testing.T) {
 	for _, tc := range []struct {
 		accept  string
 		formats []string
-		says    string // "" if it is read
+		says    string // in the error; "" if the answer is read
 	}{
 		{"application/json", []string{"rle"}, ""},
 		{"application/json", []string{"polygon", "coco_rle", "png"}, ""},

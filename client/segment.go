@@ -10,65 +10,65 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Picture says where a picture is: exactly one of its fields is there.
+// Picture is a picture's bytes or where to find them: exactly one of its fields
+// must be set.
 type Picture struct {
-	// Data is an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF), at most
-	// 20 MB unless the service is set otherwise.
+	// Data is an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF). It has at
+	// most 20 MB, unless the service is configured otherwise.
 	Data []byte `json:"data,omitempty"`
-	// ID is that of an Image that the service keeps.
+	// ID is the ID of an Image that the service stores.
 	ID string `json:"id,omitempty"`
-	// URL is an https address from which the service fetches the picture, if it
-	// is set to go to its host; else the error is CodeFetchRefused.
+	// URL is an https address from which the service fetches the picture. If the
+	// service may not fetch from this host, the error is CodeFetchRefused.
 	URL string `json:"url,omitempty"`
 }
 
-// Item is a picture and what is to be found in it.
+// Item is a picture and the phrases to find in it.
 type Item struct {
-	// ID comes back with what is answered. It may be empty, need not be unique,
-	// and has at most 128 characters.
+	// ID is returned with the answer. It may be empty, need not be unique, and has
+	// at most 128 characters.
 	ID      string
 	Picture Picture
-	// Phrases holds at least one phrase, and at most 32 unless the service is set
-	// otherwise; results keep their order.
+	// Phrases holds at least one phrase, and at most 32 unless the service is
+	// configured otherwise. Results are in the same order.
 	Phrases []refersam.Phrase
-	// Size is that of the masks; SizeOriginal if it is empty.
+	// Size is the size of the masks; SizeOriginal if it is empty.
 	Size refersam.Size
 	// Quality asks for Components and Stability of each result.
 	Quality bool
 }
 
-// RequestOptions are those of a request, for all of its items.
+// RequestOptions apply to all items of a request.
 type RequestOptions struct {
-	// Variant forces a variant by name, as Models lists them. When empty, Unit
-	// decides.
+	// Variant selects a variant by name; Models lists the names. If it is empty,
+	// the service chooses by Unit.
 	Variant string
-	// Unit is whom a variant sticks to, at most 128 characters; the address of the
-	// client if it is empty.
+	// Unit is the user, session or other entity that always gets the same variant.
+	// It has at most 128 characters; if it is empty, the client's address is used.
 	Unit string
-	// Priority is PriorityInteractive or PriorityBatch. When empty, it is the
-	// former, and for jobs the latter.
+	// Priority is PriorityInteractive or PriorityBatch. If it is empty, jobs are
+	// batch and other requests interactive.
 	Priority refersam.Priority
 }
 
-// BatchResult is what came of an item of a batch: an answer or an error.
+// BatchResult is the outcome of an item of a batch: an answer or an error.
 type BatchResult struct {
-	// ID is that of the item.
+	// ID is the ID of the item.
 	ID string
 	// Answer is nil if there is an error.
 	Answer *Answer
-	// Err is nil or a *refersam.Error, whose Field names the place in the whole
-	// batch, as /items/1/image/data.
+	// Err is nil or a *refersam.Error. Its Field names the place in the whole
+	// batch, such as /items/1/image/data.
 	Err error
 }
 
-// Segment implements refersam.Segmenter. Of a request, ID is sent as
-// WithRequestID says; Digest and Key are not. Picture, which is not to be had
-// over HTTP, and PriorityShadow, which is not for clients, are
-// CodeInvalidRequest. The response is that of an Answer. An error of Encode is
-// returned as it is.
+// Segment implements refersam.Segmenter. The request's ID is sent as with
+// WithRequestID; its Digest and Key are ignored. Picture and PriorityShadow are not
+// available over HTTP and return CodeInvalidRequest. The response is an Answer's
+// Response. An error of Encode is returned unchanged.
 func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.Response, error) {
 	if req.Picture {
-		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "Decoded pictures are not to be had over HTTP.")
+		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "Decoded pictures are not available over HTTP; leave Picture unset.")
 	}
 	if req.ID != "" {
 		ctx = WithRequestID(ctx, req.ID)
@@ -91,11 +91,11 @@ func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.
 	return &a.Response, nil
 }
 
-// SegmentItem is Segment for a picture wherever it is, and tells the id of the
-// request.
+// SegmentItem is Segment for a picture given by bytes, ID or URL. It also returns
+// the id of the request.
 func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (*Answer, error) {
 	body := newItemBody(item)
-	body.ID = "" // which is for who sends several
+	body.ID = "" // the ID matters only if a request has several items
 	r := segmentCall("v1/segment", o, func() ([]byte, error) {
 		return encode(segmentBody{itemBody: body, commonBody: newCommonBody(o, left(ctx))})
 	})
@@ -110,10 +110,10 @@ func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (
 	return b.answer(a, len(item.Phrases))
 }
 
-// SegmentBatch asks about up to 64 pictures, of 100 MiB in base64 at most, in
-// one request. There is one result an item, in their order. The error is about
-// the whole request; what is wrong with an item alone is in its result, and not
-// tried again.
+// SegmentBatch sends up to 64 pictures, at most 100 MiB in base64, in one request.
+// It returns one result per item, in the same order. The error is about the whole
+// request. An error of a single item is in the item's result, and the Client does
+// not retry the item.
 func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOptions) ([]BatchResult, error) {
 	bodies := newItemBodies(items)
 	r := segmentCall("v1/segment:batch", o, func() ([]byte, error) {
@@ -133,7 +133,7 @@ func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOption
 		return nil, err
 	}
 	if len(b.Results) != len(items) {
-		return nil, a.unreadable(fmt.Errorf("it has %d results for %d items", len(b.Results), len(items)))
+		return nil, a.unreadable(fmt.Errorf("the answer has %d results for %d items", len(b.Results), len(items)))
 	}
 	results := make([]BatchResult, len(items))
 	for i, from := range b.Results {
@@ -145,13 +145,14 @@ func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOption
 		case from.Answer != nil:
 			to.Answer, to.Err = from.Answer.answer(a, len(items[i].Phrases))
 		default:
-			to.Err = a.unreadable(errors.New("an item has neither an answer nor a problem"))
+			to.Err = a.unreadable(errors.New("a result has neither an answer nor a problem"))
 		}
 	}
 	return results, nil
 }
 
-// segmentBody, batchBody and what they consist of are what the service reads.
+// segmentBody, batchBody and the types of their fields are the JSON that the
+// service reads.
 type segmentBody struct {
 	itemBody
 	commonBody
@@ -214,8 +215,7 @@ func newItemBodies(items []Item) []itemBody {
 	return bodies
 }
 
-// newCommonBody says that a request may take so long; 0 leaves it to the
-// service.
+// newCommonBody includes the time limit of a request; 0 leaves it to the service.
 func newCommonBody(o RequestOptions, deadline time.Duration) commonBody {
 	b := commonBody{Variant: o.Variant, Priority: o.Priority}
 	if deadline != 0 {
@@ -233,8 +233,8 @@ func left(ctx context.Context) time.Duration {
 	return max(time.Until(deadline), 1)
 }
 
-// segmentCall is a request for masks. Unless it makes a job its body says at each
-// try how much time is left.
+// segmentCall is a request for masks. Unless it creates a job, its body says at
+// each try how much time is left.
 func segmentCall(path string, o RequestOptions, body func() ([]byte, error)) call {
 	r := call{method: http.MethodPost, path: path, header: http.Header{"Accept": {mediaJSON}}, mediaType: mediaJSON, body: body}
 	if o.Unit != "" {

@@ -20,18 +20,18 @@ import (
 )
 
 const (
-	// maxTries is how often a request is sent, and maxPatience the longest
-	// Retry-After that is waited for, if its context has no deadline.
+	// Without a deadline of the context, a request is sent at most maxTries times,
+	// and maxPatience is the longest Retry-After that the Client waits for.
 	maxTries    = 6
 	maxPatience = time.Minute
-	// firstPause is how long to wait after the first try; it doubles with each,
-	// up to maxPause.
+	// firstPause is how long to wait after the first try. The pause doubles with
+	// each try, up to maxPause.
 	firstPause = 250 * time.Millisecond
 	maxPause   = 10 * time.Second
-	// maxJitter bounds what chance adds to a pause.
+	// maxJitter bounds the random part of a pause.
 	maxJitter = 2 * time.Second
-	// maxAnswer bounds what is read of an answer, in bytes: 64 MB of masks in
-	// base64, and what is said about them.
+	// maxAnswer bounds an answer, in bytes: 64 MB of masks in base64, and the rest
+	// of the JSON.
 	maxAnswer = 96 << 20
 
 	mediaJSON  = "application/json"
@@ -41,35 +41,35 @@ const (
 // call is a request.
 type call struct {
 	method string
-	// path is relative to the service's address, each element escaped.
+	// path is relative to the service's address, with each element escaped.
 	path  string
 	query url.Values
 	// header is sent with every try.
 	header    http.Header
 	mediaType string
-	// body is asked at each try for what to send then; nil is nothing.
+	// body is called at each try and returns the body to send; nil sends none.
 	body func() ([]byte, error)
-	// stream leaves the body of an answer to be read by the caller.
+	// stream makes send leave the body of the answer for the caller to read.
 	stream bool
 }
 
-// constant is a call's body that is the same at each try, as it must be with
-// an Idempotency-Key.
+// constant returns a call's body that is the same at each try. A call with an
+// Idempotency-Key must use it.
 func constant(body []byte) func() ([]byte, error) {
 	return func() ([]byte, error) { return body, nil }
 }
 
-// answer is a success. It has a stream, which must be closed, in the place of a
-// body if the call asks for that.
+// answer is a success. If the call asks for a stream, the answer has a stream
+// instead of a body, and the caller must close it.
 type answer struct {
-	to     string // as GET v1/models
+	to     string // such as GET v1/models
 	status int
 	header http.Header
 	body   []byte
 	stream io.ReadCloser
 }
 
-// stream is a body whose request ends when it is closed.
+// stream is a body. Closing it ends its request.
 type stream struct {
 	io.ReadCloser
 	cancel context.CancelFunc
@@ -81,7 +81,8 @@ func (s stream) Close() error {
 	return s.ReadCloser.Close()
 }
 
-// mediaType is the form of the body, as application/json; "" if nobody knows.
+// mediaType is the media type of the body, such as application/json; "" if the
+// header names none.
 func (a *answer) mediaType() string {
 	mediaType, _, err := mime.ParseMediaType(a.header.Get("Content-Type"))
 	if err != nil {
@@ -92,18 +93,18 @@ func (a *answer) mediaType() string {
 
 func (a *answer) requestID() string { return a.header.Get("X-Request-Id") }
 
-// unreadable is the error of an answer that is not as the service answers, and
-// would not be at another try.
+// unreadable returns the error for an answer that is not one of the service's, and
+// would not be one at another try.
 func (a *answer) unreadable(cause error) error {
 	return &refersam.Error{
 		Code:      refersam.CodeUpstream,
-		Message:   "The answer is not that of a refersam service, or cannot be read; check the address, and what stands before the service.",
+		Message:   "The answer is not from a refersam service, or cannot be read; check the address and any proxy before the service.",
 		RequestID: a.requestID(),
 		Err:       fmt.Errorf("%s was answered with %q: %w", a.to, a.header.Get("Content-Type"), cause),
 	}
 }
 
-// get sends a call and decodes the JSON that is answered.
+// get sends a call and decodes the JSON of its answer.
 func get[T any](ctx context.Context, c *Client, r call) (*T, error) {
 	a, err := c.send(ctx, r)
 	if err != nil {
@@ -121,22 +122,22 @@ func parse[T any](a *answer) (*T, error) {
 	return v, nil
 }
 
-// delete deletes what is at a path.
+// delete deletes the resource at a path.
 func (c *Client) delete(ctx context.Context, path string) error {
 	a, err := c.send(ctx, call{method: http.MethodDelete, path: path})
 	if err == nil && a.status != http.StatusNoContent {
-		return a.unreadable(fmt.Errorf("the status is %d", a.status))
+		return a.unreadable(fmt.Errorf("the status is %d, want 204", a.status))
 	}
 	return err
 }
 
-// send sends a call until it is answered for good.
+// send repeats a call until it succeeds or cannot succeed any more.
 func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 	if !fs.ValidPath(r.path) {
-		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "An id is empty, or is not one.")
+		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The id is empty or not valid; give an id that the service returned.")
 	}
 	var last error
-	var unsure bool // whether a try that has failed may have done what it was to do
+	var unsure bool // whether a failed try may have had its effect
 	for try := 1; ; try++ {
 		a, err := c.try(ctx, r)
 		var f *failure
@@ -149,7 +150,7 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 			}
 			return nil, err
 		case r.method == http.MethodDelete && unsure && f.gone():
-			return &answer{status: http.StatusNoContent}, nil // by a try whose answer was lost
+			return &answer{status: http.StatusNoContent}, nil // an earlier try did it, and its answer was lost
 		case !f.passes:
 			return nil, f.err
 		}
@@ -169,14 +170,15 @@ func (c *Client) send(ctx context.Context, r call) (*answer, error) {
 	}
 }
 
-// pauseAfter is how long to wait after so many tries in a row that have failed;
-// it is never less than least.
+// pauseAfter is how long to wait after a number of failed tries in a row. It is
+// never less than least.
 func pauseAfter(tries int, least time.Duration) time.Duration {
 	pause := max(min(firstPause<<min(tries-1, 16), maxPause), least)
 	return pause + rand.N(min(pause/4, maxJitter))
 }
 
-// sleep waits, unless ctx ends; last is what the service said before.
+// sleep blocks for a time, or until ctx ends. last is the last error that the
+// service reported.
 func sleep(ctx context.Context, pause time.Duration, last error) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -188,8 +190,8 @@ func sleep(ctx context.Context, pause time.Duration, last error) error {
 	}
 }
 
-// try sends a call once. Its error is a *failure if the service, or the way to
-// it, is at fault.
+// try sends a call once. Its error is a *failure if the service, or the network
+// between, is at fault.
 func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	req, err := c.request(ctx, r)
 	if err != nil {
@@ -197,7 +199,7 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	}
 	cancel := func() {}
 	if r.stream {
-		// An answer that does not begin is as silent as one that does not go on.
+		// The timer also bounds an answer that does not begin.
 		var silence context.Context
 		silence, cancel = context.WithCancel(ctx)
 		defer time.AfterFunc(maxSilence, cancel).Stop()
@@ -212,10 +214,10 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	}
 	if err != nil {
 		var untrusted *tls.CertificateVerificationError
-		message := "The service cannot be reached; check its address, and that it runs."
+		message := "The service cannot be reached; check its address and that it is running."
 		if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
-			message = fmt.Sprintf("The connection was closed while the request of %d bytes was sent or waited for its answer; "+
-				"check that the service runs, and how large a request a proxy before it takes.", req.ContentLength)
+			message = fmt.Sprintf("The connection was closed before the answer to the request of %d bytes arrived; "+
+				"check that the service is running, and how large a request a proxy before it accepts.", req.ContentLength)
 		}
 		return nil, &failure{
 			err:    &refersam.Error{Code: refersam.CodeUnavailable, Message: message, Err: err},
@@ -240,13 +242,13 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 	case !success:
 		return nil, newFailure(resp, body)
 	case len(body) > maxAnswer:
-		return nil, a.unreadable(fmt.Errorf("it is larger than %d bytes", maxAnswer))
+		return nil, a.unreadable(fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
 	}
 	a.body = body
 	return a, nil
 }
 
-// request writes a call for one try.
+// request builds the HTTP request of one try.
 func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	var body []byte
 	if r.body != nil {
@@ -275,12 +277,12 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 		req.Header.Set("X-Request-Id", id)
 	}
 	for name, values := range req.Header {
-		if !httpguts.ValidHeaderFieldValue(values[0]) { // which may be a secret
-			return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The value of %s cannot be sent: it has control characters.", name)
+		if !httpguts.ValidHeaderFieldValue(values[0]) { // the message must not quote it, because it may be a secret
+			return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The value of %s contains control characters; remove them.", name)
 		}
 	}
 	if key, named := req.Header[headerIdempotencyKey]; named && !idempotencyForm.MatchString(key[0]) {
-		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "An %s must have 1 to 255 visible ASCII characters but quotes, as a UUID.", headerIdempotencyKey)
+		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The %s must have 1 to 255 visible ASCII characters without quotes, such as a UUID.", headerIdempotencyKey)
 	}
 	return req, nil
 }

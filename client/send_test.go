@@ -26,8 +26,8 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 )
 
-// transport answers requests without a network, so that time can be that of
-// synctest. tries is how many there were.
+// transport answers requests without a network, so that the tests can use
+// synctest's clock. tries counts the requests.
 type transport struct {
 	tries  int
 	answer func(try int, r *http.Request) (*http.Response, error)
@@ -41,7 +41,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.answer(t.tries, r)
 }
 
-// through is a client that is answered by a function.
+// through returns a Client that gets its answers from a function.
 func through(t *testing.T, answer func(try int, r *http.Request) (*http.Response, error)) (*client.Client, *transport) {
 	t.Helper()
 	tr := &transport{answer: answer}
@@ -64,8 +64,7 @@ func overloaded(header ...string) *http.Response {
 	return reply(http.StatusServiceUnavailable, `{"code": "overloaded", "detail": "no", "request_id": "r1"}`, header...)
 }
 
-// A context's deadline, and nothing else, bounds how often what may pass is
-// tried.
+// The context's deadline alone bounds how often a temporary failure is retried.
 func TestRetriesUntilDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, tr := through(t, func(int, *http.Request) (*http.Response, error) { return overloaded(), nil })
@@ -77,15 +76,16 @@ func TestRetriesUntilDeadline(t *testing.T) {
 		if !errors.As(err, &e) || e.Code != refersam.CodeOverloaded || e.RequestID != "r1" {
 			t.Errorf("%v", err)
 		}
-		// 0.25 + 0.5 + … + 8 s, then 10 s each, and a quarter more or 2 s.
+		// 0.25 + 0.5 + … + 8 s, then 10 s each, and at most a quarter or 2 s more
+		// each.
 		if took := time.Since(begun); took < 105*time.Second || took > 2*time.Minute || tr.tries < 14 || tr.tries > 17 {
 			t.Errorf("%d tries in %s", tr.tries, took)
 		}
 	})
 }
 
-// Retry-After is the least that is waited, with little more; what does not fit
-// the deadline, or without one takes too long, is told at once.
+// A pause is at least Retry-After, and little more. If it does not fit the
+// deadline, or is too long without a deadline, the error is returned at once.
 func TestRetryAfter(t *testing.T) {
 	for name, tc := range map[string]struct {
 		timeout    time.Duration
@@ -138,7 +138,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// The error of a status without a problem of the service, as a proxy answers it,
+// The error for a status without a problem of the service, as a proxy sends it,
 // says what the status means and what to do.
 func TestUnexplained(t *testing.T) {
 	for status, want := range map[int][]string{
@@ -148,11 +148,11 @@ func TestUnexplained(t *testing.T) {
 		403: {"proxy", "403"},
 		404: {"no refersam service", "404"},
 		405: {"no refersam service", "405"},
-		413: {" bytes is larger than a proxy before the service takes", "413", "smaller picture", "limit of the proxy"},
+		413: {" bytes is larger than a proxy before the service accepts", "413", "smaller picture", "limit of the proxy"},
 		414: {"longer than a proxy", "414"},
 		429: {"proxy", "429"},
 		431: {"headers", "431"},
-		500: {"status 500", "what stands before the service"},
+		500: {"status 500", "any proxy before the service"},
 		502: {"proxy gets no answer", "502"},
 		503: {"not available", "503"},
 		504: {"does not wait long enough", "504", "job"},
@@ -188,7 +188,7 @@ func TestUnexplained(t *testing.T) {
 			})
 		})
 	}
-	// Without a body or a page there is nothing to quote.
+	// Without a body or a page the error quotes nothing.
 	c, _ := through(t, func(_ int, r *http.Request) (*http.Response, error) {
 		resp := reply(413, "")
 		resp.Request = r
@@ -199,14 +199,15 @@ func TestUnexplained(t *testing.T) {
 	}
 }
 
-// A proxy that closes the connection in the middle of a large request is named.
+// The error after a connection that closed during a large request points at a
+// proxy.
 func TestConnectionClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, _ := through(t, func(int, *http.Request) (*http.Response, error) {
 			return nil, &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
 		})
 		_, err := c.Segment(t.Context(), request())
-		if refersam.ErrorCode(err) != refersam.CodeUnavailable || !regexp.MustCompile(`closed while the request of \d+ bytes`).MatchString(err.Error()) {
+		if refersam.ErrorCode(err) != refersam.CodeUnavailable || !regexp.MustCompile(`before the answer to the request of \d+ bytes arrived`).MatchString(err.Error()) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -270,7 +271,7 @@ func TestTries(t *testing.T) {
 	}
 }
 
-// A redirect is told, not followed: a DELETE would become a GET, and the key
+// A redirect is reported, not followed: a DELETE would become a GET, and the key
 // could go elsewhere.
 func TestRedirects(t *testing.T) {
 	c, tr := through(t, func(int, *http.Request) (*http.Response, error) {
@@ -282,7 +283,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// A certificate that is not trusted will not be at another try either.
+// A certificate that is not trusted is not tried again.
 func TestUntrusted(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.NotFoundHandler())
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -300,7 +301,7 @@ func TestUntrusted(t *testing.T) {
 	}
 }
 
-// Each try says how much time is left, and submissions are the same at each.
+// Each try sends the time that is left, and a submission is the same at each try.
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var (
@@ -344,8 +345,8 @@ func TestDeadlines(t *testing.T) {
 	})
 }
 
-// An end of the context is an error of the domain and of context, with what the
-// service said last.
+// When the context ends, the error is one of the domain and of package context,
+// with the last error that the service reported.
 func TestContextEnds(t *testing.T) {
 	for name, tc := range map[string]struct {
 		end  func(context.Context) (context.Context, context.CancelFunc)
@@ -382,7 +383,7 @@ func TestContextEnds(t *testing.T) {
 			})
 		})
 	}
-	synctest.Test(t, func(t *testing.T) { // while it waits to try again
+	synctest.Test(t, func(t *testing.T) { // during the pause before the next try
 		c, _ := through(t, func(int, *http.Request) (*http.Response, error) { return overloaded("Retry-After", "30"), nil })
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
@@ -393,8 +394,8 @@ func TestContextEnds(t *testing.T) {
 	})
 }
 
-// What is gone at a later try was deleted by an earlier one; at the first it
-// was not there.
+// If a later try finds nothing to delete, an earlier try has deleted it; if the
+// first try finds nothing, it is an error.
 func TestDeleteRetried(t *testing.T) {
 	s := start(t)
 	c, ctx := s.client(t), t.Context()
@@ -422,8 +423,7 @@ func TestDeleteRetried(t *testing.T) {
 	}
 }
 
-// All faults that a problem tells are told, each once, with the place it has in
-// the request.
+// All faults of a problem are reported, each once, with its place in the request.
 func TestFaultsOfProblems(t *testing.T) {
 	for name, tc := range map[string]struct{ problem, want string }{
 		"first has a place": {`"field": "/a~1b/é", "errors": [{"detail": "1", "pointer": "#/a~1b/%C3%A9"}, {"detail": "2", "field": "phrase"}]`, "/a~1b/é: phrase 2"},

@@ -11,8 +11,8 @@ import (
 	"github.com/refersam/refersam/client"
 )
 
-// An answer that is not the service's is an error of the domain, under its id,
-// and is not asked for again.
+// An answer that is not the service's is an error of the domain with the request's
+// id, and the request is not repeated.
 func TestUnreadable(t *testing.T) {
 	models := func(ctx context.Context, c *client.Client) error { _, err := c.Models(ctx); return err }
 	segment := func(ctx context.Context, c *client.Client) error { _, err := c.Segment(ctx, request()); return err }
@@ -84,7 +84,7 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// An item of a batch that cannot be read takes no other with it.
+// An item of a batch that cannot be read does not affect the others.
 func TestUnreadableItem(t *testing.T) {
 	c, _ := through(t, func(int, *http.Request) (*http.Response, error) {
 		return reply(200, `{"results": [{"answer": {"request_id": "r7", "results": [{}, {}, {}]}}, {"problem": {"status": 503}}, {}, {"answer": {"results": []}}]}`), nil
@@ -101,7 +101,7 @@ func TestUnreadableItem(t *testing.T) {
 	}
 }
 
-// A page that leads to itself is not asked for over and over.
+// A page that points to itself ends the list with an error.
 func TestEndlessList(t *testing.T) {
 	c, tr := through(t, func(int, *http.Request) (*http.Response, error) { return reply(200, `{"jobs": [], "next": "a"}`), nil })
 	for j, err := range c.Jobs(t.Context(), "") {

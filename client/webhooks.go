@@ -12,23 +12,23 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
-// Webhook is what came of telling the end of a job.
+// Webhook is the state of the delivery that reports the end of a job.
 type Webhook struct {
 	URL string
-	// Status is pending, delivered, or failed when it was given up.
+	// Status is pending, delivered, or failed once the service has given up.
 	Status   string
 	Attempts int
-	// LastAttemptAt is zero as long as there was none. LastError says why it did
-	// not succeed.
+	// LastAttemptAt is zero before the first attempt. LastError says why the last
+	// attempt failed.
 	LastAttemptAt time.Time `json:"last_attempt_at"`
 	LastError     string    `json:"last_error"`
 }
 
-// WebhookSecret is what the webhooks of a key are signed with.
+// WebhookSecret is the secret that signs the webhooks of a key.
 type WebhookSecret struct {
 	Secret string
-	// PreviousUntil is until when they are signed with the secret before the last
-	// rotation, too; zero if they are not.
+	// PreviousUntil is until when webhooks are also signed with the secret before
+	// the last rotation; zero if they are not.
 	PreviousUntil time.Time `json:"previous_until"`
 }
 
@@ -37,42 +37,43 @@ func (c *Client) WebhookSecret(ctx context.Context) (*WebhookSecret, error) {
 	return get[WebhookSecret](ctx, c, call{method: http.MethodGet, path: "v1/webhooks/secret"})
 }
 
-// RotateWebhookSecret gives the key another secret. For a day its webhooks are
-// signed with both.
+// RotateWebhookSecret gives the key a new secret. For a day its webhooks are signed
+// with both secrets.
 func (c *Client) RotateWebhookSecret(ctx context.Context) (*WebhookSecret, error) {
-	return get[WebhookSecret](ctx, c, call{method: http.MethodPost, path: "v1/webhooks/secret/rotate", header: once(ctx)})
+	return get[WebhookSecret](ctx, c, call{method: http.MethodPost, path: "v1/webhooks/secret/rotate", header: idempotencyHeader(ctx)})
 }
 
-// RedeliverWebhook has the end of a job told again, and returns the job. It is
-// CodeUnfinished if the job has not ended, and CodeNotFound if it has no
+// RedeliverWebhook reports the end of a job again, and returns the job. The error
+// is CodeUnfinished if the job has not ended, and CodeNotFound if it has no
 // webhook.
 func (c *Client) RedeliverWebhook(ctx context.Context, jobID string) (*Job, error) {
-	return get[Job](ctx, c, call{method: http.MethodPost, path: jobPath(jobID) + "/webhook/redeliver", header: once(ctx)})
+	return get[Job](ctx, c, call{method: http.MethodPost, path: jobPath(jobID) + "/webhook/redeliver", header: idempotencyHeader(ctx)})
 }
 
-// WebhookEvent is what a webhook tells.
+// WebhookEvent is the content of a webhook.
 type WebhookEvent struct {
-	// ID is the same if it is told again, which may happen after it was received,
-	// too.
+	// ID is the same if the event is delivered again, which may happen even after
+	// it was received.
 	ID string
-	// Type is job.finished; there may be others one day, to be passed over.
+	// Type is job.finished. Ignore other types, because later versions may send
+	// some.
 	Type      string
 	Timestamp time.Time
 	// Job is the job that has ended, without Webhook; nil for another Type.
 	Job *Job
 }
 
-// VerifyWebhook reads what came to a webhook: the header and the whole body of
-// the request. It is an error unless the service has signed them with the
-// secret, as Standard Webhooks says, within 5 minutes of now; answer that with
-// 401, and what was received with 204.
+// VerifyWebhook reads a request to a webhook from its header and its whole body. It
+// returns an error unless the service has signed them with the secret, as Standard
+// Webhooks defines, within 5 minutes of now. Answer 401 after an error, and 204
+// otherwise.
 func VerifyWebhook(secret string, header http.Header, body []byte) (*WebhookEvent, error) {
-	if strings.TrimPrefix(secret, "whsec_") == "" { // with which anybody could sign
-		return nil, errors.New("the secret of webhooks is empty")
+	if strings.TrimPrefix(secret, "whsec_") == "" { // an empty secret would let anybody sign
+		return nil, errors.New("the webhook secret is empty; get it with WebhookSecret")
 	}
 	verifier, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
-		return nil, fmt.Errorf("the secret of webhooks: %w", err)
+		return nil, fmt.Errorf("the webhook secret: %w", err)
 	}
 	if err := verifier.Verify(body, header); err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func VerifyWebhook(secret string, header http.Header, body []byte) (*WebhookEven
 		Data      jsontext.Value
 	}
 	if err := decode(body, &b); err != nil {
-		return nil, fmt.Errorf("the body of a webhook: %w", err)
+		return nil, fmt.Errorf("the webhook's body: %w", err)
 	}
 	ev := &WebhookEvent{ID: header.Get(standardwebhooks.HeaderWebhookID), Type: b.Type, Timestamp: b.Timestamp}
 	if b.Type != "job.finished" {
@@ -91,7 +92,7 @@ func VerifyWebhook(secret string, header http.Header, body []byte) (*WebhookEven
 	}
 	ev.Job = new(Job)
 	if err := decode(b.Data, ev.Job); err != nil {
-		return nil, fmt.Errorf("the job of a webhook: %w", err)
+		return nil, fmt.Errorf("the webhook's job: %w", err)
 	}
 	return ev, nil
 }
