@@ -1,8 +1,9 @@
-// Package fetch goes out to addresses that clients name: it brings pictures and
-// tells webhooks. Whoever may name an address could have the service reach what
-// only the service can reach, so every address passes a guard: hosts must be on
-// a list, and the IP address that is dialled, whatever its name led to and
-// whenever, must be public or in a network that the operator names.
+// Package fetch sends requests to addresses that clients name: it fetches pictures
+// and delivers webhooks. A client that may name an address could make the service
+// reach hosts that only the service can reach. Therefore every address passes a
+// guard: hosts must be on a list, and the IP address must be public or in a network
+// that the operator names. The guard checks the IP address when it is dialled, so a
+// name that resolves differently later cannot pass it.
 package fetch
 
 import (
@@ -24,16 +25,17 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Config says where the service goes.
+// Config says which addresses the service may reach.
 type Config struct {
-	// Hosts are those from which pictures are fetched, separated by commas:
-	// images.example.com, *.example.com for all below it, images.example.com:8443
-	// for a port other than 443. Default none: no pictures are fetched.
+	// Hosts are the hosts that pictures may be fetched from, separated by commas:
+	// images.example.com, *.example.com for all names below it,
+	// images.example.com:8443 for a port other than 443. Default none: no pictures
+	// are fetched.
 	Hosts []string `env:"REFERSAM_FETCH_HOSTS"`
-	// WebhookHosts are those that are told the end of jobs, in the same form, or
+	// WebhookHosts are the hosts that webhooks may be sent to, in the same form, or
 	// * for any public host. Default none: there are no webhooks.
 	WebhookHosts []string `env:"REFERSAM_WEBHOOK_HOSTS"`
-	// Networks are those that may be reached though they are not public, as
+	// Networks may be reached although they are not public: networks such as
 	// 10.1.0.0/16, separated by commas. Default none.
 	Networks []string `env:"REFERSAM_FETCH_NETWORKS"`
 	// Timeout is how long fetching a picture may take. Default 10s.
@@ -43,7 +45,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config { return Config{Timeout: 10 * time.Second} }
 
-// Validate reports everything that is wrong with c.
+// Validate reports all faults of c.
 func (c *Config) Validate() error {
 	var errs []error
 	for _, list := range []struct {
@@ -55,7 +57,7 @@ func (c *Config) Validate() error {
 		{"REFERSAM_WEBHOOK_HOSTS", "example.com, *.example.com, example.com:8443 or *", c.WebhookHosts, func(e []string) error { _, err := newHosts(e); return err }},
 		{"REFERSAM_FETCH_NETWORKS", "networks such as 10.1.0.0/16", c.Networks, func(e []string) error { _, err := newAddresses(e); return err }},
 	} {
-		for i := range list.entries { // one at a time, so that every wrong one is named
+		for i := range list.entries { // one at a time, so that every wrong entry is named
 			if list.parse(list.entries[i:i+1]) != nil {
 				errs = append(errs, fmt.Errorf("%s has %q, allowed: %s", list.name, list.entries[i], list.allowed))
 			}
@@ -68,20 +70,20 @@ func (c *Config) Validate() error {
 }
 
 const (
-	// maxRedirects is how many redirects of a picture are followed.
+	// maxRedirects is how many redirects are followed for one picture.
 	maxRedirects = 3
 	// maxHeader bounds the header of an answer, in bytes.
 	maxHeader = 16 << 10
-	// maxAnswer bounds what is read of a webhook's answer, in bytes.
+	// maxAnswer bounds how much is read of the answer to a webhook, in bytes.
 	maxAnswer = 16 << 10
-	// atOnce is how many pictures are fetched at once.
+	// atOnce is how many pictures are fetched at the same time.
 	atOnce    = 32
 	userAgent = "refersam"
 )
 
 var errRedirects = fmt.Errorf("it redirects more than %d times", maxRedirects)
 
-// Client goes out. It is safe for concurrent use.
+// Client fetches pictures and delivers webhooks. It is safe for concurrent use.
 type Client struct {
 	timeout            time.Duration
 	pictures, webhooks hosts
@@ -93,8 +95,8 @@ type Client struct {
 // New makes a Client, or returns the error of cfg.Validate.
 func New(cfg Config) (*Client, error) { return newClient(cfg, nil, nil) }
 
-// newClient makes a Client with a resolver and trusted certificates other than
-// the system's.
+// newClient makes a Client with another resolver and other trusted certificates
+// than the system's.
 func newClient(cfg Config, resolver *net.Resolver, roots *x509.CertPool) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -127,8 +129,9 @@ func newClient(cfg Config, resolver *net.Resolver, roots *x509.CertPool) (*Clien
 	return c, nil
 }
 
-// byHost has named go to the hosts that a list names, and public to those that
-// are on it because all are. They share no connections.
+// byHost sends requests for hosts that a list names through named, and requests for
+// hosts that are allowed only because all are through public. The two share no
+// connections.
 type byHost struct {
 	list          hosts
 	named, public http.RoundTripper
@@ -142,17 +145,17 @@ func (t *byHost) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.public.RoundTrip(req)
 }
 
-// newTransport makes a transport that goes to public addresses and those allowed
-// besides.
+// newTransport makes a transport that dials public addresses and the allowed ones.
 func newTransport(allowed addresses, resolver *net.Resolver, roots *x509.CertPool) *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, Resolver: resolver, ControlContext: allowed.control}
 	return &http.Transport{
-		// No Proxy: a proxy would do the dialling.
+		// Proxy is not set: a proxy would do the dialling, so the guard would not
+		// see the address.
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    5 * time.Second,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // what is read is what was sent
+		DisableCompression:     true, // the bytes are used as they were sent
 		MaxResponseHeaderBytes: maxHeader,
 		MaxIdleConnsPerHost:    2,
 		MaxIdleConns:           64,
@@ -168,31 +171,32 @@ func (c *Client) Close() {
 	}
 }
 
-// CheckPicture returns a *refersam.Error if no picture would be fetched from an
-// address, as far as the address itself tells.
+// CheckPicture returns a *refersam.Error if the address alone shows that no picture
+// may be fetched from it.
 func (c *Client) CheckPicture(address string) error {
 	if len(c.pictures) == 0 {
-		return refused("This service fetches no pictures; send them.")
+		return refused("This service does not fetch pictures; send the picture's bytes.")
 	}
 	return refuse(c.pictures.check(address))
 }
 
-// CheckWebhook returns a *refersam.Error if a webhook would not be told, as far
-// as its address tells.
+// CheckWebhook returns a *refersam.Error if the address alone shows that no webhook
+// may be sent to it.
 func (c *Client) CheckWebhook(address string) error {
 	if len(c.webhooks) == 0 {
-		return refused("Webhooks are switched off here; follow the job's events instead, or ask whoever runs the service to allow the host.")
+		return refused("Webhooks are switched off here; follow the job's events instead, or ask the operator of the service to allow the host.")
 	}
 	return refuse(c.webhooks.check(address))
 }
 
-// Picture fetches at most the given number of bytes of something that looks
-// like a picture. Before it reads them it calls reserve with how many there will
-// be at most, and gives up with its error; the context ends with the time that
-// fetching may take. Its own errors are a *refersam.Error:
-// CodeFetchRefused when the service is not set to go there, CodeFetchFailed when
-// the other side did not give a picture, CodeImageTooLarge, CodeDeadlineExceeded
-// when ctx ended. None tells an address that a name led to.
+// Picture fetches something that looks like a picture, of at most the given number
+// of bytes. Before it reads them it calls reserve with the largest size that the
+// picture may have, and returns reserve's error if there is one. The context of
+// reserve ends when the time for fetching is over. Picture's own errors are a
+// *refersam.Error: CodeFetchRefused when the service may not reach the address,
+// CodeFetchFailed when the other side did not return a picture, CodeImageTooLarge,
+// or CodeDeadlineExceeded when ctx ended. No error shows an IP address that a name
+// resolved to.
 func (c *Client) Picture(ctx context.Context, address string, most int64, reserve func(ctx context.Context, bytes int64) error) ([]byte, error) {
 	if err := c.CheckPicture(address); err != nil {
 		return nil, err
@@ -231,7 +235,7 @@ func (c *Client) get(ctx context.Context, address string, most int64, reserve fu
 	case resp.StatusCode != http.StatusOK:
 		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered with status %d.", resp.StatusCode)
 	case encoding != "" && encoding != "identity":
-		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered in a content encoding that was not asked for.")
+		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The picture's address answered with a content encoding; serve the picture without one.")
 	case resp.ContentLength > most:
 		return nil, tooLarge(most)
 	}
@@ -249,7 +253,7 @@ func (c *Client) get(ctx context.Context, address string, most int64, reserve fu
 		return nil, err
 	}
 	if !mayBePicture(content.Bytes()) {
-		return nil, refersam.Errorf(refersam.CodeFetchFailed, "What is at the picture's address is not a picture.")
+		return nil, refersam.Errorf(refersam.CodeFetchFailed, "The address does not return a picture; give the address of a picture.")
 	}
 	if _, err := io.Copy(&content, io.LimitReader(resp.Body, most+1-int64(content.Len()))); err != nil {
 		return nil, err
@@ -257,12 +261,13 @@ func (c *Client) get(ctx context.Context, address string, most int64, reserve fu
 	if int64(content.Len()) > most {
 		return nil, tooLarge(most)
 	}
-	// When its time is over the connection is closed, and the other side may
-	// take that for a reason to end the body in good order.
+	// When the time is over, the connection is closed, and the other side may end
+	// the body as if it were complete. Therefore ctx's error counts.
 	return content.Bytes(), ctx.Err()
 }
 
-// mayBePicture tells what begins as a picture, or as nothing that is known.
+// mayBePicture reports whether the first bytes are those of a picture, or of no
+// known type.
 func mayBePicture(beginning []byte) bool {
 	kind := http.DetectContentType(beginning)
 	return strings.HasPrefix(kind, "image/") || kind == "application/octet-stream" || strings.HasPrefix(kind, "video/") // HEIC is a kind of MP4
@@ -276,10 +281,10 @@ func late(cause error) error {
 	return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: "The picture could not be fetched in time.", Err: cause}
 }
 
-// Post tells a webhook, and follows no redirect. Its error tells no address
-// that a name led to.
+// Post delivers a webhook, and follows no redirect. Its error does not show an IP
+// address that a name resolved to.
 func (c *Client) Post(ctx context.Context, address string, header http.Header, body []byte) (status int, retryAfter time.Duration, err error) {
-	if err := c.CheckWebhook(address); err != nil { // the list may have changed since it was submitted
+	if err := c.CheckWebhook(address); err != nil { // the list may have changed since the job was submitted
 		return 0, 0, plain(err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
@@ -293,7 +298,7 @@ func (c *Client) Post(ctx context.Context, address string, header http.Header, b
 		return 0, 0, plain(err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer) // so that the connection can be reused
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 && seconds < 1<<20 {
 		retryAfter = time.Duration(seconds) * time.Second
 	}

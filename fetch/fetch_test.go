@@ -30,15 +30,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// In these tests 127.0.0.1 is the internet, and every other address of the
-// machine a place that only the service reaches.
+// In these tests 127.0.0.1 is the internet, and every other address of the machine
+// is a place that only the service can reach.
 const internet = "127.0.0.1/32"
 
-// picture begins as a PNG does.
+// picture begins like a PNG.
 const picture = "\x89PNG\r\n\x1a\n and more"
 
-// world is a name server, servers on the internet, and one that must never be
-// reached.
+// world is a name server, servers on the internet, and a private server that must
+// never be reached.
 type world struct {
 	*testing.T
 	roots    *x509.CertPool
@@ -46,7 +46,7 @@ type world struct {
 	cert     tls.Certificate
 	port     string // of the servers
 	reached  atomic.Int64
-	asked    atomic.Int64 // questions about the name that is bound again
+	asked    atomic.Int64 // queries for the name that changes its address
 	headers  chan http.Header
 }
 
@@ -64,7 +64,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// certificate makes one that the world trusts.
+// certificate makes a certificate that the world trusts.
 func (w *world) certificate(names ...string) tls.Certificate {
 	return w.certificateUntil(time.Now().Add(time.Hour), names...)
 }
@@ -98,7 +98,8 @@ func (w *world) certificateUntil(end time.Time, names ...string) tls.Certificate
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// countingListener counts connections: to reach a server is enough to be seen.
+// countingListener counts connections, because a connection alone already shows
+// that the guard failed.
 type countingListener struct {
 	net.Listener
 	n *atomic.Int64
@@ -128,7 +129,7 @@ func (w *world) serve(address string, h http.Handler, secret bool) string {
 	return ln.Addr().String()
 }
 
-// names serves names and returns a resolver that asks for them.
+// names serves DNS and returns a resolver that uses it.
 func (w *world) names() *net.Resolver {
 	w.Helper()
 	mux := dns.HandlerFunc(func(rw dns.ResponseWriter, q *dns.Msg) {
@@ -197,10 +198,10 @@ func (w *world) names() *net.Resolver {
 	}}
 }
 
-// answer is what servers on the internet do.
+// answer is the handler of the servers on the internet.
 func (w *world) answer(rw http.ResponseWriter, r *http.Request) {
 	w.headers <- r.Header
-	_, _ = io.Copy(io.Discard, r.Body) // else nobody watches whether the client goes away
+	_, _ = io.Copy(io.Discard, r.Body) // the server notices a closed connection only after the body is read
 	to := func(format string, args ...any) {
 		http.Redirect(rw, r, fmt.Sprintf(format, args...), http.StatusFound)
 	}
@@ -295,8 +296,8 @@ func (w *world) client(change func(*fetch.Config)) *fetch.Client {
 	return c
 }
 
-// Whatever a client writes, nothing is reached that is not public, and nobody
-// but the hosts on the list is asked for a picture.
+// Whatever address a client writes, the service reaches only public addresses and
+// fetches pictures only from hosts on the list.
 func TestPicture(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(nil)
@@ -320,7 +321,7 @@ func TestPicture(t *testing.T) {
 		{"three redirects", good + "/hop1", ""},
 		{"a fragment", good + "/picture.png#a", ""},
 
-		// Addresses that are refused as they are written.
+		// Addresses that are refused because of their text.
 		{"http", "http://good.example:" + w.port + "/picture.png", refused},
 		{"file", "file:///etc/passwd", refused},
 		{"gopher", "gopher://good.example:" + w.port + "/_x", refused},
@@ -403,7 +404,7 @@ func TestPicture(t *testing.T) {
 	}
 }
 
-// A name that leads elsewhere at the second question leads nowhere.
+// A name that resolves to another address at the second query is not reached.
 func TestRebinding(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(nil)
@@ -412,7 +413,7 @@ func TestRebinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, address := range []string{address, "https://good.example:" + w.port + "/to-rebind"} {
-		c.Close() // the connection that was looked at may be used again
+		c.Close() // a connection that passed the check may be reused
 		if _, err := c.Picture(t.Context(), address, 1<<20, noLimit); refersam.ErrorCode(err) != refersam.CodeFetchRefused {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -424,8 +425,8 @@ func TestRebinding(t *testing.T) {
 
 func noLimit(context.Context, int64) error { return nil }
 
-// Memory is reserved for what is announced, and for the most if nothing is;
-// without it nothing is read.
+// reserve gets the announced size, or the maximum if no size is announced. If
+// reserve fails, nothing is read.
 func TestReserve(t *testing.T) {
 	w := newWorld(t)
 	c := w.client(nil)
@@ -440,7 +441,8 @@ func TestReserve(t *testing.T) {
 	if _, err := c.Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, func(context.Context, int64) error { return full }); !errors.Is(err, full) {
 		t.Errorf("%v", err)
 	}
-	// Waiting for memory is not the other side's fault, however long it takes.
+	// Waiting for memory does not count as the other side's fault, however long it
+	// takes.
 	_, err := c.Picture(t.Context(), "https://good.example:"+w.port+"/picture.png", 1<<20, func(ctx context.Context, _ int64) error {
 		<-ctx.Done()
 		return refersam.Errorf(refersam.CodeOverloaded, "full")
@@ -450,7 +452,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// Networks that are not public are for hosts that are named, not for all.
+// Networks that are not public may be reached for hosts that the list names, not
+// for hosts that * matches.
 func TestNetworks_NamedHosts(t *testing.T) {
 	for list, want := range map[string]string{"*": "not on a public network", "127.0.0.1": "connection failed"} {
 		c, err := fetch.New(fetch.Config{Hosts: []string{list}, WebhookHosts: []string{list}, Networks: []string{internet}, Timeout: time.Second})
@@ -458,7 +461,7 @@ func TestNetworks_NamedHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		const address = "https://127.0.0.1/" // where nobody listens who has a certificate
+		const address = "https://127.0.0.1/" // no server here has a certificate
 		_, pictureErr := c.Picture(t.Context(), address, 1<<20, noLimit)
 		_, _, postErr := c.Post(t.Context(), address, http.Header{}, nil)
 		for _, err := range []error{pictureErr, postErr} {
@@ -469,10 +472,10 @@ func TestNetworks_NamedHosts(t *testing.T) {
 	}
 }
 
-// What is sent says nothing of the service or of other requests.
+// A request for a picture reveals nothing about the service or other requests.
 func TestPictureRequest(t *testing.T) {
 	w := newWorld(t)
-	t.Setenv("HTTPS_PROXY", "http://127.0.0.2:"+w.port) // which would do the dialling
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.2:"+w.port) // a proxy would do the dialling
 	if _, err := w.client(nil).Picture(t.Context(), "https://good.example:"+w.port+"/to-picture", 1<<20, noLimit); err != nil {
 		t.Fatal(err)
 	}
@@ -518,7 +521,7 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// Without a list nothing is fetched and nobody told.
+// Without a list no picture is fetched and no webhook is sent.
 func TestOff(t *testing.T) {
 	c, err := fetch.New(fetch.DefaultConfig())
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// refusal is why an address is not gone to. It names no address but the
+// refusal is why an address may not be reached. It names no address but the
 // client's own.
 type refusal struct{ why string }
 
@@ -24,11 +24,11 @@ func (r *refusal) Error() string { return "the address is refused: " + r.why }
 
 func refused(message string) error { return refersam.Errorf(refersam.CodeFetchRefused, "%s", message) }
 
-// refuse makes a *refersam.Error of a refusal.
+// refuse converts a refusal to a *refersam.Error.
 func refuse(err error) error {
 	var r *refusal
 	if errors.As(err, &r) {
-		return &refersam.Error{Code: refersam.CodeFetchRefused, Message: "The address is not one that this service goes to: " + r.why + ".", Err: err}
+		return &refersam.Error{Code: refersam.CodeFetchRefused, Message: "This service may not reach the address: " + r.why + ".", Err: err}
 	}
 	return err
 }
@@ -37,11 +37,11 @@ func refuse(err error) error {
 type host struct {
 	name string // in its canonical form; "" for any
 	port string
-	// below says that the entry is for all names below name.
+	// below makes the entry match all names below name.
 	below bool
 }
 
-// hosts is a list of hosts that may be gone to.
+// hosts is a list of hosts that may be reached.
 type hosts []host
 
 const httpsPort = "443"
@@ -76,15 +76,15 @@ func badHost(entry string) error {
 	return fmt.Errorf("%q is not of the form example.com, *.example.com or example.com:8443", entry)
 }
 
-// names maps a name to ASCII and refuses what no resolver should be asked.
+// names maps a name to ASCII and refuses names that no resolver should get.
 var names = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
 
-// canonical returns a host as it is compared: in ASCII, in small letters,
-// without the dot at its end; an IP address as netip writes it.
+// canonical returns a host in the form that is compared: in ASCII and lower case,
+// without a dot at the end; an IP address as netip writes it.
 func canonical(name string) (string, error) {
 	if ip, err := netip.ParseAddr(name); err == nil {
 		if ip.Zone() != "" {
-			return "", &refusal{"an address with a zone is of this machine's networks"}
+			return "", &refusal{"an address with a zone belongs to this machine's networks"}
 		}
 		return ip.String(), nil
 	}
@@ -98,7 +98,7 @@ func canonical(name string) (string, error) {
 // maxURL is how many bytes an address may have.
 const maxURL = 2048
 
-// check returns a refusal unless an address is https and its host on the list.
+// check returns a refusal unless an address is https and its host is on the list.
 func (list hosts) check(address string) error {
 	if len(address) > maxURL {
 		return &refusal{fmt.Sprintf("it is longer than %d bytes", maxURL)}
@@ -108,9 +108,9 @@ func (list hosts) check(address string) error {
 	case err != nil:
 		return &refusal{"it cannot be read"}
 	case u.Scheme != "https":
-		return &refusal{"it is not https"}
+		return &refusal{"it does not begin with https"}
 	case u.User != nil:
-		return &refusal{"it has a user in it"}
+		return &refusal{"it contains a user name"}
 	case u.Opaque != "" || u.Hostname() == "" || strings.ContainsAny(address, "\\\t\r\n "):
 		return &refusal{"it cannot be read"}
 	}
@@ -126,7 +126,7 @@ func (list hosts) check(address string) error {
 	return &refusal{"its host is not on the list"}
 }
 
-// target is where an address leads, as hosts are compared.
+// target returns the host and port of an address, in the form that hosts compares.
 func target(u *url.URL) (name, port string, err error) {
 	if port = u.Port(); port == "" {
 		port = httpsPort
@@ -135,8 +135,8 @@ func target(u *url.URL) (name, port string, err error) {
 	return name, port, err
 }
 
-// names reports whether the list has the host of an address, by its name or that
-// of one above it.
+// names reports whether the list contains the host of an address or a domain above
+// it.
 func (list hosts) names(u *url.URL) bool {
 	name, port, err := target(u)
 	if err != nil {
@@ -164,16 +164,16 @@ func (h *host) allows(name, port string) bool {
 }
 
 // special are the networks of IPv4 that are not for everybody (IANA's registry of
-// special-purpose addresses), and a host of the Azure cloud that is public only
-// by its number.
+// special-purpose addresses), and a host of the Azure cloud that is public only by
+// its number.
 var special = prefixes(
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
 	"192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24",
 	"203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
 )
 
-// unicast6 is what IPv6 has of public addresses; those that carry others in
-// them (NAT64, mapped ones, tunnels) or are for examples are not public.
+// unicast6 is the public part of IPv6. Addresses in it that embed others (NAT64,
+// mapped addresses, tunnels) or are reserved for examples are not public.
 var (
 	unicast6 = netip.MustParsePrefix("2000::/3")
 	special6 = prefixes("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
@@ -187,15 +187,15 @@ func prefixes(texts ...string) []netip.Prefix {
 	return list
 }
 
-// addresses are the IP addresses that may be dialled: public ones, and those of
-// some networks.
+// addresses are the IP addresses that may be dialled: public ones, and the
+// addresses of these networks.
 type addresses []netip.Prefix
 
 func newAddresses(networks []string) (addresses, error) {
 	var list addresses
 	for _, text := range networks {
 		network, err := netip.ParsePrefix(text)
-		if err != nil || network.Addr().Is4In6() { // addresses are compared as those of IPv4
+		if err != nil || network.Addr().Is4In6() { // addresses are compared as IPv4 addresses
 			return nil, fmt.Errorf("%q is not of the form 10.1.0.0/16", text)
 		}
 		list = append(list, network.Masked())
@@ -208,7 +208,7 @@ func (a addresses) allow(ip netip.Addr) bool {
 	if ip.Zone() != "" {
 		return false
 	}
-	ip = ip.Unmap() // which is what the system does with it
+	ip = ip.Unmap() // the system also treats a mapped address as IPv4
 	for _, network := range a {
 		if network.Contains(ip) {
 			return true
@@ -229,8 +229,8 @@ func (a addresses) allow(ip netip.Addr) bool {
 	return true
 }
 
-// control looks at an address when it is dialled: only then is it sure where a
-// name leads.
+// control checks an address when it is dialled, because only then is it certain
+// which address a name resolves to.
 func (a addresses) control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil || !strings.HasPrefix(network, "tcp") || !a.allow(at.Addr()) {
@@ -239,7 +239,8 @@ func (a addresses) control(_ context.Context, network, address string, _ syscall
 	return nil
 }
 
-// failure says what went wrong outside, without an address that a name led to.
+// failure describes an error of the connection, without an address that a name
+// resolved to.
 func failure(err error) error {
 	var r *refusal
 	if errors.As(err, &r) {
@@ -248,7 +249,7 @@ func failure(err error) error {
 	return &refersam.Error{Code: refersam.CodeFetchFailed, Message: "The picture could not be fetched: " + reason(err) + ".", Err: err}
 }
 
-// plain is err in words that may be shown.
+// plain returns err in words that clients may see.
 func plain(err error) error {
 	var r *refusal
 	if errors.As(err, &r) {
