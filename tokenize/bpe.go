@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Ids of CLIP's vocabulary: the bytes, the bytes at the end of a word, one id
-// a merge in order of rank, and two special tokens.
+// Ids of CLIP's vocabulary: the bytes, the bytes at the end of a word, one id per
+// merge in order of rank, and two special tokens.
 const (
 	clipEndOfWord  = 256
 	clipFirstMerge = 2 * 256
@@ -25,8 +25,8 @@ type bytePair struct {
 	// merges maps two neighbours to the token they become. The lower that id,
 	// the earlier the merge.
 	merges pairTable
-	// whole holds the words that merging makes one token of, which most words
-	// that people write are.
+	// whole holds the words that merging turns into one token. Most words that
+	// people write are among them.
 	whole dictionary
 }
 
@@ -35,7 +35,7 @@ var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines = lines[1:] // the version
+	lines = lines[1:] // the first line is the version
 	if len(lines) != clipStart-clipFirstMerge {
 		return nil, fmt.Errorf("%d merges instead of %d", len(lines), clipStart-clipFirstMerge)
 	}
@@ -63,8 +63,9 @@ var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 		texts = append(texts, texts[l]+texts[r])
 	}
 
-	// A token that other merges come in the way of is not the encoding of its
-	// own text. Those inside a word come out as more than one token.
+	// Other merges can prevent a token from being the encoding of its own text;
+	// such a token is left out. A token that ends inside a word is left out too,
+	// because its text gives more than one token.
 	w := newWork()
 	defer w.free()
 	for id, text := range texts {
@@ -187,9 +188,9 @@ var asciiClass = func() (classes [utf8.RuneSelf]class) {
 	return classes
 }()
 
-// nextWord returns the length in bytes of the first word of text, or of the
-// white space before it: a contraction, a run of letters, one digit, or a run
-// of anything else. text is not empty.
+// nextWord returns the length in bytes of the first word of text, or of the white
+// space before it: a contraction, a run of letters, one digit, or a run of anything
+// else. text must not be empty.
 func nextWord(text []byte) (n int, isWord bool) {
 	if text[0] == '\'' {
 		for _, c := range contractions {
@@ -252,13 +253,13 @@ type symbol struct {
 	left, right int32
 }
 
-// candidate is a merge that may come: the symbol at position at and its right
-// neighbour make token id, unless either has changed since.
+// candidate is a possible merge: the symbol at position at and its right neighbour
+// make token id, unless either has changed since.
 type candidate struct {
 	id, at int32
 }
 
-// word emits the tokens of word, which is not empty.
+// word emits the tokens of word, which must not be empty.
 func (b *bytePair) word(w *work, word []byte) {
 	if id, ok := b.whole.get(word); ok {
 		w.emit(id)
@@ -267,9 +268,9 @@ func (b *bytePair) word(w *work, word []byte) {
 	b.merge(w, word)
 }
 
-// merge is word without a look at whole. The merge of lowest rank comes first and
-// of equal ones the leftmost; with the candidates in a heap a word of n bytes
-// takes n·log n.
+// merge does the work of word without looking in whole. Merges happen in order of
+// rank, and among equal ranks from left to right. Because the candidates are in a
+// heap, a word of n bytes takes n·log n.
 func (b *bytePair) merge(w *work, word []byte) {
 	symbols, queue := w.symbols[:0], w.queue[:0]
 	for i, c := range word {

@@ -2,12 +2,12 @@ package tokenize
 
 import "math/bits"
 
-// dictionary maps texts to ids. It is a hash table whose hash can be taken back
-// byte by byte, so that the prefixes of a word are looked up, longest first, for
+// dictionary maps texts to ids. It is a hash table with a hash that can be undone
+// byte by byte, so a word's prefixes are looked up, longest first, at the cost of
 // one multiplication each.
 type dictionary struct {
 	slots   []slot // a power of two, at most half of them in use
-	keys    []byte // all texts, one behind the other
+	keys    []byte // all texts, one after the other
 	longest int    // length of the longest text
 }
 
@@ -30,7 +30,7 @@ func newDictionary(size int) dictionary {
 	return dictionary{slots: make([]slot, 1<<bits.Len(uint(2*size)))}
 }
 
-// put adds a text, which is not empty and not there yet.
+// put adds a text. It must not be empty or already in the dictionary.
 func (d *dictionary) put(text string, id int32) {
 	h := uint64(hashStart)
 	for i := range len(text) {
@@ -68,7 +68,7 @@ func (d *dictionary) longestPrefix(text []byte) (n int, id int32) {
 	return 0, 0
 }
 
-// find is get for a text whose hash is h.
+// find is get for a text with the known hash h.
 func (d *dictionary) find(h uint64, text []byte) (id int32, ok bool) {
 	for i := d.index(h); d.slots[i].size > 0; i = (i + 1) & (len(d.slots) - 1) {
 		s := &d.slots[i]
@@ -112,12 +112,12 @@ func (t *pairTable) put(left, right, id int32) {
 	*t.find(uint32(left)<<16 | uint32(right)) = pairSlot{uint32(left)<<16 | uint32(right), id}
 }
 
-// get returns 0 for a pair that is not there.
+// get returns 0 for a pair that is not in the table.
 func (t *pairTable) get(left, right int32) int32 {
 	return t.find(uint32(left)<<16 | uint32(right)).id
 }
 
-// find returns the slot of pair, or the one that it would take.
+// find returns the slot of pair, or the free slot for it.
 func (t *pairTable) find(pair uint32) *pairSlot {
 	i := int(pair * 0x9e3779b1 >> t.shift) // the golden ratio spreads neighbours
 	for t.slots[i].id != 0 && t.slots[i].pair != pair {

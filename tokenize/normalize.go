@@ -65,8 +65,8 @@ func order(runes []rune) {
 
 // appendComposed appends the canonical composition (NFC) of text.
 func appendComposed(runes []rune, text string) []rune {
-	// What is in order for a newer Unicode is in order for 9.0, where later
-	// characters are starters that nothing passes.
+	// Text that is in order by a newer Unicode is also in order by 9.0, where later
+	// characters are starters that no mark passes.
 	if norm.NFC.IsNormalString(text) {
 		for _, r := range text {
 			runes = append(runes, r)
@@ -124,8 +124,9 @@ func combiningClass(r rune) uint8 {
 // lowerRun maps first, first+stride, … last to the character delta further on.
 type lowerRun struct{ first, last, stride, delta rune }
 
-// toLower returns the lower case of a single character, whatever surrounds it.
-// It leaves U+0130 as it is, whose lower case is two characters.
+// toLower returns the lower case of a single character, without regard to its
+// neighbours. It returns U+0130 unchanged, because its lower case is two
+// characters.
 func toLower(r rune) rune {
 	if r < utf8.RuneSelf {
 		if 'A' <= r && r <= 'Z' {

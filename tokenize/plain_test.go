@@ -17,8 +17,9 @@ import (
 
 var asciiTable = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0, Hi: 0x7f, Stride: 1}}, LatinOffset: 1}
 
-// The tokenizers for ASCII without special tokens, written as they are described
-// and no faster. The truth for every other text is Hugging Face's.
+// The tokenizers for ASCII without special tokens, written exactly as they are
+// specified and without regard to speed. For every other text Hugging Face is the
+// reference.
 
 func readVocabulary(t *testing.T, name string) []string {
 	t.Helper()
@@ -71,7 +72,7 @@ func plainBERT(lines []string) func(text string) []int32 {
 
 func plainCLIP(lines []string) func(text string) []int32 {
 	// The printable ASCII characters have the ids from 0, the other bytes come
-	// after those of Latin-1.
+	// after the bytes of Latin-1.
 	ids := make(map[string]int32)
 	for b := range byte(0x80) {
 		id := int32(b) - '!'
@@ -126,8 +127,8 @@ func TestFastEqualsPlain(t *testing.T) {
 			lines := readVocabulary(t, name)
 			truth := plain(lines)
 			tokenizer := newTokenizer(t, name, 0)
-			// Parts of words that the vocabulary knows, put together to words that
-			// it may not know, and anything.
+			// Parts of words that are in the vocabulary, joined to words that may
+			// not be, and arbitrary text.
 			var parts []string
 			for _, line := range lines {
 				for part := range strings.FieldsSeq(strings.NewReplacer("##", "", "</w>", "").Replace(line)) {

@@ -29,17 +29,17 @@ type Encoding struct {
 	// special tokens of the vocabulary; a phrase that is too long loses its
 	// end, not the closing token. Mask is 1 for tokens and 0 for padding.
 	IDs, Mask []int32
-	// Tokens counts the tokens of the whole phrase, special tokens included,
-	// before anything was cut off.
+	// Tokens counts the tokens of the whole phrase, special tokens included, before
+	// the cut.
 	Tokens int
 }
 
 // Truncated reports whether the phrase lost its end.
 func (e *Encoding) Truncated() bool { return e.Tokens > len(e.IDs) }
 
-// vocabulary is one family of tokens with the rules that lead to them.
+// vocabulary is one family of tokens with the rules that produce them.
 type vocabulary struct {
-	// limit is the number of positions the text encoder has.
+	// limit is the number of positions of the text encoder.
 	limit           int
 	start, end, pad int32
 	// special holds the tokens that are recognised in the raw phrase, before
@@ -56,8 +56,8 @@ type specialToken struct {
 	id   int32
 }
 
-// families holds the vocabularies by name. They are parsed when first asked
-// for and kept.
+// families holds the vocabularies by name. Each is parsed at its first use and then
+// cached.
 var families = map[string]func() (*vocabulary, error){
 	"bert-base-uncased":      loadBERT,
 	"clip-vit-large-patch14": loadCLIP,
@@ -102,9 +102,9 @@ func (t *Tokenizer) Encode(text string) Encoding {
 	return e
 }
 
-// EncodeInto is Encode into the space of e, whatever it held before. Where that
-// is enough, and once the first calls have made their working space, it
-// allocates nothing for ASCII.
+// EncodeInto is Encode into the space of e and overwrites its content. For ASCII it
+// allocates nothing if that space is large enough and earlier calls have made the
+// working space.
 func (t *Tokenizer) EncodeInto(e *Encoding, text string) {
 	v := t.vocabulary
 	w := newWork()
@@ -162,9 +162,9 @@ func (v *vocabulary) findSpecial(text string) (at int, token *specialToken) {
 	return len(text), nil
 }
 
-// nextChunk returns how many bytes of text come before its first ASCII white
-// space, and whether they are ASCII. Nothing that normalising does reaches across
-// such a space, and no word does.
+// nextChunk returns how many bytes of text come before its first ASCII white space,
+// and whether they are ASCII. Neither normalisation nor a word ever crosses such a
+// space.
 func nextChunk(text string) (n int, ascii bool) {
 	var all byte
 	for n < len(text) {

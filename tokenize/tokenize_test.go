@@ -29,7 +29,7 @@ const (
 // limits is the longest encoding of each tokenizer.
 var limits = map[string]int{bert: 512, clip: 77}
 
-// golden is what testdata/golden.py got from Hugging Face.
+// golden holds the results of Hugging Face, written by testdata/golden.py.
 type golden struct {
 	Texts      []string `json:"texts"`
 	Tokenizers map[string]struct {
@@ -79,8 +79,8 @@ func newTokenizer(t testing.TB, name string, maxTokens int) *tokenize.Tokenizer 
 	return tokenizer
 }
 
-// cut makes the ids of a whole phrase n ids, as export/refersam/tokenizer.py does
-// for training.
+// cut shortens or pads the ids of a whole phrase to n ids, as
+// export/refersam/tokenizer.py does for training.
 func cut(ids []int32, n int, pad int32) (out, mask []int32) {
 	if len(ids) > n {
 		return append(slices.Clone(ids[:n-1]), ids[len(ids)-1]), slices.Repeat([]int32{1}, n)
@@ -132,7 +132,7 @@ func TestTruncationAndPaddingEqualHuggingFace(t *testing.T) {
 	}
 }
 
-// textAround is the twin of text_around in testdata/golden.py.
+// textAround must do the same as text_around in testdata/golden.py.
 func textAround(r rune) string {
 	c := string(r)
 	return "a" + c + "a " + c + " " + c + "\u0301"
@@ -211,8 +211,8 @@ func TestInvalidUTF8CountsAsReplacementCharacter(t *testing.T) {
 	}
 }
 
-// What a call leaves behind in its working space, and in that of its caller, does
-// not show in the next one.
+// The state that a call leaves in its working space, or in its caller's, does not
+// affect the next call.
 func TestEncodeIntoReusesSpace(t *testing.T) {
 	texts := []string{"", "duck", "the [SEP] <|endoftext|>", strings.Repeat("wide ", 40), "cafe\u0301 \u1112\u1161\u11ab", strings.Repeat("x", 300)}
 	for name, limit := range limits {
@@ -252,7 +252,7 @@ func TestEncodeIntoAllocatesNothingForASCII(t *testing.T) {
 			tokenizer := newTokenizer(t, name, n)
 			for what, text := range texts {
 				var e tokenize.Encoding
-				// The first run, which is not counted, makes the space.
+				// The first run makes the space and is not counted.
 				if allocs := testing.AllocsPerRun(100, func() { tokenizer.EncodeInto(&e, text) }); allocs != 0 {
 					t.Errorf("%s, %d tokens, %s: %v allocations", name, n, what, allocs)
 				}
@@ -261,8 +261,8 @@ func TestEncodeIntoAllocatesNothingForASCII(t *testing.T) {
 	}
 }
 
-// TestHostileInputTakesLittleTime uses texts that take minutes as soon as the
-// work grows with the square of their length, and well under a second now.
+// TestHostileInputTakesLittleTime uses texts that would take minutes if the work
+// grew with the square of their length. They take well under a second.
 func TestHostileInputTakesLittleTime(t *testing.T) {
 	const size = 1 << 18
 	hostile := map[string]string{
@@ -347,7 +347,7 @@ func FuzzEncode(f *testing.F) {
 					t.Fatalf("%s: id %d at %d of %d", name, id, i, used)
 				}
 			}
-			// The length decides only where the encoding ends.
+			// The length changes only where the encoding ends.
 			whole := newTokenizer(t, name, 0).Encode(text)
 			if whole.Tokens != e.Tokens || len(whole.IDs) != e.Tokens || whole.Truncated() || e.Truncated() != (e.Tokens > n) {
 				t.Fatalf("%s: %d tokens, %d at length %d, %d ids", name, whole.Tokens, e.Tokens, n, len(whole.IDs))
@@ -355,12 +355,12 @@ func FuzzEncode(f *testing.F) {
 			if !slices.Equal(whole.IDs[:used-1], e.IDs[:used-1]) || whole.IDs[len(whole.IDs)-1] != end {
 				t.Fatalf("%s: %v at length %d but %v whole", name, e.IDs, n, whole.IDs)
 			}
-			// A byte becomes three at most (U+FFFD, and some characters under NFC), and
-			// a token has one at least.
+			// A byte becomes three at most (U+FFFD, and some characters under NFC),
+			// and a token has at least one.
 			if most := 3*len(text) + 2; e.Tokens > most {
 				t.Fatalf("%s: %d tokens of %d bytes", name, e.Tokens, len(text))
 			}
-			// White space separates, and reading is the same the second time.
+			// White space separates words, and a second call gives the same result.
 			for _, joined := range []string{text + " " + text, " \t" + text + "\r\n" + text + " "} {
 				twice := newTokenizer(t, name, 0).Encode(joined)
 				inner := whole.IDs[1 : len(whole.IDs)-1]

@@ -15,7 +15,7 @@ const maxWordRunes = 100
 
 // wordPiece is BERT's uncased tokenizer (Devlin et al., NAACL 2019).
 type wordPiece struct {
-	// whole holds the pieces that start a word, rest those that go on with one
+	// whole holds the pieces that start a word, rest the pieces that continue one
 	// (without their "##").
 	whole, rest dictionary
 	unknown     int32
@@ -27,7 +27,7 @@ var loadBERT = sync.OnceValues(func() (*vocabulary, error) {
 		return nil, err
 	}
 	if len(lines) != 30522 {
-		return nil, fmt.Errorf("%d lines instead of 30522", len(lines))
+		return nil, fmt.Errorf("it has %d lines, want 30522", len(lines))
 	}
 	p := &wordPiece{whole: newDictionary(len(lines)), rest: newDictionary(len(lines) / 4)}
 	ids := make(map[string]int32)
@@ -137,9 +137,9 @@ func (p *wordPiece) word(w *work, word []byte) {
 	}
 }
 
-// normalizeBERT makes w.text the words of text: without control characters and
-// accents, with ' ' for every white space and around Chinese characters, in lower
-// case.
+// normalizeBERT replaces w.text by the words of text: without control characters
+// and accents, with ' ' for every white space and around Chinese characters, in
+// lower case.
 func (w *work) normalizeBERT(text string) {
 	runes := w.runes[:0]
 	for _, r := range text {
@@ -173,8 +173,9 @@ func isRemoved(r rune) bool {
 	return unicode.Is(removed, r)
 }
 
-// isChinese reports the CJK ideographs that BERT reads one at a time. 2B920 is
-// where Hugging Face starts extension E, whose first character is 2B820.
+// isChinese reports whether r is a CJK ideograph that BERT reads as a word of its
+// own. 2B920 is where Hugging Face starts extension E, although its first character
+// is 2B820.
 func isChinese(r rune) bool {
 	return 0x4E00 <= r && r <= 0x9FFF ||
 		0x3400 <= r && r <= 0x4DBF ||

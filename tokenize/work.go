@@ -2,15 +2,16 @@ package tokenize
 
 import "sync"
 
-// work is what one call of Encode needs besides its result. It is pooled, which
-// is what keeps the calls from allocating.
+// work is the working space of one call of Encode. It is pooled, so that calls do
+// not allocate.
 type work struct {
-	// ids holds the first room tokens that were emitted, and tokens counts all.
+	// ids holds the first room tokens that were emitted, and tokens counts all
+	// tokens that were emitted.
 	ids          []int32
 	room, tokens int
 
-	// text is the part of the phrase that is being split, normalised. The
-	// others are for those who make it and for those who take it apart.
+	// text is the normalised part of the phrase that is being split. The other
+	// buffers are for the steps that produce it and the steps that split it.
 	text    []byte
 	runes   []rune
 	symbols []symbol
@@ -18,7 +19,8 @@ type work struct {
 }
 
 // mostKept is the length of a text above which its working space is left to the
-// garbage collector; below, it is some 50 bytes a byte at most.
+// garbage collector. Below it, the pool holds at most about 50 bytes per byte of
+// text.
 const mostKept = 16 << 10
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -39,7 +41,7 @@ func (w *work) emit(id int32) {
 	w.tokens++
 }
 
-// takeBack forgets what was emitted after the first tokens.
+// takeBack removes all emitted tokens after the first ones.
 func (w *work) takeBack(tokens int) {
 	w.tokens = tokens
 	w.ids = w.ids[:min(tokens, len(w.ids))]
