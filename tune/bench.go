@@ -18,16 +18,17 @@ import (
 )
 
 const (
-	// A measurement is, in parts of its time: warming up; saturation; latency.
+	// A measurement consists of a warm-up, saturation and latency. These are their
+	// parts of its time.
 	warmShare      = 0.15
 	saturatedShare = 0.45
 	// patience is how long a row may take before it counts as failed.
 	patience = 30 * time.Second
-	// pictures is how many different ones there are.
+	// pictures is how many different pictures there are.
 	pictures = 8
 )
 
-// phrases are of several lengths, as people's are.
+// phrases have several lengths, like the phrases that people write.
 var phrases = []string{
 	"duck",
 	"the red cup",
@@ -36,11 +37,11 @@ var phrases = []string{
 	"second car from the right that has its lights on",
 }
 
-// bench measures settings, one after the other. The scheduler is made anew for
-// each set of instances: what it has learnt of others, above all how many
-// batches at once are worthwhile, would keep it from trying for a minute. It
-// begins with as many as there may be, for to find that more are worthwhile
-// takes it seconds a batch, and a bad second makes it give up for a while.
+// bench measures settings, one after the other. It makes a new scheduler for each
+// set of instances. An old scheduler has learnt how many concurrent batches are
+// worthwhile with other instances, and would not try others for a minute. A new one
+// begins with the maximum of concurrent batches: finding that more are worthwhile
+// takes it seconds per batch, and one bad second makes it stop trying for a while.
 type bench struct {
 	cfg      Config
 	servers  *Servers
@@ -59,13 +60,13 @@ func (b *bench) close() {
 	}
 }
 
-// measure measures a setting. Servers that cannot be made to run it are part
-// of the result; an error is what ends the sweep.
+// measure measures a setting. If the servers cannot be made to run it, the result
+// says so; an error ends the sweep.
 func (b *bench) measure(ctx context.Context, s Setting) (Result, error) {
 	r := Result{Setting: s}
 	err := b.prepare(ctx, s)
 	if err == nil {
-		// Nobody waits for what is under way when ctx has ended.
+		// When ctx has ended, measure does not wait for rows that are under way.
 		stop := context.AfterFunc(ctx, b.alone.Close)
 		err = b.run(ctx, &r)
 		stop()
@@ -135,7 +136,7 @@ func (b *bench) makeRows() error {
 	return nil
 }
 
-// row makes the i-th row, with pixels where the gateway would put them.
+// row makes the i-th row, with its pixels in the memory that the gateway would use.
 func (b *bench) row(i int) triton.Row {
 	row := b.rows[i%len(b.rows)]
 	picture := b.bytes[i%len(b.bytes)]
@@ -144,7 +145,7 @@ func (b *bench) row(i int) triton.Row {
 	return row
 }
 
-// run fills r in.
+// run fills r with the measured figures.
 func (b *bench) run(ctx context.Context, r *Result) error {
 	part := func(share float64) time.Duration { return time.Duration(share * float64(b.duration)) }
 	if err := b.saturate(ctx, r, part(warmShare), part(saturatedShare)); err != nil {
@@ -159,14 +160,14 @@ func (b *bench) run(ctx context.Context, r *Result) error {
 	return nil
 }
 
-// saturate keeps more rows waiting than the servers can take, and measures how
+// saturate keeps more rows waiting than the servers can process, and measures how
 // many are answered after a warm-up.
 func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Duration) error {
 	rows := r.MaxRows
 	if r.Mode == schedule.Off {
 		rows = 1
 	}
-	// Two batches for each server wait, so that there is always a full one.
+	// Two batches per server wait, so that there is always a full one.
 	load := newGate(func() int { return (b.windows() + 2*len(b.servers.configs)) * rows })
 	defer load.wait()
 	var answers tally
@@ -195,7 +196,7 @@ func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Dur
 		return err
 	}
 	if r.Throughput = answers.rate(begin, end); r.Throughput == 0 {
-		return fmt.Errorf("fewer than two batches were answered in %v: a larger budget gives each setting more time", duration.Round(time.Millisecond))
+		return fmt.Errorf("fewer than two batches were answered in %v: give a larger budget with --budget", duration.Round(time.Millisecond))
 	}
 	if n := later.Batches - earlier.Batches; n > 0 {
 		r.Batch = float64(later.BatchRows-earlier.BatchRows) / float64(n)
@@ -204,7 +205,7 @@ func (b *bench) saturate(ctx context.Context, r *Result, warm, duration time.Dur
 	return nil
 }
 
-// windows is how many batches all servers may have at once.
+// windows is how many batches all servers together may have at once.
 func (b *bench) windows() int {
 	batches := 0
 	for _, replica := range b.alone.Snapshot().Replicas {
@@ -213,7 +214,8 @@ func (b *bench) windows() int {
 	return batches
 }
 
-// send schedules the i-th row, which is due at a moment. done is called once.
+// send schedules the i-th row, which is due at the given time. done is called
+// exactly once.
 func (b *bench) send(due time.Time, i int, done func(error)) {
 	err := b.alone.Send(schedule.Job{Deadline: due.Add(patience)}, b.row(i), func(_ refersam.Logits, err error) { done(err) })
 	if err != nil {
@@ -221,14 +223,15 @@ func (b *bench) send(due time.Time, i int, done func(error)) {
 	}
 }
 
-// statistics are those of the first server; all have the same work.
+// statistics returns the statistics of the first server; all servers have the same
+// work.
 func (b *bench) statistics(ctx context.Context) (triton.Statistics, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return b.servers.fleet.Replicas()[0].Statistics(ctx, b.servers.Contract())
 }
 
-// busy is which part of the time the instances of each step worked.
+// busy returns the part of the time that the instances of each step worked.
 func busy(s triton.Statistics, instances []int, elapsed time.Duration) []float64 {
 	parts := make([]float64, len(s.Steps))
 	for i, step := range s.Steps {
@@ -239,8 +242,8 @@ func busy(s triton.Statistics, instances []int, elapsed time.Duration) []float64
 	return parts
 }
 
-// open sends rows at random moments, whatever becomes of those before, and
-// returns how long after its moment each was answered.
+// open sends rows at random times, without waiting for earlier rows, and returns
+// how long after its time each was answered.
 func (b *bench) open(ctx context.Context, rate float64, duration time.Duration) ([]time.Duration, error) {
 	var (
 		answers   tally
@@ -272,7 +275,7 @@ func (b *bench) open(ctx context.Context, rate float64, duration time.Duration) 
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, errors.New("no row came while latency was measured: a larger budget gives each setting more time")
+		return nil, errors.New("no row was due while latency was measured: give a larger budget with --budget")
 	}
 	slices.Sort(all)
 	return all, ctx.Err()
@@ -288,12 +291,12 @@ func sleepUntil(ctx context.Context, then time.Time) bool {
 	}
 }
 
-// percentile of sorted durations, of which there is at least one.
+// percentile of sorted durations; there must be at least one.
 func percentile(sorted []time.Duration, percent int) time.Duration {
 	return sorted[min(len(sorted)*percent/100, len(sorted)-1)]
 }
 
-// tally notes when rows were answered.
+// tally records when rows were answered.
 type tally struct {
 	mu    sync.Mutex
 	times []time.Time
@@ -316,9 +319,9 @@ func (t *tally) failure() error {
 	return t.err
 }
 
-// rate is how many rows a second were answered from begin to end. Answers come
-// by the batch, so the slope of their number over time is taken, which depends
-// little on whether the last batch made it.
+// rate is how many rows per second were answered from begin to end. Answers arrive
+// in batches. Therefore it is the slope of their number over time, which depends
+// little on whether the last batch arrived in time.
 func (t *tally) rate(begin, end time.Time) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -338,20 +341,22 @@ func (t *tally) rate(begin, end time.Time) float64 {
 	return (n*xy - x*y) / spread
 }
 
-// gate lets so many rows be under way at once. One goroutine enters.
+// gate limits how many rows are under way at once. Only one goroutine may call
+// enter.
 type gate struct {
 	limit func() int
 
 	mu    sync.Mutex
 	going int
-	left  chan struct{} // capacity 1: one has left
+	left  chan struct{} // capacity 1: a row has left
 }
 
 func newGate(limit func() int) *gate {
 	return &gate{limit: limit, left: make(chan struct{}, 1)}
 }
 
-// enter waits for a place, and reports whether it got one before ctx ended.
+// enter blocks until a row may start, and reports whether that was before ctx
+// ended.
 func (g *gate) enter(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		g.mu.Lock()
@@ -379,7 +384,7 @@ func (g *gate) leave() {
 	}
 }
 
-// wait waits until nothing is under way.
+// wait blocks until no row is under way.
 func (g *gate) wait() {
 	for {
 		g.mu.Lock()

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Dominated tells of each result whether another has at least its throughput
-// and at most its p99, and more or less of one of the two. One without figures
-// is dominated.
+// Dominated reports for each result whether another result has at least its
+// throughput and at most its p99, and is better in one of the two. A result without
+// figures is dominated.
 func Dominated(results []Result) []bool {
 	dominated := make([]bool, len(results))
 	for i := range results {
@@ -29,20 +29,20 @@ func better(a, b *Result) bool {
 	return a.Throughput >= b.Throughput && a.P99 <= b.P99 && (a.Throughput > b.Throughput || a.P99 < b.P99)
 }
 
-// Objective is what a setting is chosen for.
+// Objective is the goal by which a setting is chosen.
 type Objective string
 
 // The objectives.
 const (
-	// Throughput wants the most rows a second.
+	// Throughput prefers the most rows per second.
 	Throughput Objective = "throughput"
-	// Latency wants the lowest p99.
+	// Latency prefers the lowest p99.
 	Latency Objective = "latency"
-	// Balanced wants the most rows a second for each second of p99.
+	// Balanced prefers the most rows per second for each second of p99.
 	Balanced Objective = "balanced"
 )
 
-// worth is what an objective wants much of.
+// worth is the figure that the objective maximises.
 func (o Objective) worth(r *Result) float64 {
 	switch o {
 	case Throughput:
@@ -54,7 +54,7 @@ func (o Objective) worth(r *Result) float64 {
 	}
 }
 
-// Validate reports an objective that is none.
+// Validate returns an error if o is not an objective.
 func (o Objective) Validate() error {
 	switch o {
 	case Throughput, Latency, Balanced:
@@ -63,14 +63,14 @@ func (o Objective) Validate() error {
 	return fmt.Errorf("the objective must be %s, %s or %s, not %q", Throughput, Latency, Balanced, o)
 }
 
-// noise is how close to the best is as good, because measuring again would
-// give another order.
+// noise is how close to the best a result must be to count as equally good, because
+// another measurement could reverse the order.
 const noise = 0.95
 
-// Choose returns the index of the result that serves the objective best, among
-// those with a p99 of at most maxP99, if that is not 0. Of those that are
-// nearly as good as the best it takes the one with the fewest instances, which
-// cost memory, and then the one with the lowest p99.
+// Choose returns the index of the result that serves the objective best, among the
+// results with a p99 of at most maxP99, if that is not 0. Among results that are
+// nearly as good as the best it takes the one with the fewest instances, because
+// instances cost memory, and then the one with the lowest p99.
 func Choose(results []Result, objective Objective, maxP99 time.Duration) (int, error) {
 	var candidates []int
 	lowest, most := time.Duration(-1), 0.0

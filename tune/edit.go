@@ -12,9 +12,9 @@ import (
 )
 
 // SetInstances returns the text of a config.pbtxt with count instances in each
-// group. Only the numbers change, or the line or two are added that are
-// missing; comments and everything else stay as they are. It is an error when
-// what comes out does not say what the text said, but for the count.
+// group. It changes only the numbers, or adds the one or two lines that are
+// missing; comments and everything else stay as they are. It returns an error if
+// the new text does not mean the same as the old one, apart from the count.
 func SetInstances(text []byte, count int) ([]byte, error) {
 	before, err := triton.ParseConfig(text)
 	if err != nil {
@@ -36,8 +36,8 @@ func SetInstances(text []byte, count int) ([]byte, error) {
 
 const groupField = "instance_group"
 
-// editInstances changes the count of every instance group, and adds what is
-// missing.
+// editInstances changes the count of every instance group, and adds the missing
+// ones.
 func editInstances(text []byte, count int) ([]byte, error) {
 	tokens, err := scan(text)
 	if err != nil {
@@ -70,14 +70,14 @@ func editInstances(text []byte, count int) ([]byte, error) {
 	return append(edited, text[at:]...), nil
 }
 
-// edit puts text in the place of what is from one offset to another.
+// edit replaces the text from one offset to another.
 type edit struct {
 	from, to int
 	text     string
 }
 
-// groupsAfter returns the opening brackets of the groups that the field at i
-// holds: one, or those of a list.
+// groupsAfter returns the opening brackets of the groups in the field at i, which
+// is one group or a list of groups.
 func groupsAfter(tokens []token, i int) []int {
 	var groups []int
 	next := i + 1
@@ -95,8 +95,8 @@ func groupsAfter(tokens []token, i int) []int {
 	return groups
 }
 
-// setCount sets the count of the group whose bracket is at open, or adds one as
-// the first field of it.
+// setCount sets the count of the group whose bracket is at open. If the group has
+// no count, setCount adds one as its first field.
 func setCount(text []byte, tokens []token, open, count int) edit {
 	inside := tokens[open].depth + 1
 	for i := open + 1; i+2 < len(tokens) && tokens[i].depth >= inside; i++ {
@@ -123,7 +123,8 @@ func setCount(text []byte, tokens []token, open, count int) edit {
 type token struct {
 	text string
 	from int
-	// depth is in how many brackets it is; a bracket is outside of itself.
+	// depth is the number of brackets around the token. A bracket is outside of
+	// itself.
 	depth int
 }
 

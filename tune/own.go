@@ -14,10 +14,10 @@ import (
 	"github.com/refersam/refersam/triton"
 )
 
-// stopTimeout is how long a server of its own may take to stop.
+// stopTimeout is how long the tuner's own server may take to stop.
 const stopTimeout = 15 * time.Second
 
-// own is a server of its own, on a copy of a repository.
+// own is a server that the tuner starts on a copy of a repository.
 type own struct {
 	dir    string             // of the copy
 	config triton.LocalConfig // of the server
@@ -55,7 +55,7 @@ func (s *Servers) stop() error {
 	return errors.Join(errs...)
 }
 
-// ended returns why the server of its own has ended, nil if it has not.
+// ended returns why the server has ended, or nil if it runs.
 func (s *Servers) ended() error {
 	if s.own == nil || s.own.server == nil {
 		return nil
@@ -68,7 +68,7 @@ func (s *Servers) runs() bool {
 	return s.own == nil || s.own.server != nil && s.own.server.Err() == nil
 }
 
-// restart changes the copy and starts the server anew.
+// restart changes the copy and starts the server again.
 func (s *Servers) restart(ctx context.Context, counts []int) error {
 	if err := s.stop(); err != nil {
 		return err
@@ -114,7 +114,7 @@ func findEnsemble(local *triton.LocalConfig, variant string) (string, error) {
 	return ensembles[i], nil
 }
 
-// pick returns which of the variants is meant; "" means the only one.
+// pick returns the index of the variant with this name; "" selects the only one.
 func pick(variants []string, variant string) (int, error) {
 	if variant == "" && len(variants) == 1 {
 		return 0, nil
@@ -123,7 +123,7 @@ func pick(variants []string, variant string) (int, error) {
 		return i, nil
 	}
 	if variant == "" {
-		return 0, fmt.Errorf("there are several variants, name one with --variant: %s", strings.Join(variants, ", "))
+		return 0, fmt.Errorf("there are several variants; choose one with --variant: %s", strings.Join(variants, ", "))
 	}
 	return 0, fmt.Errorf("there is no variant %q, only %s", variant, strings.Join(variants, ", "))
 }

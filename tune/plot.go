@@ -17,7 +17,7 @@ const (
 	markChosen    = '#'
 )
 
-// marks tells how each result is drawn; chosen is -1 if none is.
+// marks returns how each result is drawn; chosen is -1 if none is chosen.
 func marks(results []Result, chosen int) []rune {
 	marks := make([]rune, len(results))
 	for i, dominated := range Dominated(results) {
@@ -32,10 +32,10 @@ func marks(results []Result, chosen int) []rune {
 	return marks
 }
 
-// axes are the ranges of a plot: throughput to the right, p99 upwards, by its
-// logarithm, as settings are often far apart.
+// axes are the ranges of a plot: throughput to the right, and p99 upwards on a
+// logarithmic scale, because settings often differ by a large factor.
 type axes struct {
-	most    float64 // rows a second
+	most    float64 // rows per second
 	low, up float64 // log of seconds
 }
 
@@ -51,7 +51,7 @@ func newAxes(results []Result) (axes, bool) {
 	return a, a.most > 0
 }
 
-// place is where a result is, with both axes from 0 to 1.
+// place is the position of a result, with both axes from 0 to 1.
 func (a *axes) place(r *Result) (x, y float64) {
 	return r.Throughput / a.most, (math.Log(max(r.P99, time.Microsecond).Seconds()) - a.low) / (a.up - a.low)
 }
@@ -61,8 +61,7 @@ func logSeconds(log float64) time.Duration {
 	return d.Round(max(time.Duration(math.Pow10(len(fmt.Sprint(int64(d)))-2)), 1))
 }
 
-// TextPlot draws the results with letters: o is not dominated, # the one
-// chosen.
+// TextPlot draws the results with letters: o is not dominated, # is the chosen one.
 func TextPlot(w io.Writer, results []Result, chosen int) error {
 	const width, height = 64, 14
 	a, ok := newAxes(results)
@@ -101,8 +100,8 @@ func TextPlot(w io.Writer, results []Result, chosen int) error {
 	return err
 }
 
-// SVG draws the results as a picture; each point tells its setting when it is
-// pointed at.
+// SVG draws the results as a picture. Each point shows its setting when the mouse
+// is over it.
 func SVG(w io.Writer, title string, results []Result, chosen int) error {
 	const width, height, margin = 640, 400, 60
 	var b strings.Builder

@@ -14,28 +14,29 @@ import (
 	pb "github.com/refersam/refersam/triton/inferencepb"
 )
 
-// restoreTimeout is how long putting back what was may take, as nobody waits
-// for it.
+// restoreTimeout is how long restoring the old instances may take. It is short
+// because nothing waits for it.
 const restoreTimeout = time.Minute
 
-// Servers are the Triton servers that are tuned, with one ensemble of theirs.
-// Close them. They are not safe for concurrent use.
+// Servers are the Triton servers that are tuned, with one of their ensembles. Call
+// Close when done. They are not safe for concurrent use.
 //
-// Servers of others change their instances through the repository API, one
-// server after the other: one that is used meanwhile is the only one that
-// changes at that moment, and nothing of ours is under way on it. A server of
-// its own is started anew, which cannot be worse than what it is to find out.
+// Running servers change their instances through the repository API, one server
+// after the other. So if others use such a server meanwhile, it is the only one
+// that changes at that moment, and the tuner has no inference under way on it. A
+// server that the tuner started itself is started again, which is the cleanest
+// state to measure.
 type Servers struct {
 	fleet    *triton.Fleet
 	contract triton.Contract
-	configs  [][]*pb.ModelConfig // of each replica, of each step: as they were found
-	counts   []int               // in force
-	kept     []int               // to be in force after Close
-	own      *own                // nil: servers of others
+	configs  [][]*pb.ModelConfig // per replica and step, before any change
+	counts   []int               // now in force
+	kept     []int               // in force after Close
+	own      *own                // nil: the servers were running before
 }
 
-// Connect finds a variant on servers that run already; "" is the only one.
-// Close leaves them as they were found.
+// Connect finds a variant on servers that are already running; "" is the only one.
+// Close restores the servers' state.
 func Connect(ctx context.Context, cfg triton.Config, variant string, log *slog.Logger) (*Servers, error) {
 	fleet, err := triton.NewFleet(cfg, log)
 	if err != nil {
@@ -51,8 +52,8 @@ func Connect(ctx context.Context, cfg triton.Config, variant string, log *slog.L
 	return s, nil
 }
 
-// StartCopy starts a server of its own with a copy of one ensemble of the
-// repository that local names. Close removes both.
+// StartCopy starts a server on a copy of one ensemble of the repository that local
+// names. Close removes both.
 func StartCopy(ctx context.Context, cfg triton.Config, local triton.LocalConfig, variant string, log *slog.Logger) (_ *Servers, err error) {
 	ensemble, err := findEnsemble(&local, variant)
 	if err != nil {
@@ -80,7 +81,7 @@ func StartCopy(ctx context.Context, cfg triton.Config, local triton.LocalConfig,
 	return s, s.learn(ctx, "")
 }
 
-// learn reads the contract of a variant, and how its steps are configured.
+// learn reads the contract of a variant and the configurations of its steps.
 func (s *Servers) learn(ctx context.Context, variant string) error {
 	contracts, err := s.fleet.Contracts(ctx)
 	if err != nil {
@@ -129,7 +130,7 @@ func (s *Servers) Contract() *triton.Contract { return &s.contract }
 // Instances is how many instances each step has.
 func (s *Servers) Instances() []int { return slices.Clone(s.counts) }
 
-// replicas are the servers as the scheduler takes them.
+// replicas are the servers in the form that the scheduler expects.
 func (s *Servers) replicas() []pipeline.Replica {
 	var replicas []pipeline.Replica
 	for _, r := range s.fleet.Replicas() {
@@ -138,9 +139,9 @@ func (s *Servers) replicas() []pipeline.Replica {
 	return replicas
 }
 
-// apply gives each step so many instances. If servers of others refuse, all
-// have those that they had before; one of its own does not run then. The error
-// says why.
+// apply gives each step its number of instances. If a running server refuses, all
+// servers get their previous instances back; a server that the tuner started does
+// not run then. The error says why.
 func (s *Servers) apply(ctx context.Context, counts []int) error {
 	if s.own != nil {
 		if err := s.restart(ctx, counts); err != nil {
@@ -160,20 +161,20 @@ func (s *Servers) apply(ctx context.Context, counts []int) error {
 	background, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 	defer cancel()
 	if _, back := s.change(background, nil, s.counts); back != nil {
-		return &brokenError{errors.Join(err, fmt.Errorf("and what was cannot be put back: %w", back))}
+		return &brokenError{errors.Join(err, fmt.Errorf("and restoring the previous instances failed: %w", back))}
 	}
 	return err
 }
 
-// brokenError says that servers are not as they should be.
+// brokenError says that servers could not be restored to a known state.
 type brokenError struct{ error }
 
 func (e *brokenError) Unwrap() error { return e.error }
 
-// change loads the steps that differ from what they are on every server, one
-// server after the other; it goes on to the next when an inference has shown
-// that this one serves. are is nil when that is not known. A model that a
-// server refuses to load is as it was; touched tells that others may not be.
+// change loads the changed steps on every server, one server after the other. It
+// goes on to the next server when an inference has shown that this one serves. are
+// is nil when the present state is not known. A model that a server refuses to load
+// stays as it was; touched reports that others may have changed.
 func (s *Servers) change(ctx context.Context, are, counts []int) (touched bool, err error) {
 	for i, r := range s.fleet.Replicas() {
 		for j, config := range s.configs[i] {
@@ -192,11 +193,11 @@ func (s *Servers) change(ctx context.Context, are, counts []int) (touched bool, 
 	return touched, nil
 }
 
-// Keep makes the servers go on with these instances after Close.
+// Keep makes the servers keep these instances after Close.
 func (s *Servers) Keep(counts []int) { s.kept = slices.Clone(counts) }
 
-// Close puts back what was found, or what is to be kept, on servers of others;
-// a server of its own it ends, and removes the copy.
+// Close restores the servers that were running before, or sets the instances of
+// Keep on them. It stops a server that the tuner started, and removes the copy.
 func (s *Servers) Close() error {
 	if s.own != nil {
 		return errors.Join(s.stop(), os.RemoveAll(s.own.dir))

@@ -7,29 +7,29 @@ import (
 	"github.com/refersam/refersam/schedule"
 )
 
-// Space is where a sweep looks.
+// Space is the range that a sweep searches.
 type Space struct {
 	// Start is how many instances each step has now.
 	Start []int
-	// MaxInstances is how many a step gets at most.
+	// MaxInstances is how many instances a step gets at most.
 	MaxInstances int
-	// MaxRows is how many rows the model takes.
+	// MaxRows is how many rows the model accepts per batch.
 	MaxRows int
-	// Modes are tried, fixed with a wait of FixedWait.
+	// Modes are the modes that are tried. The mode fixed uses a wait of FixedWait.
 	Modes     []schedule.Mode
 	FixedWait time.Duration
 }
 
-// worthwhile is by how much more instances must raise the throughput for still
-// more to be tried: less is noise.
+// worthwhile is the factor by which more instances must raise the throughput before
+// the sweep tries still more. A smaller rise is noise.
 const worthwhile = 1.05
 
-// Sweep measures settings until it has been everywhere or measure says that it
-// is over. Trying everything takes too long, so it follows two paths of
-// instances for as long as they raise the throughput, with batches as large as
-// they come: one more for the step that is busiest, and one more for every
-// step. Then it tries the ways to form batches with the instances there are
-// now, and with those of the highest throughput.
+// Sweep measures settings until it has tried all on its paths, or measure reports
+// the end. Trying every combination takes too long. So Sweep follows two paths of
+// instances as long as they raise the throughput, with batches as large as
+// possible: one more instance for the busiest step, and one more for every step.
+// Then it tries the ways to form batches with the present instances, and with the
+// instances of the highest throughput.
 func Sweep(space Space, measure func(Setting) (Result, bool)) []Result {
 	s := sweep{space: space, measure: measure}
 	start, ok := s.try(space.setting(space.Start))
@@ -72,7 +72,7 @@ func (s *sweep) try(setting Setting) (Result, bool) {
 	return r, true
 }
 
-// climb goes on to more instances while that is worthwhile.
+// climb goes on to more instances as long as that is worthwhile.
 func (s *sweep) climb(from Result, raise func(Result) []int) {
 	for {
 		instances := raise(from)
@@ -100,8 +100,8 @@ func raiseBusiest(r Result) []int {
 	return instances
 }
 
-// raiseAll gives every step one more instance than the step with the fewest
-// has, so that they get equal.
+// raiseAll gives every step one more instance than the smallest number of instances
+// of a step, so that all steps become equal.
 func raiseAll(r Result) []int {
 	least := slices.Min(r.Instances)
 	instances := slices.Clone(r.Instances)
@@ -111,7 +111,8 @@ func raiseAll(r Result) []int {
 	return instances
 }
 
-// promising are the instances that batching is tried with.
+// promising are the numbers of instances that are combined with the ways to form
+// batches.
 func (s *sweep) promising() [][]int {
 	sets := [][]int{s.space.Start}
 	best, err := Choose(s.results, Throughput, 0)
@@ -121,8 +122,8 @@ func (s *sweep) promising() [][]int {
 	return sets
 }
 
-// setting is how instances are compared: with batches as large as they come,
-// and the first mode.
+// setting is the setting in which numbers of instances are compared: with the
+// largest batches and the first mode.
 func (s *Space) setting(instances []int) Setting { return s.batchings(instances)[0] }
 
 // batchings are the ways to form batches: every mode with batches of at most
@@ -137,7 +138,7 @@ func (s *Space) batchings(instances []int) []Setting {
 				setting.MaxWait = s.FixedWait
 			case schedule.Off:
 				if rows < s.MaxRows {
-					continue // it sends each request by itself, whatever its size
+					continue // this mode sends each request by itself, so the size does not matter
 				}
 			}
 			settings = append(settings, setting)
@@ -146,8 +147,8 @@ func (s *Space) batchings(instances []int) []Setting {
 	return settings
 }
 
-// most is how many settings a sweep measures if both climbs go to their ends
-// in as many steps as there are instances to add to one step.
+// most is how many settings a sweep measures if both paths are followed to their
+// ends with the most steps.
 func (s *Space) most() int {
 	climbs := 2 * max(0, s.MaxInstances-slices.Min(s.Start))
 	return climbs + 2*len(s.batchings(s.Start))

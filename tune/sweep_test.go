@@ -12,8 +12,8 @@ import (
 	"github.com/refersam/refersam/tune"
 )
 
-// machine is a pipeline of steps, whose instances each have a speed. Larger
-// batches are more worthwhile.
+// machine is a pipeline of steps with a speed per instance. Larger batches are more
+// efficient.
 type machine struct {
 	speed    []float64
 	refuses  func(instances []int) bool
@@ -69,7 +69,7 @@ func TestSweep(t *testing.T) {
 		tune.Sweep(space, m.measure)
 		want := slices.Concat(
 			plain("1·1·1", "1·2·1", "1·3·1"), // the slow step, until all are as fast
-			plain("2·3·1"),                   // which brings nothing
+			plain("2·3·1"),                   // no faster
 			plain("2·2·2", "3·3·3"),
 			adaptive("1·3·1", 2, 1), others("1·3·1"), // as fast as 3·3·3
 			adaptive("1·1·1", 2, 1), others("1·1·1"),

@@ -1,7 +1,7 @@
-// Package tune finds out how a model is best run: it measures how fast a
-// Triton server answers with other numbers of instances and other settings of
-// batching, through the scheduler that the gateway uses, and writes what was
-// chosen into the model repository.
+// Package tune finds the best way to run a model. It measures how fast a Triton
+// server answers with different numbers of instances and different settings of
+// batching, through the scheduler that the gateway uses, and writes the chosen
+// setting into the model repository.
 package tune
 
 import (
@@ -21,7 +21,7 @@ type Setting struct {
 	// Instances is how many instances each step of the ensemble has, in the
 	// contract's order.
 	Instances []int
-	// Mode, MaxRows and MaxWait are the gateway's; MaxRows is never 0.
+	// Mode, MaxRows and MaxWait are settings of the gateway; MaxRows is never 0.
 	Mode    schedule.Mode
 	MaxRows int
 	MaxWait time.Duration
@@ -31,7 +31,7 @@ func (s *Setting) equal(o *Setting) bool {
 	return slices.Equal(s.Instances, o.Instances) && s.Mode == o.Mode && s.MaxRows == o.MaxRows && s.MaxWait == o.MaxWait
 }
 
-// String is as short as a line of progress needs it.
+// String is short enough for a line of progress.
 func (s *Setting) String() string {
 	text := fmt.Sprintf("instances %s, %s, max rows %d", FormatInstances(s.Instances), s.Mode, s.MaxRows)
 	if s.MaxWait > 0 {
@@ -45,23 +45,23 @@ func FormatInstances(counts []int) string {
 	return strings.Trim(strings.ReplaceAll(fmt.Sprint(counts), " ", "·"), "[]")
 }
 
-// Result is what a setting gave.
+// Result is the measurement of a setting.
 type Result struct {
 	Setting
-	// Throughput is in rows a second while there is always more to do.
+	// Throughput is in rows per second under saturation.
 	Throughput float64
-	// Batch is the mean number of rows of a batch at that.
+	// Batch is the mean number of rows of a batch under saturation.
 	Batch float64
-	// P50 and P99 are of rows that come at random moments at a part of that
-	// rate, from when a row is due to its answer.
+	// P50 and P99 are latencies of rows that are sent at random times at a part of
+	// that rate, from when a row is due to its answer.
 	P50, P99 time.Duration
-	// Busy is which part of the time the instances of each step worked.
+	// Busy is the part of the time that the instances of each step worked.
 	Busy []float64
-	// Err is why there are no such figures, in Triton's words.
+	// Err is why there are no figures, in Triton's words.
 	Err error
 }
 
-// Config says what is swept and for how long.
+// Config says which settings are swept and for how long.
 type Config struct {
 	// MaxInstances is how many instances a step gets at most. Default 4.
 	MaxInstances int
@@ -69,11 +69,11 @@ type Config struct {
 	Modes []schedule.Mode
 	// FixedWait is REFERSAM_BATCH_MAX_WAIT in mode "fixed". Default 5ms.
 	FixedWait time.Duration
-	// Load is at which part of the throughput latency is measured, in (0, 1).
+	// Load is the part of the throughput at which latency is measured, in (0, 1).
 	// Default 0.7.
 	Load float64
-	// Budget is about how long all of it may take; what would not be measured
-	// by then is left out. Default 5m.
+	// Budget is about how long the whole sweep may take; settings that do not fit
+	// are left out. Default 5m.
 	Budget time.Duration
 	// Schedule is the rest of the scheduler's configuration.
 	Schedule schedule.Config
@@ -91,14 +91,14 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports everything that is wrong with c.
+// Validate reports all faults of c.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.MaxInstances < 1 || c.MaxInstances > 64 {
-		errs = append(errs, errors.New("the most instances must be from 1 to 64"))
+		errs = append(errs, errors.New("the maximum of instances must be from 1 to 64"))
 	}
 	if len(c.Modes) == 0 {
-		errs = append(errs, errors.New("there is no mode of batching to try"))
+		errs = append(errs, errors.New("give at least one mode of batching to try"))
 	}
 	for _, mode := range c.Modes {
 		s := schedule.DefaultConfig().Settings
@@ -115,17 +115,17 @@ func (c *Config) Validate() error {
 }
 
 const (
-	// A setting is measured for its share of the budget, but not for less or
-	// for more than this.
+	// A setting is measured for its part of the budget, but for no shorter and no
+	// longer time than this.
 	minMeasure = 3 * time.Second
 	maxMeasure = 30 * time.Second
-	// reloadShare is which part of the budget changing instances may take.
+	// reloadShare is the part of the budget that changing instances may take.
 	reloadShare = 0.2
 )
 
 // Run measures settings on the servers until the sweep is done or the budget is
-// spent. progress is called before and after each. When ctx ends, or the
-// servers fail beyond one setting, it returns what it has with the error.
+// spent. It calls progress before and after each setting. When ctx ends, or the
+// servers fail beyond one setting, it returns the results so far with the error.
 func Run(ctx context.Context, cfg Config, servers *Servers, log *slog.Logger, progress func(Progress)) ([]Result, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -163,13 +163,13 @@ func Run(ctx context.Context, cfg Config, servers *Servers, log *slog.Logger, pr
 	return results, failure
 }
 
-// Progress is where a sweep is.
+// Progress is the state of a sweep.
 type Progress struct {
 	Setting Setting
-	// Done is how many settings have been measured, Most how many there are if
-	// every climb goes to its end.
+	// Done is how many settings have been measured, Most is how many there are if
+	// every path is followed to its end.
 	Done, Most int
-	// Left is of the budget.
+	// Left is the part of the budget that is left.
 	Left time.Duration
 	// Result is nil before a setting is measured.
 	Result *Result

@@ -12,7 +12,7 @@ import (
 	pb "github.com/refersam/refersam/triton/inferencepb"
 )
 
-// Change is a file of the repository that is to be changed.
+// Change is a change of one file of the repository.
 type Change struct {
 	Path          string
 	Before, After []byte
@@ -20,10 +20,9 @@ type Change struct {
 	Count int
 }
 
-// Changes returns which files of a repository have to be changed for each step
-// to have so many instances, those that need none left out. configName chooses
-// among the configurations of a model, and the file chosen must be the one
-// that the servers run.
+// Changes returns the changes to the files of a repository that give each step its
+// number of instances. Files that already do are left out. configName chooses among
+// the configurations of a model; the file must be the one that the servers run.
 func (s *Servers) Changes(repository, configName string, instances []int) ([]Change, error) {
 	var changes []Change
 	for i, step := range s.contract.StepNames() {
@@ -34,7 +33,7 @@ func (s *Servers) Changes(repository, configName string, instances []int) ([]Cha
 		if err := sameModel(config, s.configs[0][i]); err != nil {
 			return nil, fmt.Errorf("%s is not what the servers run: %w", path, err)
 		}
-		// Where it says nothing, Triton's choice is what was found.
+		// If the file says nothing, the number on the servers was Triton's choice.
 		unsaid := len(config.GetInstanceGroup()) == 0 && instances[i] == countOf(s.configs[0][i])
 		if unsaid || hasInstances(config, instances[i]) {
 			continue
@@ -52,27 +51,28 @@ func (s *Servers) Changes(repository, configName string, instances []int) ([]Cha
 	return changes, nil
 }
 
-// hasInstances reports whether a configuration says so many instances itself.
+// hasInstances reports whether a configuration itself sets this number of
+// instances.
 func hasInstances(config *pb.ModelConfig, count int) bool {
 	groups := config.GetInstanceGroup()
 	return len(groups) > 0 && !slices.ContainsFunc(groups, func(g *pb.ModelInstanceGroup) bool { return int(g.GetCount()) != count })
 }
 
-// sameModel reports how a file differs from what a server runs in what another
-// file for the same model would say.
+// sameModel reports how a file differs from the configuration that a server runs,
+// in a field that any file for the same model would share.
 func sameModel(file, served *pb.ModelConfig) error {
 	if file.GetBackend() != "" && file.GetBackend() != served.GetBackend() {
-		return fmt.Errorf("its backend is %s, theirs %s; REFERSAM_TRITON_CONFIG_NAME chooses the file", file.GetBackend(), served.GetBackend())
+		return fmt.Errorf("its backend is %s, but the servers' is %s; choose the file with REFERSAM_TRITON_CONFIG_NAME", file.GetBackend(), served.GetBackend())
 	}
 	if file.GetPlatform() != "" && file.GetPlatform() != served.GetPlatform() {
-		return fmt.Errorf("its platform is %s, theirs %s; REFERSAM_TRITON_CONFIG_NAME chooses the file", file.GetPlatform(), served.GetPlatform())
+		return fmt.Errorf("its platform is %s, but the servers' is %s; choose the file with REFERSAM_TRITON_CONFIG_NAME", file.GetPlatform(), served.GetPlatform())
 	}
 	return nil
 }
 
-// Write makes all changes or none: every file is written beside its place
-// first, and then they are renamed into their places. When that fails half
-// way, those that were renamed are written back.
+// Write makes all changes or none. It first writes every file beside its place, and
+// then renames them into their places. If that fails half way, it writes the old
+// content of the renamed files back.
 func Write(changes []Change) (err error) {
 	var prepared []string
 	defer func() {
@@ -97,7 +97,7 @@ func Write(changes []Change) (err error) {
 	return nil
 }
 
-// undo writes back what was.
+// undo restores the old content of files.
 func undo(changes []Change) error {
 	var errs []error
 	for _, c := range changes {
