@@ -18,17 +18,17 @@ import (
 )
 
 type batchingCommand struct {
-	Admin      string         `default:"" placeholder:"HOST:PORT" help:"Where the service listens for administration. Default: REFERSAM_ADMIN_LISTEN, else 127.0.0.1:8081."`
-	Mode       *schedule.Mode `placeholder:"adaptive|fixed|off" help:"How rows become batches."`
-	MaxRows    *int           `placeholder:"N" help:"Most rows of a batch; 0 leaves it to the model."`
-	MaxWait    *time.Duration `placeholder:"DURATION" help:"How long rows wait for company."`
-	Percentile *float64       `placeholder:"P" help:"How sure a predicted finish must be, in percent."`
-	Admission  *bool          `negatable:"" help:"Whether what would be late is refused at the door."`
-	Hedge      *bool          `negatable:"" help:"Whether a late batch is sent to a second model server too."`
+	Admin      string         `default:"" placeholder:"HOST:PORT" help:"Address of the service's administration. Default: REFERSAM_ADMIN_LISTEN, else 127.0.0.1:8081."`
+	Mode       *schedule.Mode `placeholder:"adaptive|fixed|off" help:"How the scheduler forms batches of rows."`
+	MaxRows    *int           `placeholder:"N" help:"Maximum of rows per batch; 0 uses the model's."`
+	MaxWait    *time.Duration `placeholder:"DURATION" help:"How long a row may wait for others."`
+	Percentile *float64       `placeholder:"P" help:"Percentile of the predicted latency that must meet a deadline."`
+	Admission  *bool          `negatable:"" help:"Whether requests that would miss their deadline are refused at once."`
+	Hedge      *bool          `negatable:"" help:"Whether a late batch is also sent to a second model server."`
 }
 
-// Run prints the settings in force, after the change if one is asked for, and
-// what the service knows of its model servers.
+// Run prints the settings in force, after the change if there is one, and the state
+// of the service's model servers.
 func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	change := gateway.BatchingSettings{
 		Mode: c.Mode, MaxRows: c.MaxRows, Percentile: c.Percentile, Admission: c.Admission, Hedge: c.Hedge,
@@ -42,7 +42,7 @@ func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		admin = cfg.Gateway.AdminListen
 	}
 	if admin == gateway.AdminOff {
-		return errors.New("REFERSAM_ADMIN_LISTEN is off: name the service's address with --admin")
+		return errors.New("REFERSAM_ADMIN_LISTEN is off: give the address of the service's administration with --admin")
 	}
 	method := http.MethodGet
 	if change != (gateway.BatchingSettings{}) {
@@ -70,7 +70,7 @@ func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 			r.Name, state, r.InFlight, r.Window, r.Rows, r.Failures)
 		for _, p := range r.Paces {
 			if !p.Usable {
-				fmt.Fprintf(table, "%s\tnot used: %s\n", p.Model, cmp.Or(p.Cause, "it has not been asked yet"))
+				fmt.Fprintf(table, "%s\tnot used: %s\n", p.Model, cmp.Or(p.Cause, "it has not been measured yet"))
 				continue
 			}
 			fmt.Fprintf(table, "%s\t%s\n", p.Model, speed(&p))
@@ -79,7 +79,7 @@ func (c *batchingCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	return table.Flush()
 }
 
-// speed says what is believed of how fast a server runs a model.
+// speed describes the estimated speed of a model on a server.
 func speed(p *gateway.AdminPace) string {
 	if len(p.Sizes) == 0 {
 		return "not measured yet"
@@ -100,8 +100,8 @@ func speed(p *gateway.AdminPace) string {
 	return fmt.Sprintf("%s; when busy one every %s; up to %.2f times as long", strings.Join(alone, ", "), strings.Join(busy, ", "), p.Late)
 }
 
-// call sends a request to a service's administration; in is its body, if it is
-// not nil, and out what the answer is read into.
+// call sends a request to a service's administration. in is the body, or nil; out
+// receives the decoded answer.
 func call(ctx context.Context, method, url string, in, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

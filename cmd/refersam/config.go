@@ -24,11 +24,10 @@ import (
 
 const envPrefix = "REFERSAM_"
 
-// foreign are the variables with our prefix that only the Python package
-// reads.
+// foreign are the variables with our prefix that only the Python package reads.
 var foreign = []string{"REFERSAM_EMOJI_FONT"}
 
-// Config is the configuration of all rooms.
+// Config is the configuration of all packages.
 type Config struct {
 	Log        LogConfig
 	Gateway    gateway.Config
@@ -42,7 +41,7 @@ type Config struct {
 	Local      triton.LocalConfig
 
 	environ  map[string]string
-	firstKey bool // from the command line alone
+	firstKey bool // set only by the command line
 }
 
 // LogConfig says what is logged and how.
@@ -54,8 +53,8 @@ type LogConfig struct {
 	Format string `env:"REFERSAM_LOG_FORMAT"`
 }
 
-// loadConfig returns the defaults overlaid with the environment. What a
-// command does not need may still be missing.
+// loadConfig returns the defaults overlaid with the environment. Values that the
+// command does not need may be missing.
 func loadConfig(environ []string) (*Config, error) {
 	cfg := &Config{
 		Log:        LogConfig{Level: slog.LevelInfo, Format: "text"},
@@ -76,7 +75,7 @@ func loadConfig(environ []string) (*Config, error) {
 	if unknown := cfg.unknown(); len(unknown) > 0 {
 		errs = append(errs, fmt.Errorf("no such variable: %s; “refersam config” lists them", strings.Join(unknown, ", ")))
 	}
-	if len(errs) > 0 { // whatever else is wrong is reported with it
+	if len(errs) > 0 { // report other faults together with these
 		return nil, errors.Join(append(errs, cfg.validate(), cfg.Local.Validate(), cfg.validateTriton())...)
 	}
 	return cfg, nil
@@ -102,7 +101,7 @@ func (c *Config) parse() (errs []error) {
 	return errs
 }
 
-// allowed says how values of a type are written.
+// allowed describes how values of a type are written.
 func allowed(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[time.Duration]():
@@ -121,13 +120,13 @@ func allowed(t reflect.Type) string {
 	return "a value of type " + t.String()
 }
 
-// validate reports everything that is wrong with what every command needs.
+// validate reports all faults of the settings that every command needs.
 func (c *Config) validate() error {
 	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Fetch.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
-// validateTriton reports everything that is wrong with the connection to
-// Triton. That no server is named is not: “refersam up” has its own.
+// validateTriton reports all faults of the connection to Triton. It accepts an
+// empty list of servers, because “refersam up” starts its own.
 func (c *Config) validateTriton() error {
 	connection := c.Triton
 	if len(connection.Addresses) == 0 {
@@ -154,8 +153,8 @@ func (c *Config) variables() []variable {
 	return list
 }
 
-// isSet reports whether the environment sets a variable. One that is empty
-// leaves the default.
+// isSet reports whether the environment sets a variable. An empty variable leaves
+// the default.
 func (c *Config) isSet(name string) bool { return c.environ[name] != "" }
 
 // visit calls f for every field that a variable sets, in the order of their
@@ -177,8 +176,7 @@ func (c *Config) visit(f func(name string, field reflect.StructField, value refl
 	fields(reflect.ValueOf(c).Elem())
 }
 
-// unknown lists variables with our prefix that nothing reads, which are
-// misspelt ones.
+// unknown lists variables with our prefix that nothing reads: misspelt ones.
 func (c *Config) unknown() []string {
 	known := c.variables()
 	var unknown []string
@@ -213,8 +211,8 @@ func (c *LogConfig) logger(w io.Writer) *slog.Logger {
 
 type configCommand struct{}
 
-// Run prints the configuration as a table. What is wrong with it, for any
-// command, is an error.
+// Run prints the configuration as a table. It returns an error if the configuration
+// is invalid for any command.
 func (*configCommand) Run(m *Main, cfg *Config) error {
 	table := tabwriter.NewWriter(m.Stdout, 0, 0, 2, ' ', 0)
 	for _, v := range cfg.variables() {

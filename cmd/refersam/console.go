@@ -13,23 +13,23 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// progressInterval is how often a start that goes on says what it waits for.
+// progressInterval is how often a slow start prints what it is waiting for.
 const progressInterval = 5 * time.Second
 
-// console prints for a person at a terminal how far the start of a service is.
-// It is safe for concurrent use.
+// console prints the progress of the service's start for a person at a terminal. It
+// is safe for concurrent use.
 type console struct {
 	begun time.Time
 
 	mu    sync.Mutex
 	out   io.Writer
 	phase string
-	key   string // "" unless the service has made one
+	key   string // "" unless the service has made a key
 }
 
 func newConsole(out io.Writer) *console { return &console{begun: time.Now(), out: out} }
 
-// begin prints what the service does from now on.
+// begin prints the next step of the start.
 func (c *console) begin(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,7 +41,7 @@ func (c *console) print(text string) {
 	fmt.Fprintf(c.out, "refersam: %3.0f s  %s\n", time.Since(c.begun).Seconds(), text)
 }
 
-// watch repeats what the service does, with what keeps it from being ready,
+// watch repeats the present step, with the reason why the service is not ready,
 // until ctx ends.
 func (c *console) watch(ctx context.Context, ready func() error) {
 	ticker := time.NewTicker(progressInterval)
@@ -62,8 +62,8 @@ func (c *console) watch(ctx context.Context, ready func() error) {
 	}
 }
 
-// cause is why a service is not ready, "" if that is nothing but that its models
-// are not loaded yet.
+// cause is why a service is not ready. It is "" if the only reason is that its
+// models are not loaded yet.
 func cause(err error) string {
 	var e *refersam.Error
 	if !errors.As(err, &e) || e.Err == nil {
@@ -75,7 +75,7 @@ func cause(err error) string {
 	return e.Err.Error()
 }
 
-// firstKey prints the key that the service has made for itself.
+// firstKey prints the key that the service has made.
 func (c *console) firstKey(token store.Token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,17 +88,18 @@ The first API key. It is shown this once, and whoever reads this output can use 
 `, c.key)
 }
 
-// ready prints where the service is, how to try it, and where its state is.
+// ready prints the address of the service, how to try it, and where its state is
+// stored.
 func (c *console) ready(s *started) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	curl, header := "curl -fsS", ""
-	if s.insecure { // the certificate need not name 127.0.0.1
+	if s.insecure { // the certificate may not name 127.0.0.1
 		curl += " -k"
 	}
-	keys := "not wanted: only this machine can reach the service"
+	keys := "not required: only this machine can reach the service"
 	if s.open {
-		keys = "not wanted: REFERSAM_AUTH is off, and everybody who can reach the service may use it"
+		keys = "not required: REFERSAM_AUTH is off, so everybody who can reach the service may use it"
 	}
 	metrics := ""
 	if s.admin != "" {
@@ -106,10 +107,10 @@ func (c *console) ready(s *started) {
 	}
 	switch {
 	case s.keys && c.key != "":
-		keys = "wanted: the one above; “refersam keys” makes, rotates and revokes keys"
+		keys = "required: use the key above; “refersam keys” makes, rotates and revokes keys"
 		header = ` -H 'X-API-Key: ` + c.key + `'`
 	case s.keys:
-		keys = "wanted: “KEY=rsk_…” makes the line above work; “refersam keys create” makes a key"
+		keys = "required: set KEY=rsk_… for the line above; “refersam keys create” makes a key"
 		header = ` -H "X-API-Key: $KEY"`
 	}
 	fmt.Fprintf(c.out, `
@@ -125,17 +126,17 @@ refersam is ready on %s after %.0f s
 `, s.url, time.Since(c.begun).Seconds(), s.url, s.url, curl, s.url, curl, header, s.url, keys, s.data, metrics)
 }
 
-// started is what there is to know of a service that can answer.
+// started describes a service that can answer.
 type started struct {
 	url string
-	// keys says that clients must show a key, open that others than this machine
-	// need none either, insecure that the certificate may be of another name.
+	// keys: clients must send a key. open: clients on other machines need no key
+	// either. insecure: the certificate may be for another name.
 	keys, open, insecure bool
 	data                 string
 	admin                string // "" for none
 }
 
-// place is where a service keeps its state, as it may be shown.
+// place returns where a service stores its state, without secrets.
 func place(cfg *store.Config) string {
 	if cfg.DatabaseURL != "" {
 		return cfg.DatabaseURL.String()

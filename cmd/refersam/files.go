@@ -6,11 +6,10 @@ import (
 	"os"
 )
 
-// dash stands for standard input or output where a file could be named.
+// dash means standard input or output in place of a file.
 const dash = "-"
 
-// readPicture returns the bytes of a picture, cut off behind the first one that
-// is too many.
+// readPicture returns the bytes of a picture, but at most one more than the limit.
 func readPicture(name string, stdin io.Reader, most int64) ([]byte, error) {
 	in := stdin
 	if name != dash {
@@ -24,7 +23,7 @@ func readPicture(name string, stdin io.Reader, most int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(in, most+1))
 }
 
-// writeOutput lets write fill a file.
+// writeOutput creates a file and calls write to fill it.
 func writeOutput(name string, stdout io.Writer, write func(io.Writer) error) error {
 	if name == dash {
 		return write(stdout)

@@ -14,9 +14,9 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// keyFlag is for commands that serve.
+// keyFlag is the flag of the commands that serve.
 type keyFlag struct {
-	FirstKey bool `help:"If clients must show an API key and none has ever been made, make one and print it."`
+	FirstKey bool `help:"If clients must send an API key and none has ever been made, make one and print it."`
 }
 
 func (f *keyFlag) apply(cfg *Config) { cfg.firstKey = f.FirstKey }
@@ -24,8 +24,8 @@ func (f *keyFlag) apply(cfg *Config) { cfg.firstKey = f.FirstKey }
 type keysCommand struct {
 	Create keysCreateCommand `cmd:"" help:"Make a key and print it; it cannot be shown again."`
 	List   keysListCommand   `cmd:"" help:"List all keys, without their secrets."`
-	Rotate keysRotateCommand `cmd:"" help:"Give a key a new secret and print it; the old one goes on working for a while."`
-	Revoke keysRevokeCommand `cmd:"" help:"End a key for good; every gateway refuses it within 2 s."`
+	Rotate keysRotateCommand `cmd:"" help:"Give a key a new secret and print it; the old secret stays valid for a while."`
+	Revoke keysRevokeCommand `cmd:"" help:"Revoke a key for good; every gateway refuses it within 2 s."`
 }
 
 // span is a duration that may be written in days: 90d, 24h, 30m.
@@ -50,11 +50,11 @@ func (s *span) UnmarshalText(text []byte) error {
 
 type keysCreateCommand struct {
 	dataFlag
-	Name        string   `required:"" help:"Whose key it is."`
-	Scopes      []string `required:"" placeholder:"SCOPE,…" help:"What it allows: segment, feedback, admin."`
-	Rate        string   `placeholder:"10/s" help:"How many requests it allows, in a second (s), minute (m), hour (h) or day (d). Default: any number."`
-	Concurrency *int64   `placeholder:"N" help:"How many requests may be under way. Default: any number."`
-	Expires     *span    `placeholder:"90d" help:"After what time it stops working. Default: never."`
+	Name        string   `required:"" help:"Name of the key's owner."`
+	Scopes      []string `required:"" placeholder:"SCOPE,…" help:"What the key allows: segment, feedback, admin."`
+	Rate        string   `placeholder:"10/s" help:"Maximum of requests per second (s), minute (m), hour (h) or day (d). Default: no limit."`
+	Concurrency *int64   `placeholder:"N" help:"Maximum of concurrent requests. Default: no limit."`
+	Expires     *span    `placeholder:"90d" help:"When the key expires, counted from now. Default: never."`
 }
 
 // Run makes a key.
@@ -75,7 +75,7 @@ func (c *keysCreateCommand) Run(ctx context.Context, m *Main, cfg *Config) error
 
 func (c *keysCreateCommand) key(now time.Time) (k store.Key, err error) {
 	if k.Name = strings.TrimSpace(c.Name); k.Name == "" {
-		return k, errors.New("--name must say whose key it is")
+		return k, errors.New("--name is empty; give the name of the key's owner")
 	}
 	for _, name := range c.Scopes {
 		scope, err := store.ParseScope(name)
@@ -93,12 +93,12 @@ func (c *keysCreateCommand) key(now time.Time) (k store.Key, err error) {
 	}
 	if c.Concurrency != nil {
 		if k.Concurrency = *c.Concurrency; k.Concurrency < 1 {
-			return k, errors.New("--concurrency must be at least 1; without it the key allows any number")
+			return k, errors.New("--concurrency must be at least 1; leave it out for no limit")
 		}
 	}
 	if c.Expires != nil {
 		if *c.Expires <= 0 {
-			return k, errors.New("--expires must be positive; without it the key never expires")
+			return k, errors.New("--expires must be positive; leave it out for a key that never expires")
 		}
 		k.Expires = now.Add(time.Duration(*c.Expires))
 	}
@@ -107,7 +107,7 @@ func (c *keysCreateCommand) key(now time.Time) (k store.Key, err error) {
 
 // reveal prints a key, alone on standard output so that it can be piped.
 func (m *Main) reveal(token store.Token) error {
-	fmt.Fprintf(m.Stderr, "This is the one time that the key is shown. Its id, %s, is what logs and usage call it.\n", token.ID)
+	fmt.Fprintf(m.Stderr, "The key is shown only this once. Logs and usage show its id, %s.\n", token.ID)
 	_, err := fmt.Fprintln(m.Stdout, token.Reveal())
 	return err
 }
@@ -162,7 +162,7 @@ func keyState(k *store.Key, now time.Time) string {
 type keysRotateCommand struct {
 	dataFlag
 	ID      string `arg:"" help:"The key's id."`
-	Overlap span   `default:"24h" placeholder:"24h" help:"How long the old secret goes on working. Default: 24h."`
+	Overlap span   `default:"24h" placeholder:"24h" help:"How long the old secret stays valid. Default: 24h."`
 }
 
 // Run gives a key a new secret.
@@ -181,7 +181,7 @@ type keysRevokeCommand struct {
 	ID string `arg:"" help:"The key's id."`
 }
 
-// Run ends a key.
+// Run revokes a key.
 func (c *keysRevokeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	return c.withStore(ctx, cfg, func(s *store.Store) error {
 		if err := s.RevokeKey(ctx, c.ID, time.Now()); err != nil {
@@ -192,13 +192,13 @@ func (c *keysRevokeCommand) Run(ctx context.Context, m *Main, cfg *Config) error
 	})
 }
 
-// secretForm is what a whole key looks like, given where its id belongs.
+// secretForm matches a whole key where only its id is expected.
 var secretForm = regexp.MustCompile(`^rsk_([a-z2-7]{16})_`)
 
-// named says which key an error is about, but never its secret.
+// named adds the key's id to an error, but never its secret.
 func named(id string, err error) error {
 	if parts := secretForm.FindStringSubmatch(id); parts != nil {
-		return fmt.Errorf("name the key by its id alone, %s", parts[1])
+		return fmt.Errorf("give only the id of the key, %s", parts[1])
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("there is no key %s that is not revoked; refersam keys list shows all", cmp.Or(id, `""`))

@@ -30,9 +30,9 @@ func listen(ctx context.Context, cfg *Config) (net.Listener, error) {
 	return ln, nil
 }
 
-// listenAdmin listens where the service is administered, or returns nil if it is
-// not. Nobody has asked for the default address, so if that is taken a free port
-// does as well; an address that is configured is kept or is an error.
+// listenAdmin listens for administration, or returns nil if that is off. Nobody has
+// chosen the default address, so if it is in use, listenAdmin takes a free port
+// instead. If a configured address is in use, that is an error.
 func listenAdmin(ctx context.Context, cfg *Config, log *slog.Logger) (net.Listener, error) {
 	address := cfg.Gateway.AdminListen
 	if address == gateway.AdminOff {
@@ -43,7 +43,7 @@ func listenAdmin(ctx context.Context, cfg *Config, log *slog.Logger) (net.Listen
 	if errors.Is(err, syscall.EADDRINUSE) {
 		by := holder(address)
 		if cfg.isSet("REFERSAM_ADMIN_LISTEN") {
-			return nil, fmt.Errorf("REFERSAM_ADMIN_LISTEN is %q, the address of metrics and settings, which is taken by %s: name another, or off", address, by)
+			return nil, fmt.Errorf("REFERSAM_ADMIN_LISTEN is %q, the address of metrics and settings, which is taken by %s: choose another address, or off", address, by)
 		}
 		host, _, splitErr := net.SplitHostPort(address)
 		if splitErr != nil {
@@ -54,21 +54,21 @@ func listenAdmin(ctx context.Context, cfg *Config, log *slog.Logger) (net.Listen
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("REFERSAM_ADMIN_LISTEN is %q, the address of metrics and settings: %w; name another, or off", address, err)
+		return nil, fmt.Errorf("REFERSAM_ADMIN_LISTEN is %q, the address of metrics and settings: %w; choose another address, or off", address, err)
 	}
 	log.Info("listening for administration", "address", ln.Addr().String())
 	return ln, nil
 }
 
 // holder describes the process that listens on the port of an address, as far as
-// this user may know it.
+// this user may see it.
 func holder(address string) string {
 	const unknown = "another program"
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return unknown
 	}
-	sockets := make(map[string]bool) // as the links in /proc/PID/fd name them
+	sockets := make(map[string]bool) // in the form of the links in /proc/PID/fd
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		listening(table, port, sockets)
 	}
@@ -90,7 +90,7 @@ func holder(address string) string {
 	return unknown
 }
 
-// listening adds the sockets of a table of the kernel that listen on a port.
+// listening adds the sockets that listen on a port, from a table of the kernel.
 func listening(table, port string, sockets map[string]bool) {
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Command refersam answers which pixels a phrase means: as a service, with a
-// Triton of its own or before others, and on the command line.
+// Command refersam finds the pixels that a phrase describes: as a service, with its
+// own Triton server or before running ones, and on the command line.
 package main
 
 import (

@@ -16,19 +16,19 @@ import (
 
 type maskCommand struct {
 	Logits    string  `arg:"" help:"The model's output for one phrase: an .npy file of float32 [height, width]; - reads it from standard input."`
-	Width     int     `required:"" placeholder:"W" help:"Width of the picture in pixels."`
-	Height    int     `required:"" placeholder:"H" help:"Height of the picture in pixels."`
-	Resize    string  `enum:"stretch,longest_side_pad" default:"stretch" help:"How the picture became square: stretch, or longest_side_pad, for which logits are a quarter of the model's side and what lies over the padding is cut off."`
+	Width     int     `required:"" placeholder:"W" help:"Width of the picture, in pixels."`
+	Height    int     `required:"" placeholder:"H" help:"Height of the picture, in pixels."`
+	Resize    string  `enum:"stretch,longest_side_pad" default:"stretch" help:"How the picture became square: stretch, or longest_side_pad, where the logits are a quarter of the model's side and the part over the padding is cut off."`
 	Format    string  `enum:"coco_rle,rle,polygon,png,png8,probability" default:"coco_rle" help:"coco_rle (compressed as pycocotools does), rle (uncompressed), polygon (GeoJSON), png (1 bit), png8 (8 bits) or probability (PNG of 16 bits)."`
 	Output    string  `short:"o" default:"-" placeholder:"FILE" help:"Where to write it; - is standard output."`
 	Threshold float64 `default:"0.5" help:"Foreground probability from which a pixel is in the mask."`
 	FillHoles int     `placeholder:"N" help:"Fill holes of up to N pixels."`
 	MinArea   int     `placeholder:"N" help:"Leave out components of less than N pixels."`
 	Largest   bool    `help:"Leave only the largest component."`
-	Tolerance float64 `placeholder:"PIXELS" help:"How far polygons may be off the mask; 0 follows the edges of pixels."`
+	Tolerance float64 `placeholder:"PIXELS" help:"How far polygons may deviate from the mask; 0 follows the edges of pixels."`
 }
 
-// Run makes a mask of logits as the service does.
+// Run makes a mask from logits, as the service does.
 func (c *maskCommand) Run(m *Main) error {
 	l, err := c.read(m.Stdin)
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *maskCommand) Run(m *Main) error {
 	}
 	if fit := preprocess.Fit(c.Resize); fit == preprocess.LongestSidePad {
 		if c.Width < 1 || c.Height < 1 || l.Width != l.Height {
-			return fmt.Errorf("logits of %d×%d for a picture of %d×%d pixels", l.Width, l.Height, c.Width, c.Height)
+			return fmt.Errorf("the logits are %d×%d, but the picture is %d×%d pixels", l.Width, l.Height, c.Width, c.Height)
 		}
 		size := triton.LogitsStride * l.Width
 		width, height := fit.Inside(c.Width, c.Height, size)

@@ -14,7 +14,7 @@ import (
 	main "github.com/refersam/refersam/cmd/refersam"
 )
 
-// npy is what numpy.save writes of float32.
+// npy returns what numpy.save writes for float32.
 func npy(shape string, fortran bool, values ...float32) string {
 	order := "False"
 	if fortran {
@@ -43,7 +43,7 @@ func maskOf(t *testing.T, logits string, args ...string) (code int, stdout, stde
 }
 
 func TestMask(t *testing.T) {
-	// Foreground in the right half, and more of it below.
+	// Foreground in the right half, and more of it at the bottom.
 	logits := npy("2, 2", false, -1, 1, -1, 3)
 	for _, tc := range []struct {
 		name, logits string
@@ -144,7 +144,7 @@ func TestMask_Failures(t *testing.T) {
 	}
 }
 
-// FuzzMask feeds the program files: it must say what is wrong or answer.
+// FuzzMask gives the program arbitrary files: it must report an error or answer.
 func FuzzMask(f *testing.F) {
 	f.Add([]byte(npy("2, 2", false, -1, 1, -1, 1)))
 	f.Add([]byte(npy("1, 2, 1", true, -1, 1)))

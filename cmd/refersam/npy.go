@@ -14,11 +14,12 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// maxLogits is far beyond what any model gives: 4096².
+// maxLogits is far more than any model returns: 4096².
 const maxLogits = 1 << 24
 
-// The header of an .npy file is a Python dictionary with three keys, padded
-// with blanks. NumPy writes them in this order, and so does whoever follows it.
+// The header of an .npy file is a Python dictionary with three keys, padded with
+// blanks. NumPy writes them in this order, and so do other writers that follow the
+// format.
 var npyHeader = regexp.MustCompile(`^\{'descr': '([^']*)', 'fortran_order': (True|False), 'shape': \(([0-9, ]*)\), *\}\s*$`)
 
 // readNPY reads one row of logits from an .npy file of float32 [height, width],
@@ -31,7 +32,7 @@ func readNPY(r io.Reader) (refersam.Logits, error) {
 	}
 	match := npyHeader.FindStringSubmatch(header)
 	if match == nil {
-		return l, fmt.Errorf("the .npy header %q is none that numpy.save writes", header)
+		return l, fmt.Errorf("the .npy header %q is not in the form that numpy.save writes", header)
 	}
 	if match[1] != "<f4" {
 		return l, fmt.Errorf("the values are %q, want float32 (<f4)", match[1])
@@ -43,7 +44,7 @@ func readNPY(r io.Reader) (refersam.Logits, error) {
 		}
 		n, err := strconv.Atoi(axis)
 		if err != nil {
-			return l, fmt.Errorf("the shape is (%s)", match[3])
+			return l, fmt.Errorf("the shape (%s) cannot be read", match[3])
 		}
 		shape = append(shape, n)
 	}
@@ -55,7 +56,7 @@ func readNPY(r io.Reader) (refersam.Logits, error) {
 	}
 	l.Height, l.Width = shape[0], shape[1]
 
-	var data bytes.Buffer // grows with what there is, whatever the header says
+	var data bytes.Buffer // grows with the data, whatever the header says
 	size := int64(4 * l.Width * l.Height)
 	if n, err := io.Copy(&data, io.LimitReader(r, size+1)); err != nil {
 		return l, err
@@ -73,7 +74,7 @@ func readNPY(r io.Reader) (refersam.Logits, error) {
 	return l, nil
 }
 
-// readNPYHeader reads what stands before the data.
+// readNPYHeader reads the header before the data.
 func readNPYHeader(r io.Reader) (string, error) {
 	var start [8]byte
 	if _, err := io.ReadFull(r, start[:]); err != nil || string(start[:6]) != "\x93NUMPY" {
@@ -89,7 +90,7 @@ func readNPYHeader(r io.Reader) (string, error) {
 	n := int(binary.LittleEndian.Uint32(append(length, 0, 0)))
 	const most = 1 << 16
 	if n > most {
-		return "", fmt.Errorf("an .npy header of %d bytes", n)
+		return "", fmt.Errorf("the .npy header of %d bytes is too long", n)
 	}
 	header := make([]byte, n)
 	if _, err := io.ReadFull(r, header); err != nil {

@@ -13,14 +13,14 @@ import (
 type preprocessCommand struct {
 	Picture string `arg:"" help:"A JPEG, PNG, WebP, GIF, BMP or TIFF; - reads it from standard input."`
 	Size    int    `required:"" placeholder:"S" help:"Side of the square that the model reads, in pixels."`
-	Resize  string `enum:"stretch,longest_side_pad" default:"stretch" help:"How it becomes square: stretch, or longest_side_pad (aspect ratio kept, padded right or below), as the model's parameter resize says."`
+	Resize  string `enum:"stretch,longest_side_pad" default:"stretch" help:"How the picture becomes square: stretch, or longest_side_pad (aspect ratio kept, padded right or below), as the model's parameter resize says."`
 	Output  string `short:"o" required:"" placeholder:"FILE" help:"Where to write it, as PNG; - is standard output."`
 }
 
-// maxModelSide is beyond any model's input; SAM's own is 1024.
+// maxModelSide is larger than any model's input; SAM's is 1024.
 const maxModelSide = 4096
 
-// Run writes what a model of that size gets of the picture.
+// Run writes the pixels that a model of that size gets.
 func (c *preprocessCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if c.Size < 1 || c.Size > maxModelSide {
 		return fmt.Errorf("--size is %d, allowed: 1 to %d", c.Size, maxModelSide)

@@ -15,7 +15,7 @@ const (
 	exitUsage = 2
 )
 
-// Main is the program with everything it touches from outside.
+// Main is the program with all its inputs and outputs.
 type Main struct {
 	// Args are the arguments without the program's name.
 	Args []string
@@ -27,18 +27,18 @@ type Main struct {
 
 // commands is the command line.
 type commands struct {
-	Up         upCommand         `cmd:"" help:"Start a Triton server on this machine, and the gateway before it."`
-	Serve      serveCommand      `cmd:"" help:"Start the gateway before the Triton servers named in REFERSAM_TRITON."`
+	Up         upCommand         `cmd:"" help:"Start a Triton server on this machine, and the gateway that uses it."`
+	Serve      serveCommand      `cmd:"" help:"Start the gateway with the Triton servers named in REFERSAM_TRITON."`
 	Segment    segmentCommand    `cmd:"" help:"Find phrases in a picture, without HTTP."`
 	Tokenize   tokenizeCommand   `cmd:"" help:"Print the token ids of each line of standard input."`
 	Preprocess preprocessCommand `cmd:"" help:"Write the square of pixels that a model gets of a picture."`
 	Mask       maskCommand       `cmd:"" help:"Turn the model's logits into a mask of the picture's size."`
 	Batching   batchingCommand   `cmd:"" help:"Show or change how a running service forms batches."`
-	Tune       tuneCommand       `cmd:"" help:"Find out how many instances of each stage and which batches serve best, by measuring."`
+	Tune       tuneCommand       `cmd:"" help:"Measure which numbers of instances and which batches are best."`
 	Keys       keysCommand       `cmd:"" help:"Make, list, rotate and revoke API keys."`
 	Backup     backupCommand     `cmd:"" help:"Copy the SQLite database, while a gateway uses it."`
-	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of the SQLite database, while no gateway uses it."`
-	Purge      purgeCommand      `cmd:"" help:"Delete pictures and jobs that have expired, and what is left of them, at once."`
+	Restore    restoreCommand    `cmd:"" help:"Replace the SQLite database by a backup, while no gateway uses it."`
+	Purge      purgeCommand      `cmd:"" help:"Delete expired pictures and jobs, and leftover objects, at once."`
 	Config     configCommand     `cmd:"" help:"Print the effective configuration and where each value comes from, and check it."`
 	Version    versionCommand    `cmd:"" help:"Print what this program was built from."`
 }

@@ -13,7 +13,7 @@ import (
 	main "github.com/refersam/refersam/cmd/refersam"
 )
 
-// run runs the program with nothing from outside but what is given.
+// run runs the program with these inputs only.
 func run(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -85,7 +85,7 @@ func TestFailures(t *testing.T) {
 		{"up before servers that run", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"up"}, 1, "refersam serve"},
 		{"no such picture", nil, []string{"segment", "nowhere.png", "a duck"}, 1, "nowhere.png"},
 		{"two masks on standard output", nil, []string{"segment", picture, "a duck", "a dog", "-o", "-"}, 1, "one phrase"},
-		{"a mask and JSON on standard output", nil, []string{"segment", picture, "a duck", "--json", "-o", "-"}, 1, "without --json"},
+		{"a mask and JSON on standard output", nil, []string{"segment", picture, "a duck", "--json", "-o", "-"}, 1, "leave out --json"},
 		{"no Triton there", []string{"REFERSAM_TRITON=127.0.0.1:1"}, []string{"segment", picture, "a duck"}, 1, "127.0.0.1:1"},
 		{"no Triton at a socket", []string{"REFERSAM_TRITON=unix:/nowhere/grpc"}, []string{"segment", picture, "a duck"}, 1, "unix:/nowhere/grpc"},
 		{"a socket that is none", []string{"REFERSAM_TRITON=unix:grpc"}, []string{"config"}, 1, "absolute path"},
@@ -101,14 +101,14 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// A value that no variable takes is an error that names the variable, the value
-// and what is allowed; all wrong variables are named at once.
+// A value that a variable does not allow is an error with the variable, the value
+// and the allowed ones. All wrong variables are reported at once.
 func TestConfigErrors(t *testing.T) {
 	code, out, errs := run(t, nil, "config")
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs)
 	}
-	// Any text is a value of these variables.
+	// Any text is a valid value of these variables.
 	free := map[string]bool{"REFERSAM_DATA": true, "REFERSAM_MODEL_REPOSITORY": true, "REFERSAM_PYTHON": true, "REFERSAM_TRITON_WORK_DIR": true, "REFERSAM_TRITON_SOCKET_DIR": true}
 	for _, bad := range []string{"-7", "-7s", "?"} {
 		var all, wrong []string
@@ -117,7 +117,7 @@ func TestConfigErrors(t *testing.T) {
 			if free[name] || name == "REFERSAM_TLS_KEY" || name == "REFERSAM_LENIENT_JPEG" || name == "REFERSAM_REDUCE_JPEG" {
 				continue
 			}
-			if bad != "?" && name == "REFERSAM_TRITON_CONFIG_NAME" { // a name it is
+			if bad != "?" && name == "REFERSAM_TRITON_CONFIG_NAME" { // ? is a valid name
 				continue
 			}
 			wrong = append(wrong, name)
@@ -157,8 +157,7 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// A program that was told to stop has not failed.
-// That holds at any moment of its start.
+// A program that is stopped by a signal has not failed, at any moment of its start.
 func TestServe_Stop(t *testing.T) {
 	for _, after := range []time.Duration{0, 3 * time.Millisecond, 30 * time.Millisecond, 300 * time.Millisecond} {
 		t.Run(after.String(), func(t *testing.T) { testStop(t, after) })

@@ -28,11 +28,11 @@ type segmentCommand struct {
 	Threshold float64  `help:"Foreground probability from which a pixel is in the mask. Default: the model's own."`
 }
 
-// Run answers one request with the servers in REFERSAM_TRITON or, without any,
-// with a Triton that is started for it.
+// Run answers one request with the servers in REFERSAM_TRITON. If the variable is
+// empty, it starts a Triton server for the request.
 func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error) {
 	if c.Output == dash && (c.JSON || len(c.Phrases) > 1) {
-		return errors.New("--output - takes one mask and nothing else: ask one phrase, without --json")
+		return errors.New("--output - writes one mask only: give one phrase, and leave out --json")
 	}
 	if err := errors.Join(cfg.validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 
-	cfg.Triton.SharedMemory = "off" // to take it costs 0.1 s, for one picture
+	cfg.Triton.SharedMemory = "off" // setting it up costs 0.1 s, too much for one picture
 	fleet, err := triton.NewFleet(cfg.Triton, log)
 	if err != nil {
 		return err
@@ -56,7 +56,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		err = fleet.Resolve(ctx)
 	} else {
 		cfg.Local.Logger = log
-		cfg.Local.SocketDir = "" // “refersam up” may be using it
+		cfg.Local.SocketDir = "" // “refersam up” may be using the default
 		var local *triton.Local
 		if local, err = triton.StartLocal(ctx, cfg.Local); err != nil {
 			return err
@@ -68,7 +68,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		return err
 	}
 
-	cfg.Pipeline.Schedule.Admission = false // there is nobody else
+	cfg.Pipeline.Schedule.Admission = false // there are no other requests
 	segmenter, err := newSegmenter(cfg, fleet, log)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (c *segmentCommand) writeMasks(m *Main, resp *refersam.Response) error {
 	return nil
 }
 
-// print writes one line a phrase.
+// print writes one line per phrase.
 func (c *segmentCommand) print(w io.Writer, resp *refersam.Response) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "phrase\tstatus\tscore\tarea\tbox (x, y, w, h)\tvariant\n")

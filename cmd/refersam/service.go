@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// newSegmenter joins the way of a request before a fleet.
+// newSegmenter connects the pipeline to a fleet.
 func newSegmenter(cfg *Config, fleet *triton.Fleet, log *slog.Logger) (*pipeline.Segmenter, error) {
 	decoder, err := preprocess.New(cfg.Preprocess)
 	if err != nil {
@@ -28,7 +28,7 @@ func newSegmenter(cfg *Config, fleet *triton.Fleet, log *slog.Logger) (*pipeline
 	return pipeline.New(cfg.Pipeline, decoder, fleet, log)
 }
 
-// replicas are a fleet's servers as the pipeline takes them.
+// replicas are a fleet's servers in the form that the pipeline expects.
 func replicas(servers []*triton.Replica) []pipeline.Replica {
 	replicas := make([]pipeline.Replica, len(servers))
 	for i, server := range servers {
@@ -37,14 +37,14 @@ func replicas(servers []*triton.Replica) []pipeline.Replica {
 	return replicas
 }
 
-// serve answers HTTP on ln with the servers of a fleet until ctx ends, and says
-// on the console how far it is until it can answer with masks.
+// serve answers HTTP on ln with the servers of a fleet until ctx ends, and prints
+// the progress of its start on the console.
 func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Fleet, log *slog.Logger, out *console) (err error) {
 	starting, asked := true, ctx
 	defer func() {
 		if starting && err != nil && asked.Err() != nil {
 			log.Info("the service was stopped while it started", "cause", err)
-			err = nil // what the stop interrupts has not failed
+			err = nil // a step that the stop interrupts has not failed
 		}
 	}()
 	segmenter, err := newSegmenter(cfg, fleet, log)
@@ -63,7 +63,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	}
 	defer func() { err = errors.Join(err, bucket.Close()) }()
 	if state.Shared() && bucket.Local() {
-		log.Warn("pictures and answers are kept in a folder, which other gateways of this database must share; or set REFERSAM_BLOBS_URL", "folder", cfg.Store.Data)
+		log.Warn("pictures and answers are stored in a folder that all gateways of this database must share; or set REFERSAM_BLOBS_URL", "folder", cfg.Store.Data)
 	}
 	cfg.Jobs.ItemTimeout = cfg.Gateway.Answers.RequestTimeout + 15*time.Second
 	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
@@ -102,7 +102,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	}
 	starting = false
 	g, ctx := errgroup.WithContext(ctx)
-	// Metrics are there to the end.
+	// Metrics stay available until the end.
 	administration, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
 	if adminLn != nil {
@@ -137,8 +137,8 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	return errors.Join(g.Wait(), gw.Close()) // jobs are counted until they have ended
 }
 
-// makeFirstKey makes a key and prints it if clients must show one and no key has
-// ever been made. Of several gateways with one database, one makes it.
+// makeFirstKey makes a key and prints it if clients must send one and none has ever
+// been made. If several gateways use one database, only one of them makes it.
 func makeFirstKey(ctx context.Context, cfg *Config, state *store.Store, out *console) error {
 	if !cfg.Gateway.Authenticates() {
 		return nil
@@ -156,8 +156,7 @@ func makeFirstKey(ctx context.Context, cfg *Config, state *store.Store, out *con
 	})
 }
 
-// describe is what there is to know of a service with these listeners; adminLn
-// may be nil.
+// describe describes a service with these listeners; adminLn may be nil.
 func describe(cfg *Config, ln, adminLn net.Listener) *started {
 	s := &started{
 		url:      url(cfg, ln.Addr()),
@@ -172,7 +171,7 @@ func describe(cfg *Config, ln, adminLn net.Listener) *started {
 	return s
 }
 
-// url is where a browser on this machine finds what listens on addr.
+// url returns the URL of addr for a browser on this machine.
 func url(cfg *Config, addr net.Addr) string {
 	scheme := "http://"
 	if cfg.Gateway.TLSCert != "" {

@@ -11,9 +11,9 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// dataFlag names the folder of the state, for commands that use it.
+// dataFlag is the flag for the folder of the state, for commands that use it.
 type dataFlag struct {
-	Data string `placeholder:"DIR" help:"Folder of the SQLite database; “up” has its working files there too. Default: REFERSAM_DATA, else var."`
+	Data string `placeholder:"DIR" help:"Folder of the SQLite database and of the working files of “up”. Default: REFERSAM_DATA, else var."`
 }
 
 func (f *dataFlag) apply(cfg *Config) {
@@ -44,7 +44,7 @@ func (f *dataFlag) with(ctx context.Context, cfg *Config, open func(context.Cont
 
 type backupCommand struct {
 	dataFlag
-	File string `arg:"" help:"The copy to be made. There must be no such file."`
+	File string `arg:"" help:"The copy to write. The file must not exist yet."`
 }
 
 // Run makes a copy and checks it.
@@ -53,14 +53,14 @@ func (c *backupCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		if err := s.Backup(ctx, c.File); err != nil {
 			return err
 		}
-		fmt.Fprintf(m.Stdout, "%s is a whole copy of the database\n", c.File)
+		fmt.Fprintf(m.Stdout, "%s is a complete copy of the database\n", c.File)
 		return nil
 	})
 }
 
 type restoreCommand struct {
 	dataFlag
-	File string `arg:"" help:"What refersam backup made."`
+	File string `arg:"" help:"A file written by refersam backup."`
 }
 
 // Run replaces the database.
@@ -75,21 +75,21 @@ func (c *restoreCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if err := store.Restore(ctx, cfg.Store.Data, c.File); err != nil {
 		return err
 	}
-	fmt.Fprintf(m.Stdout, "%s is what was in %s; what was there before is refersam.db.old. "+
+	fmt.Fprintf(m.Stdout, "the database in %s is now the backup %s; the previous database is refersam.db.old. "+
 		"Keys that have been revoked since the backup work again: look at refersam keys list\n", cfg.Store.Data, c.File)
 	return nil
 }
 
 type purgeCommand struct{ dataFlag }
 
-// Run deletes what has expired, also while gateways run.
+// Run deletes expired pictures and jobs, also while gateways run.
 func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if err := cfg.Blobs.Validate(); err != nil {
 		return err
 	}
 	return c.withStore(ctx, cfg, func(s *store.Store) (err error) {
 		open := blobs.Open
-		if s.Shared() { // so no database in the folder shows that the folder is the right one
+		if s.Shared() { // no database in the folder can show that it is the right folder
 			open = blobs.OpenExisting
 		}
 		bucket, err := open(ctx, cfg.Blobs, cfg.Store.Data)

@@ -19,7 +19,7 @@ import (
 	"github.com/refersam/refersam/store/storetest"
 )
 
-// newKey makes a key by the command line and returns what a client sends.
+// newKey makes a key on the command line and returns the token for clients.
 func newKey(t *testing.T, environ []string, args ...string) (token store.Token) {
 	t.Helper()
 	code, out, errs := run(t, environ, append([]string{"keys", "create", "--name", "test", "--scopes", "segment"}, args...)...)
@@ -88,7 +88,7 @@ func TestKeys(t *testing.T) {
 		{"no time", []string{"create", "--name", "a", "--scopes", "segment", "--expires", "0d"}, "--expires"},
 		{"no such key", []string{"rotate", "nobody"}, "no key nobody"},
 		{"a revoked key", []string{"rotate", token.ID}, "no key " + token.ID},
-		{"a key instead of its id", []string{"revoke", other.Reveal()}, "by its id alone, " + other.ID},
+		{"a key instead of its id", []string{"revoke", other.Reveal()}, "only the id of the key, " + other.ID},
 		{"no folder", []string{"list", "--data", "/dev/null/data"}, "REFERSAM_DATA"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestBackupRestore(t *testing.T) {
 	folder, backup := t.TempDir(), filepath.Join(t.TempDir(), "backup.db")
 	environ := []string{"REFERSAM_DATA=" + folder}
 	before := newKey(t, environ)
-	// A gateway that serves does not stand in a backup's way, only in a restore's.
+	// A running gateway does not block a backup, only a restore.
 	serving, err := store.Open(t.Context(), store.Config{Data: folder})
 	if err != nil {
 		t.Fatal(err)
@@ -155,8 +155,8 @@ func TestBackupRestore(t *testing.T) {
 	}
 }
 
-// A command that works on a service's state creates nothing where there is
-// none: the name of the folder or of the database may be mistyped.
+// A command that works on a service's state creates nothing if the state does not
+// exist, because the name of the folder or of the database may be mistyped.
 func TestMistypedState(t *testing.T) {
 	environ := []string{"REFERSAM_DATA=" + t.TempDir()}
 	token, backup := newKey(t, environ), filepath.Join(t.TempDir(), "backup.db")
@@ -254,7 +254,7 @@ func TestMistypedState(t *testing.T) {
 		address := "REFERSAM_DATABASE_URL=" + string(cluster.NewDatabase(t))
 		for _, command := range commands {
 			if command[0] == "backup" {
-				continue // pg_dump is for that
+				continue // use pg_dump instead
 			}
 			for range 2 { // the first makes no tables
 				code, out, errs := run(t, []string{address}, command...)
@@ -267,7 +267,7 @@ func TestMistypedState(t *testing.T) {
 		if code, _, errs := run(t, []string{address}, "keys", "list"); code != 0 {
 			t.Error(errs)
 		}
-		folder := filepath.Join(t.TempDir(), "mistyped") // of the objects
+		folder := filepath.Join(t.TempDir(), "mistyped") // for objects
 		code, out, errs := run(t, []string{address}, "purge", "--data", folder)
 		if code != 1 || out != "" || !strings.Contains(errs, filepath.Join(folder, "blobs")) {
 			t.Errorf("exit %d: %s%s", code, out, errs)
@@ -292,7 +292,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// tree returns the content of all files under a path by their names, nothing if
+// tree returns the content of all files under a path by their names, or nothing if
 // the path does not exist.
 func tree(t *testing.T, path string) map[string]string {
 	t.Helper()
@@ -316,8 +316,8 @@ func tree(t *testing.T, path string) map[string]string {
 	return files
 }
 
-// Purging deletes what has expired, what nothing refers to, and strays, beside a
-// gateway that has the same state open, and nothing else.
+// While a gateway uses the same state, a purge deletes expired rows, objects that
+// nothing refers to, and strays, and nothing else.
 func TestPurge(t *testing.T) {
 	t.Run("SQLite and a folder", func(t *testing.T) {
 		folder := t.TempDir()
@@ -361,7 +361,7 @@ func testPurge(t *testing.T, stateConfig store.Config, bucketConfig blobs.Config
 	wanted, underWay := keep(3*time.Hour, 24*time.Hour), keep(time.Minute, 0)
 	var stray string
 	strays := 0
-	if bucket.Local() { // an object cannot be made old in a bucket
+	if bucket.Local() { // a bucket does not allow making an object old
 		stray = blobs.NewName()
 		strays = 1
 		if err := bucket.Put(ctx, stray, nil); err != nil {
@@ -390,7 +390,7 @@ func testPurge(t *testing.T, stateConfig store.Config, bucketConfig blobs.Config
 	}
 }
 
-// Credentials that do not belong into the address of a bucket are not shown.
+// Credentials that do not belong into the address of a bucket are not printed.
 func TestConfigBlobs(t *testing.T) {
 	for _, address := range []string{"s3://id:secret@pictures", "s3://pictures?endpoint=https://id:secret@minio.example.com", "s3://pictures?endpoint=:secret"} {
 		for _, command := range []string{"config", "purge"} {
@@ -406,7 +406,7 @@ func TestConfigBlobs(t *testing.T) {
 	}
 }
 
-// The password of a database is not shown.
+// The password of a database is not printed.
 func TestConfigPassword(t *testing.T) {
 	for _, address := range []string{"host=h password=secret", "postgres:secret", "postgres://u@h/d?sslpassword=secret&password=secret"} {
 		if _, out, errs := run(t, []string{"REFERSAM_DATABASE_URL=" + address}, "config"); strings.Contains(out+errs, "secret") {

@@ -13,7 +13,8 @@ import (
 	"github.com/refersam/refersam/tokenize"
 )
 
-// maxLineBytes bounds a line of tokenizeCommand, and with it its memory.
+// maxLineBytes bounds a line of the input, and with it the memory of
+// tokenizeCommand.
 const maxLineBytes = 1 << 20
 
 type tokenizeCommand struct {
@@ -23,17 +24,18 @@ type tokenizeCommand struct {
 	tokenizer *tokenize.Tokenizer
 }
 
-// AfterApply refuses names and numbers that no model has; kong calls it.
+// AfterApply refuses names and numbers that no tokenizer supports; kong calls it.
 func (c *tokenizeCommand) AfterApply() (err error) {
 	c.tokenizer, err = tokenize.New(c.Tokenizer, c.MaxTokens)
 	return err
 }
 
-// Run prints the ids of each line as a JSON array. A line ends at "\n" and
-// nowhere else, and the last one need not.
+// Run prints the ids of each line as a JSON array. A line ends only at "\n", and
+// the last line may end without it.
 func (c *tokenizeCommand) Run(ctx context.Context, m *Main) error {
 	done := make(chan error, 1)
-	// A read from a terminal knows no context: when that ends, it is left behind.
+	// A read from a terminal ignores the context. When the context ends, the
+	// goroutine is abandoned.
 	go func() { done <- c.copy(ctx, m.Stdout, m.Stdin) }()
 	select {
 	case err := <-done:
@@ -52,7 +54,8 @@ func (c *tokenizeCommand) copy(ctx context.Context, out io.Writer, in io.Reader)
 	)
 	for n := 1; ctx.Err() == nil; n++ {
 		if lines.Buffered() == 0 {
-			// Whoever waits for the ids of one line before writing the next gets them.
+			// Flush at once for a writer that waits for the ids of one line before
+			// it sends the next.
 			if err := w.Flush(); err != nil {
 				return err
 			}

@@ -88,8 +88,8 @@ func TestTokenize_Failures(t *testing.T) {
 	}
 }
 
-// Each line is answered before the next one comes, and the program ends when it
-// is told to, whatever its input does.
+// Each line is answered before the next one is sent, and the program stops on a
+// signal whatever its input does.
 func TestTokenize_Stream(t *testing.T) {
 	in, feed := io.Pipe()
 	answers, out := io.Pipe()

@@ -15,22 +15,23 @@ import (
 )
 
 type tuneCommand struct {
-	Variant      string          `placeholder:"NAME" help:"Which variant. It may be left out where there is one."`
+	Variant      string          `placeholder:"NAME" help:"The variant to tune; required if there are several."`
 	Repository   string          `placeholder:"DIR" help:"Folder of the models. Default: REFERSAM_MODEL_REPOSITORY, else model_repository."`
-	MaxInstances int             `default:"4" placeholder:"N" help:"Most instances of a stage. Default: 4."`
+	MaxInstances int             `default:"4" placeholder:"N" help:"Maximum of instances per stage. Default: 4."`
 	Modes        []schedule.Mode `default:"adaptive,fixed,off" placeholder:"MODE" help:"Modes of batching. Default: adaptive,fixed,off."`
-	FixedWait    time.Duration   `default:"5ms" placeholder:"DURATION" help:"How long rows wait for company in mode fixed. Default: 5ms."`
-	Load         float64         `default:"0.7" placeholder:"PART" help:"At which part of its throughput a setting's latency is measured. Default: 0.7."`
-	Budget       time.Duration   `default:"5m" placeholder:"DURATION" help:"How long to measure. Default: 5m."`
-	Objective    tune.Objective  `default:"balanced" placeholder:"throughput|latency|balanced" help:"What to choose: the most rows a second, the lowest p99, or the most rows a second for each second of p99. Default: balanced."`
-	MaxP99       time.Duration   `name:"max-p99" placeholder:"DURATION" help:"Choose nothing with a higher p99."`
+	FixedWait    time.Duration   `default:"5ms" placeholder:"DURATION" help:"How long a row waits for others in mode fixed. Default: 5ms."`
+	Load         float64         `default:"0.7" placeholder:"PART" help:"Part of a setting's throughput at which its latency is measured. Default: 0.7."`
+	Budget       time.Duration   `default:"5m" placeholder:"DURATION" help:"How long the whole sweep may take. Default: 5m."`
+	Objective    tune.Objective  `default:"balanced" placeholder:"throughput|latency|balanced" help:"What to choose: the most rows per second, the lowest p99, or the most rows per second for each second of p99. Default: balanced."`
+	MaxP99       time.Duration   `name:"max-p99" placeholder:"DURATION" help:"Choose no setting with a higher p99."`
 	Plot         string          `placeholder:"FILE" help:"Write a plot, as SVG."`
 	Write        bool            `help:"Write the chosen numbers of instances into the repository."`
 }
 
-// Run measures, prints what came out and what it chooses, and writes that if it
-// is told to. Servers that REFERSAM_TRITON names are left as they were found,
-// or with --write as chosen; else it starts one with a copy of the repository.
+// Run measures settings, prints the results and its choice, and with --write writes
+// the choice into the repository. It restores the servers that REFERSAM_TRITON
+// names, or with --write leaves them with the chosen setting. Without
+// REFERSAM_TRITON it starts a server on a copy of the repository.
 func (c *tuneCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error) {
 	if c.Repository != "" {
 		cfg.Local.Repository = c.Repository
@@ -41,7 +42,8 @@ func (c *tuneCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error)
 	if err := errors.Join(c.Objective.Validate(), sweep.Validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
 		return err
 	}
-	// What changes all the time here is news elsewhere.
+	// These messages are logged only as warnings here, because a sweep changes the
+	// servers all the time.
 	logging := cfg.Log
 	logging.Level = max(logging.Level, slog.LevelWarn)
 	log := logging.logger(m.Stderr)
@@ -120,21 +122,22 @@ func (c *tuneCommand) report(m *Main, servers *tune.Servers, results []tune.Resu
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(m.Stdout, "#: chosen for %s, o: nothing is better at both, ·: something is. p50 and p99 at %g of the rows/s.\n\n", c.Objective, c.Load)
+	fmt.Fprintf(m.Stdout, "#: chosen for %s, o: no setting is better at both, ·: another setting is. p50 and p99 at %g of the rows/s.\n\n", c.Objective, c.Load)
 	if err := tune.TextPlot(m.Stdout, results, chosen); err != nil || c.Plot == "" {
 		return err
 	}
 	return writeOutput(c.Plot, m.Stdout, func(w io.Writer) error { return tune.SVG(w, contract.Model, results, chosen) })
 }
 
-// apply says what the chosen setting takes, and with --write does it.
+// apply prints the changes that the chosen setting requires, and with --write makes
+// them.
 func (c *tuneCommand) apply(m *Main, cfg *Config, servers *tune.Servers, r *tune.Result) error {
 	fmt.Fprintf(m.Stdout, "\nREFERSAM_BATCH_MODE=%s\nREFERSAM_BATCH_MAX_ROWS=%d\nREFERSAM_BATCH_MAX_WAIT=%v\n\n", r.Mode, r.MaxRows, r.MaxWait)
 	changes, err := servers.Changes(cfg.Local.Repository, cfg.Local.ConfigName, r.Instances)
 	switch {
 	case err != nil && c.Write:
 		return err
-	case err != nil: // servers of others, whose repository is not here
+	case err != nil: // the repository of other servers is not on this machine
 		fmt.Fprintf(m.Stdout, "instances: %s\n", tune.FormatInstances(r.Instances))
 		return nil
 	case len(changes) == 0:
@@ -154,7 +157,7 @@ func (c *tuneCommand) apply(m *Main, cfg *Config, servers *tune.Servers, r *tune
 	return nil
 }
 
-// stages are the names of an ensemble's steps without that of the ensemble.
+// stages are the names of an ensemble's steps without the ensemble's name.
 func stages(model string, steps []string) []string {
 	names := make([]string, len(steps))
 	for i, step := range steps {
@@ -171,7 +174,7 @@ func percents(parts []float64) string {
 	return strings.Join(texts, "·") + " %"
 }
 
-// short rounds a duration to three digits or so.
+// short rounds a duration to about three digits.
 func short(d time.Duration) time.Duration {
 	switch {
 	case d > 10*time.Second:

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// stopTimeout is how long a Triton of our own may take to stop.
+// stopTimeout is how long our own Triton server may take to stop.
 const stopTimeout = 10 * time.Second
 
 type upCommand struct {
@@ -20,8 +20,8 @@ type upCommand struct {
 	Repository string `placeholder:"DIR" help:"Folder of the models. Default: REFERSAM_MODEL_REPOSITORY, else model_repository."`
 }
 
-// Run serves until ctx ends or Triton does. The gateway answers from the
-// start, with not_ready while Triton loads, and stops before Triton does.
+// Run serves until ctx ends or Triton stops. The gateway answers from the start,
+// with not_ready while Triton loads, and stops before Triton.
 func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if len(cfg.Triton.Addresses) > 0 {
 		return errors.New("REFERSAM_TRITON names servers that run already: use “refersam serve”, or unset it")
@@ -63,12 +63,12 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	g.Go(func() error {
 		local, err := triton.StartLocal(running, cfg.Local)
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			return nil // told to stop while it was loading
+			return nil // stopped while it was loading
 		}
 		if err != nil {
 			return err
 		}
-		out.begin("trying the models, which are loaded, and measuring how long they take")
+		out.begin("the models are loaded; trying them and measuring how long they take")
 		if err := fleet.Add(local.Address()); err != nil {
 			return errors.Join(err, stop(local))
 		}
@@ -82,8 +82,8 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	return g.Wait()
 }
 
-// stop stops a Triton of our own. It takes no context: that of its caller has
-// ended as a rule.
+// stop stops our own Triton server. It takes no context, because its caller's
+// context has usually ended.
 func stop(local *triton.Local) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
