@@ -12,11 +12,11 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// Benchmarks use the size of a Full HD picture and logits of a 448² model;
-// MB/s are those of a mask of bytes, which is never made. Copying one is what a
-// mask of bytes costs at least: 2 MB at some 45 GB/s, 46 µs. What is made of
-// runs has a lower floor, which stands with each benchmark: reading its 4,000
-// or so runs takes 2 µs.
+// The benchmarks use the size of a Full HD picture and logits of a 448² model. MB/s
+// count the bytes that a mask of bytes would have, although no such mask is made.
+// Copying a mask of bytes takes at least 46 µs: 2 MB at some 45 GB/s. Results that
+// are computed from runs have a lower floor, given at each benchmark: reading the
+// mask's 4,000 or so runs takes 2 µs.
 const benchWidth, benchHeight = 1920, 1080
 
 func benchMask(b *testing.B) *refersam.Mask {
@@ -29,8 +29,8 @@ func benchMask(b *testing.B) *refersam.Mask {
 	return m
 }
 
-// patchLogits are those of a dozen patches of all sizes, whose outlines are
-// longer than most things have; benchmarks/masks.py has the same.
+// patchLogits are logits of a dozen patches of all sizes, with longer outlines than
+// most objects; benchmarks/masks.py uses the same.
 func patchLogits(b *testing.B) refersam.Logits {
 	b.Helper()
 	const coarse, side = 8, 112
@@ -41,9 +41,9 @@ func patchLogits(b *testing.B) refersam.Logits {
 	return refersam.Logits{Width: side, Height: side, Values: values}
 }
 
-// What benchmarks/masks.py compares with torch, OpenCV and pycocotools. Floor:
-// classifying the cells, a division for each crossing and writing the runs,
-// some 50 µs.
+// benchmarks/masks.py compares this with torch, OpenCV and pycocotools. Floor:
+// classifying the cells, a division for each crossing and writing the runs, some 50
+// µs.
 func BenchmarkLogitsToRLE(b *testing.B) {
 	l := patchLogits(b)
 	benchMask(b)
@@ -111,7 +111,7 @@ func BenchmarkMask_Noise(b *testing.B) {
 	}
 }
 
-// The truth. Floor: writing 8 MB, 0.5 ms.
+// The reference: all upsampled values. Floor: writing 8 MB, 0.5 ms.
 func BenchmarkUpsample(b *testing.B) {
 	l := blobLogits(112, 112)
 	benchMask(b)
@@ -186,7 +186,7 @@ func BenchmarkEncodeProbability(b *testing.B) {
 	}
 }
 
-// Floor: what image/jpeg does besides reading pixels, 14 ms.
+// Floor: the work of image/jpeg apart from reading pixels, 14 ms.
 func BenchmarkEncodeOverlayJPEG(b *testing.B) {
 	m := benchMask(b)
 	p := &refersam.Picture{Width: benchWidth, Height: benchHeight, Pix: make([]uint8, 3*benchWidth*benchHeight)}
@@ -205,8 +205,8 @@ func BenchmarkPolygons_Exact(b *testing.B) {
 	}
 }
 
-// The worst mask: every pixel of 4096² by the toss of a coin. Floor: reading the
-// 12 million vertices once takes 20 ms.
+// The worst mask: every pixel of 4096² is random. Floor: reading the 12 million
+// vertices once takes 20 ms.
 func BenchmarkPolygons_Noise(b *testing.B) {
 	pix := make([]uint8, 4096*4096)
 	random := rand.New(rand.NewPCG(1, 2))

@@ -19,8 +19,8 @@ func Pixels(m *refersam.Mask) []uint8 {
 	return pix
 }
 
-// FromPixels makes a mask of Pixels: whatever is not 0 is foreground. It
-// panics unless there are width × height of them.
+// FromPixels makes a mask of Pixels: every value except 0 is foreground. It panics
+// unless there are width × height of them.
 func FromPixels(pix []uint8, width, height int) *refersam.Mask {
 	if err := checkSize(width, height); err != nil {
 		panic(err)
@@ -37,17 +37,17 @@ func FromPixels(pix []uint8, width, height int) *refersam.Mask {
 	return &refersam.Mask{Width: width, Height: height, Runs: w.close()}
 }
 
-// stripBytes bounds the memory in which rows turns columns into rows. A mask of
+// stripBytes bounds the memory that rows uses to turn columns into rows. A mask of
 // 16 megapixels fits in one strip.
 const stripBytes = 2 << 20
 
-// rows yields the rows of a mask, packed to one bit a pixel with the leftmost
-// in the top bit. What is behind the last pixel is 0. The row is the caller's
-// only until the next one.
+// rows yields the rows of a mask, packed to one bit per pixel with the leftmost in
+// the top bit. Bits after the last pixel are 0. The row is valid only until the
+// next one is yielded.
 //
-// A span of a column is two marks, where it begins and where it ends; a row is
-// the one above it, flipped at its marks. So there is no work for pixels, but
-// for 64 of them at once.
+// A span of a column becomes two marks, at its beginning and at its end. A row is
+// the row above it, flipped at its marks. So rows never handles single pixels, only
+// 64 of them at once.
 func rows(m *refersam.Mask) func(yield func(int, []byte) bool) {
 	return func(yield func(int, []byte) bool) {
 		words := (m.Width + 63) / 64
@@ -82,7 +82,7 @@ func rows(m *refersam.Mask) func(yield func(int, []byte) bool) {
 	}
 }
 
-// spread has for each byte of a row its bits as bytes of 0 or 255.
+// spread maps each byte of a row to its bits as bytes of 0 or 255.
 var spread = func() (table [256][8]uint8) {
 	for value := range table {
 		for i := range 8 {

@@ -7,8 +7,7 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Component is a part of the foreground whose pixels hang together by their
-// edges.
+// Component is a part of the foreground that is connected by pixel edges.
 type Component struct {
 	Area int
 	Box  refersam.Box
@@ -26,8 +25,8 @@ func Components(m *refersam.Mask) []Component {
 	return list
 }
 
-// Clean fills holes and drops components as o says. It returns m itself if o
-// asks for nothing.
+// Clean fills holes and drops components as o says. If o asks for nothing, it
+// returns m itself.
 func Clean(m *refersam.Mask, o Options) *refersam.Mask {
 	if o.FillHoles > 0 {
 		m = label(m).mask(m, func(r *region) bool {
@@ -50,13 +49,14 @@ func Clean(m *refersam.Mask, o Options) *refersam.Mask {
 	})
 }
 
-// labels divides a mask into pieces of one value in one column, and joins
-// those that share an edge to regions: components of the foreground, and of
-// the background, where those that do not touch the border are holes.
+// labels divides a mask into pieces, each of one value in one column, and joins
+// pieces that share an edge to regions. A region is a component of the foreground
+// or of the background; a component of the background that does not touch the
+// border is a hole.
 type labels struct {
 	pieces []piece
-	// columns holds the number of the first piece of each column, and of the
-	// piece behind the last one.
+	// columns holds the number of the first piece of each column, and of the piece
+	// after the last one.
 	columns []int32
 	regions []region
 }
@@ -104,8 +104,8 @@ func label(m *refersam.Mask) *labels {
 
 // join gives every piece its region.
 func (l *labels) join() {
-	// parent leads from a piece to another of its region, in the end to the
-	// region's first.
+	// parent leads from a piece to another piece of its region, and finally to the
+	// region's first piece.
 	parent := make([]int32, len(l.pieces))
 	for i := range parent {
 		parent[i] = int32(i)
@@ -162,7 +162,7 @@ func (l *labels) neighbours(x int) func(yield func(i, j int32) bool) {
 	}
 }
 
-// mask is m with the regions in the foreground that keep says.
+// mask returns m with only the regions that keep selects as foreground.
 func (l *labels) mask(m *refersam.Mask, keep func(*region) bool) *refersam.Mask {
 	kept := make([]bool, len(l.regions))
 	for i := range l.regions {

@@ -6,14 +6,14 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// cross returns the mask of the pixels whose upsampled logit is at least cut.
+// cross returns the mask of the pixels with an upsampled logit of at least cut.
 //
-// Four neighbouring logits are the corners of a cell. Upsampling differs from
-// exact arithmetic by less than a margin, and exact values lie between those
-// of the corners. So a cell whose corners are all above or all below the cut
-// by the margin has one answer. In the columns of the others the exact value
-// is a straight line, and only where that is within the margin of the cut are
-// pixels computed as torch does: one or two a column.
+// Four neighbouring logits are the corners of a cell. Upsampling differs from exact
+// arithmetic by less than a margin, and an exact value lies between the values of
+// its cell's corners. So if all corners are above the cut by the margin, or all are
+// below it, the whole cell has one answer. In any other cell the exact value along
+// a column is a straight line. Only where the line is within the margin of the cut
+// are pixels computed as torch does: one or two per column.
 func cross(l refersam.Logits, width, height int, cut float64) *refersam.Mask {
 	c := &crosser{
 		upsampler: newUpsampler(l, width, height),
@@ -47,15 +47,15 @@ func cross(l refersam.Logits, width, height int, cut float64) *refersam.Mask {
 }
 
 const (
-	// margin is what a value may be off, relative to the largest logit:
+	// margin is the error that a value may have, relative to the largest logit:
 	// upsampling rounds up to seven times, by 2⁻²⁴ each.
 	margin = 1.0 / (1 << 20)
-	// leastMargin covers values so small that rounding loses more than digits.
+	// leastMargin covers values so small that rounding has an absolute error.
 	leastMargin = 0x1p-126
 )
 
-// side is where something lies: above or below the cut by the margin, or
-// neither. The side of a group is that of each of its members and-ed.
+// side is where a value lies: above or below the cut by the margin, or neither. The
+// side of a group is the bitwise AND of its members' sides.
 type side uint8
 
 const (
@@ -69,10 +69,11 @@ type crosser struct {
 	cut, margin float64
 	sides       []side // of the logits
 	cells       []group
-	// both holds for each row of the logits the side of the two columns at hand.
+	// both holds, for each row of the logits, the common side of the present two
+	// columns.
 	both []side
-	// pieces are the cells at hand from top to bottom, with neighbours of one
-	// side made one.
+	// pieces are the present cells from top to bottom. Neighbours with the same
+	// side are joined.
 	pieces []cellPiece
 	out    runWriter
 }
@@ -83,7 +84,8 @@ type group struct {
 	from, to int
 }
 
-// cellPiece is the pixels of one cell in a column, or of several on one side.
+// cellPiece is the pixels of one cell in a column, or of several cells with the
+// same side.
 type cellPiece struct {
 	group
 	side side
@@ -132,7 +134,7 @@ func (c *crosser) classify(b blend) {
 
 // column writes the runs of column x.
 func (c *crosser) column(x int) {
-	known := int32(-1) // the row of the logits whose value is lower
+	known := int32(-1) // the row of the logits in lower
 	var lower float32
 	for i := range c.pieces {
 		p := &c.pieces[i]
@@ -149,8 +151,8 @@ func (c *crosser) column(x int) {
 	}
 }
 
-// cell writes the runs of column x in one cell, where the exact value goes
-// from upper to lower.
+// cell writes the runs of column x in one cell, where the exact value goes from
+// upper to lower.
 func (c *crosser) cell(x int, p group, upper, lower float32) {
 	start, rise := float64(upper)-c.cut, float64(lower)-float64(upper)
 	line := func(y int) float64 { return start + rise*float64(c.ys[y].w) }
@@ -164,8 +166,9 @@ func (c *crosser) cell(x int, p group, upper, lower float32) {
 		return
 	}
 
-	// sign makes the line fall: it is above first, then within the margin, where
-	// from ≤ y < to is computed, then below.
+	// sign makes the line fall: pixels above from are above the cut, pixels with
+	// from ≤ y < to are within the margin and are computed, and the others are
+	// below.
 	sign := 1.0
 	if rise > 0 {
 		sign = -1
@@ -189,7 +192,7 @@ func (c *crosser) cell(x int, p group, upper, lower float32) {
 	c.out.add(sign < 0, p.to-to)
 }
 
-// value is at(x, y) for whom along(x, …) is known.
+// value is at(x, y) when along(x, …) is already computed for both rows.
 func (c *crosser) value(x, y int, upper, lower float32) float32 {
 	if c.small {
 		return c.at(x, y)

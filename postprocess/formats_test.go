@@ -20,8 +20,7 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// drawMask draws runs along rows or columns, so that long ones occur too, or
-// noise.
+// drawMask draws runs along rows or columns, so that long runs occur too, or noise.
 func drawMask(t *rapid.T) *refersam.Mask {
 	width, height := rapid.IntRange(1, 40).Draw(t, "width"), rapid.IntRange(1, 40).Draw(t, "height")
 	if rapid.Bool().Draw(t, "noise") {
@@ -64,7 +63,7 @@ func TestPixels(t *testing.T) {
 	})
 }
 
-// A mask beyond the size of one strip.
+// A mask larger than one strip.
 func TestPixels_Strips(t *testing.T) {
 	m := noiseMask(70000, 300, 1, 20)
 	if diff := cmp.Diff(m, postprocess.FromPixels(postprocess.Pixels(m), m.Width, m.Height)); diff != "" {
@@ -126,7 +125,7 @@ func TestClean(t *testing.T) {
 	}
 }
 
-// fromPicture reads rows of # and . with / in between; picture writes them.
+// fromPicture reads rows of # and . separated by /; picture writes them.
 func fromPicture(rows string) *refersam.Mask {
 	lines := strings.Split(rows, "/")
 	pix := make([]uint8, 0, len(rows))
@@ -229,17 +228,18 @@ func TestParseRLE_Err(t *testing.T) {
 	}
 }
 
-// The components' outlines, with holes behind them.
+// The components' outlines, with holes after them.
 func TestPolygons(t *testing.T) {
 	for _, tt := range []struct{ mask, want string }{
 		{"...", `[]`},
 		{"#", `[[[[0,1],[0,0],[1,0],[1,1],[0,1]]]]`},
 		{"##/##", `[[[[0,2],[0,0],[2,0],[2,2],[0,2]]]]`},
-		// Pixels that touch by a corner are two components.
+		// Pixels that touch only at a corner are two components.
 		{"#./.#", `[[[[0,1],[0,0],[1,0],[1,1],[0,1]]],[[[1,2],[1,1],[2,1],[2,2],[1,2]]]]`},
 		{".#/#.", `[[[[0,2],[0,1],[1,1],[1,2],[0,2]]],[[[1,1],[1,0],[2,0],[2,1],[1,1]]]]`},
 		{"###/#.#/###", `[[[[0,3],[0,0],[3,0],[3,3],[0,3]],[[1,1],[1,2],[2,2],[2,1],[1,1]]]]`},
-		// A hole that touches the outside by a corner, and two that touch each other.
+		// A hole that touches the outside at a corner, and two holes that touch
+		// each other.
 		{"###/#.#/##.", `[[[[0,3],[0,0],[3,0],[3,2],[2,2],[2,3],[0,3]],[[2,2],[2,1],[1,1],[1,2],[2,2]]]]`},
 		{"####/#.##/##.#/####", `[[[[0,4],[0,0],[4,0],[4,4],[0,4]],[[2,2],[2,3],[3,3],[3,2],[2,2]],[[1,1],[1,2],[2,2],[2,1],[1,1]]]]`},
 	} {
@@ -286,8 +286,8 @@ func TestPolygons_RoundTrip(t *testing.T) {
 	})
 }
 
-// checkRing holds that a ring is closed, simple, turns at each of its points
-// and runs the right way round.
+// checkRing checks that a ring is closed and simple, turns at each of its points
+// and has the right direction.
 func checkRing(t *rapid.T, r refersam.Ring, outline bool) {
 	if r[0] != r[len(r)-1] {
 		t.Fatalf("%v is not closed", r)
@@ -476,7 +476,7 @@ func TestEncodePNG_Err(t *testing.T) {
 	}
 }
 
-// brokenWriter fails once it has written a number of times.
+// brokenWriter fails after a given number of writes.
 type brokenWriter struct{ left int }
 
 func (b *brokenWriter) Write(data []byte) (int, error) {

@@ -12,8 +12,8 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// FuzzDecodeRLE holds that whatever is accepted is a mask of the size asked
-// for, and that encoding it gives a string that means the same.
+// FuzzDecodeRLE checks that every accepted string gives a mask of the given size,
+// and that encoding the mask gives an equivalent string.
 func FuzzDecodeRLE(f *testing.F) {
 	for _, g := range loadGolden(f).RLE {
 		if g.Size[0]*g.Size[1] < 4096 {
@@ -36,7 +36,7 @@ func FuzzDecodeRLE(f *testing.F) {
 	})
 }
 
-// FuzzParseRLE holds the same of the JSON.
+// FuzzParseRLE checks the same for the JSON.
 func FuzzParseRLE(f *testing.F) {
 	f.Add([]byte(`{"size":[3,4],"counts":"52203"}`))
 	f.Add([]byte(`{"size":[2,2],"counts":[1,2,1]}`))
@@ -61,8 +61,8 @@ func FuzzParseRLE(f *testing.F) {
 	})
 }
 
-// FuzzGeoJSON holds that whatever is accepted makes a mask, and that its
-// outlines give the same again.
+// FuzzGeoJSON checks that all accepted input gives a mask, and that the mask's
+// outlines give the same mask again.
 func FuzzGeoJSON(f *testing.F) {
 	f.Add([]byte(`{"type":"Polygon","coordinates":[[[0,0],[4,0],[4,3],[0,3],[0,0]],[[1,1],[3,1],[3,2],[1,2],[1,1]]]}`), 4, 3)
 	f.Add([]byte(`{"type":"MultiPolygon","coordinates":[[[[0,0],[3.5,0],[3,2e1],[-7,2],[0,0]]],[[[1,1],[4,1],[4,3],[1,1]]]]}`), 9, 9)
@@ -78,7 +78,7 @@ func FuzzGeoJSON(f *testing.F) {
 		}
 		expectSound(t, m, width, height)
 		if width*height > 1<<16 {
-			return // fast enough, but many of them are not
+			return // one is fast enough, but many are not
 		}
 		again, err := postprocess.FromPolygons(postprocess.Polygons(m, 0), width, height)
 		if err != nil {
@@ -90,7 +90,8 @@ func FuzzGeoJSON(f *testing.F) {
 	})
 }
 
-// FuzzMask holds that the mask of any logits is that of all upsampled values.
+// FuzzMask checks that the mask of any logits equals the mask of all upsampled
+// values.
 func FuzzMask(f *testing.F) {
 	f.Add([]byte("\x00\x00\x80\x3f\x00\x00\x80\xbf\x00\x00\x80\xbf\x00\x00\x80\x3f"), uint8(2), uint8(5), uint8(5), 0.5)
 	f.Add([]byte("\x01\x00\x00\x80\x01\x00\x00\x00\x00\x00\x00\x80\x00\x00\x00\x00"), uint8(1), uint8(99), uint8(40), 0.5)

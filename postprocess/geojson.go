@@ -11,12 +11,12 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// The bounds of polygons that come from outside.
+// The bounds of polygons from clients.
 const (
 	maxPolygonBytes = 16 << 20
 	maxCoordinate   = 1e9
-	// maxCrossings is how many columns all the edges of polygons cross. A mask
-	// has two a span.
+	// maxCrossings is how many columns all the edges of polygons together may
+	// cross. A mask has two crossings per span.
 	maxCrossings = 1 << 23
 )
 
@@ -25,9 +25,8 @@ type geometry struct {
 	Coordinates []refersam.Polygon `json:"coordinates"`
 }
 
-// GeoJSON writes polygons as a MultiPolygon of RFC 7946, in pixels. Outlines
-// are counterclockwise as the RFC wants them where y points up, which in a
-// picture it does not.
+// GeoJSON writes polygons as a MultiPolygon of RFC 7946, in pixels. Outlines are
+// counterclockwise if y points up, as the RFC requires; in a picture y points down.
 func GeoJSON(polygons []refersam.Polygon) ([]byte, error) {
 	if polygons == nil {
 		polygons = []refersam.Polygon{}
@@ -66,11 +65,11 @@ func ParseGeoJSON(data []byte) ([]refersam.Polygon, error) {
 	return nil, fmt.Errorf("postprocess: GeoJSON of type %q, want refersam.Polygon or MultiPolygon", kind.Type)
 }
 
-// FromPolygons makes a mask of width × height pixels of those whose middle
-// lies in any of the polygons: within an odd number of its rings. Rings need
-// not lie in the picture, have a direction or be simple. It fails for rings
-// that are not closed, coordinates beyond ±1e9, and more edges than a mask
-// could have.
+// FromPolygons makes a mask of width × height pixels. A pixel is foreground if its
+// middle lies in any of the polygons: within an odd number of its rings. Rings may
+// leave the picture, have any direction and need not be simple. FromPolygons
+// returns an error for rings that are not closed, coordinates beyond ±1e9, and more
+// edges than a mask could have.
 func FromPolygons(polygons []refersam.Polygon, width, height int) (*refersam.Mask, error) {
 	if err := checkSize(width, height); err != nil {
 		return nil, err
@@ -84,13 +83,14 @@ func FromPolygons(polygons []refersam.Polygon, width, height int) (*refersam.Mas
 			for i := 1; i < len(ring); i++ {
 				from, to := columnsBetween(ring[i-1], ring[i], width)
 				if crossings += to - from; crossings > maxCrossings {
-					return nil, errors.New("postprocess: polygons with too many edges")
+					return nil, errors.New("postprocess: the polygons have too many edges")
 				}
 			}
 		}
 	}
-	// Pixels are numbered down the columns. Each crossing is the number from
-	// which on a column changes sides; sorted, every second ends a span.
+	// Pixels are numbered down the columns. Each crossing is the number of the
+	// pixel at which a column changes sides. After sorting, every second crossing
+	// ends a span.
 	marks := make([]int32, 0, crossings)
 	for _, polygon := range polygons {
 		first := len(marks)
@@ -106,25 +106,25 @@ func FromPolygons(polygons []refersam.Polygon, width, height int) (*refersam.Mas
 
 func checkRing(r refersam.Ring) error {
 	if len(r) < 4 || r[0] != r[len(r)-1] {
-		return errors.New("postprocess: a ring needs three points and the first one again")
+		return errors.New("postprocess: a ring needs at least three points, and the first point again at its end")
 	}
 	for _, p := range r {
 		for _, v := range p {
 			if !(math.Abs(v) <= maxCoordinate) {
-				return fmt.Errorf("postprocess: a coordinate of %v", v)
+				return fmt.Errorf("postprocess: the coordinate %v is out of range", v)
 			}
 		}
 	}
 	return nil
 }
 
-// columnsBetween are the columns from ≤ x < to whose middle the edge crosses.
+// columnsBetween returns the columns from ≤ x < to. The edge crosses their middle.
 func columnsBetween(a, b refersam.Point, width int) (from, to int) {
 	left, right := min(a[0], b[0]), max(a[0], b[0])
 	return firstMiddle(left, width), firstMiddle(right, width)
 }
 
-// firstMiddle is the first pixel of n whose middle is not below v.
+// firstMiddle is the first of n pixels with its middle at or after v.
 func firstMiddle(v float64, n int) int {
 	return int(min(float64(n), max(0, math.Ceil(v-0.5))))
 }
@@ -150,7 +150,8 @@ func union(marks []int32, total int) []uint32 {
 	var w runWriter
 	at := 0
 	for i, first := 0, 0; i < len(starts); i++ {
-		// As many spans have ended at ends[i] as began before the next start.
+		// The number of spans that have ended at ends[i] is the number of spans
+		// that began before the next start.
 		if i+1 == len(starts) || ends[i] < starts[i+1] {
 			w.add(false, int(starts[first])-at)
 			w.add(true, int(ends[i]-starts[first]))

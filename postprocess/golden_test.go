@@ -13,7 +13,7 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// golden is what testdata/golden.py writes.
+// golden holds the data that testdata/golden.py writes.
 type golden struct {
 	Upsample []struct {
 		Seed      uint32
@@ -43,7 +43,7 @@ type golden struct {
 		Size   [2]int
 		Share  uint32
 		Counts string
-		// Areas are those of the components, Filled the counts without holes.
+		// Areas are the components' areas, Filled the pixel counts without holes.
 		Areas  []int
 		Filled string
 	}
@@ -110,8 +110,8 @@ func noiseMask(width, height int, seed, share uint32) *refersam.Mask {
 	return postprocess.FromPixels(pix, width, height)
 }
 
-// Every value is torch's, to the last bit, and so is every pixel at threshold
-// one half: where logits are whole numbers many values are 0 but for rounding.
+// Every value equals torch's, to the last bit, and so does every pixel at threshold
+// one half. If logits are whole numbers, many values would be 0 but for rounding.
 func TestUpsample_Golden(t *testing.T) {
 	for _, g := range loadGolden(t).Upsample {
 		l := noiseLogits(g.Size[0], g.Size[1], g.Seed)

@@ -10,11 +10,11 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Tint is how a mask is laid over its picture.
+// Tint is the colour and opacity of a mask over its picture.
 type Tint struct {
 	// R, G and B are the colour of the foreground.
 	R, G, B uint8
-	// Opacity is the share of the colour in the result, from 0 to 1.
+	// Opacity is the weight of the colour in the result, from 0 to 1.
 	Opacity float64
 }
 
@@ -40,8 +40,8 @@ func EncodeOverlayPNG(w io.Writer, p *refersam.Picture, m *refersam.Mask, t Tint
 	return out.close()
 }
 
-// EncodeOverlayJPEG is EncodeOverlayPNG as a JPEG of the given quality, 1 to
-// 100. It keeps the mask as one bit a pixel besides.
+// EncodeOverlayJPEG is EncodeOverlayPNG as a JPEG of the given quality, 1 to 100.
+// Meanwhile it also holds the mask as one bit per pixel.
 func EncodeOverlayJPEG(w io.Writer, p *refersam.Picture, m *refersam.Mask, t Tint, quality int) error {
 	blend, err := t.blend(p, m)
 	if err != nil {
@@ -55,7 +55,7 @@ func EncodeOverlayJPEG(w io.Writer, p *refersam.Picture, m *refersam.Mask, t Tin
 	return jpeg.Encode(w, o, &jpeg.Options{Quality: quality})
 }
 
-// blended holds for each level of each channel what it is under the mask.
+// blended maps each level of each channel to its level under the mask.
 type blended [3][256]uint8
 
 func (t Tint) blend(p *refersam.Picture, m *refersam.Mask) (*blended, error) {
@@ -64,7 +64,7 @@ func (t Tint) blend(p *refersam.Picture, m *refersam.Mask) (*blended, error) {
 	}
 	switch {
 	case p.Width != m.Width || p.Height != m.Height || len(p.Pix) != 3*p.Width*p.Height:
-		return nil, fmt.Errorf("postprocess: a mask of %d×%d over a picture of %d×%d pixels", m.Width, m.Height, p.Width, p.Height)
+		return nil, fmt.Errorf("postprocess: the mask has %d×%d pixels, but the picture has %d×%d", m.Width, m.Height, p.Width, p.Height)
 	case !(t.Opacity >= 0 && t.Opacity <= 1):
 		return nil, fmt.Errorf("postprocess: opacity %v is not between 0 and 1", t.Opacity)
 	}
@@ -84,13 +84,14 @@ func (b *blended) pixel(rgb []uint8, inside uint8) [3]uint8 {
 	return [3]uint8{b[0][rgb[0]], b[1][rgb[1]], b[2][rgb[2]]}
 }
 
-// overlay blends while image/jpeg reads it, so that there is no second picture.
+// overlay blends while image/jpeg reads it, so that no second picture is needed.
 type overlay struct {
 	picture *refersam.Picture
 	blend   *blended
 	bits    []byte
 	stride  int
-	// color is what At returned last: as a pointer to it costs no allocation.
+	// color is the last result of At, because returning a pointer to it needs no
+	// allocation.
 	color color.RGBA
 }
 
@@ -100,8 +101,8 @@ func (o *overlay) Bounds() image.Rectangle {
 	return image.Rect(0, 0, o.picture.Width, o.picture.Height)
 }
 
-// At returns a colour that holds until the next call, which is all that
-// image/jpeg asks for.
+// At returns a colour that is valid only until the next call. image/jpeg needs no
+// more.
 func (o *overlay) At(x, y int) color.Color {
 	pixel := o.blend.pixel(o.picture.Pix[3*(y*o.picture.Width+x):], o.bits[y*o.stride+x>>3]>>(7-x&7)&1)
 	o.color = color.RGBA{pixel[0], pixel[1], pixel[2], 255}

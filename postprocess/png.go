@@ -16,20 +16,21 @@ const (
 	// ms for 12.3 kB, 5 takes 0.43 ms for 11.0 kB, 6 takes 0.52 ms for 9.8 kB;
 	// image/png takes 10.3 ms for 13.7 kB.
 	maskCompression = 5
-	// pictureCompression is that of what has many levels: it takes far longer, and
-	// level 6 takes a tenth off the size for half as much time again.
+	// pictureCompression is the zlib level of images with many levels. They take
+	// far longer to compress, and level 6 makes them a tenth smaller in half as
+	// much time again.
 	pictureCompression = 3
 )
 
-// EncodePNG writes the mask as a PNG of 1 bit a pixel, foreground white.
-// image/png has no such colour type: it takes 24 times as long to write a
-// larger 8-bit file.
+// EncodePNG writes the mask as a PNG of 1 bit per pixel, foreground white.
+// image/png has no such colour type: it takes 24 times as long to write a larger
+// 8-bit file.
 func EncodePNG(w io.Writer, m *refersam.Mask) error {
 	return encodeMask(w, m, 1)
 }
 
-// EncodePNG8 writes the mask as a PNG of 8 bits a pixel, foreground 255, for
-// readers that know no other.
+// EncodePNG8 writes the mask as a PNG of 8 bits per pixel, foreground 255, for
+// readers that support no other.
 func EncodePNG8(w io.Writer, m *refersam.Mask) error {
 	return encodeMask(w, m, 8)
 }
@@ -52,7 +53,7 @@ func encodeMask(w io.Writer, m *refersam.Mask, depth int) error {
 	return p.close()
 }
 
-// The colour types and row filters of PNG that occur here.
+// The colour types and row filters of PNG that this package uses.
 const (
 	colorGray  = 0
 	colorRGB   = 2
@@ -60,23 +61,23 @@ const (
 	filterSub  = 1
 )
 
-// pngWriter writes a PNG while its rows come in. The first error ends the
-// output; close returns it.
+// pngWriter writes a PNG row by row. The first error ends the output; close returns
+// it.
 type pngWriter struct {
 	w     io.Writer
 	z     *zlib.Writer
 	level int
-	// chunk collects an IDAT chunk: room for its length, its type, its data.
+	// chunk collects an IDAT chunk: space for its length, its type, its data.
 	chunk  []byte
 	filter [1]byte
 	err    error
 }
 
-// chunkBytes is how much data an IDAT chunk has at most.
+// chunkBytes is the most data that an IDAT chunk has.
 const chunkBytes = 32 << 10
 
-// compressors holds writers that are not in use by level: a new one takes
-// longer to make than a small mask to write.
+// compressors holds unused writers by level, because making a writer takes longer
+// than writing a small mask.
 var compressors [10]sync.Pool
 
 func newPNG(w io.Writer, width, height, depth, color, level int) *pngWriter {
@@ -97,7 +98,7 @@ func newPNG(w io.Writer, width, height, depth, color, level int) *pngWriter {
 	return p
 }
 
-// row appends one row, already filtered as filter says.
+// row appends one row, which must already be filtered as filter says.
 func (p *pngWriter) row(filter byte, data []byte) {
 	if p.err != nil {
 		return
@@ -122,7 +123,7 @@ func (p *pngWriter) close() error {
 	return p.err
 }
 
-// begin starts a chunk, whose data is then appended to p.chunk; end writes it.
+// begin starts a chunk. Its data is appended to p.chunk, and end writes it.
 func (p *pngWriter) begin(kind string) {
 	p.chunk = append(p.chunk[:4], kind...)
 }

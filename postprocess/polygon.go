@@ -6,21 +6,21 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Polygons traces the outlines of a mask, one polygon a component. Components
-// hang together by the edges of pixels, and so do their holes; no ring meets
-// a point twice. Outlines run from the top left to the top right first, holes
-// the other way round.
+// Polygons traces the outlines of a mask, one polygon per component. The pixels of
+// a component are connected by their edges, and so are the pixels of a hole; no
+// ring meets a point twice. Outlines run from the top left to the top right first,
+// holes in the other direction.
 //
-// With a tolerance of 0 the rings run along the edges of pixels, and
-// FromPolygons gives the same mask. With more, in pixels, points are left out
-// that are no farther than it from the line without them. Rings that are no
-// farther than it from a line between two of their points are left out, and so
-// is what lies in a hole that is.
+// With a tolerance of 0 the rings run along the edges of pixels, and FromPolygons
+// gives the same mask. With a larger tolerance, in pixels, a point is left out if
+// it is no farther than the tolerance from the line without it. A ring is left out
+// if it is no farther than the tolerance from a line between two of its points.
+// With a hole, everything that lies in it is left out.
 //
-// Whatever the tolerance, the polygons are valid by the rules of OGC (Simple
-// Feature Access, 6.1.11 and 6.1.14), which JTS, GEOS and shapely check: no two
-// edges cross or run along each other, holes lie in their outline, and rings
-// share single points at most.
+// At any tolerance, the polygons are valid by the rules of OGC (Simple Feature
+// Access, 6.1.11 and 6.1.14), which JTS, GEOS and shapely check: no two edges cross
+// or run along each other, holes lie in their outline, and rings share single
+// points at most.
 func Polygons(m *refersam.Mask, tolerance float64) []refersam.Polygon {
 	t := newTracer(m)
 	if tolerance > 0 {
@@ -34,7 +34,7 @@ func Polygons(m *refersam.Mask, tolerance float64) []refersam.Polygon {
 	return assemble(rings)
 }
 
-// assemble puts holes behind the outlines of their components. Holes without an
+// assemble appends holes to the outlines of their components. Holes without an
 // outline are left out.
 func assemble(rings []tracedRing) []refersam.Polygon {
 	of := make(map[int32]int) // from the region to its polygon
@@ -57,19 +57,20 @@ func assemble(rings []tracedRing) []refersam.Polygon {
 type tracer struct {
 	labels *labels
 	edges  []edge
-	// across leads from the end of an edge to that of the next along the row:
-	// 2*i is the upper end of edge i, 2*i+1 the lower.
+	// across leads from an end of an edge to the end of the next edge along the
+	// row: 2*i is the upper end of edge i, 2*i+1 the lower.
 	across []int32
 }
 
-// edge is a vertical piece of the border, foreground on one side all along.
+// edge is a vertical piece of the border, with the foreground on one side.
 type edge struct {
 	x, from, to int32
 	region      int32 // of the foreground
-	// down is the direction in which the foreground is to the right as one
-	// looks: true where it is left of x.
+	// down says that the edge is walked downwards: true if the foreground is left
+	// of x, so that it is to the right in the direction of the walk.
 	down bool
-	// shared says of the upper and the lower end that another edge ends there.
+	// shared reports, for the upper and the lower end, that another edge ends at
+	// the same point.
 	shared [2]bool
 	seen   bool
 }
@@ -116,8 +117,8 @@ func newTracer(m *refersam.Mask) *tracer {
 	return t
 }
 
-// connect fills across. In each row the ends of edges from left to right pair
-// up: the border goes from the first to the second, from the third to the
+// connect fills across. In each row the ends of edges from left to right form
+// pairs: the border goes from the first to the second, from the third to the
 // fourth.
 func (t *tracer) connect(height int) {
 	start := make([]int32, height+2) // of the ends in each row
@@ -136,14 +137,14 @@ func (t *tracer) connect(height int) {
 	}
 	for i := range t.edges {
 		e := &t.edges[i]
-		// Where two edges meet, two pixels of the foreground touch by a corner.
-		// Each keeps to its own side: the border that comes from the left goes on
-		// along the pixel that it belongs to, which lies above if the upper edge
-		// has the foreground at its left.
+		// If two edges meet, two pixels of the foreground touch at a corner. Each
+		// edge must stay with its own pixel: the border that comes from the left
+		// continues along the pixel that it belongs to. That pixel lies above if
+		// the upper edge has the foreground at its left.
 		meet := int32(2*i + 1)
 		if e.shared[0] {
 			if upper := &t.edges[i-1]; !upper.down {
-				// The upper edge's end was put first and is the second.
+				// The upper edge's end was added first and is the second.
 				last := &ends[next[e.from]-1]
 				put(*last, e.from)
 				*last = int32(2 * i)
@@ -160,12 +161,12 @@ func (t *tracer) connect(height int) {
 	}
 }
 
-// rings walks along every border once and emits each ring, without its first
-// point again, with the region that it bounds. The points are the caller's only
-// until it returns.
+// rings walks along every border once and emits each ring, without its first point
+// again, with the region that it bounds. The points are valid only until the
+// callback returns.
 func (t *tracer) rings(emit func(loop refersam.Ring, region int32)) {
 	var path refersam.Ring
-	met := make(map[refersam.Point]int) // where a shared end is in path
+	met := make(map[refersam.Point]int) // index in path of each shared end
 	for first := range t.edges {
 		if t.edges[first].seen {
 			continue
@@ -174,7 +175,8 @@ func (t *tracer) rings(emit func(loop refersam.Ring, region int32)) {
 		visit := func(p refersam.Point, shared bool) {
 			if shared {
 				if i, ok := met[p]; ok {
-					// The path is back where it was: what lies between is a ring.
+					// The path is back at an earlier point: the part since then is
+					// a ring.
 					emit(path[i:], region)
 					for _, gone := range path[i+1:] {
 						delete(met, gone)
@@ -207,8 +209,8 @@ func (t *tracer) rings(emit func(loop refersam.Ring, region int32)) {
 	}
 }
 
-// signedArea is the area of a ring, negative if it runs the other way round
-// than outlines do.
+// signedArea is the area of a ring, negative if its direction is opposite to that
+// of outlines.
 func signedArea(r refersam.Ring) float64 {
 	sum := 0.0
 	for i := 1; i < len(r); i++ {

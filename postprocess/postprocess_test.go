@@ -13,8 +13,8 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// drawLogits draws noise, or whole numbers, of which many upsampled values
-// equal the threshold but for rounding.
+// drawLogits draws noise, or whole numbers. With whole numbers, many upsampled
+// values equal the threshold but for rounding.
 func drawLogits(t *rapid.T) refersam.Logits {
 	width, height := rapid.IntRange(1, 12).Draw(t, "in width"), rapid.IntRange(1, 12).Draw(t, "in height")
 	seed := rapid.Uint32().Draw(t, "seed")
@@ -29,17 +29,18 @@ func drawLogits(t *rapid.T) refersam.Logits {
 	return l
 }
 
-// drawSize draws sizes on both sides of where torch changes its kernel.
+// drawSize draws sizes on both sides of the size at which torch changes its kernel.
 func drawSize(t *rapid.T) (width, height int) {
 	return rapid.IntRange(1, 130).Draw(t, "width"), rapid.IntRange(1, 130).Draw(t, "height")
 }
 
-// Masks come from the corners of cells; they must say what all values say.
+// Masks are computed from the corners of cells; they must equal the masks of all
+// upsampled values.
 func TestMask_EqualsUpsample(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := drawLogits(t)
 		width, height := drawSize(t)
-		// A threshold whose logit occurs, or any.
+		// The threshold of a logit that occurs, or any threshold.
 		threshold := rapid.SampledFrom([]float64{0.5, 1 / (1 + math.Exp(-1)), 1 / (1 + math.Exp(1))}).Draw(t, "level")
 		if rapid.Bool().Draw(t, "any threshold") {
 			threshold = rapid.Float64Range(0.01, 0.99).Draw(t, "threshold")
@@ -145,7 +146,7 @@ func TestSegment_Err(t *testing.T) {
 	}
 }
 
-// A long column in one cell, where rounding could add up.
+// A long column in one cell, where rounding errors could add up.
 func TestMeanProbability_Long(t *testing.T) {
 	l := refersam.Logits{Width: 1, Height: 1, Values: []float32{1}}
 	s, err := postprocess.Segment(l, 3, 1<<20, postprocess.Options{Threshold: 0.5})
@@ -173,8 +174,8 @@ func TestStability(t *testing.T) {
 	}
 }
 
-// What 12 megapixels take beyond the result stays within 4 MB. Everything that
-// is allocated counts here, also what is free again before the rest.
+// Apart from the result, 12 megapixels take at most 4 MB. The test counts
+// everything that is allocated, including memory that is freed before the end.
 func TestMemory(t *testing.T) {
 	const (
 		width, height = 4032, 3024
@@ -193,7 +194,8 @@ func TestMemory(t *testing.T) {
 	smoothMask, noiseMask := mask(smooth), mask(noise)
 	for _, tt := range []struct {
 		name string
-		// run returns the bytes of its result; what is written is no memory.
+		// run returns the bytes of its result; output that is written does not
+		// count.
 		run func() (int, error)
 	}{
 		{"mask", func() (int, error) { return 4 * len(mask(smooth).Runs), nil }},

@@ -8,7 +8,7 @@ import (
 )
 
 // EncodeProbability writes the foreground probability of every pixel of a
-// width × height picture as a PNG of 16 bits a pixel, 65535 for 1.
+// width × height picture as a PNG of 16 bits per pixel, 65535 for 1.
 func EncodeProbability(w io.Writer, l refersam.Logits, width, height int) error {
 	if err := check(l, width, height); err != nil {
 		return err
@@ -22,8 +22,8 @@ func EncodeProbability(w io.Writer, l refersam.Logits, width, height int) error 
 		var left uint16
 		for x, v := range values {
 			level := uint16(probability(v)*math.MaxUint16 + 0.5)
-			// Neighbours differ in the low byte only, mostly. The filter works on
-			// bytes, without carry.
+			// Mostly only the low byte differs between neighbours. The filter works
+			// on bytes, without carry.
 			row[2*x] = byte(level>>8) - byte(left>>8)
 			row[2*x+1] = byte(level) - byte(left)
 			left = level
@@ -34,8 +34,9 @@ func EncodeProbability(w io.Writer, l refersam.Logits, width, height int) error 
 }
 
 // MeanProbability is the mean foreground probability over the foreground of m,
-// which has the size of the picture, to six digits; 0 when there is none. It
-// panics when the logits are not as refersam.Logits says.
+// which must have the size of the picture. It has six correct digits, and is 0 if
+// the mask is empty. It panics if l does not satisfy the contract of
+// refersam.Logits.
 func MeanProbability(l refersam.Logits, m *refersam.Mask) float64 {
 	if err := check(l, m.Width, m.Height); err != nil {
 		panic(err)
@@ -53,7 +54,7 @@ func MeanProbability(l refersam.Logits, m *refersam.Mask) float64 {
 	sum, area := 0.0, 0
 	for x, s := range spans(m) {
 		area += s.to - s.from
-		known := int32(-1) // the row of the logits whose value is lower
+		known := int32(-1) // the row of the logits in lower
 		var lower float32
 		for i := cellOf[s.from]; s.from < s.to; i++ {
 			cell := &cells[i]
@@ -79,17 +80,18 @@ func MeanProbability(l refersam.Logits, m *refersam.Mask) float64 {
 	return sum / float64(area)
 }
 
-// sampling replaces a sum over the rows of a cell by three of its places:
-// middle, and as far above as below it. Like Gauss's, the rule is right for all
-// polynomials up to degree 5, because it has the moments of the rows.
+// sampling replaces a sum over the rows of a cell by the values at three places:
+// the middle, and one equally far above and below it. Like Gauss's, the rule is
+// exact for all polynomials up to degree 5, because it has the same moments as the
+// rows.
 type sampling struct {
 	rows                 int
 	above, middle, below float32 // positions as in blend.w
 	outer, inner         float64 // weights
 }
 
-// maxSampledRise is how far apart the ends of a cell may be, in logits: a rule
-// for degree 5 is off by less than 2e-7 then.
+// maxSampledRise is the largest difference between the ends of a cell, in logits,
+// at which a rule of degree 5 still has an error below 2e-7.
 const maxSampledRise = 1
 
 func newSampling(ys []blend) sampling {
@@ -120,9 +122,9 @@ func (s *sampling) sum(upper, lower float32) float64 {
 		s.outer*float64(probability(upper+rise*s.above)+probability(upper+rise*s.below))
 }
 
-// Stability is how little the mask of l depends on its threshold: the IoU of
-// the masks whose thresholds lie delta above and below, as logits. Segment
-// Anything takes 1.
+// Stability is the IoU of two masks of l with thresholds delta above and below, as
+// logits: 1 if the mask does not depend on its threshold. Segment Anything uses a
+// delta of 1.
 func Stability(l refersam.Logits, width, height int, threshold, delta float64) (float64, error) {
 	if err := check(l, width, height); err != nil {
 		return 0, err
@@ -134,10 +136,10 @@ func Stability(l refersam.Logits, width, height int, threshold, delta float64) (
 	return IoU(cross(l, width, height, cut+math.Abs(delta)), cross(l, width, height, cut-math.Abs(delta))), nil
 }
 
-// The sigmoid is read from a table and a straight line between its entries,
-// off by at most 3e-7: an eighth of the time of math.Exp.
+// The sigmoid is read from a table with linear interpolation between its entries.
+// The error is at most 3e-7, and it takes an eighth of the time of math.Exp.
 const (
-	sigmoidEnd   = 16 // beyond it is 0 or 1 but for 1.2e-7
+	sigmoidEnd   = 16 // beyond it, the sigmoid is 0 or 1 up to 1.2e-7
 	sigmoidSteps = 256
 )
 

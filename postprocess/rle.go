@@ -10,9 +10,9 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// An RLE number is written in base 32, lowest digits first, one character
-// each: '0' plus the digit, plus 32 when more digits follow. The last digit's
-// top bit is the sign.
+// An RLE number is written in base 32, lowest digits first, one character each: '0'
+// plus the digit, plus 32 when more digits follow. The last digit's top bit is the
+// sign.
 const (
 	digitBits = 5
 	digitMask = 1<<digitBits - 1
@@ -24,9 +24,9 @@ const (
 )
 
 // RLE returns the counts string of COCO's compressed run-length encoding, as
-// pycocotools writes it: the runs of the mask, from the fourth on as the
-// difference to the one before the previous. The size that belongs to it is
-// [m.Height, m.Width].
+// pycocotools writes it: the runs of the mask, from the fourth run on as the
+// difference to the run two before. The size in the encoding is [m.Height,
+// m.Width].
 func RLE(m *refersam.Mask) string {
 	out := make([]byte, 0, 2*len(m.Runs)+maxDigits)
 	for i, n := range m.Runs {
@@ -47,9 +47,9 @@ func RLE(m *refersam.Mask) string {
 	return string(out)
 }
 
-// DecodeRLE returns the mask of width × height pixels that a counts string of
-// RLE describes. It fails when the size is out of range, or the string is
-// malformed or does not cover exactly that many pixels.
+// DecodeRLE returns the mask of width × height pixels that a counts string of RLE
+// describes. It returns an error if the size is out of range, or the string is
+// malformed or does not cover exactly this number of pixels.
 func DecodeRLE(counts string, width, height int) (*refersam.Mask, error) {
 	// before holds the last two counts, the older one first.
 	var before [2]int
@@ -70,8 +70,8 @@ func DecodeRLE(counts string, width, height int) (*refersam.Mask, error) {
 	})
 }
 
-// DecodeCounts is DecodeRLE for COCO's uncompressed encoding, whose counts are
-// the lengths themselves.
+// DecodeCounts is DecodeRLE for COCO's uncompressed encoding, where the counts are
+// the run lengths.
 func DecodeCounts(counts []int, width, height int) (*refersam.Mask, error) {
 	return decodeRuns(width, height, func(i int) (int, bool, error) {
 		if i == len(counts) {
@@ -109,8 +109,8 @@ func ParseRLE(data []byte) (*refersam.Mask, error) {
 	return nil, errors.New("postprocess: RLE without counts")
 }
 
-// decodeRuns makes a mask of the counts that next returns one by one, with
-// false behind the last.
+// decodeRuns makes a mask of the counts that next returns one by one. next returns
+// false after the last count.
 func decodeRuns(width, height int, next func(i int) (int, bool, error)) (*refersam.Mask, error) {
 	if err := checkSize(width, height); err != nil {
 		return nil, err
@@ -137,12 +137,13 @@ func decodeRuns(width, height int, next func(i int) (int, bool, error)) (*refers
 	return &refersam.Mask{Width: width, Height: height, Runs: w.close()}, nil
 }
 
-// rleNumber reads the number at the start of s and how many characters it has.
+// rleNumber reads the number at the start of s and returns its length in
+// characters.
 func rleNumber(s string) (value, digits int, err error) {
 	for i := range min(len(s), maxDigits) {
 		c := int(s[i]) - charZero
 		if c < 0 || c >= 2*moreBit {
-			return 0, 0, fmt.Errorf("postprocess: character %q in RLE", s[i])
+			return 0, 0, fmt.Errorf("postprocess: the character %q is not allowed in RLE", s[i])
 		}
 		value |= (c & digitMask) << (digitBits * i)
 		if c&moreBit == 0 {
@@ -152,5 +153,5 @@ func rleNumber(s string) (value, digits int, err error) {
 			return value, i + 1, nil
 		}
 	}
-	return 0, 0, errors.New("postprocess: unfinished number in RLE")
+	return 0, 0, errors.New("postprocess: the last number of the RLE is not complete")
 }

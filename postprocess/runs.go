@@ -29,7 +29,7 @@ func (w *runWriter) add(inside bool, n int) {
 // close returns the runs.
 func (w *runWriter) close() []uint32 { return append(w.runs, uint32(w.length)) }
 
-// checkMask says whether m is as refersam.Mask promises.
+// checkMask returns an error if m does not satisfy the contract of refersam.Mask.
 func checkMask(m *refersam.Mask) error {
 	if err := checkSize(m.Width, m.Height); err != nil {
 		return err
@@ -95,7 +95,7 @@ func Box(m *refersam.Mask) refersam.Box {
 	return b.box()
 }
 
-// bounds is the tight rectangle around what was added, edges included.
+// bounds is the tight rectangle around the added spans, edges included.
 type bounds struct{ left, top, right, bottom int }
 
 var emptyBounds = bounds{left: maxMaskPixels, top: maxMaskPixels, right: -1, bottom: -1}
@@ -112,15 +112,15 @@ func (b *bounds) box() refersam.Box {
 	return refersam.Box{X: b.left, Y: b.top, W: b.right - b.left + 1, H: b.bottom - b.top + 1}
 }
 
-// IoU is the intersection of two masks over their union, in [0, 1]; two empty
-// masks agree. So it is the agreement of a coarse and a final mask, too. It
-// panics unless both have one size.
+// IoU is the intersection of two masks over their union, in [0, 1]; the IoU of two
+// empty masks is 1. It also measures how well a coarse and a final mask agree. It
+// panics unless both masks have the same size.
 func IoU(a, b *refersam.Mask) float64 {
 	if a.Width != b.Width || a.Height != b.Height {
 		panic(fmt.Sprintf("postprocess: IoU of masks of %d×%d and %d×%d pixels", a.Width, a.Height, b.Width, b.Height))
 	}
 	both := 0
-	// i and j number the runs at hand; endA and endB are where those end.
+	// i and j are the numbers of the present runs; endA and endB are their ends.
 	var i, j, at, endA, endB int
 	for i < len(a.Runs) && j < len(b.Runs) {
 		if at == endA {

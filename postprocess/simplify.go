@@ -10,41 +10,41 @@ import (
 
 // simplified is Polygons with a tolerance above 0.
 //
-// Douglas and Peucker's way, ring by ring, lets rings cross themselves and each
-// other. Here points go one by one, of all rings together, and the point v
-// between u and w may go only if the triangle u, v, w, its border included,
-// holds no point of any ring but u and w. The line from u to w then sweeps over
-// nothing while it takes the place of the lines over v, so no edge comes to
-// cross another and nothing changes sides. Points are whole numbers, so that
-// this is decided exactly.
+// Simplifying ring by ring, as Douglas and Peucker do, lets rings cross themselves
+// and each other. This function removes points one by one, from all rings together.
+// The point v between u and w may go only if the triangle u, v, w, its border
+// included, contains no point of any ring except u and w. While the line from u to
+// w replaces the lines over v, it then sweeps over no other point, so no edge
+// crosses another and no point changes sides. Points are whole numbers, so this
+// test is exact.
 func simplified(t *tracer, tolerance float64) []refersam.Polygon {
 	s := &simplifier{tolerance: tolerance}
 	s.collect(t)
 	s.link()
 	// Small detail goes first. Otherwise the first points of a long gentle curve
-	// would spend the tolerance that the others need.
+	// would use up the tolerance that its other points need.
 	for _, part := range []float64{0.25, 0.5, 1} {
 		s.sweep(part * tolerance)
 	}
 	return s.polygons()
 }
 
-// simplifier has the points of all rings in one row. A ring is a part of it, in
-// which each point that is left leads to its neighbours.
+// simplifier holds the points of all rings in one slice. A ring is a part of the
+// slice. Each remaining point of it leads to its neighbours.
 type simplifier struct {
 	tolerance float64
 	points    []corner
 	rings     []simpleRing
-	// next and previous lead from a point to its neighbours. Of points that are
-	// left out next is -1.
+	// next and previous lead from a point to its neighbours. next is -1 for a point
+	// that is left out.
 	next, previous []int32
-	// off is how far the points that were left out between a point and its next
-	// are from the line between the two, at most.
+	// off is an upper bound: the points that were left out between a point and its
+	// next are at most this far from the line between the two.
 	off []float32
 	// twin is the point of another ring at the same place, -1 if there is none.
-	// There are never three.
+	// Three rings never share a point.
 	twin []int32
-	// tested says that a point cannot go, while its neighbours stay.
+	// tested says that a point cannot go as long as its neighbours stay.
 	tested []bool
 	grid   pointGrid
 }
@@ -56,7 +56,7 @@ type simpleRing struct {
 	first, end int32
 	region     int32
 	hole       bool
-	// some is a point that is left, of left points.
+	// some is one of the points that are left. left is their number.
 	some, left int32
 }
 
@@ -64,7 +64,7 @@ type simpleRing struct {
 func (s *simplifier) collect(t *tracer) {
 	l := t.labels
 	flat := make([]bool, len(l.regions))    // components without their outline
-	covered := make([]bool, len(l.regions)) // holes that are filled, and what lies in them
+	covered := make([]bool, len(l.regions)) // holes that are filled, and everything in them
 	filled := false
 	t.rings(func(loop refersam.Ring, region int32) {
 		hole := loopArea(loop) < 0
@@ -107,16 +107,16 @@ func (l *labels) mark(regions []bool, hole refersam.Ring) {
 	}
 }
 
-// parents returns for each region the one at the left of its first pixel, the
-// highest of those at its left end; -1 is the outside. A parent has a smaller
-// number than its child. From a region in a hole of a component, parents lead to
-// a region that has that component at its left, and then to the component.
+// parents returns, for each region, the region at the left of its first pixel,
+// which is the highest pixel at its left end; -1 is the outside. A parent has a
+// smaller number than its child. From a region in a hole of a component, parents
+// lead to a region that has the component at its left, and then to the component.
 func (l *labels) parents() []int32 {
 	parents := make([]int32, len(l.regions))
 	for i := range parents {
 		parents[i] = -1
 	}
-	known := int32(0) // regions below have their first pixel in the columns before
+	known := int32(0) // a lower number has its first pixel in an earlier column
 	for i := range l.pieces[:l.columns[1]] {
 		known = max(known, l.pieces[i].region+1)
 	}
@@ -131,8 +131,8 @@ func (l *labels) parents() []int32 {
 	return parents
 }
 
-// isFlat reports whether a ring is no farther than tolerance from the line
-// between its first point and the one farthest from that.
+// isFlat reports whether a ring is no farther than tolerance from the line between
+// its first point and the point farthest from the first.
 func isFlat(loop refersam.Ring, tolerance float64) bool {
 	far, most := loop[0], 0.0
 	for _, p := range loop {
@@ -197,8 +197,8 @@ func (s *simplifier) link() {
 }
 
 // sweep leaves out points that are no farther than limit from the line without
-// them, until there are no more. Of neighbours only every second goes in one
-// pass, so that lines grow evenly.
+// them, until no more can go. In one pass only every second of neighbouring points
+// goes, so that lines grow evenly.
 func (s *simplifier) sweep(limit float64) {
 	clear(s.tested)
 	const passes = 64 // more than enough for lines that grow by half or more in each
@@ -236,10 +236,10 @@ func (s *simplifier) pass(r *simpleRing, limit float64) (gone bool) {
 	return gone
 }
 
-// leaveOut takes a point out of its ring, if it may go.
+// leaveOut removes a point from its ring, if it may go.
 func (s *simplifier) leaveOut(r *simpleRing, v int32, limit float64) bool {
 	if s.twin[v] >= 0 {
-		return false // rings that touch go on touching
+		return false // rings that touch must continue to touch
 	}
 	u, w := s.previous[v], s.next[v]
 	off, ok := s.offWithout(r, u, v, w, limit)
@@ -253,23 +253,23 @@ func (s *simplifier) leaveOut(r *simpleRing, v int32, limit float64) bool {
 	return true
 }
 
-// offWithout returns how far what is left out between u and w is from the line
-// between them if v goes, at most; not ok if that is beyond limit for v, or
-// beyond the tolerance for the others.
+// offWithout returns an upper bound for the distance of all points left out between
+// u and w from the line between them if v goes. It returns false if v is farther
+// than limit, or another point farther than the tolerance.
 func (s *simplifier) offWithout(r *simpleRing, u, v, w int32, limit float64) (off float32, ok bool) {
 	a, b := s.point(u), s.point(w)
 	here := distance2(s.point(v), a, b)
 	if here > limit*limit {
 		return 0, false
 	}
-	// A line that moves by d takes what is beside it d farther away at most.
+	// If a line moves by d, a point beside it becomes at most d farther away.
 	const rounding = 1e-6
 	bound := float64(max(s.off[u], s.off[v])) + math.Sqrt(here)
 	if bound += bound * rounding; bound <= s.tolerance {
 		return float32(bound), true
 	}
-	// Most often it is less far.
-	const most = 1 << 12 // points; more would be much work for a hostile mask
+	// Most often it is less.
+	const most = 1 << 12 // points; more would take too long for a hostile mask
 	count := 0
 	farthest := here
 	for i := u; ; {
@@ -288,8 +288,8 @@ func (s *simplifier) offWithout(r *simpleRing, u, v, w int32, limit float64) (of
 	return float32(math.Sqrt(farthest) * (1 + rounding)), true
 }
 
-// doubles reports whether a line from u to w would run along one of another
-// ring, which is between the twins of both.
+// doubles reports whether a line from u to w would run along a line of another
+// ring, between the twins of u and w.
 func (s *simplifier) doubles(u, w int32) bool {
 	t := s.twin[u]
 	if t < 0 {
@@ -298,8 +298,8 @@ func (s *simplifier) doubles(u, w int32) bool {
 	return s.points[s.next[t]] == s.points[w] || s.points[s.previous[t]] == s.points[w]
 }
 
-// sweepsOver reports whether the triangle u, v, w, its border included, holds a
-// point that is left other than u, v and w.
+// sweepsOver reports whether the triangle u, v, w, its border included, contains a
+// remaining point other than u, v and w.
 func (s *simplifier) sweepsOver(u, v, w int32) bool {
 	a, b, c := s.points[u], s.points[v], s.points[w]
 	turn := twiceArea(a, b, c)
@@ -332,8 +332,8 @@ func (s *simplifier) sweepsOver(u, v, w int32) bool {
 	return false
 }
 
-// twiceArea is twice the area of the triangle, positive if a, b, c is clockwise as
-// one sees it.
+// twiceArea is twice the area of the triangle, positive if a, b, c is clockwise on
+// the screen.
 func twiceArea(a, b, c corner) int64 {
 	return int64(b.x-a.x)*int64(c.y-a.y) - int64(b.y-a.y)*int64(c.x-a.x)
 }
@@ -342,11 +342,11 @@ func (s *simplifier) point(i int32) refersam.Point {
 	return refersam.Point{float64(s.points[i].x), float64(s.points[i].y)}
 }
 
-// polygons returns what is left.
+// polygons returns the remaining rings.
 func (s *simplifier) polygons() []refersam.Polygon {
 	rings := make([]tracedRing, 0, len(s.rings))
 	for _, r := range s.rings {
-		// A ring begins where it did, or at the next point that is left.
+		// A ring begins at its old first point, or at the next point that is left.
 		first := r.first
 		for s.next[first] < 0 {
 			first++
@@ -361,8 +361,7 @@ func (s *simplifier) polygons() []refersam.Polygon {
 	return assemble(rings)
 }
 
-// pointGrid finds points by where they are: the points of one cell, a square,
-// are in a list.
+// pointGrid finds points by position: the points of one square cell are in a list.
 type pointGrid struct {
 	left, top     int32
 	shift         uint // a cell's side is 1<<shift
@@ -370,8 +369,8 @@ type pointGrid struct {
 	heads, after  []int32
 }
 
-// newPointGrid makes a grid with as many cells as there are points, roughly, in
-// the box. after has room for n points.
+// newPointGrid makes a grid over the box with about as many cells as there are
+// points. after has space for n points.
 func newPointGrid(box [4]int32, points, n int) pointGrid {
 	const leastShift, leastCells = 2, 256
 	g := pointGrid{left: box[0], top: box[1], shift: leastShift}
@@ -393,8 +392,8 @@ func (g *pointGrid) row(y int32) int32    { return (y - g.top) >> g.shift }
 func (g *pointGrid) column(x int32) int32 { return (x - g.left) >> g.shift }
 func (g *pointGrid) cell(p corner) int32  { return g.row(p.y)*g.columns + g.column(p.x) }
 
-// unlink takes a point out of a cell's list. before is the point ahead of it, or
-// -1.
+// unlink removes a point from its cell's list. before is the previous point in the
+// list, or -1.
 func (g *pointGrid) unlink(cell, before, i int32) {
 	if before < 0 {
 		g.heads[cell] = g.after[i]
@@ -403,8 +402,8 @@ func (g *pointGrid) unlink(cell, before, i int32) {
 	}
 }
 
-// span returns the first and the last column of a row's cells that a triangle
-// may touch.
+// span returns the first and the last column of a row's cells that a triangle may
+// touch.
 func (g *pointGrid) span(row int32, a, b, c corner) (from, to int32) {
 	top := g.top + row<<g.shift
 	bottom := top + 1<<g.shift - 1
@@ -417,7 +416,7 @@ func (g *pointGrid) span(row int32, a, b, c corner) (from, to int32) {
 		if q.y < top || p.y > bottom {
 			continue
 		}
-		// Where the side enters the row, and where it leaves it.
+		// The points where the side enters the row and leaves it.
 		enter, leave := float64(p.x), float64(q.x)
 		if slope := float64(q.x-p.x) / float64(q.y-p.y); p.y < q.y {
 			if p.y < top {
@@ -429,7 +428,7 @@ func (g *pointGrid) span(row int32, a, b, c corner) (from, to int32) {
 		}
 		left, right = min(left, enter, leave), max(right, enter, leave)
 	}
-	// Rounding may be a hair off, and points are whole numbers.
+	// Rounding may be slightly off, and points are whole numbers.
 	const hair = 0.01
 	least, most := g.left, g.left+(g.columns-1)<<g.shift
 	return g.column(max(int32(math.Floor(left-hair)), least)), g.column(min(int32(math.Ceil(right+hair)), most+1<<g.shift-1))

@@ -8,8 +8,8 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// Values and masks are those of torch's chain: interpolate to the square, slice,
-// interpolate to the picture.
+// Values and masks are the results of the same steps in torch: interpolate to the
+// square, slice, interpolate to the picture.
 func TestUnpad_Golden(t *testing.T) {
 	cases := loadGolden(t).Unpad
 	if len(cases) == 0 {

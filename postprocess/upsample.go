@@ -6,11 +6,11 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// Upsample stretches logits to width × height values, row by row: bilinear
-// with the corner samples on the corners. It equals, bit for bit, what torch's
-// F.interpolate(mode="bilinear", align_corners=True) gives for float32 of one
-// channel on an x86 CPU with FMA. It is what Mask must agree with; Mask
-// computes only the few of these values that lie near the threshold.
+// Upsample stretches logits to width × height values, row by row: bilinear with the
+// corner samples on the corners. It equals, bit for bit, the result of torch's
+// F.interpolate(mode="bilinear", align_corners=True) for float32 of one channel on
+// an x86 CPU with FMA. Mask must agree with it, but computes only the few of these
+// values that lie near the threshold.
 func Upsample(l refersam.Logits, width, height int) ([]float32, error) {
 	if err := check(l, width, height); err != nil {
 		return nil, err
@@ -27,10 +27,11 @@ func Upsample(l refersam.Logits, width, height int) ([]float32, error) {
 type upsampler struct {
 	logits refersam.Logits
 	xs, ys []blend
-	// small chooses torch's other kernel, which rounds in another order.
+	// small selects torch's other kernel, which rounds in another order.
 	small bool
-	// upper and lower are the rows number upperY and lowerY of the logits as wide
-	// as the picture, kept while rows of the picture lie between them.
+	// upper and lower are the rows number upperY and lowerY of the logits,
+	// stretched to the width of the picture. They are reused as long as rows of the
+	// picture lie between them.
 	upper, lower   []float32
 	upperY, lowerY int32
 }
@@ -41,8 +42,8 @@ type blend struct {
 	w      float32
 }
 
-// smallSize is the width plus height up to which torch takes the kernel that
-// weighs the four corners at once.
+// smallSize is the width plus height for torch using the kernel that weighs
+// the four corners at once.
 const smallSize = 128
 
 func newUpsampler(l refersam.Logits, width, height int) *upsampler {
@@ -54,9 +55,9 @@ func newUpsampler(l refersam.Logits, width, height int) *upsampler {
 	}
 }
 
-// alignCorners maps out positions onto in ones so that the first and the last
-// coincide. Positions are float32 because torch's are: next to a large index
-// the rounding is what decides the weight's last digits.
+// alignCorners maps out positions onto in positions so that the first and the last
+// coincide. Positions are float32 because torch's are: at a large index the
+// rounding decides the weight's last digits.
 func alignCorners(in, out int) []blend {
 	var scale float32
 	if out > 1 {
@@ -71,8 +72,8 @@ func alignCorners(in, out int) []blend {
 	return all
 }
 
-// row writes row y to dst, which is as wide as the picture. It is fastest when
-// y never decreases.
+// row writes row y to dst, which is as wide as the picture. It is fastest when y
+// never decreases.
 func (u *upsampler) row(y int, dst []float32) {
 	if u.small {
 		for x := range dst {
@@ -142,20 +143,20 @@ func mix(a, b, w float32) float32 { return fma(a, 1-w, float32(b*w)) }
 func fma(x, y, z float32) float32 {
 	product := float64(x) * float64(y) // exact: 48 bits at most
 	sum := product + float64(z)
-	// The sum was rounded to 53 bits. Rounding that to float32 differs from
-	// rounding once only if the sum seems to lie midway between two float32,
-	// so that its last 28 bits are 0, and does not.
+	// The sum was rounded to 53 bits. Rounding it again to float32 differs from
+	// rounding once only if the sum seems to lie midway between two float32, so
+	// that its last 28 bits are 0, but does not.
 	if bits := math.Float64bits(sum); bits<<36 == 0 {
 		return float32(sum + nudge(product, float64(z), sum))
 	}
 	return float32(sum)
 }
 
-// nudge is a step from sum towards a+b, of which sum is the rounding; 0 if it
-// was exact.
+// nudge is a step from sum, which is the rounded a+b, towards the exact a+b; 0 if
+// sum is exact.
 func nudge(a, b, sum float64) float64 {
 	part := sum - a
-	rest := (a - (sum - part)) + (b - part) // what rounding took away, exactly
+	rest := (a - (sum - part)) + (b - part) // exactly the part that rounding removed
 	switch {
 	case rest > 0:
 		return math.Nextafter(sum, math.Inf(1)) - sum

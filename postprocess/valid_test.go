@@ -17,8 +17,8 @@ import (
 	"github.com/refersam/refersam/postprocess"
 )
 
-// whole is a point of whole numbers, so that all below is decided exactly.
-// Coordinates are doubled: the middle of an edge is whole, too.
+// whole is a point of whole numbers, so that all tests below are exact. Coordinates
+// are doubled, so that the middle of an edge is whole, too.
 type whole struct{ x, y int64 }
 
 type wholeRing []whole // without the first point again
@@ -40,7 +40,7 @@ func side(a, b, c whole) int {
 	return 0
 }
 
-// within reports whether c, on the line of a and b, lies between them or is one
+// within reports whether c, on the line of a and b, lies between them or equals one
 // of them.
 func within(a, b, c whole) bool {
 	return min(a.x, b.x) <= c.x && c.x <= max(a.x, b.x) && min(a.y, b.y) <= c.y && c.y <= max(a.y, b.y)
@@ -48,7 +48,7 @@ func within(a, b, c whole) bool {
 
 func (r wholeRing) at(i int) whole { return r[(i+len(r))%len(r)] }
 
-// holds reports whether p, which is not on the ring, is inside.
+// holds reports whether p, which must not be on the ring, is inside.
 func (r wholeRing) holds(p whole) bool {
 	inside := false
 	for i := range r {
@@ -59,7 +59,7 @@ func (r wholeRing) holds(p whole) bool {
 		if a.y > b.y {
 			a, b = b, a
 		}
-		if side(a, b, p) < 0 { // p is at the right of the edge, which leads down
+		if side(a, b, p) < 0 { // p is at the right of the edge, which goes down
 			inside = !inside
 		}
 	}
@@ -74,8 +74,8 @@ func (r wholeRing) area() (doubled int64) {
 	return doubled
 }
 
-// middle is on the ring and, of two rings that share single points at most, on
-// no other.
+// middle is on the ring. If two rings share only single points, it is not on the
+// other.
 func (r wholeRing) middle() whole { return whole{(r[0].x + r[1].x) / 2, (r[0].y + r[1].y) / 2} }
 
 func toWhole(polygons []refersam.Polygon) ([][]wholeRing, error) {
@@ -101,8 +101,8 @@ func toWhole(polygons []refersam.Polygon) ([][]wholeRing, error) {
 	return all, nil
 }
 
-// valid holds polygons against OGC's Simple Feature Access, 6.1.11 and 6.1.14,
-// and a little more: rings share points only where both have one.
+// valid checks polygons against OGC's Simple Feature Access, 6.1.11 and 6.1.14, and
+// a little more: rings share a point only where both have a vertex.
 func valid(polygons []refersam.Polygon) error {
 	all, err := toWhole(polygons)
 	if err != nil {
@@ -176,11 +176,11 @@ func meet(e, f wholeEdge) error {
 	return nil
 }
 
-// nested holds that holes lie in their outline and in no other hole, that rings
-// run the right way round, and that the inside hangs together: rings and the
-// points where they touch form no loop.
+// nested checks that holes lie in their outline and in no other hole, that rings
+// have the right direction, and that the inside is connected: rings and the points
+// where they touch form no loop.
 func nested(i int, rings []wholeRing) error {
-	touching := make(map[whole]int) // the set of the rings at a point
+	touching := make(map[whole]int) // maps a point to the set of its rings
 	sets := make([]int, len(rings))
 	root := func(j int) int {
 		for sets[j] != j {
@@ -216,8 +216,7 @@ func nested(i int, rings []wholeRing) error {
 	return nil
 }
 
-// crossAtPoints holds that rings which share a point do not pass through one
-// another there.
+// crossAtPoints checks that rings that share a point do not cross each other at it.
 func crossAtPoints(all [][]wholeRing) error {
 	type pass struct{ before, after whole }
 	at := make(map[whole][]pass)
@@ -238,8 +237,8 @@ func crossAtPoints(all [][]wholeRing) error {
 	return nil
 }
 
-// between reports whether the direction from p to d comes between those to a
-// and to b as one turns clockwise.
+// between reports whether, clockwise, the direction from p to d comes between the
+// directions to a and b.
 func between(p, a, b, d whole) bool {
 	if side(p, a, b) > 0 {
 		return side(p, a, d) > 0 && side(p, d, b) > 0
@@ -247,7 +246,7 @@ func between(p, a, b, d whole) bool {
 	return side(p, b, d) <= 0 || side(p, d, a) <= 0
 }
 
-// The checker says what shapely does of polygons in testdata/valid.json.
+// The checker agrees with shapely on the polygons in testdata/valid.json.
 func TestValid_Golden(t *testing.T) {
 	var golden []struct {
 		Name     string
@@ -286,8 +285,8 @@ func smoothMask(t *rapid.T) *refersam.Mask {
 	return m
 }
 
-// Polygons are valid at every tolerance, and no point of an outline that is
-// left out is farther than it from what is left.
+// Polygons are valid at every tolerance, and no point that is left out of an
+// outline is farther than the tolerance from the rest.
 func TestPolygons_Valid(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawMask(t)
@@ -319,8 +318,8 @@ func TestPolygons_Valid(t *testing.T) {
 	})
 }
 
-// Of a single ring that stays, all points of the outline are within the
-// tolerance of what is left.
+// If a single ring stays, all points of the outline are within the tolerance of its
+// remaining points.
 func TestPolygons_Distance(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := postprocess.Clean(smoothMask(t), postprocess.Options{FillHoles: math.MaxInt, Largest: true})
@@ -347,8 +346,8 @@ func distance(p, a, b refersam.Point) float64 {
 	return math.Hypot(p[0]-a[0]-along*dx, p[1]-a[1]-along*dy)
 }
 
-// Masks that gave invalid polygons when each ring was simplified for itself, and
-// masks where rings touch or lie in holes that are left out.
+// Masks that gave invalid polygons when each ring was simplified alone, and masks
+// where rings touch or lie in holes that are left out.
 var awkwardMasks = []string{
 	".#../###./#.##/#...",
 	"#./.#", ".#/#.",
@@ -372,9 +371,9 @@ func TestPolygons_Awkward(t *testing.T) {
 	}
 }
 
-// A hole that is left out takes what lies in it with it, even if that is
-// thicker by the rule: the line of the hole runs through its middle, the line of
-// the T along its foot.
+// With a hole, everything that lies in it is left out, even if it is thicker than
+// the tolerance: the line of the hole runs through its middle, the line of the T
+// along its foot.
 func TestPolygons_LeavesOut(t *testing.T) {
 	const letter = "###############/##...........##/##.....#.....##/##.....#.....##/#......#......#/##.....#.....##/##.#########.##/##...........##/###############"
 	const island = "########/#......#/#.####.#/#.#..#.#/#.####.#/#......#/########"
@@ -401,7 +400,7 @@ func TestPolygons_LeavesOut(t *testing.T) {
 	}
 }
 
-// FuzzPolygons holds that polygons of any mask are valid at any tolerance.
+// FuzzPolygons checks that polygons of any mask are valid at any tolerance.
 func FuzzPolygons(f *testing.F) {
 	for _, mask := range awkwardMasks {
 		f.Add([]byte(strings.ReplaceAll(mask, "/", "")), uint8(strings.Index(mask, "/")), 1.5)
@@ -421,7 +420,7 @@ func FuzzPolygons(f *testing.F) {
 	})
 }
 
-// shapely, where it is installed, says the same of polygons of 400 masks.
+// shapely, if it is installed, agrees on the polygons of 400 masks.
 func TestPolygons_Shapely(t *testing.T) {
 	python := filepath.Join("..", ".venv", "bin", "python")
 	if exec.Command(python, "-c", "import shapely").Run() != nil {
