@@ -3,21 +3,22 @@ package api
 // The bounds of requests. The tags of the types in this package repeat them,
 // because a tag cannot name a constant; a test compares the two.
 const (
-	// MaxItems is how many pictures one request may bring.
+	// MaxItems is how many pictures one request may have.
 	MaxItems = 64
-	// MaxBatchBytes is how many bytes such a request may have.
+	// MaxBatchBytes bounds the bytes of a request with several pictures may have.
 	MaxBatchBytes = 100 << 20
-	// MaxPrompts bounds the prompts of one picture and the fields of a form: far
-	// more than any valid request has, because the service takes fewer phrases.
+	// MaxPrompts bounds the prompts of one picture and the fields of a form. It is
+	// far more than any valid request has, because the service accepts fewer
+	// phrases.
 	MaxPrompts = 512
-	// MaxFormats is how many formats a mask may be asked for in.
+	// MaxFormats bounds the formats that a request may ask for.
 	MaxFormats = 32
 	// MaxArea bounds the areas of options, in pixels: a picture cannot have more.
 	MaxArea = 1 << 28
 	// MaxTolerance bounds the tolerance of polygons, in pixels.
 	MaxTolerance = 1000
-	// MaxID is how many characters an id may have that a client gives a prompt, an
-	// item or an experimental unit.
+	// MaxID is how many characters the id of a prompt, an item or an experimental
+	// unit may have.
 	MaxID = 128
 	// MaxDeadlineMS bounds deadline_ms: a day.
 	MaxDeadlineMS = 24 * 60 * 60 * 1000
@@ -26,8 +27,8 @@ const (
 	// DefaultPage and MaxPage bound the entries of a page of a list.
 	DefaultPage = 20
 	MaxPage     = 100
-	// MaxEvent is the largest id of an event. JavaScript cannot tell larger
-	// integers apart.
+	// MaxEvent is the largest id of an event. JavaScript cannot represent larger
+	// integers exactly.
 	MaxEvent = 1 << 53
 )
 
@@ -52,13 +53,13 @@ const (
 	IdempotencyKeyPattern = `^[\x21\x23-\x7e]{1,255}$`
 )
 
-// What an option's keep may say.
+// The values of the option keep.
 const (
 	KeepAll     = "all"
 	KeepLargest = "largest"
 )
 
-// The routes that no version precedes.
+// The routes without a version.
 const (
 	RouteLive  = "/livez"
 	RouteReady = "/readyz"
@@ -66,16 +67,16 @@ const (
 	RouteDocs  = "/docs"
 )
 
-// The fields of a form that bring the picture: the file itself, the id of an
-// image that was sent before, or an address.
+// The fields of a form that hold the picture: the file itself, the id of a stored
+// image, or an address.
 const (
 	FieldImage    = "image"
 	FieldImageID  = "image_id"
 	FieldImageURL = "image_url"
 )
 
-// FieldNames are the other fields of a form for masks, and the parameters of a
-// query beside a picture as the body.
+// FieldNames are the other fields of a form for masks. They are also the parameters
+// of the query if the body is a picture.
 var FieldNames = []string{
 	"phrase", "variant", "format", "threshold", "min_area", "keep", "fill_holes", "tolerance",
 	"size", "overlay", "quality", "deadline_ms", "priority", "webhook",

@@ -15,13 +15,13 @@ const (
 	ListFeedback = "feedback"
 )
 
-// Cursor returns the cursor that stands for the entries of a list after the one
-// that was created at a time and has an id.
+// Cursor returns the cursor of the list's entries after the entry with this
+// creation time and id.
 func Cursor(list string, created time.Time, id string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(list + " " + strconv.FormatInt(created.UnixMicro(), 10) + " " + id))
 }
 
-// ParseCursor reads a cursor of a list, and reports whether it is one.
+// ParseCursor reads a cursor of a list, and reports whether it is valid.
 func ParseCursor(list, cursor string) (created time.Time, id string, ok bool) {
 	raw, err := base64.RawURLEncoding.DecodeString(cursor)
 	name, rest, _ := strings.Cut(string(raw), " ")

@@ -17,7 +17,7 @@ const (
 	MediaYAML    = "application/yaml"
 )
 
-// The kinds of file that an overlay may be.
+// The file types of overlays.
 const (
 	OverlayPNG  = "png"
 	OverlayJPEG = "jpeg"

@@ -12,25 +12,25 @@ import (
 func (d *description) describeJobs() {
 	notFound := refuses(refersam.CodeJobNotFound)
 	d.addGuarded(http.MethodGet, "/v1/jobs", "jobs", "listJobs", "List the jobs of the API key", &huma.Operation{
-		Description: "The newest first, without their items.",
+		Description: "Newest first, without their items.",
 		Parameters: []*huma.Param{limitParam(), cursorParam(api.ListJobs, exampleJob(false).CreatedAt, exampleJob(false).ID), {
-			Name: "status", In: "query", Description: "Only those of a status", Example: "running",
+			Name: "status", In: "query", Description: "Only jobs with this status", Example: "running",
 			Schema: &huma.Schema{Type: huma.TypeString, Enum: statuses()},
 		}},
 	}, d.json(api.Jobs{}, "A page of jobs", api.Jobs{Jobs: []api.Job{exampleJob(false)}}))
-	d.addGuarded(http.MethodGet, "/v1/jobs/{id}", "jobs", "getJob", "How far is a job?", &huma.Operation{
+	d.addGuarded(http.MethodGet, "/v1/jobs/{id}", "jobs", "getJob", "Describe a job", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam()},
 	}, d.json(api.Job{}, "The job", exampleJob(true)), notFound)
-	d.addGuarded(http.MethodDelete, "/v1/jobs/{id}", "jobs", "deleteJob", "Forget a job and its results", &huma.Operation{
+	d.addGuarded(http.MethodDelete, "/v1/jobs/{id}", "jobs", "deleteJob", "Delete a job and its results", &huma.Operation{
 		Description: "A job that has not ended is cancelled.",
 		Parameters:  []*huma.Param{jobIDParam()},
-	}, answered{http.StatusNoContent, "It is gone", nil, nil}, notFound)
+	}, answered{http.StatusNoContent, "The job is deleted", nil, nil}, notFound)
 	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/cancel", "jobs", "cancelJob", "Cancel a job", &huma.Operation{
-		Description: "Items that have not ended are cancelled; the others stay as they are. To cancel again changes nothing.",
+		Description: "Items that have not ended are cancelled; the others stay as they are. Cancelling again changes nothing.",
 		Parameters:  []*huma.Param{jobIDParam()},
 	}, d.json(api.Job{}, "The job", exampleJob(true)), notFound)
-	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/items/{index}", "jobs", "getJobResult", "What came of an item of a job?", &huma.Operation{
-		Description: "What the request would have been answered with had it not been a job, in the form that its `Accept` chose.",
+	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/items/{index}", "jobs", "getJobResult", "Get the answer of a job's item", &huma.Operation{
+		Description: "The answer that the request would have received without a job, in the form that its `Accept` chose.",
 		Parameters: []*huma.Param{jobIDParam(), {
 			Name: "index", In: "path", Required: true, Description: "The index of the item, from 0", Schema: &huma.Schema{Type: huma.TypeString}, Example: "0",
 		}, ifNoneMatchParam()},
@@ -38,36 +38,36 @@ func (d *description) describeJobs() {
 		answered{http.StatusOK, "The answer", map[string]*huma.MediaType{
 			api.MediaJSON: d.media(api.Answer{}, exampleAnswer()), api.MediaPNG: binaryMedia(), api.MediaZip: binaryMedia(), api.MediaMixed: binaryMedia(),
 		}, itemHeaders()},
-		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, nil},
+		answered{http.StatusNotModified, "The client has the answer already, according to its If-None-Match", nil, nil},
 		notFound, refuses(refersam.CodeUnfinished, refersam.CodeCancelled, refersam.CodeItemFailed, refersam.CodeOverloaded),
 	)
 	d.addGuarded(http.MethodGet, "/v1/jobs/{id}/events", "jobs", "followJob", "Follow a job", &huma.Operation{
 		Description: "Server-sent events, numbered from 1: `job` with `job` and `status` when the job's status changes, `item` with an entry of a job's `items` when an item has ended. " +
-			"The stream ends with the job. A client that was cut off says the last number that it has and gets what came after.",
+			"The stream ends with the job. A client that was cut off sends the number of its last event and gets the later events.",
 		Parameters: []*huma.Param{
 			jobIDParam(),
 			{Name: api.HeaderEventID, In: "header", Description: "The number of the last event that the client has", Schema: &huma.Schema{Type: huma.TypeString, Pattern: `^[0-9]+$`}, Example: "3"},
-			{Name: "last_event_id", In: "query", Description: "The same, for clients that cannot send headers", Schema: eventNumberSchema(), Example: 3},
+			{Name: "last_event_id", In: "query", Description: "The number of the last event that the client has, for clients that cannot send headers", Schema: eventNumberSchema(), Example: 3},
 		},
 	}, answered{http.StatusOK, "The events", map[string]*huma.MediaType{
 		api.MediaEvents: {Example: "id: 4\nevent: item\ndata: {\"index\":0,\"status\":\"succeeded\",\"result\":\"/v1/jobs/job_…/items/0\"}\n\n"},
 	}, nil},
-		answered{http.StatusNoContent, "The job has ended, and the client has all of its events", nil, nil},
+		answered{http.StatusNoContent, "The job has ended, and the client has all its events", nil, nil},
 		notFound, refuses(refersam.CodeOverloaded))
-	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Tell the end of a job again", &huma.Operation{
+	d.addGuarded(http.MethodPost, "/v1/jobs/{id}/webhook/redeliver", "jobs", "redeliverWebhook", "Deliver the webhook of a job again", &huma.Operation{
 		Parameters: []*huma.Param{jobIDParam(), idempotencyKeyParam()},
-	}, answered{http.StatusAccepted, "The job, whose end will be told", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Job{}, exampleJob(true))}, nil},
+	}, answered{http.StatusAccepted, "The job; its webhook will be delivered again", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Job{}, exampleJob(true))}, nil},
 		notFound, refuses(refersam.CodeUnfinished, refersam.CodeNotFound), refusesAgain())
-	d.addGuarded(http.MethodGet, "/v1/webhooks/secret", "jobs", "getWebhookSecret", "What are webhooks signed with?", &huma.Operation{
-		Description: "One secret an API key, for webhooks as Standard Webhooks (standardwebhooks.com) has them.",
+	d.addGuarded(http.MethodGet, "/v1/webhooks/secret", "jobs", "getWebhookSecret", "Get the secret that signs webhooks", &huma.Operation{
+		Description: "One secret per API key, for webhooks in the form of Standard Webhooks (standardwebhooks.com).",
 	}, d.json(api.WebhookSecret{}, "The secret", exampleSecret()))
-	d.addGuarded(http.MethodPost, "/v1/webhooks/secret/rotate", "jobs", "rotateWebhookSecret", "Have webhooks signed with another secret", &huma.Operation{
-		Description: "For a day they are signed with the one before, too.",
+	d.addGuarded(http.MethodPost, "/v1/webhooks/secret/rotate", "jobs", "rotateWebhookSecret", "Replace the secret that signs webhooks", &huma.Operation{
+		Description: "For a day, webhooks are also signed with the previous secret.",
 		Parameters:  []*huma.Param{idempotencyKeyParam()},
 	}, d.json(api.WebhookSecret{}, "The new secret", exampleSecret()), refusesAgain())
 	d.document.Webhooks = map[string]*huma.PathItem{api.WebhookJobFinished: {Post: &huma.Operation{
 		OperationID: "jobFinished", Summary: "A job has ended", Tags: []string{"jobs"}, Security: []map[string][]string{},
-		Description: "Sent to the `webhook` of a job, as Standard Webhooks (standardwebhooks.com) has it, until the answer is 2xx. The same message may come more than once, with the same id.",
+		Description: "Sent to the `webhook` of a job, in the form of Standard Webhooks (standardwebhooks.com), until the answer is 2xx. The same message may arrive more than once, with the same id.",
 		Parameters: []*huma.Param{
 			webhookHeader("webhook-id", "The id of the message", "msg_k3v5q7x2m4n6b8c1z9d7f5g3hj"),
 			webhookHeader("webhook-timestamp", "When it was sent, in seconds since 1970", "1795341603"),
@@ -75,14 +75,14 @@ func (d *description) describeJobs() {
 		},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.media(api.WebhookMessage{}, exampleMessage())}},
 		Responses: map[string]*huma.Response{
-			"2XX":     {Description: "It has been heard"},
-			"410":     {Description: "Nobody listens: it is not tried again"},
-			"default": {Description: "It is tried again"},
+			"2XX":     {Description: "The message was received"},
+			"410":     {Description: "The webhook no longer exists: the service does not try again"},
+			"default": {Description: "The service tries again later"},
 		},
 	}}}
 }
 
-// itemHeaders are those of maskHeaders that are kept with an item's answer.
+// itemHeaders are the headers of maskHeaders that are stored with an item's answer.
 func itemHeaders() map[string]*huma.Param {
 	headers := maskHeaders()
 	delete(headers, "Server-Timing")
@@ -104,22 +104,22 @@ func eventNumberSchema() *huma.Schema {
 	return &huma.Schema{Type: huma.TypeInteger, Minimum: &low, Maximum: &high}
 }
 
-// refusesAgain are the problems of an Idempotency-Key, for which the request is
-// held in memory.
+// refusesAgain are the problems of an Idempotency-Key. Such a request is held in
+// memory.
 func refusesAgain() answered {
 	return refuses(refersam.CodeUnderWay, refersam.CodeKeyReused, refersam.CodeOverloaded)
 }
 
-// accepted is the answer to who prefers a job.
+// accepted is the answer to a request that prefers a job.
 func (d *description) accepted() answered {
-	return answered{http.StatusAccepted, "The job that will answer, as `Prefer: respond-async` asks for", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Job{}, exampleJob(true))},
-		map[string]*huma.Param{"Location": header("Where the job is", huma.TypeString), api.HeaderApplied: header("`respond-async`", huma.TypeString)}}
+	return answered{http.StatusAccepted, "The job that will answer, because of `Prefer: respond-async`", map[string]*huma.MediaType{api.MediaJSON: d.media(api.Job{}, exampleJob(true))},
+		map[string]*huma.Param{"Location": header("The path of the job", huma.TypeString), api.HeaderApplied: header("`respond-async`", huma.TypeString)}}
 }
 
 func preferParam() *huma.Param {
 	return &huma.Param{
 		Name: api.HeaderPrefer, In: "header", Example: api.PreferAsync,
-		Description: "`respond-async` for a job, whose answer is fetched later",
+		Description: "`respond-async` creates a job; fetch its answer later",
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	}
 }

@@ -19,16 +19,17 @@ import (
 )
 
 const (
-	// apiVersion is that of the description: its first number changes with what
-	// can break a client, the second with what is added, the last with wording.
-	apiVersion = "1.1.0"
+	// apiVersion is the version of the description. Its first number changes with
+	// changes that can break a client, the second with additions, the last with
+	// wording.
+	apiVersion = "1.1.1"
 )
 
-// New makes the OpenAPI description of the service. Requests do not run through
-// it, because a body is read within bounds and in one pass, which a validator in
-// front would undo. The description stays true because its schemas are made of
-// the types that are read and written, and because tests hold every route,
-// answer and problem against it.
+// New makes the OpenAPI description of the service. The description does not
+// validate requests, because a body is read within bounds and in one pass, and a
+// validator before that would read it whole. The description stays true because its
+// schemas are made of the types that are read and written, and because tests check
+// every route, answer and problem against it.
 func New() *huma.OpenAPI {
 	s := newSchemas()
 	o := &huma.OpenAPI{
@@ -42,16 +43,16 @@ func New() *huma.OpenAPI {
 		Servers: []*huma.Server{{URL: "/", Description: "This service"}},
 		Tags: []*huma.Tag{
 			{Name: "masks", Description: "Pictures and phrases in, masks out"},
-			{Name: "images", Description: "Pictures that are sent once and asked about often"},
-			{Name: "jobs", Description: "Work that is done after its request has been answered"},
-			{Name: "service", Description: "What the service says of itself"},
+			{Name: "images", Description: "Stored pictures, which are sent once and used often"},
+			{Name: "jobs", Description: "Work that the service does after it has answered the request"},
+			{Name: "service", Description: "The state of the service"},
 			{Name: "pages", Description: "For browsers"},
 		},
 		Components: &huma.Components{
 			Schemas: s.registry,
 			SecuritySchemes: map[string]*huma.SecurityScheme{
-				"bearer": {Type: "http", Scheme: "bearer", Description: "An API key, `rsk_…`. A service that listens on loopback alone wants none"},
-				"apiKey": {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The same in another header"},
+				"bearer": {Type: "http", Scheme: "bearer", Description: "An API key, `rsk_…`. A service that listens only on loopback requires none"},
+				"apiKey": {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "The API key in another header"},
 			},
 		},
 	}
@@ -69,13 +70,13 @@ func New() *huma.OpenAPI {
 	return o
 }
 
-// description is a description under way.
+// description is an unfinished description.
 type description struct {
 	*schemas
 	document *huma.OpenAPI
 }
 
-// add describes an operation that anybody may ask for.
+// add describes an operation without authentication.
 func (d *description) add(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
 	op.Method, op.Path, op.OperationID, op.Summary, op.Tags = method, path, id, summary, []string{tag}
 	op.Responses = d.responses(append(answers, refuses(refersam.CodeInternal))...)
@@ -88,8 +89,8 @@ func (d *description) add(method, path, tag, id, summary string, op *huma.Operat
 	d.document.AddOperation(op)
 }
 
-// onlyDescribeExample moves the example of a parameter that may be left out into
-// its description. Pages that send requests fill parameters with their
+// onlyDescribeExample moves the example of an optional parameter into the
+// parameter's description. Pages that send requests fill parameters with their
 // examples: a made-up Prefer turns an answer into a job, and a made-up cursor is
 // refused.
 func onlyDescribeExample(p *huma.Param) {
@@ -100,22 +101,22 @@ func onlyDescribeExample(p *huma.Param) {
 	p.Example = nil
 }
 
-// addGuarded describes an operation that wants a key.
+// addGuarded describes an operation that requires a key.
 func (d *description) addGuarded(method, path, tag, id, summary string, op *huma.Operation, answers ...answered) {
-	// With no key at all when the service listens on loopback alone.
+	// Without any key if the service listens only on loopback.
 	op.Security = []map[string][]string{{"bearer": {}}, {"apiKey": {}}, {}}
-	answers = append(answers, refuses(refersam.CodeInvalidRequest, refersam.CodeMalformedRequest, // an unknown parameter, a query that is none
+	answers = append(answers, refuses(refersam.CodeInvalidRequest, refersam.CodeMalformedRequest, // an unknown parameter, a malformed query
 		refersam.CodeUnauthorized, refersam.CodeForbidden, refersam.CodeQuotaExceeded, refersam.CodeUnavailable, refersam.CodeDeadlineExceeded))
 	d.add(method, path, tag, id, summary, op, answers...)
 	for status, response := range op.Responses {
 		if status == "401" || status == "403" {
-			response.Headers["WWW-Authenticate"] = header("What is missing: a key, or the scope of it that is named (RFC 6750)", huma.TypeString)
-			continue // what a key may do is not known yet
+			response.Headers["WWW-Authenticate"] = header("What is missing: a key, or the named scope of the key (RFC 6750)", huma.TypeString)
+			continue // the key's quota is not known yet
 		}
-		response.Headers["RateLimit-Policy"] = header("What the API key allows (draft-ietf-httpapi-ratelimit-headers-10); absent if that is anything", huma.TypeString)
-		response.Headers["RateLimit"] = header("What is left of it", huma.TypeString)
+		response.Headers["RateLimit-Policy"] = header("The quota of the API key (draft-ietf-httpapi-ratelimit-headers-10); absent if it is not limited", huma.TypeString)
+		response.Headers["RateLimit"] = header("What is left of the quota", huma.TypeString)
 		if status[0] == '2' && slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == api.HeaderIdempotencyKey }) {
-			response.Headers[api.HeaderReplayed] = header("`true` for the first answer to this Idempotency-Key, given again", huma.TypeString)
+			response.Headers[api.HeaderReplayed] = header("`true` if this is the first answer to this Idempotency-Key, sent again", huma.TypeString)
 		}
 	}
 }
@@ -125,21 +126,21 @@ func binaryMedia() *huma.MediaType {
 	return &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}
 }
 
-// refusesPictures are the problems of requests that bring a picture.
+// refusesPictures are the problems of requests with a picture.
 func refusesPictures() answered {
 	return refuses(refersam.CodeImageTooLarge, refersam.CodeBodyTooSlow, refersam.CodeUnsupportedMedia, refersam.CodeInvalidImage)
 }
 
-// refusesMasks are the problems that requests for masks have beside those.
+// refusesMasks are the additional problems of requests for masks.
 func refusesMasks() answered {
 	return refuses(refersam.CodeNotAcceptable, refersam.CodeImageNotFound, refersam.CodeFetchRefused, refersam.CodeFetchFailed, refersam.CodePhraseEmpty, refersam.CodePhraseTooLong, refersam.CodeUnknownVariant,
 		refersam.CodeUpstream, refersam.CodeStorageFull, refersam.CodeOverloaded, refersam.CodeNotReady)
 }
 
 func (d *description) describeMasks() {
-	d.addGuarded(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases mean", &huma.Operation{
-		Description: "One picture and phrases go in, one mask a phrase comes out. The request is a form, JSON, or the picture itself with the fields of the form " +
-			"in the query; with a form or JSON there is no query. Unless it is to make a job it changes nothing but what is counted as usage, so it may be repeated.",
+	d.addGuarded(http.MethodPost, "/v1/segment", "masks", "segment", "Find the pixels that phrases describe", &huma.Operation{
+		Description: "Returns one mask per phrase for one picture. The request is a form, JSON, or the picture itself with the fields of the form " +
+			"in the query; with a form or JSON, a query is not allowed. Unless the request creates a job, it changes nothing except usage, so it may be repeated.",
 		Parameters:  append(d.fieldParams(), requestIDParam(), unitIDParam(), ifNoneMatchParam(), preferParam(), idempotencyKeyParam()),
 		RequestBody: d.segmentBody(),
 	},
@@ -149,33 +150,33 @@ func (d *description) describeMasks() {
 			api.MediaZip:   binaryMedia(),
 			api.MediaMixed: binaryMedia(),
 		}, maskHeaders()},
-		answered{http.StatusNotModified, "The client has the answer, as its If-None-Match says", nil, map[string]*huma.Param{"ETag": header("Of the answer", huma.TypeString)}},
+		answered{http.StatusNotModified, "The client has the answer already, according to its If-None-Match", nil, map[string]*huma.Param{"ETag": header("The ETag of the answer", huma.TypeString)}},
 		d.accepted(),
 		refusesPictures(),
 		refusesMasks(),
 		refusesAgain(),
 	)
-	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases mean in several pictures", &huma.Operation{
-		Description: fmt.Sprintf("At most %d pictures, each with phrases of its own. Each has an answer or a problem of its own; what holds for all stands beside `items`.", api.MaxItems),
+	d.addGuarded(http.MethodPost, "/v1/segment:batch", "masks", "segmentBatch", "Find the pixels that phrases describe in several pictures", &huma.Operation{
+		Description: fmt.Sprintf("At most %d pictures, each with its own phrases, and with its own answer or problem. Settings for all pictures are next to `items`.", api.MaxItems),
 		Parameters:  []*huma.Param{requestIDParam(), unitIDParam(), preferParam(), idempotencyKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{api.MediaJSON: d.request(api.BatchRequest{}, exampleBatch())}},
-	}, d.json(api.BatchAnswer{}, "One result a picture, in their order", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
-	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the variants that are loaded", &huma.Operation{
-		Description: "What each model says of itself, and how the units are split between them. A variant that should be there and cannot be used stands in `unusable`, with the reason; requests for it get `not_ready`.",
+	}, d.json(api.BatchAnswer{}, "One result per picture, in the order of the request", exampleBatchAnswer()), d.accepted(), refusesPictures(), refusesMasks(), refusesAgain())
+	d.addGuarded(http.MethodGet, "/v1/models", "masks", "listModels", "List the loaded variants", &huma.Operation{
+		Description: "The description of each model, and how units are split between the models. A configured variant that cannot be used is in `unusable`, with the reason; requests for it get `not_ready`.",
 	}, d.json(api.Models{}, "The variants", exampleModels()), refuses(refersam.CodeNotReady))
-	d.addGuarded(http.MethodGet, "/v1/models/{name}", "masks", "getModel", "What does a model say of itself?", &huma.Operation{
+	d.addGuarded(http.MethodGet, "/v1/models/{name}", "masks", "getModel", "Describe a model", &huma.Operation{
 		Parameters: []*huma.Param{{
-			Name: "name", In: "path", Required: true, Description: "Its name, or its variant's", Schema: &huma.Schema{Type: huma.TypeString}, Example: "refersam_bert",
+			Name: "name", In: "path", Required: true, Description: "The name of the model, or of its variant", Schema: &huma.Schema{Type: huma.TypeString}, Example: "refersam_bert",
 		}},
 	}, d.json(api.Model{}, "The model", exampleModels().Models[0]), refuses(refersam.CodeNotReady, refersam.CodeNotFound))
 }
 
 func (d *description) describeService() {
-	d.addGuarded(http.MethodGet, "/v1/usage", "service", "usage", "What has a key used?", &huma.Operation{
-		Description: "Days are in UTC. Every key may see its own usage, and one with the scope `admin` that of all.",
+	d.addGuarded(http.MethodGet, "/v1/usage", "service", "usage", "Get the usage of API keys", &huma.Operation{
+		Description: "Days are in UTC. Every key may see its own usage; a key with the scope `admin` may see the usage of all keys.",
 		Parameters: []*huma.Param{
-			dayParam("from", "The first day; 30 days back without it", "2026-10-24"),
-			dayParam("to", "The last day; today without it", "2026-11-22"),
+			dayParam("from", "The first day; the default is 29 days before `to`", "2026-10-24"),
+			dayParam("to", "The last day; the default is today", "2026-11-22"),
 			narrowed(queryParam("key", "The id of one key", "k7m2q4xw5z3a6bcd"), func(s *huma.Schema) { s.MinLength = new(1) }),
 		},
 	}, d.json(api.Usage{}, "The usage", api.Usage{
@@ -184,13 +185,13 @@ func (d *description) describeService() {
 	}))
 
 	ok := answered{http.StatusOK, "Yes", map[string]*huma.MediaType{api.MediaText: {Schema: &huma.Schema{Type: huma.TypeString}, Example: "ok\n"}}, nil}
-	d.add(http.MethodGet, api.RouteLive, "service", "isAlive", "Can the process answer at all?", &huma.Operation{}, ok)
-	d.add(http.MethodGet, api.RouteReady, "service", "isReady", "Can masks be asked for now?", &huma.Operation{
-		Description: "Ready is a service whose every variant has passed a real inference, and which has not been told to stop.",
+	d.add(http.MethodGet, api.RouteLive, "service", "isAlive", "Check that the process answers", &huma.Operation{}, ok)
+	d.add(http.MethodGet, api.RouteReady, "service", "isReady", "Check that the service is ready for requests", &huma.Operation{
+		Description: "A service is ready once at least one variant has passed a real inference, until it is asked to stop. A line follows for each variant that cannot be used.",
 	}, ok, refuses(refersam.CodeNotReady, refersam.CodeUnavailable))
-	d.add(http.MethodGet, "/version", "service", "version", "What was the program built from?", &huma.Operation{},
+	d.add(http.MethodGet, "/version", "service", "version", "Get the version of the program", &huma.Operation{},
 		d.json(api.Build{}, "The build", api.Build{Version: "v1.0.0", Revision: "9bf976c2d3a1", Go: "go1.26.0"}))
-	d.add(http.MethodGet, "/problems/{code}", "service", "problem", "What does a problem's type stand for?", &huma.Operation{
+	d.add(http.MethodGet, "/problems/{code}", "service", "problem", "Describe a problem's code", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "code", In: "path", Required: true, Description: "The code of the problem", Schema: &huma.Schema{Type: huma.TypeString, Enum: codes()}}},
 	}, d.json(api.ProblemDescription{}, "The problem", describe(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
 	object := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject}}
@@ -203,13 +204,13 @@ func (d *description) describePages() {
 	page := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
 	d.add(http.MethodGet, api.RouteDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
-	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "A file of the pages", &huma.Operation{
-		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path, which may hold slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
+	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "Get a file of the pages", &huma.Operation{
+		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path; it may contain slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
 	}, append(fixed("The file", "*/*", binaryMedia()), refuses(refersam.CodeNotFound))...)
 
 }
 
-// answered is what an operation may answer: with a status, or with problems.
+// answered is one possible answer of an operation: a status, or problems.
 type answered struct {
 	status      int
 	description string
@@ -217,8 +218,8 @@ type answered struct {
 	headers     map[string]*huma.Param
 }
 
-// refuses is an answer with one of the problems. Status 0 marks it; content
-// holds the codes.
+// refuses is an answer with one of the problems. Status 0 marks it; content holds
+// the codes.
 func refuses(codes ...refersam.Code) answered {
 	content := make(map[string]*huma.MediaType)
 	for _, code := range codes {
@@ -227,12 +228,11 @@ func refuses(codes ...refersam.Code) answered {
 	return answered{content: content}
 }
 
-// fixed is what is answered with a file that does not change while the service
-// runs.
+// fixed is an answer with a file that does not change while the service runs.
 func fixed(description, mediaType string, media *huma.MediaType) []answered {
 	return []answered{
 		{http.StatusOK, description, map[string]*huma.MediaType{mediaType: media}, map[string]*huma.Param{"ETag": header("Changes with the file", huma.TypeString)}},
-		{http.StatusNotModified, "The client has it, as its If-None-Match says", nil, nil},
+		{http.StatusNotModified, "The client has the file already, according to its If-None-Match", nil, nil},
 	}
 }
 
@@ -261,8 +261,7 @@ func (s *schemas) responses(answers ...answered) map[string]*huma.Response {
 	return responses
 }
 
-// refusal describes a status that stands for problems, with an example of
-// each.
+// refusal describes a status with its problems, with an example of each problem.
 func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 	slices.Sort(codes)
 	media := s.media(api.Problem{}, nil)
@@ -279,7 +278,7 @@ func (s *schemas) refusal(status int, codes []refersam.Code) *huma.Response {
 		Headers:     identified(nil),
 	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status == http.StatusConflict {
-		r.Headers["Retry-After"] = header("In how many seconds to try again; absent with `storage_full`", huma.TypeInteger)
+		r.Headers["Retry-After"] = header("The number of seconds after which to try again; absent with `storage_full`", huma.TypeInteger)
 	}
 	return r
 }
@@ -299,22 +298,22 @@ func identified(headers map[string]*huma.Param) map[string]*huma.Param {
 	return all
 }
 
-// maskHeaders are those that come with a mask as PNG.
+// maskHeaders are the headers of a mask as PNG.
 func maskHeaders() map[string]*huma.Param {
 	origin := header("Where the model's answer came from (PNG only)", huma.TypeString)
 	origin.Schema.Enum = origins()
 	return map[string]*huma.Param{
-		"ETag":                  header("Stands for all that makes the masks, but not for the request's id and timings", huma.TypeString),
-		"Server-Timing":         header("Where the time went, in milliseconds", huma.TypeString),
+		"ETag":                  header("Changes with everything that the masks depend on, but not with the request's id and timings", huma.TypeString),
+		"Server-Timing":         header("How long each step took, in milliseconds", huma.TypeString),
 		"X-Refersam-Model":      header("The model that answered (PNG only)", huma.TypeString),
-		"X-Refersam-Variant":    header("Its variant (PNG only)", huma.TypeString),
+		"X-Refersam-Variant":    header("The variant of the model (PNG only)", huma.TypeString),
 		"X-Refersam-Status":     header("`ok` or `empty` (PNG only)", huma.TypeString),
 		"X-Refersam-Score":      header("The mean foreground probability over the mask, with 4 digits (PNG only)", huma.TypeNumber),
 		"X-Refersam-Origin":     origin,
 		"X-Refersam-Area":       header("Foreground pixels (PNG only)", huma.TypeInteger),
 		"X-Refersam-Bbox":       header("Left, top, width and height in pixels, separated by commas (PNG only)", huma.TypeString),
-		"X-Refersam-Components": header("The parts of the mask that hang together, if `quality` was asked for (PNG only)", huma.TypeInteger),
-		"X-Refersam-Stability":  header("How little the mask depends on its threshold, 0 to 1, likewise (PNG only)", huma.TypeNumber),
+		"X-Refersam-Components": header("The number of connected parts of the mask, if the request asked for `quality` (PNG only)", huma.TypeInteger),
+		"X-Refersam-Stability":  header("How little the mask depends on its threshold, 0 to 1, if the request asked for `quality` (PNG only)", huma.TypeNumber),
 		"X-Refersam-Warning":    header("`phrase_truncated; tokens=27; limit=20`: the end of the phrase was not read (PNG only)", huma.TypeString),
 	}
 }
@@ -322,7 +321,7 @@ func maskHeaders() map[string]*huma.Param {
 func requestIDParam() *huma.Param {
 	return &huma.Param{
 		Name: api.HeaderRequestID, In: "header", Example: exampleID,
-		Description: fmt.Sprintf("An id for the request; one that is not of the form `%s` is replaced", api.RequestIDPattern),
+		Description: fmt.Sprintf("An id for the request; an id that is not of the form `%s` is replaced", api.RequestIDPattern),
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	}
 }
@@ -336,7 +335,7 @@ func idSchema() *huma.Schema {
 func unitIDParam() *huma.Param {
 	return &huma.Param{
 		Name: api.HeaderUnitID, In: "header", Example: "user-17",
-		Description: "Whom a variant sticks to; without it the client's address",
+		Description: "The user, session or other entity that always gets the same variant; the default is the client's address",
 		Schema:      idSchema(),
 	}
 }
@@ -344,7 +343,7 @@ func unitIDParam() *huma.Param {
 func ifNoneMatchParam() *huma.Param {
 	return &huma.Param{
 		Name: "If-None-Match", In: "header", Example: `W/"3f0c2a9d8b7e6f5a4c3b2a1908f7e6d5"`,
-		Description: "The ETag of an answer that the client has",
+		Description: "The ETag of an answer that the client has already",
 		Schema:      &huma.Schema{Type: huma.TypeString},
 	}
 }
@@ -364,7 +363,7 @@ func dayParam(name, description, example string) *huma.Param {
 	return p
 }
 
-// head describes HEAD of what get describes.
+// head derives the description of HEAD from the description of GET.
 func head(get *huma.Operation) *huma.Operation {
 	op := *get
 	op.Method = http.MethodHead
@@ -379,12 +378,12 @@ func head(get *huma.Operation) *huma.Operation {
 	return &op
 }
 
-// introduction tells what holds everywhere, with the table of all problems.
+// introduction describes the rules of the whole API, with a table of all problems.
 func introduction() string {
 	var b strings.Builder
 	b.WriteString(`Which pixels does a phrase mean? A picture and phrases go in, masks come out.
 
-Unknown members and fields are refused, never ignored. What is not a success is ` + "`application/problem+json`" + ` (RFC 9457): programs look at ` +
+Unknown members and fields are refused, never ignored. Every error is an ` + "`application/problem+json`" + ` (RFC 9457): programs read ` +
 		"`code`, people at `detail`; `field`" + ` names the part of the request at fault.
 
 ## Problems

@@ -13,7 +13,7 @@ import (
 )
 
 // schemas makes JSON schemas of the types of package api. The tags of a type
-// hold everything that the schema says, except what finish adds.
+// contain everything that the schema says, except for the additions of finish.
 type schemas struct {
 	registry huma.Registry
 	// requests are the types that clients send, by the name of their schema.
@@ -66,9 +66,9 @@ func (s *schemas) markRequest(t reflect.Type) {
 
 // finish completes the schemas that have been made.
 //
-// A type that clients send has the members that are tagged as required; the
-// others may be left out or null, and unknown members are refused. A type that
-// the service sends may get more members in a later version.
+// In a type that clients send, members without the tag required may be left out or
+// null, and unknown members are refused. A type that the service sends may get more
+// members in a later version.
 func (s *schemas) finish() {
 	all := s.registry.Map()
 	for t := range s.types() {
@@ -160,7 +160,7 @@ func fieldMember(field string) string {
 	return field
 }
 
-// complete rewrites what huma says of a member into what the service promises.
+// complete replaces huma's schema of a member by the one that the service promises.
 func complete(s *huma.Schema) {
 	s.Description = markdown(s.Description)
 	for items := s.Items; items != nil; items = items.Items {
@@ -180,8 +180,8 @@ var quoted = regexp.MustCompile(`(^|[\s(])'([^']+)'`)
 // markdown turns 'code' in a doc tag into Markdown.
 func markdown(doc string) string { return quoted.ReplaceAllString(doc, "$1`$2`") }
 
-// exactlyOne says that one of the members is there. Generators of clients
-// understand it; from oneOf with nothing but required they make nothing.
+// exactlyOne requires exactly one of the members. Generators of clients understand
+// this form; they ignore oneOf with nothing but required.
 func exactlyOne(s *huma.Schema) {
 	one := 1
 	s.MinProperties, s.MaxProperties = &one, &one
@@ -208,8 +208,8 @@ func (s *schemas) segmentBody() *huma.RequestBody {
 	}
 }
 
-// formSchema describes a form for masks: exactly one of the fields that bring a
-// picture is there.
+// formSchema describes a form for masks: exactly one of the fields with a picture
+// must be present.
 func (s *schemas) formSchema() *huma.Schema {
 	f := &huma.Schema{
 		Type:                 huma.TypeObject,
@@ -221,7 +221,7 @@ func (s *schemas) formSchema() *huma.Schema {
 	return f
 }
 
-// pictureFields are the fields of a form that bring a picture.
+// pictureFields are the fields of a form that hold a picture.
 func pictureFields(byID bool) map[string]*huma.Schema {
 	doc := func(member string) string {
 		f, _ := reflect.TypeFor[api.Picture]().FieldByName(member)
@@ -237,7 +237,7 @@ func pictureFields(byID bool) map[string]*huma.Schema {
 	return fields
 }
 
-// fieldParams are the fields as parameters of a query.
+// fieldParams describes the fields as parameters of a query.
 func (s *schemas) fieldParams() []*huma.Param {
 	var params []*huma.Param
 	for _, name := range api.FieldNames {
