@@ -25,13 +25,14 @@ type Segmenter interface {
 	// Choose describes the variant that would answer req now, or returns the
 	// error that Segment would for it.
 	Choose(req *refersam.Request) (pipeline.Variant, error)
-	// Check returns the error that Segment would for anything but the picture.
+	// Check returns the error that Segment would return for the request without its
+	// picture.
 	Check(req *refersam.Request) error
-	// Inspect reads the header of an encoded picture; its errors are those of
-	// Segment about pictures.
+	// Inspect reads the header of an encoded picture. Its errors are the errors
+	// that Segment returns about pictures.
 	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
-	// CheckMasks returns the error that Segment would for that many phrases and a
-	// picture of width × height pixels.
+	// CheckMasks returns the error that Segment would return for this number of
+	// phrases and a picture of width × height pixels.
 	CheckMasks(width, height, phrases int) error
 }
 
@@ -51,17 +52,18 @@ type Config struct {
 	// RequestTimeout is how long an answer may take once the request has been
 	// read. Default 30s.
 	RequestTimeout time.Duration `env:"REFERSAM_REQUEST_TIMEOUT"`
-	// BodyMemory is how many bytes of memory the bodies of all requests under
-	// way may take together, three for each byte that a client announces;
-	// further ones wait for RequestTimeout at most. A body that takes more than
-	// all of it has it alone. Default 536870912 (512 MiB).
+	// BodyMemory is the memory that the bodies of all requests in flight may take
+	// together, in bytes. Each announced byte counts three times. Further requests
+	// wait for at most RequestTimeout. A body that needs more than all of the
+	// memory gets all of it, and no other body runs meanwhile. Default 536870912
+	// (512 MiB).
 	BodyMemory int64 `env:"REFERSAM_BODY_MEMORY_BYTES"`
-	// AnswerMemory is how many bytes of memory the masks of all answers under
-	// way may take together, three for each byte of them; what would take more
-	// is refused. Default 536870912 (512 MiB).
+	// AnswerMemory is the memory that the masks of all answers in flight may take
+	// together, in bytes. Each byte of a mask counts three times. An answer that
+	// needs more is refused. Default 536870912 (512 MiB).
 	AnswerMemory int64 `env:"REFERSAM_ANSWER_MEMORY_BYTES"`
-	// JobPatience is how long an item of a job is tried for, if its client sets
-	// no deadline. Default 24h.
+	// JobPatience is how long an item of a job is retried if its client sets no
+	// deadline. Default 24h.
 	JobPatience time.Duration `env:"REFERSAM_JOBS_PATIENCE"`
 }
 
@@ -70,7 +72,7 @@ func DefaultConfig() Config {
 	return Config{RequestTimeout: 30 * time.Second, BodyMemory: 512 << 20, AnswerMemory: 512 << 20, JobPatience: 24 * time.Hour}
 }
 
-// Validate reports everything that is wrong with c.
+// Validate reports all faults of c.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.RequestTimeout <= 0 {
@@ -88,10 +90,10 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Parts are the collaborators of a Service, which closes none of them.
+// Parts are the collaborators of a Service. The Service does not close them.
 type Parts struct {
 	Segmenter Segmenter
-	// MaxImage is the size of the largest encoded picture that Segmenter takes,
+	// MaxImage is the size of the largest encoded picture that Segmenter accepts,
 	// in bytes.
 	MaxImage int64
 	Images   *images.Keeper
@@ -118,9 +120,9 @@ func New(cfg Config, parts Parts) (*Service, error) {
 	return &Service{Parts: parts, cfg: cfg, memory: NewMemory(cfg.BodyMemory), masks: semaphore.NewWeighted(cfg.AnswerMemory)}, nil
 }
 
-// BodyCost is how many bytes of memory each byte of a body takes at most: a
-// buffer that grows is up to two bytes beside the byte it replaces, or base64 is
-// decoded beside it.
+// BodyCost is how many bytes of memory each byte of a body takes at most: a growing
+// buffer takes up to two more bytes for the byte that it replaces, or base64 is
+// decoded next to it.
 const BodyCost = 3
 
 // Lease returns an empty lease of the memory for bodies and pictures. The
@@ -142,10 +144,10 @@ func (s *Service) ReserveResult(n int64) (release func(), err error) {
 	return func() { s.masks.Release(n) }, nil
 }
 
-// Picture is an encoded picture exactly as it came, and its SHA-256.
+// Picture is an encoded picture exactly as it was sent, and its SHA-256.
 type Picture = images.Picture
 
-// Bring returns the picture of a question. A picture that did not come with the
+// Bring returns the picture of a question. A picture that was not sent with the
 // request takes memory from lease. Errors carry the client's name of the picture.
 func (s *Service) Bring(ctx context.Context, who Caller, from *Source, lease *Lease) (*Picture, error) {
 	switch {
@@ -213,7 +215,7 @@ func (s *Service) Keep(ctx context.Context, who Caller, field string, p *Picture
 	})
 }
 
-// Prepared is a question with its picture, ready to be answered once.
+// Prepared is a question with its picture. It can be answered once.
 type Prepared struct {
 	service  *Service
 	who      Caller
@@ -225,8 +227,8 @@ type Prepared struct {
 	fetched time.Duration
 }
 
-// Prepare brings the picture of a question. lease is where its memory is taken
-// from; the caller keeps it until the answer has been made.
+// Prepare brings the picture of a question. lease provides the memory for it; the
+// caller must hold lease until the answer has been made.
 func (s *Service) Prepare(ctx context.Context, who Caller, q *Question, lease *Lease) (*Prepared, error) {
 	begun := time.Now()
 	pic, err := s.Bring(ctx, who, &q.Source, lease)
@@ -249,8 +251,8 @@ type Answered struct {
 	overlay  string
 }
 
-// Answer has the masks made and encoded, with memory from budget, and counts
-// them. read is how long the caller took to read the request. Errors carry the
+// Answer makes and encodes the masks, with memory from budget, and counts the
+// usage. read is how long the caller took to read the request. Errors carry the
 // client's names.
 func (p *Prepared) Answer(ctx context.Context, budget *Budget, read time.Duration) (*Answered, error) {
 	s, q := p.service, p.Question

@@ -12,14 +12,14 @@ const (
 	// maxMaskBytes is how many bytes the encoded masks of one answer may take.
 	maxMaskBytes = 64 << 20
 	// maskCost is how many bytes of memory each byte of an encoded mask takes at
-	// most: a buffer that grows is up to two bytes beside the byte it replaces, or
-	// the base64 of the byte is written beside it.
+	// most: a growing buffer takes up to two more bytes for the byte that it
+	// replaces, or the base64 of the byte is written next to it.
 	maskCost = 3
 )
 
-// Budget bounds the memory for the masks of one answer, and is a part of the
-// memory for the masks of all answers. Taking never blocks, because a request
-// that gets here holds memory already and two could wait for each other.
+// Budget bounds the memory for the masks of one answer. It is a part of the memory
+// for the masks of all answers. take never blocks, because its request already
+// holds memory, and two such requests could deadlock.
 type Budget struct {
 	memory *semaphore.Weighted
 	taken  atomic.Int64 // bytes of masks

@@ -15,8 +15,8 @@ var tint = postprocess.Tint{R: 255, G: 64, B: 32, Opacity: 0.5}
 // jpegQuality is the quality of overlays.
 const jpegQuality = 90
 
-// encodeWeight is how much longer encoding a mask with as many levels as a
-// picture takes than making the mask, roughly.
+// encodeWeight is roughly how much longer it takes to encode a mask with as many
+// levels as a picture than to make the mask.
 const encodeWeight = 10
 
 // encoder encodes the masks of one answer.

@@ -11,17 +11,16 @@ import (
 	"github.com/refersam/refersam/jobs"
 )
 
-// storedQuestion is a question as it waits in the database for a job, without
-// its picture. Later versions must read what this one wrote, for as long as jobs
-// are kept.
+// storedQuestion is a question, without its picture, as the database stores it for
+// a job. Later versions must be able to read it, as long as jobs are stored.
 type storedQuestion struct {
 	Prompts  []storedPrompt
 	Output   storedOutput
 	Variant  string
 	Priority refersam.Priority
 	Naming   Naming
-	// Field is the client's name for the picture; URL is where to fetch it, ""
-	// if it is stored.
+	// Field is the client's name for the picture. URL is the address to fetch it
+	// from, or "" if the picture is stored.
 	Field, URL string
 	// Form is the media type of the answer.
 	Form         string
@@ -50,8 +49,8 @@ type Item struct {
 	Deadline time.Duration
 }
 
-// Submission returns the work of a job's items, whose answers will have the
-// media type form. Questions that cannot succeed are refused. Pictures that came
+// Submission returns the work of a job's items. Their answers will have the media
+// type form. Questions that cannot succeed are refused. Pictures that were sent
 // with the request are stored; drop deletes them again, for a job that is not
 // accepted.
 func (s *Service) Submission(ctx context.Context, who Caller, form string, begun time.Time, items []Item) (works []jobs.Work, drop func(), err error) {
@@ -78,7 +77,7 @@ func (s *Service) Submission(ctx context.Context, who Caller, form string, begun
 	return works, drop, nil
 }
 
-// work returns the work of an item, without a picture that has yet to be stored.
+// work returns the work of an item, without a picture that is not stored yet.
 func (s *Service) work(ctx context.Context, who Caller, form string, begun time.Time, item *Item) (jobs.Work, error) {
 	q := item.Question
 	err := s.Segmenter.Check(q.request(who, &Picture{}))

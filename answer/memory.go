@@ -58,9 +58,9 @@ type Lease struct {
 	noWait bool
 }
 
-// NoWait makes Take fail at once when memory is short. The caller sets it
-// because its request holds memory in another lease, which has also passed the
-// client's quota.
+// NoWait makes Take fail at once when memory is short. The caller must set it if
+// its request holds memory in another lease, because waiting could then deadlock.
+// That lease has already passed the client's quota.
 func (l *Lease) NoWait() { l.noWait = true }
 
 // Empty reports whether the lease holds nothing.

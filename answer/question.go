@@ -1,7 +1,7 @@
-// Package answer turns one question, a picture and phrases, into one answer:
-// it brings the picture, has the phrases segmented, encodes the masks, and
-// counts the use. It knows no HTTP. A request, an item of a batch and an item of
-// a job are its callers.
+// Package answer turns one question, a picture and phrases, into one answer: it
+// brings the picture, segments the phrases, encodes the masks, and counts the
+// usage. It knows no HTTP. Its callers are requests, items of a batch and items of
+// a job.
 package answer
 
 import (
@@ -15,7 +15,7 @@ import (
 // Caller identifies the client that asks.
 type Caller struct {
 	RequestID string
-	// Account is the API key that the use is counted for, or an anonymous one.
+	// Account is the API key that the usage is counted for, or an anonymous one.
 	Account string
 	// FairnessKey is the client among which scarce capacity is shared evenly: the
 	// API key or, without authentication, the address.
@@ -51,9 +51,8 @@ type Prompt struct {
 	Tolerance float64
 }
 
-// Source is where the picture of a question comes from: an image that was sent
-// before (ID), an address (URL), an object that was stored for a job (Object),
-// or else Data.
+// Source is where the picture of a question comes from: a stored image (ID), an
+// address (URL), an object that was stored for a job (Object), or else Data.
 type Source struct {
 	ID, URL string
 	// Object is the name of an object of Bytes bytes.
@@ -64,9 +63,9 @@ type Source struct {
 	Field string
 }
 
-// Naming says how the client wrote its request, and with that what an error
-// calls a part of it: a field of a form, or a member below a place in JSON.
-// Jobs store it.
+// Naming says in what form the client wrote its request. An error uses it to name a
+// part of the request: a field of a form, or a member below a place in JSON. Jobs
+// store it.
 type Naming struct {
 	Form bool
 	At   string
@@ -79,7 +78,7 @@ func (n Naming) name(pointer string) string {
 	case n.Form:
 		return formField(pointer)
 	case pointer == "/variant":
-		return pointer // one for all items of a batch
+		return pointer // one form field for all items of a batch
 	}
 	return n.At + jsonField(pointer)
 }
@@ -97,11 +96,11 @@ func (q *Question) Wants(format string) bool {
 	return slices.ContainsFunc(q.Prompts, func(p Prompt) bool { return slices.Contains(p.Formats, format) })
 }
 
-// OnlyPNG prepares a question whose answer is one PNG and nothing else: it must
-// have one prompt, and that prompt one format, which is a PNG.
+// OnlyPNG prepares a question for an answer that is a single PNG: it must have one
+// prompt with one format, and the format must be a PNG.
 func (q *Question) OnlyPNG() error {
 	if len(q.Prompts) != 1 {
-		return invalid(q.Field("/phrases"), "A PNG is the mask of exactly one phrase, and %d were given; "+
+		return invalid(q.Field("/phrases"), "A PNG shows the mask of exactly one phrase, but the request has %d; "+
 			"accept %s to get several, or %s and ask for the format %q.", len(q.Prompts), api.MediaZip, api.MediaJSON, api.FormatPNG)
 	}
 	p := &q.Prompts[0]
@@ -109,12 +108,12 @@ func (q *Question) OnlyPNG() error {
 		p.Formats = []string{api.FormatPNG}
 	}
 	if len(p.Formats) != 1 || mediaOf(p.Formats[0], q.Overlay) != api.MediaPNG {
-		return invalid(q.Field("/formats"), "An answer that is a PNG has one format, and that is a PNG; leave it out for the mask.")
+		return invalid(q.Field("/formats"), "A PNG answer has exactly one format, which must be a PNG; leave it out for the mask.")
 	}
 	return nil
 }
 
-// request is the question as the segmenter takes it, without Encode.
+// request converts the question to the segmenter's type, without Encode.
 func (q *Question) request(who Caller, pic *Picture) *refersam.Request {
 	req := &refersam.Request{
 		ID:       who.RequestID,
@@ -138,8 +137,7 @@ func (q *Question) request(who Caller, pic *Picture) *refersam.Request {
 	return req
 }
 
-// jsonField names the member of a body that a pointer into a refersam.Request
-// is about.
+// jsonField returns the member of a body for a pointer into a refersam.Request.
 func jsonField(pointer string) string {
 	switch {
 	case pointer == "/phrases":
@@ -155,8 +153,7 @@ func jsonField(pointer string) string {
 	return pointer
 }
 
-// formField names the form field that a pointer into a refersam.Request is
-// about.
+// formField returns the form field for a pointer into a refersam.Request.
 func formField(pointer string) string {
 	name, rest, _ := strings.Cut(strings.TrimPrefix(pointer, "/"), "/")
 	switch {

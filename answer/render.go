@@ -17,16 +17,16 @@ import (
 
 // Rendered is an answer in the form that the client asked for.
 type Rendered struct {
-	// Header holds the header fields that belong to the form, Content-Type among
-	// them.
+	// Header holds the header fields that belong to the form, including
+	// Content-Type.
 	Header map[string]string
 	// Body writes the answer. Its error is the writer's.
 	Body func(w io.Writer) error
 }
 
 // Render writes the answer in a form: api.MediaJSON, api.MediaPNG (after
-// Question.OnlyPNG), api.MediaZip or api.MediaMixed. The answer cannot be used
-// for anything else afterwards.
+// Question.OnlyPNG), api.MediaZip or api.MediaMixed. The answer must not be used
+// afterwards.
 func (a *Answered) Render(form string) (*Rendered, error) {
 	switch form {
 	case api.MediaPNG:
@@ -46,7 +46,7 @@ func (a *Answered) Render(form string) (*Rendered, error) {
 	}
 }
 
-// written writes bytes that exist already.
+// written returns a Body that writes existing bytes.
 func written(content []byte) func(io.Writer) error {
 	return func(w io.Writer) error {
 		_, err := w.Write(content)
