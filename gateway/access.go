@@ -16,15 +16,15 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// The ways to decide whether clients must show a key.
+// The values of REFERSAM_AUTH.
 const (
 	AuthOn  = "on"
 	AuthOff = "off"
-	// AuthAuto is on unless only this machine can reach the gateway.
+	// AuthAuto requires a key unless only this machine can reach the gateway.
 	AuthAuto = "auto"
 )
 
-// Authenticates reports whether clients must show a key.
+// Authenticates reports whether clients must send a key.
 func (c *Config) Authenticates() bool {
 	if c.Auth != AuthAuto {
 		return c.Auth == AuthOn
@@ -33,7 +33,7 @@ func (c *Config) Authenticates() bool {
 	return err != nil || !loopback(host)
 }
 
-// loopback reports whether what listens on a host is out of others' reach.
+// loopback reports whether only this machine can reach a listener on the host.
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
@@ -74,16 +74,16 @@ func (d *door) authenticate(c *gin.Context) (*store.Key, error) {
 	return key, err
 }
 
-// forbidden tells which scope a key lacks.
+// forbidden returns the error for a key that lacks a scope.
 func forbidden(c *gin.Context, scope store.Scope) error {
 	c.Header("WWW-Authenticate", fmt.Sprintf(`Bearer realm="refersam", error="insufficient_scope", scope=%q`, scope))
 	return refersam.Errorf(refersam.CodeForbidden, "The API key lacks the scope %q.", scope)
 }
 
-// anyScope lets every key in.
+// anyScope accepts every key.
 const anyScope store.Scope = ""
 
-// door lets clients in.
+// door authenticates clients.
 type door struct {
 	gate          *access.Gate
 	auth          string
@@ -92,8 +92,8 @@ type door struct {
 	origins []string
 }
 
-// require lets in who shows a key with a scope and has not used up its rate.
-// Without authentication it lets everybody in.
+// require accepts a request if its key has a scope and has not used up its rate.
+// Without authentication it accepts every request.
 func (d *door) require(scope store.Scope) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if !d.authenticates {
@@ -116,15 +116,15 @@ func (d *door) require(scope store.Scope) gin.HandlerFunc {
 	}
 }
 
-// checkNear refuses, where everybody is let in because only this machine can
-// reach the gateway, what others have sent through this machine: a browser for a
-// page of another site, or a proxy.
+// checkNear protects a service without keys that only this machine can reach. It
+// refuses requests that others have sent through this machine: through a browser
+// that shows a page of another site, or through a proxy.
 func (d *door) checkNear(c *gin.Context) error {
 	if d.auth != AuthAuto {
 		return nil
 	}
 	if !namesLoopback(c.Request.Host) {
-		return refersam.Errorf(refersam.CodeForbidden, "The service is for this machine alone, as localhost or 127.0.0.1; with REFERSAM_AUTH=on it is for others, too.")
+		return refersam.Errorf(refersam.CodeForbidden, "The service accepts requests only from this machine, for localhost or 127.0.0.1; set REFERSAM_AUTH=on to serve others.")
 	}
 	if crossOrigin(c.Request) && !mayShare(d.origins, c.GetHeader("Origin")) {
 		return foreignOrigin(c)
@@ -133,8 +133,8 @@ func (d *door) checkNear(c *gin.Context) error {
 }
 
 // crossOrigin reports whether a browser has sent a request for a page of another
-// origin, which another port of this machine is as well. Browsers say so in
-// Sec-Fetch-Site; old ones tell no more than the page's origin.
+// origin; another port of this machine is another origin too. Browsers report it in
+// Sec-Fetch-Site; old browsers send only the page's origin.
 func crossOrigin(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "same-origin", "none":
@@ -151,26 +151,25 @@ func crossOrigin(r *http.Request) bool {
 	return err != nil || !strings.EqualFold(u.Host, r.Host)
 }
 
-// foreignOrigin refuses the page that has sent a request.
+// foreignOrigin returns the error for a page that may not use the service.
 func foreignOrigin(c *gin.Context) error {
 	pages := "Pages of other origins"
 	if origin := c.GetHeader("Origin"); origin != "" {
 		pages = fmt.Sprintf("Pages of the origin %q", origin)
 	}
-	return refersam.Errorf(refersam.CodeForbidden, "%s may not use this service; whoever runs it can let them with REFERSAM_CORS_ORIGINS.", pages)
+	return refersam.Errorf(refersam.CodeForbidden, "%s may not use this service; the operator can allow them with REFERSAM_CORS_ORIGINS.", pages)
 }
 
-// apiKey returns the key that the request has shown, or nil without
-// authentication.
+// apiKey returns the key of the request, or nil without authentication.
 func apiKey(c *gin.Context) *store.Key {
 	key, _ := c.Value(keyAPIKey).(*store.Key)
 	return key
 }
 
-// anonymous stands for everybody in usage without authentication.
+// anonymous is the key id in usage without authentication.
 const anonymous = "anonymous"
 
-// account is the API key that the use of a request is counted for.
+// account is the API key that the usage of a request is counted for.
 func account(c *gin.Context) string {
 	if key := apiKey(c); key != nil {
 		return key.ID
@@ -178,8 +177,8 @@ func account(c *gin.Context) string {
 	return anonymous
 }
 
-// CheckAccess returns an error that says what to do when nobody could use the
-// service: clients must show a key, and none works.
+// CheckAccess returns an error if no client could use the service, because clients
+// must send a key and no valid key exists. The error says what to do.
 func (g *Gateway) CheckAccess(ctx context.Context) error {
 	if !g.cfg.Authenticates() {
 		return nil
@@ -189,9 +188,9 @@ func (g *Gateway) CheckAccess(ctx context.Context) error {
 	}
 	otherwise := "listen on 127.0.0.1"
 	if host, _, err := net.SplitHostPort(g.cfg.Listen); err == nil && loopback(host) {
-		otherwise = "set REFERSAM_AUTH=auto, with which this machine alone needs none"
+		otherwise = "set REFERSAM_AUTH=auto, which requires no key from this machine"
 	}
-	return fmt.Errorf("clients of %s must show an API key (REFERSAM_AUTH=%s), and there is none that works: "+
-		"make one with “refersam keys create --name NAME --scopes segment”, start with --first-key, which prints one if there has never been any, %s, "+
-		"or set REFERSAM_AUTH=off if something before the gateway lets only the right ones through", g.cfg.Listen, g.cfg.Auth, otherwise)
+	return fmt.Errorf("clients of %s must send an API key (REFERSAM_AUTH=%s), but no valid key exists: "+
+		"make one with “refersam keys create --name NAME --scopes segment”, start with --first-key, which prints one if no key was ever made, %s, "+
+		"or set REFERSAM_AUTH=off if a proxy before the gateway authenticates clients", g.cfg.Listen, g.cfg.Auth, otherwise)
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/refersam/refersam/store/storetest"
 )
 
-// authenticated has clients show a key.
+// authenticated makes the service require keys.
 func authenticated(cfg *gateway.Config) { cfg.Auth = gateway.AuthOn }
 
-// newKey makes a key; without scopes it has the one for masks.
+// newKey makes a key. Without scopes it has the scope for masks.
 func (s *service) newKey(t testing.TB, k store.Key) store.Token {
 	t.Helper()
 	if k.Scopes == nil {
@@ -57,8 +57,8 @@ func TestAccess(t *testing.T) {
 	const header, apiKey = "Authorization", "X-API-Key"
 	clients := []struct {
 		name, header, value string
-		segment, usage      int    // the status of a route for masks, and of usage
-		code, challenge     string // of what is refused
+		segment, usage      int    // for a route for masks, and for usage
+		code, challenge     string // of refused requests
 	}{
 		{"no key", "", "", 401, 401, "unauthorized", `Bearer realm="refersam"`},
 		{"right", header, "Bearer " + right.Reveal(), 200, 200, "", ""},
@@ -120,7 +120,7 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// A key is told why it does not work only if its secret is right.
+// The error says why a key is not valid only if the key's secret is right.
 func TestAccess_Reasons(t *testing.T) {
 	s := start(t, authenticated)
 	other := s.newKey(t, store.Key{Name: "other"})
@@ -137,8 +137,8 @@ func TestAccess_Reasons(t *testing.T) {
 	}
 }
 
-// A revoked key, and the old secret of one that was rotated without an
-// overlap, are refused 2 s later by a gateway that knows them.
+// A revoked key, and the old secret of a key that was rotated without an overlap,
+// are refused 2 s later by a gateway that has them in its cache.
 func TestAccess_Revoked(t *testing.T) {
 	s := start(t, authenticated)
 	revoked, rotated, overlapping := s.newKey(t, store.Key{}), s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
@@ -163,14 +163,15 @@ func TestAccess_Revoked(t *testing.T) {
 	decode(t, s.do(bearer(segment(), overlapping)))
 }
 
-// away is a database that cannot be asked about keys.
+// away is a database that cannot be queried for keys.
 type away struct{ *store.Store }
 
 func (away) Key(context.Context, string) (*store.Key, error) {
 	return nil, errors.New("sql: database is closed")
 }
 
-// Without a database nobody is let in, and it is not the client's fault.
+// Without a database no request is accepted, and the error does not blame the
+// client.
 func TestAccess_DatabaseAway(t *testing.T) {
 	s := start(t)
 	w := httptest.NewRecorder()
@@ -181,8 +182,8 @@ func TestAccess_DatabaseAway(t *testing.T) {
 	}
 }
 
-// withState is another gateway of the service, which wants keys, with a state of
-// the test's.
+// withState is another gateway of the service. It requires keys and uses the test's
+// state.
 func (s *service) withState(t *testing.T, state gateway.State) *gateway.Gateway {
 	t.Helper()
 	cfg := gateway.DefaultConfig()
@@ -280,8 +281,8 @@ func TestRate_Fills(t *testing.T) {
 	}
 }
 
-// held has the model wait, and returns what lets it go on and how many batches
-// wait.
+// held makes the model wait. It returns a function that releases the model and a
+// function that counts the waiting batches.
 func held(model *pipelinetest.ColourModel) (release func(), waiting func() int) {
 	var mu sync.Mutex
 	n, free := 0, make(chan struct{})
@@ -330,7 +331,7 @@ func TestConcurrency(t *testing.T) {
 	decode(t, s.do(bearer(segment(), other)))
 }
 
-// Several gateways hold keys to their limits together.
+// Several gateways enforce the limits of keys together.
 func TestShared(t *testing.T) {
 	cluster := storetest.NewCluster(t)
 	address := cluster.NewDatabase(t)
@@ -343,7 +344,8 @@ func TestShared(t *testing.T) {
 	models := func() *http.Request { return httptest.NewRequest(http.MethodGet, "/v1/models", nil) }
 
 	t.Run("Rate", func(t *testing.T) {
-		// 100,000 a day: what 100 ms give is less than one, so one is borrowed at a time.
+		// 100,000 per day: in 100 ms less than one is added, so the gateway borrows
+		// one at a time.
 		token := gateways[0].newKey(t, store.Key{Rate: store.Rate{Requests: 20, Window: 24 * time.Hour}})
 		let := 0
 		for i := range 60 {
@@ -356,7 +358,7 @@ func TestShared(t *testing.T) {
 		}
 	})
 	t.Run("Batches", func(t *testing.T) {
-		// 500/s: 50 are borrowed at a time.
+		// 500/s: the gateway borrows 50 at a time.
 		token := gateways[0].newKey(t, store.Key{Rate: store.Rate{Requests: 500, Window: time.Second}})
 		var group sync.WaitGroup
 		let := make([]int, 3)
@@ -378,7 +380,7 @@ func TestShared(t *testing.T) {
 		}
 	})
 	t.Run("Concurrency", func(t *testing.T) {
-		// One at a time, though each comes to another gateway.
+		// One at a time, although each request reaches another gateway.
 		one := gateways[0].newKey(t, store.Key{Concurrency: 1})
 		for i := range 9 {
 			decode(t, gateways[i%3].do(bearer(segment(), one)))
@@ -401,7 +403,7 @@ func TestShared(t *testing.T) {
 			release()
 			decode(t, <-answers)
 		}
-		time.Sleep(100 * time.Millisecond) // a gateway that was refused asks again after a moment
+		time.Sleep(100 * time.Millisecond) // a refused gateway asks again only after a moment
 		decode(t, gateways[2].do(bearer(segment(), token)))
 	})
 	t.Run("Usage", func(t *testing.T) {
@@ -420,7 +422,7 @@ func TestShared(t *testing.T) {
 	})
 }
 
-// recording is a Segmenter that keeps what it was asked.
+// recording is a Segmenter that records its requests.
 type recording struct {
 	gateway.Segmenter
 	request *refersam.Request
@@ -431,7 +433,7 @@ func (r *recording) Segment(_ context.Context, req *refersam.Request) (*refersam
 	return nil, refersam.Errorf(refersam.CodeNotReady, "No.")
 }
 
-// Keys share the model, not addresses; without keys addresses do.
+// With keys, keys share the model evenly; without keys, addresses do.
 func TestSharer(t *testing.T) {
 	s := start(t)
 	for _, auth := range []string{gateway.AuthOn, gateway.AuthOff} {
@@ -453,8 +455,8 @@ func TestSharer(t *testing.T) {
 	}
 }
 
-// Where everybody is let in because only this machine can reach the service,
-// neither pages of other sites nor a proxy's clients are everybody.
+// A service without keys, for this machine only, accepts neither pages of other
+// sites nor a proxy's clients.
 func TestNear(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) {
 		cfg.Auth, cfg.CORSOrigins = gateway.AuthAuto, []string{"https://app.example"}
@@ -502,7 +504,7 @@ func TestNear(t *testing.T) {
 	}
 }
 
-// silent is a database that does not answer about some keys.
+// silent is a database that does not answer for some keys.
 type silent struct {
 	*store.Store
 	about map[string]bool
@@ -526,7 +528,8 @@ func (s *silent) LeaseSlots(ctx context.Context, key, gateway string, limit, wan
 	return s.Store.LeaseSlots(ctx, key, gateway, limit, want, until, now)
 }
 
-// A database that is silent is one that is away, soon, and for nobody else.
+// A database that does not answer counts as unavailable after a short time, and
+// only for the keys concerned.
 func TestDatabaseSilent(t *testing.T) {
 	s := start(t)
 	state := &silent{Store: s.state, about: make(map[string]bool)}

@@ -19,23 +19,23 @@ import (
 	"github.com/refersam/refersam/schedule"
 )
 
-// Batching is what forms batches; a schedule.Scheduler is one.
+// Batching forms batches; a schedule.Scheduler is one.
 type Batching interface {
 	Settings() schedule.Settings
 	Update(schedule.Settings) error
 	Snapshot() schedule.Snapshot
 }
 
-// Admin is an http.Handler for whoever runs the service: metrics, profiles,
-// and settings that can be changed while it serves. It asks nobody who they
-// are, so it is for the loopback interface.
+// Admin is an http.Handler for the operator of the service: metrics, profiles, and
+// settings that can be changed while it serves. It does not authenticate clients,
+// so it must listen only on the loopback interface.
 type Admin struct {
 	batching Batching
 	log      *slog.Logger
 	engine   *gin.Engine
 }
 
-// NewAdmin makes an Admin of a gateway and of what forms its batches.
+// NewAdmin makes an Admin of a gateway and its scheduler.
 func NewAdmin(g *Gateway, batching Batching, log *slog.Logger) *Admin {
 	a := &Admin{batching: batching, log: log, engine: gin.New()}
 	registry := prometheus.NewRegistry()
@@ -76,16 +76,16 @@ func (a *Admin) Serve(ctx context.Context, ln net.Listener) error {
 	return nil
 }
 
-// sameHost refuses what a browser sends for a page of another origin, which may
-// have its name lead to this machine.
+// sameHost refuses requests that a browser sends for a page of another origin,
+// because such a page may make its name resolve to this machine.
 func sameHost(c *gin.Context) {
 	if !namesLoopback(c.Request.Host) || crossOrigin(c.Request) {
 		fail(c, refersam.Errorf(refersam.CodeNotFound, "This address is for requests from this machine."))
 	}
 }
 
-// namesLoopback reports whether the Host of a request says that its client means
-// this machine.
+// namesLoopback reports whether the Host of a request is a name or address of the
+// loopback interface.
 func namesLoopback(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -108,8 +108,8 @@ func profile(c *gin.Context) {
 	}
 }
 
-// BatchingSettings is how the settings of batching are written: those that a
-// PATCH leaves out stay as they are.
+// BatchingSettings is the JSON of the settings of batching. Settings that a PATCH
+// leaves out stay as they are.
 type BatchingSettings struct {
 	Mode       *schedule.Mode `json:"mode,omitempty"`
 	MaxRows    *int           `json:"max_rows,omitempty"`
@@ -124,7 +124,7 @@ func newBatchingSettings(s schedule.Settings) *BatchingSettings {
 	return &BatchingSettings{&s.Mode, &s.MaxRows, &wait, &s.Percentile, &s.Admission, &s.Hedge}
 }
 
-// apply changes s to what b says.
+// apply copies the settings in b to s.
 func (b *BatchingSettings) apply(s *schedule.Settings) {
 	set(&s.Mode, b.Mode)
 	set(&s.MaxRows, b.MaxRows)
@@ -147,7 +147,7 @@ func (a *Admin) get(c *gin.Context) error {
 	return writeJSON(c, newBatchingSettings(a.batching.Settings()))
 }
 
-// patch answers PATCH /v1/admin/batching with the settings then in force.
+// patch answers PATCH /v1/admin/batching with the new settings.
 func (a *Admin) patch(c *gin.Context) error {
 	var change BatchingSettings
 	body := http.MaxBytesReader(c.Writer, c.Request.Body, 4<<10)
@@ -173,20 +173,21 @@ type AdminReplica struct {
 	Paces    []AdminPace `json:"paces"`
 }
 
-// AdminPace is how fast a model server is believed to run a model: batches of
-// each size that is known, and by what factor they are later at most.
+// AdminPace is the estimated speed of a model on a model server: the time of a
+// batch of each measured size, and the factor by which batches are later at most.
 type AdminPace struct {
 	Model string `json:"model"`
-	// Usable says that rows of the model are sent to the server, Cause why not.
+	// Usable reports that rows of the model are sent to the server; otherwise Cause
+	// says why not.
 	Usable bool        `json:"usable"`
 	Cause  string      `json:"cause,omitempty"`
 	Sizes  []AdminSize `json:"sizes"`
 	Late   float64     `json:"late_ratio"`
 }
 
-// AdminSize is how long a batch of one size takes alone, and how long after
-// another one it is done on a busy server. Batches counts the last real ones; 0
-// makes it an estimate from blank rows and from other sizes.
+// AdminSize is the time of a batch of one size: alone, and between two batches of
+// a busy server. Batches counts the real batches that were measured; if it is 0,
+// the times are estimated from blank rows and from other sizes.
 type AdminSize struct {
 	Rows    int     `json:"rows"`
 	Alone   float64 `json:"alone_ms"`

@@ -24,7 +24,7 @@ import (
 	"github.com/refersam/refersam/schedule"
 )
 
-// administration is a service's other side.
+// administration is the administration of a service.
 func administration(s *service) func(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	admin := gateway.NewAdmin(s.Gateway, s.segmenter.Scheduler(), slog.New(slog.DiscardHandler))
 	return func(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
@@ -162,7 +162,7 @@ func documentedMetrics(t *testing.T) map[string][]string {
 		slices.Sort(labels)
 		all[row[1]] = labels
 	}
-	// Whatever else the page calls a metric is one.
+	// Every other name on the page that looks like a metric must be one.
 	for _, name := range regexp.MustCompile("`(refersam_\\w+)`").FindAllStringSubmatch(string(text), -1) {
 		if _, listed := all[name[1]]; !listed {
 			t.Errorf("%s is not in the table of metrics", name[1])
@@ -171,8 +171,8 @@ func documentedMetrics(t *testing.T) map[string][]string {
 	return all
 }
 
-// A service that was just started serves all metrics that the documentation
-// lists, and no others, with the same labels.
+// A service that has just started serves all metrics that the documentation lists,
+// and no others, with the same labels.
 func TestAdmin_MetricsFromTheFirstScrape(t *testing.T) {
 	histogram := regexp.MustCompile(`_(bucket|sum|count)$`)
 	label := regexp.MustCompile(`[{,](\w+)="`)
@@ -219,12 +219,11 @@ func TestAdmin_MetricsFromTheFirstScrape(t *testing.T) {
 	})
 }
 
-// Where the values of a label are known, each has a series before its first
-// event.
+// If the values of a label are known, each has a series before its first event.
 func TestAdmin_MetricsBeginAtZero(t *testing.T) {
 	s := start(t)
 	all := samples(t, administration(s)("GET", "/metrics", "").Body.String())
-	asked := regexp.MustCompile(`route="/(readyz|openapi.json)"`) // by this test
+	asked := regexp.MustCompile(`route="/(readyz|openapi.json)"`) // routes that this test requests
 	expect := func(sample string) {
 		t.Helper()
 		if v, there := all[sample]; !there || v != 0 && !asked.MatchString(sample) {
@@ -253,7 +252,7 @@ func TestAdmin_MetricsBeginAtZero(t *testing.T) {
 	}
 }
 
-// A page of another site must not reach what listens on this machine.
+// A page of another site must not reach the administration.
 func TestAdmin_OtherSites(t *testing.T) {
 	do := administration(start(t))
 	for name, change := range map[string]func(*http.Request){
@@ -277,7 +276,8 @@ func TestAdmin_OtherSites(t *testing.T) {
 	}
 }
 
-// What would be late is refused at the door, with an honest Retry-After.
+// A request that would miss its deadline is refused at once, with a realistic
+// Retry-After.
 func TestSegment_Refused(t *testing.T) {
 	s := start(t)
 	settings := s.segmenter.Scheduler().Settings()
@@ -297,7 +297,7 @@ func TestSegment_Refused(t *testing.T) {
 	if w := s.do(segmentForm(t, "red")); w.Code != http.StatusOK {
 		t.Fatal(w.Body)
 	}
-	// An idle server tries what the forecast calls late, three times at most.
+	// An idle server tries at most three requests that the forecast calls late.
 	var w *httptest.ResponseRecorder
 	for i := range 4 {
 		w = s.do(segmentForm(t, "blue "+strconv.Itoa(i), part{"deadline_ms", "20"}))
@@ -349,7 +349,8 @@ func TestSegment_DeadlineAndPriority(t *testing.T) {
 	}
 }
 
-// Equal requests at the same time cost one row, and so do equal phrases of one.
+// Equal requests at the same time cost one row, and so do equal phrases of one
+// request.
 func TestSegment_Origin(t *testing.T) {
 	s := start(t)
 	origins := func(w *httptest.ResponseRecorder) (origins []string) {
@@ -373,7 +374,7 @@ func TestSegment_Origin(t *testing.T) {
 	}
 }
 
-// segmentForm asks one phrase of the squares, always of the same variant.
+// segmentForm asks for one phrase of the squares, always of the same variant.
 func segmentForm(t *testing.T, phrase string, more ...part) *http.Request {
 	t.Helper()
 	return form(append([]part{{"image", picture}, {"phrase", phrase}, {"variant", "bert"}}, more...)...)
@@ -381,8 +382,8 @@ func segmentForm(t *testing.T, phrase string, more ...part) *http.Request {
 
 var _ gateway.Batching = (*pipeline.Scheduler)(nil)
 
-// Whoever reaches the admin listener may change settings, so it stays on this
-// machine.
+// A client that reaches the administration may change settings, so it listens only
+// on this machine.
 func TestConfig_AdminListen(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"127.0.0.1:8081": true, "[::1]:0": true, "localhost:8081": true, "off": true,

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// itemsAtOnce is how many pictures of one request are worked on at once: so
-	// many that batches of the model are full.
+	// itemsAtOnce is how many pictures of one request are processed at the same
+	// time: enough to fill the model's batches.
 	itemsAtOnce = 8
 )
 
@@ -87,7 +87,7 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 func (h *segmentRoutes) item(ctx context.Context, who answer.Caller, item *intake.BatchItem, mayWait bool, budget *answer.Budget) api.BatchResult {
 	answered, err := h.answerItem(ctx, who, item, mayWait, budget)
 	if err != nil {
-		if !errors.Is(ctx.Err(), context.Canceled) { // else the client has gone
+		if !errors.Is(ctx.Err(), context.Canceled) { // otherwise the client has disconnected
 			h.logItem(who, err)
 		}
 		p, _ := api.NewProblem(err, who.RequestID)
@@ -112,8 +112,8 @@ func (h *segmentRoutes) answerItem(ctx context.Context, who answer.Caller, item 
 	return prepared.Answer(ctx, budget, 0)
 }
 
-// logItem logs what went wrong with an item if that is the service's fault: the
-// status of the whole request does not tell.
+// logItem logs an error of an item if it is the service's fault, because the status
+// of the whole request does not show it.
 func (h *segmentRoutes) logItem(who answer.Caller, err error) {
 	if p, _ := api.NewProblem(err, ""); p.Status >= http.StatusInternalServerError {
 		h.log.Warn("an item of a batch failed", "request_id", who.RequestID, "code", p.Code, "error", err)

@@ -37,8 +37,8 @@ func decodeBatch(t *testing.T, w *httptest.ResponseRecorder) batchAnswer {
 	return a
 }
 
-// Every item has its own answer or problem, in order, and the same answer that
-// it would have alone.
+// Every item has its own answer or problem, in order, and gets the same answer that
+// it would get alone.
 func TestBatch(t *testing.T) {
 	s := start(t)
 	a := decodeBatch(t, s.do(batchRequest(`{"items": [
@@ -70,7 +70,7 @@ func TestBatch(t *testing.T) {
 			t.Errorf("item %d: %+v, %+v", i, got, got.Problem)
 		}
 	}
-	// The item's output wins over that of all.
+	// The item's output takes precedence over the batch's.
 	if masks := first.Answer.Results[0].Masks; masks.PNG == nil || masks.Counts != nil {
 		t.Errorf("%+v", masks)
 	}
@@ -116,8 +116,8 @@ func TestBatchBadInput(t *testing.T) {
 	}
 }
 
-// One deadline holds for all, and usage counts one request and every picture,
-// whether it is answered at once or by a job.
+// One deadline applies to all items, and usage counts one request and every
+// picture, both for a batch and for a job.
 func TestBatchDeadlineAndUsage(t *testing.T) {
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{})

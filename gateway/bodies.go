@@ -18,31 +18,29 @@ type bodies struct {
 	memory *answer.Service
 	// maxImage is the size of the largest encoded picture in bytes.
 	maxImage int64
-	// wait bounds the wait for memory, read the time that a whole body may take.
+	// wait bounds the wait for memory; read bounds the time for a whole body.
 	wait, read time.Duration
 }
 
-// dropBody returns the memory of a body that holds nothing of the request any
-// more.
+// dropBody returns the memory of a body that is no longer needed.
 func dropBody(c *gin.Context, lease *answer.Lease) {
-	c.Request.Body = http.NoBody // an Idempotency-Key had it buffered
+	c.Request.Body = http.NoBody // an Idempotency-Key made it a buffer
 	lease.Release()
 }
 
-// bodyLimit says how many bytes a body of a media type may have.
+// bodyLimit returns how many bytes a body of a media type may have.
 type bodyLimit func(mediaType string) int64
 
-// noBodyLimit is the bodyLimit of routes that take no body, after noBody.
+// noBodyLimit is the bodyLimit of routes without a body, after noBody.
 func noBodyLimit(string) int64 { return 0 }
 
 // batchLimit is the bodyLimit of batches.
 func batchLimit(string) int64 { return api.MaxBatchBytes }
 
-// pictureLimit is that of routes that take one picture.
+// pictureLimit is the bodyLimit of routes for one picture.
 func (b *bodies) pictureLimit(mediaType string) int64 { return intake.MaxBody(mediaType, b.maxImage) }
 
-// bodyMemory is how many bytes of memory reading a request's body takes at
-// most.
+// bodyMemory is how many bytes of memory reading a request's body takes at most.
 func bodyMemory(r *http.Request, limit bodyLimit) int64 {
 	size := limit(intake.MediaType(r))
 	if r.ContentLength >= 0 {
@@ -51,9 +49,9 @@ func bodyMemory(r *http.Request, limit bodyLimit) int64 {
 	return answer.BodyCost * size
 }
 
-// reserve waits until there is memory for a request's body and leases it
-// until release. If middleware has leased it already, that lease is returned. A
-// body that announces more bytes than limit allows is refused at once.
+// reserve waits until there is memory for a request's body and leases it until
+// release. If middleware has leased it already, reserve returns that lease. A body
+// that announces more bytes than limit allows is refused at once.
 func (b *bodies) reserve(c *gin.Context, limit bodyLimit) (lease *answer.Lease, release func(), err error) {
 	if lease, ok := c.Value(keyLease).(*answer.Lease); ok {
 		return lease, func() {}, nil
@@ -61,7 +59,7 @@ func (b *bodies) reserve(c *gin.Context, limit bodyLimit) (lease *answer.Lease, 
 	begun := time.Now()
 	kind := intake.MediaType(c.Request)
 	if size, most := c.Request.ContentLength, limit(kind); size > most {
-		err := refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has %d bytes, and this route takes at most %d.", size, most)
+		err := refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has %d bytes, but this route accepts at most %d.", size, most)
 		if most == b.pictureLimit(kind) {
 			err.Message += fmt.Sprintf(" A picture may have at most %d bytes.", b.maxImage)
 		}
@@ -82,7 +80,7 @@ func (b *bodies) reserve(c *gin.Context, limit bodyLimit) (lease *answer.Lease, 
 	body, end := c.Request.Body, release
 	c.Request.Body = intake.Pace(body, http.NewResponseController(c.Writer), c.Request.ContentLength, begun, b.read)
 	return lease, func() {
-		c.Request.Body = body // net/http looks how far it was read
+		c.Request.Body = body // net/http checks how far it was read
 		end()
 	}, nil
 }

@@ -11,31 +11,30 @@ import (
 	"github.com/refersam/refersam/images"
 )
 
-// Config says how the service is reached over HTTP.
+// Config says how clients reach the service over HTTP.
 type Config struct {
 	// Listen is the host:port to listen on. Default "127.0.0.1:8080".
 	Listen string `env:"REFERSAM_LISTEN"`
-	// Auth says whether clients must show an API key: "on", "off" or "auto",
-	// which is off only on the loopback interface. Default "auto".
+	// Auth says whether clients must send an API key: "on", "off" or "auto", which
+	// is off only on the loopback interface. Default "auto".
 	Auth string `env:"REFERSAM_AUTH"`
-	// TLSCert and TLSKey are PEM files of a certificate with its chain, and of
-	// its private key; they are read again when they change. Default none:
-	// plain HTTP.
+	// TLSCert and TLSKey are PEM files of a certificate with its chain, and of its
+	// private key. They are read again when they change. Default none: plain HTTP.
 	TLSCert string `env:"REFERSAM_TLS_CERT"`
 	TLSKey  string `env:"REFERSAM_TLS_KEY"`
-	// AdminListen is the host:port for metrics and for whoever runs the service;
-	// "off" for none. Whoever can reach it may change settings, so it must be on
-	// the loopback interface. Default "127.0.0.1:8081".
+	// AdminListen is the host:port for metrics and administration; "off" for none.
+	// A client that can reach it may change settings, so it must be on the loopback
+	// interface. Default "127.0.0.1:8081".
 	AdminListen string `env:"REFERSAM_ADMIN_LISTEN"`
-	// MaxInFlight is how many requests that bring a picture, or ask for one back,
-	// are worked on at once, reading their bodies included; more are refused.
-	// Default 1024.
+	// MaxInFlight is how many requests that send a picture, or ask for one, are
+	// processed at the same time, including the time to read their bodies. Further
+	// requests are refused. Default 1024.
 	MaxInFlight int `env:"REFERSAM_MAX_IN_FLIGHT"`
-	// FeedbackPerKey is how many bytes of masks and comments are kept as feedback
-	// for one API key, or for all clients together without authentication.
-	// Default 268435456 (256 MiB).
+	// FeedbackPerKey is how many bytes of masks and comments are stored as feedback
+	// per API key, or for all clients together without authentication. Default
+	// 268435456 (256 MiB).
 	FeedbackPerKey int64 `env:"REFERSAM_FEEDBACK_PER_KEY_BYTES"`
-	// Answers and Images bound the work of requests and what is kept of it.
+	// Answers and Images bound the work of requests and what is stored of it.
 	Answers answer.Config
 	Images  images.Config
 	// ReadHeaderTimeout is how long a client may take to send the headers of a
@@ -47,21 +46,21 @@ type Config struct {
 	// WriteTimeout is how long a client may take to read an answer. Default
 	// 60s.
 	WriteTimeout time.Duration `env:"REFERSAM_WRITE_TIMEOUT"`
-	// IdleTimeout is how long a connection is kept without a request. Default
+	// IdleTimeout is how long a connection without a request is kept open. Default
 	// 2m.
 	IdleTimeout time.Duration `env:"REFERSAM_IDLE_TIMEOUT"`
-	// DrainDelay is how long the service goes on as before after it was told to
-	// stop, while /readyz says that it stops: until whoever spreads the load has
-	// noticed. Default 0.
+	// DrainDelay is how long the service continues to serve after it was asked to
+	// stop, while /readyz reports that it is stopping. It should be long enough for
+	// load balancers to notice. Default 0.
 	DrainDelay time.Duration `env:"REFERSAM_DRAIN_DELAY"`
-	// ShutdownGrace is how long requests under way may go on after the service
-	// was told to stop. Default 20s.
+	// ShutdownGrace is how long requests in flight may continue after the service
+	// was asked to stop. Default 20s.
 	ShutdownGrace time.Duration `env:"REFERSAM_SHUTDOWN_GRACE"`
-	// CORSOrigins are the origins whose pages may use the API from a browser, as
-	// https://app.example.com, separated by commas; * for all. Default none.
+	// CORSOrigins are the origins, such as https://app.example.com, of pages that
+	// may use the API from a browser, separated by commas; * for all. Default none.
 	CORSOrigins []string `env:"REFERSAM_CORS_ORIGINS"`
-	// TrustedProxies are the addresses and networks whose X-Forwarded-For is
-	// believed, separated by commas. Default none.
+	// TrustedProxies are addresses and networks, separated by commas. The service
+	// believes X-Forwarded-For from these proxies only. Default none.
 	TrustedProxies []string `env:"REFERSAM_TRUSTED_PROXIES"`
 }
 
@@ -83,7 +82,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports everything that is wrong with c.
+// Validate reports all faults of c.
 func (c *Config) Validate() error {
 	errs := []error{c.Answers.Validate(), c.Images.Validate()}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
@@ -93,7 +92,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, fmt.Errorf("REFERSAM_AUTH is %q, allowed: on, off, auto", c.Auth))
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
-		errs = append(errs, fmt.Errorf("REFERSAM_TLS_CERT is %q and REFERSAM_TLS_KEY is %q, allowed: both, or none", c.TLSCert, c.TLSKey))
+		errs = append(errs, fmt.Errorf("REFERSAM_TLS_CERT is %q and REFERSAM_TLS_KEY is %q, allowed: set both, or none", c.TLSCert, c.TLSKey))
 	}
 	if err := validateAdmin(c.AdminListen); err != nil {
 		errs = append(errs, err)
@@ -139,7 +138,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// AdminOff is the AdminListen of a service that is not administered.
+// AdminOff is the AdminListen of a service without administration.
 const AdminOff = "off"
 
 func validateAdmin(address string) error {

@@ -15,13 +15,13 @@ import (
 // anyOrigin is the entry of CORSOrigins for all pages.
 const anyOrigin = "*"
 
-// validateOrigins reports what is no origin as browsers send it.
+// validateOrigins reports entries that are not origins as browsers send them.
 func validateOrigins(origins []string) error {
 	var errs []error
 	for _, origin := range origins {
 		u, err := url.Parse(origin)
 		if origin != anyOrigin && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || origin != u.Scheme+"://"+strings.ToLower(u.Host) ||
-			u.Port() == "443" && u.Scheme == "https" || u.Port() == "80" && u.Scheme == "http") { // browsers leave those out
+			u.Port() == "443" && u.Scheme == "https" || u.Port() == "80" && u.Scheme == "http") { // browsers leave these ports out
 			errs = append(errs, fmt.Errorf("REFERSAM_CORS_ORIGINS has %q, allowed: origins such as https://app.example.com, or *", origin))
 		}
 	}
@@ -45,13 +45,14 @@ func mayShare(origins []string, origin string) bool {
 	return slices.Contains(origins, anyOrigin) || slices.Contains(origins, origin)
 }
 
-// corsMaxAge is for how many seconds a browser need not ask again.
+// corsMaxAge is how many seconds a browser may cache the answer to a preflight
+// request.
 const corsMaxAge = "7200"
 
-// share is middleware that lets pages of other origins use the API (Fetch
+// allowOrigins is middleware that lets pages of other origins use the API (Fetch
 // standard, section 3.3). Credentials that a browser adds by itself are never
-// allowed: a page must have its key.
-func share(origins []string) gin.HandlerFunc {
+// allowed: a page must send its key.
+func allowOrigins(origins []string) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if !strings.HasPrefix(c.Request.URL.Path, "/v1/") {
 			return

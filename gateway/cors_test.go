@@ -52,7 +52,7 @@ func TestCORS(t *testing.T) {
 			if (h.Get("Access-Control-Allow-Headers") != "") != (tc.allowed != "") {
 				t.Errorf("%v", h)
 			}
-			w = s.do(with(segment(), "Origin", tc.origin)) // without a key: errors are to be read as well
+			w = s.do(with(segment(), "Origin", tc.origin)) // without a key, because pages must be able to read errors too
 			h = w.Header()
 			if w.Code != http.StatusUnauthorized || h.Get("Access-Control-Allow-Origin") != tc.allowed || h.Get("Access-Control-Allow-Credentials") != "" {
 				t.Errorf("status %d, %v", w.Code, h)
@@ -63,7 +63,7 @@ func TestCORS(t *testing.T) {
 			if vary := strings.Join(h.Values("Vary"), ","); strings.Contains(vary, "Origin") != (tc.origins != "") {
 				t.Errorf("Vary: %s", vary)
 			}
-			// The pages are for nobody else.
+			// Other origins may not read the pages.
 			if got := s.do(with(httptest.NewRequest(http.MethodGet, "/", nil), "Origin", tc.origin)).Header(); got.Get("Access-Control-Allow-Origin") != "" || got.Get("Cross-Origin-Resource-Policy") != "same-origin" {
 				t.Errorf("%v", got)
 			}

@@ -24,8 +24,7 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 )
 
-// The reference is rendered, and nothing of it is kept back by the content
-// security policy.
+// The reference is rendered, and the content security policy blocks no part of it.
 func TestDocs_Browser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")
@@ -60,8 +59,8 @@ func TestDocs_Browser(t *testing.T) {
 	screenshot(t, ctx, "docs")
 }
 
-// A visitor who chooses a picture, types a phrase and presses Execute gets a
-// mask, and the page sends nothing that the visitor has not entered.
+// A visitor who chooses a picture, types a phrase and presses Execute gets a mask,
+// and the page sends only what the visitor has entered.
 func TestDocs_TryItOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")
@@ -71,7 +70,7 @@ func TestDocs_TryItOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	var sent []string // what the page sent last: the query and the fields of the form
+	var sent []string // the last request: the query and the fields of the form
 	s := start(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
@@ -165,7 +164,8 @@ func formFields(t *testing.T, contentType string, body []byte) (names []string) 
 	}
 }
 
-// screenshot writes what the browser shows into the folder of -screenshots.
+// screenshot writes a picture of the browser's page into the folder of
+// -screenshots.
 func screenshot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	if *screenshots == "" {

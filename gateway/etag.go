@@ -11,10 +11,10 @@ import (
 	"github.com/refersam/refersam/gateway/reply"
 )
 
-// etag names the answer to a question in a form (a media type). It is weak,
-// because the id and the timings of a request differ from answer to answer.
-// Everything that decides about the masks is part of it: the weights, the
-// picture, the prompts and the options.
+// etag identifies the answer to a question in a form (a media type). It is weak,
+// because the id and the timings of a request differ from answer to answer. It
+// depends on everything that the masks depend on: the weights, the picture, the
+// prompts and the options.
 func etag(form string, p *answer.Prepared, model, version, checkpoint string) string {
 	h, q := sha256.New(), p.Question
 	fmt.Fprintf(h, "2 %q %q %q %q %x %q %q %t\n", form, model, version, checkpoint, p.Digest, q.Size, q.Overlay, q.Quality)
@@ -25,9 +25,9 @@ func etag(form string, p *answer.Prepared, model, version, checkpoint string) st
 	return `W/"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
 }
 
-// unchanged answers 304 to a client that has the answer already, without
-// a call of the model. The request need not be checked further, because only an
-// answer that was given has an ETag.
+// unchanged answers 304 to a client that already has the answer, without calling
+// the model. The request need not be checked further, because only an answer that
+// was sent has an ETag.
 func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
 	known := c.Request.Header.Values("If-None-Match")
 	if len(known) == 0 {

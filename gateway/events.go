@@ -21,24 +21,24 @@ import (
 )
 
 const (
-	// pollInterval is how often a stream looks for new events, heartbeat how
-	// often it says that it lives.
+	// pollInterval is how often a stream looks for new events, heartbeat is how
+	// often it sends a comment to show that it is alive.
 	pollInterval = 250 * time.Millisecond
 	heartbeat    = 15 * time.Second
 	// eventsAtOnce is how many events are read at a time.
 	eventsAtOnce = 100
-	// maxStreams is how many streams there may be, and maxStreamsPerKey how many
-	// of one key.
+	// maxStreams is how many streams may be open, and maxStreamsPerKey how many per
+	// key.
 	maxStreams       = 512
 	maxStreamsPerKey = 32
 )
 
-// eventRoutes is the route that follows a job.
+// eventRoutes is the route for the events of a job.
 type eventRoutes struct {
 	jobs    Jobs
 	streams streams
-	// gate finds out that a key was revoked; authenticates reports whether there
-	// are keys.
+	// gate finds out that a key was revoked; authenticates reports whether clients
+	// must send keys.
 	gate          *access.Gate
 	authenticates bool
 	// draining is closed when streams must end.
@@ -48,8 +48,8 @@ type eventRoutes struct {
 	log     *slog.Logger
 }
 
-// events answers GET /v1/jobs/{id}/events with events as they come, after
-// the one that the client says it has.
+// events answers GET /v1/jobs/{id}/events with events as they happen, after the
+// last event that the client has.
 func (h *eventRoutes) events(c *gin.Context) error {
 	after, field, err := lastEvent(c)
 	if err != nil {
@@ -64,7 +64,7 @@ func (h *eventRoutes) events(c *gin.Context) error {
 		return notGiven(field)
 	}
 	if j.Status.Ended() && after == j.Seq {
-		// A browser's EventSource, which asks again by itself, stops at this.
+		// After this answer a browser's EventSource stops reconnecting.
 		c.Status(http.StatusNoContent)
 		return nil
 	}
@@ -75,21 +75,22 @@ func (h *eventRoutes) events(c *gin.Context) error {
 	header := c.Writer.Header()
 	header.Set("Content-Type", api.MediaEvents)
 	header.Set("Cache-Control", "no-store")
-	header.Set("X-Accel-Buffering", "no") // proxies are not to wait for more
+	header.Set("X-Accel-Buffering", "no") // stops proxies from buffering
 	s := &stream{w: c.Writer, control: http.NewResponseController(c.Writer), timeout: h.timeout}
 	if err := s.write("retry: 1000\n\n"); err != nil {
-		return nil // the client has gone
+		return nil // the client has disconnected
 	}
 	if err := h.follow(ctx, s, j, after); err != nil {
-		// The answer has begun: that it ends is all that can be said. The client
-		// asks again for what comes after the last event that it has.
+		// The answer has begun, so an error can only end it. The client reconnects
+		// and asks for the events after its last one.
 		h.log.Warn("a stream of events ended early", "request_id", requestID(c), "cause", err)
 	}
 	return nil
 }
 
-// lastEvent is the number of the last event that a client has, and what has told
-// it: the header or, for those who cannot send one, the query.
+// lastEvent returns the id of the last event that the client has, and the header or
+// parameter that contains it. The parameter is for clients that cannot send a
+// header.
 func lastEvent(c *gin.Context) (last int64, field string, err error) {
 	const param = "last_event_id"
 	if err := onlyParams(c, param); err != nil {
@@ -117,11 +118,11 @@ func eventNumber(field, value string) (int64, error) {
 }
 
 func notGiven(field string) error {
-	return intake.Invalid(field, "The id of the last event must be one that the stream gave.")
+	return intake.Invalid(field, "The id of the last event must be one that the stream sent.")
 }
 
-// follow writes the events of a job after one until the last, until the client
-// goes away or the gateway stops.
+// follow writes the events after a given one until the job's last event, or until
+// the client disconnects or the gateway stops.
 func (h *eventRoutes) follow(ctx context.Context, s *stream, j *jobs.Job, after int64) error {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
@@ -144,10 +145,10 @@ func (h *eventRoutes) follow(ctx context.Context, s *stream, j *jobs.Job, after 
 			continue
 		}
 		if !h.stillWorks(ctx, j.APIKey) {
-			return nil // which the next request is told
+			return nil // the next request gets the error
 		}
 		if now, err := h.jobs.Job(ctx, j.APIKey, j.ID); err != nil || now.Status.Ended() && after >= now.Seq {
-			return ignoreGone(ctx, err) // it was deleted, or there is no more to tell
+			return ignoreGone(ctx, err) // the job was deleted, or all events were sent
 		}
 		if time.Since(quiet) >= heartbeat {
 			if err := s.write(":\n\n"); err != nil {
@@ -165,8 +166,8 @@ func (h *eventRoutes) follow(ctx context.Context, s *stream, j *jobs.Job, after 
 	}
 }
 
-// stillWorks reports whether a key has neither been revoked nor expired, as far
-// as is known.
+// stillWorks reports whether a key is valid. A key that was revoked or has expired
+// elsewhere may count as valid for a short time, because keys are cached.
 func (h *eventRoutes) stillWorks(ctx context.Context, id string) bool {
 	if !h.authenticates {
 		return true
@@ -175,7 +176,7 @@ func (h *eventRoutes) stillWorks(ctx context.Context, id string) bool {
 	return err != nil || key != nil && key.Live(time.Now()) == nil
 }
 
-// errGone says that nobody reads a stream any more.
+// errGone says that the client no longer reads the stream.
 var errGone = errors.New("the client has gone")
 
 func ignoreGone(ctx context.Context, err error) error {
@@ -201,17 +202,17 @@ func (h *eventRoutes) writeEvent(ctx context.Context, s *stream, j *jobs.Job, ev
 	return s.write(fmt.Sprintf("id: %d\nevent: %s\ndata: %s\n\n", ev.Seq, kind, body))
 }
 
-// stream is an answer that goes on.
+// stream is an answer that continues until the job ends.
 type stream struct {
 	w       io.Writer
 	control *http.ResponseController
 	timeout time.Duration
 }
 
-// write sends something at once. A client that does not read it in time is
-// gone.
+// write sends bytes at once. A client that does not read them in time counts as
+// disconnected.
 func (s *stream) write(text string) error {
-	// A writer of a test has no deadline.
+	// A test's writer has no deadline.
 	if err := s.control.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return errors.Join(errGone, err)
 	}
@@ -224,7 +225,7 @@ func (s *stream) write(text string) error {
 	return nil
 }
 
-// streams counts those under way, by key.
+// streams counts the open streams per key.
 type streams struct {
 	mu    sync.Mutex
 	all   int
@@ -236,11 +237,11 @@ func (s *streams) enter(key string) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.all >= maxStreams:
-		return refersam.Errorf(refersam.CodeOverloaded, "%d streams of events are open already; try again soon.", maxStreams)
+		return refersam.Errorf(refersam.CodeOverloaded, "The service has %d open streams of events, which is its limit; retry shortly.", maxStreams)
 	case s.byKey[key] >= maxStreamsPerKey:
 		return &refersam.Error{
 			Code:       refersam.CodeQuotaExceeded,
-			Message:    fmt.Sprintf("The API key may have %d streams of events open; close one that is not read any more.", maxStreamsPerKey),
+			Message:    fmt.Sprintf("The API key may have %d streams of events open; close one that is no longer needed.", maxStreamsPerKey),
 			RetryAfter: time.Second,
 		}
 	}

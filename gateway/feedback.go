@@ -15,19 +15,19 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// Opinions keeps what clients say about masks; *store.Store is one.
+// Opinions stores clients' feedback about masks; *store.Store is one.
 type Opinions interface {
-	// AddFeedback keeps feedback once, however often it is called.
+	// AddFeedback stores feedback once, even if it is called several times.
 	AddFeedback(ctx context.Context, f store.Feedback, quota int64) error
 	Feedback(ctx context.Context, after *store.Feedback, requestID string, limit int) (all []*store.Feedback, more bool, err error)
 }
 
 const (
-	// maxFeedbackBody is how many bytes feedback may have, api.MaxComment its
-	// comment.
+	// maxFeedbackBody is how many bytes the body of feedback may have. Its comment
+	// may have api.MaxComment.
 	maxFeedbackBody = 4 << 20
 
-	badRequestID = "The request id must be that of an answer: 1 to 128 letters, digits and . _ : -."
+	badRequestID = "The request id must be the id of an answer: 1 to 128 letters, digits and . _ : -."
 )
 
 func feedbackLimit(string) int64 { return maxFeedbackBody }
@@ -42,11 +42,11 @@ func newFeedback(f *store.Feedback) api.Feedback {
 	return a
 }
 
-// feedbackRoutes are the routes about feedback.
+// feedbackRoutes are the routes for feedback.
 type feedbackRoutes struct {
 	opinions Opinions
 	bodies   *bodies
-	// maxPixels bounds a corrected mask, quota the bytes of feedback of a key.
+	// maxPixels bounds a corrected mask, quota the bytes of feedback per key.
 	maxPixels int
 	quota     int64
 	timeout   time.Duration
@@ -71,15 +71,15 @@ func (h *feedbackRoutes) add(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	f.ID, f.APIKey, f.Created = idempotentID(c, "fb_"), account(c), time.Now().Truncate(time.Microsecond) // as precise as it is kept
+	f.ID, f.APIKey, f.Created = idempotentID(c, "fb_"), account(c), time.Now().Truncate(time.Microsecond) // the database stores microseconds
 	ctx, cancel := context.WithTimeout(c.Request.Context(), h.timeout)
 	defer cancel()
 	err = h.opinions.AddFeedback(ctx, *f, h.quota)
 	if errors.Is(err, store.ErrQuota) {
 		return &refersam.Error{
 			Code:       refersam.CodeStorageFull,
-			Message:    fmt.Sprintf("The API key may keep no more than %d bytes of masks and comments; ask who runs the service for more.", h.quota),
-			RetryAfter: time.Hour, // it takes somebody to change a setting
+			Message:    fmt.Sprintf("The API key may store at most %d bytes of masks and comments; ask the operator of the service for more.", h.quota),
+			RetryAfter: time.Hour, // an operator must change a setting first
 		}
 	}
 	if err != nil {
@@ -117,7 +117,7 @@ func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, erro
 	}
 	wrong.Add(intake.CheckText("/comment", f.Comment))
 	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
-		wrong.Add(intake.Invalid("", "Say something: verdict, rating, corrected_mask or comment."))
+		wrong.Add(intake.Invalid("", "The feedback is empty; give a verdict, rating, corrected_mask or comment."))
 	}
 	if b.Mask != nil {
 		f.Height, f.Width, f.Counts = b.Mask.Size[0], b.Mask.Size[1], b.Mask.Counts
@@ -126,19 +126,20 @@ func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, erro
 	return f, wrong.Err()
 }
 
-// checkMask refuses run lengths that are no mask.
+// checkMask refuses run lengths that are not a mask.
 func checkMask(mask *api.CorrectedMask, maxPixels int) error {
 	height, width := mask.Size[0], mask.Size[1]
 	if height < 1 || width < 1 || width > maxPixels || height > maxPixels/width {
 		return intake.Invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
 	}
 	if _, err := postprocess.DecodeRLE(mask.Counts, width, height); err != nil {
-		return intake.Invalid("/corrected_mask/counts", "These are not the counts of a mask of this size, as pycocotools writes them.")
+		return intake.Invalid("/corrected_mask/counts", "The counts are not a mask of this size in the form of pycocotools.")
 	}
 	return nil
 }
 
-// list answers GET /v1/feedback, for who may see that of all keys.
+// list answers GET /v1/feedback with the feedback of all keys. The route requires
+// the scope admin.
 func (h *feedbackRoutes) list(c *gin.Context) error {
 	at, err := parsePage(c, api.ListFeedback, "request_id")
 	if err != nil {

@@ -23,7 +23,8 @@ type feedbackDocument struct {
 	} `json:"corrected_mask"`
 }
 
-// Feedback is kept, once under a name, and seen by who may see that of all.
+// Feedback is stored once per idempotency key, and keys with the scope admin see
+// the feedback of all keys.
 func TestFeedback(t *testing.T) {
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{Scopes: []store.Scope{store.ScopeFeedback}})

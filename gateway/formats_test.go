@@ -65,7 +65,7 @@ func TestSegment_Raw(t *testing.T) {
 	}
 }
 
-// Every format says the same.
+// All formats contain the same mask.
 func TestSegment_Formats(t *testing.T) {
 	s := start(t)
 	a := decode(t, s.do(rawRequest("phrase=red&quality=true&format="+strings.Join(api.Formats, ","))))
@@ -134,7 +134,7 @@ func TestSegment_Formats(t *testing.T) {
 	}
 }
 
-// Each prompt has its own options, and the output's where it has none.
+// Each prompt has its own options; options that it leaves out come from output.
 func TestSegment_PromptOptions(t *testing.T) {
 	s := start(t)
 	a := decode(t, s.do(prompts(`"output":{"formats":["png"],"min_area":50000},"prompts":[
@@ -183,7 +183,7 @@ func TestSegment_OnePNG(t *testing.T) {
 
 const twoFormats = `"prompts":[{"text":"red","formats":["png","coco_rle"]},{"text":"blue","formats":["polygon"]}]`
 
-// expectFiles checks what twoFormats gives as files.
+// expectFiles checks the files that twoFormats returns.
 func expectFiles(t *testing.T, types, contents map[string]string) {
 	t.Helper()
 	var result answer
@@ -234,7 +234,7 @@ func TestSegment_Zip(t *testing.T) {
 			t.Fatal(err)
 		}
 		contents[f.Name] = string(data)
-		if age := time.Since(f.Modified); age < -2*time.Second || age > time.Minute { // it counts in seconds, or two of them
+		if age := time.Since(f.Modified); age < -2*time.Second || age > time.Minute { // the archive stores full seconds, or two of them
 			t.Errorf("%s is from %s", f.Name, f.Modified)
 		}
 	}
@@ -251,7 +251,7 @@ func TestSegment_Mixed(t *testing.T) {
 	types, contents, descriptions := make(map[string]string), make(map[string]string), make(map[string]string)
 	for parts := multipart.NewReader(w.Body, params["boundary"]); ; {
 		p, err := parts.NextPart()
-		if err == io.EOF { //nolint:errorlint // the reader gives it as it is
+		if err == io.EOF { //nolint:errorlint // the reader returns it unwrapped
 			break
 		}
 		if err != nil {
@@ -271,7 +271,7 @@ func TestSegment_Mixed(t *testing.T) {
 	}
 }
 
-// A part's header names the phrase in ASCII, however long and whatever it is made of.
+// A part's header names the phrase in ASCII, whatever its length and characters.
 func TestSegment_MixedPhrase(t *testing.T) {
 	s := start(t)
 	phrase := "die Ente\r\nX-Forged: 1 " + strings.Repeat("größte ", 40) + "🦆"
@@ -309,7 +309,7 @@ func TestSegment_Compressed(t *testing.T) {
 		{"br", much, ""},
 		{"identity, gzip;q=0.5", much, ""},
 		{"gzip;q=none", much, ""},
-		{"gzip", "phrase=nothing", ""}, // too little
+		{"gzip", "phrase=nothing", ""}, // too small
 	} {
 		w := s.do(with(rawRequest(tc.query), "Accept-Encoding", tc.accept))
 		if got := w.Header().Get("Content-Encoding"); got != tc.want {
@@ -386,8 +386,8 @@ func TestSegment_ETag(t *testing.T) {
 	expectProblem(t, w, 422, "phrase_empty", "phrase")
 }
 
-// Masks that would take too much memory are refused, and what was taken is
-// given back.
+// Masks that would take too much memory are refused, and the memory taken so far is
+// returned.
 func TestSegment_AnswerMemory(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.Answers.AnswerMemory = 2000 })
 	for range 20 {

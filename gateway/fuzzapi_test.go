@@ -29,16 +29,17 @@ import (
 const (
 	// fuzzMemory bounds the memory of gateway and clients together, in bytes.
 	fuzzMemory = 1 << 30
-	// fuzzPatience is how long a client waits for an answer: streams have no end.
+	// fuzzPatience is how long a client waits for an answer, because streams never
+	// end.
 	fuzzPatience = 2 * time.Second
 )
 
-// message is a request as it goes over the wire.
+// message is a request as it is sent over the connection.
 type message struct {
 	method, target string
 	header         [][2]string
 	body           []byte
-	// length is what Content-Length says, if it is not left out.
+	// length is the value of Content-Length, if the header is not left out.
 	length  int
 	chunked bool
 }
@@ -92,7 +93,7 @@ func seeds(t *testing.T, key string) []message {
 		return w.FormDataContentType(), body.Bytes()
 	}
 	image, phrase := part{"image", picture}, part{"phrase", "the red square"}
-	for range 3 { // these are what there is most to get wrong in
+	for range 3 { // these have the most to get wrong
 		kind, body := asForm(image, phrase)
 		add("POST", "/v1/segment", kind, body)
 		kind, body = asForm(image, phrase, part{"phrase", "green"}, part{"format", "png,polygon"}, part{"threshold", "0.4"}, part{"size", "model"}, part{"quality", "true"}, part{"deadline_ms", "900"})
@@ -191,9 +192,9 @@ func printable(r rune) rune {
 	return r
 }
 
-// TestFuzzAPI sends changed requests to a real listener: make fuzz-api. No
-// request brings the gateway down, makes it say that the fault is its own, or
-// keeps its memory; every refusal is a problem with a code that is known.
+// TestFuzzAPI sends changed requests to a real listener: make fuzz-api. No request
+// may crash the gateway, cause an error that is the gateway's fault, or leave
+// memory in use. Every refusal is a problem with a listed code.
 func TestFuzzAPI(t *testing.T) {
 	count, err := strconv.Atoi(os.Getenv("FUZZ_API_COUNT"))
 	if err != nil {
@@ -220,7 +221,7 @@ func TestFuzzAPI(t *testing.T) {
 			defer c.close()
 			for next.Add(1) <= int64(count) {
 				m := all[r.IntN(len(all))]
-				if r.IntN(20) > 0 { // else it is as it should be
+				if r.IntN(20) > 0 { // otherwise the request stays valid
 					m = mutate(r, m)
 				}
 				status, fault := c.send(&m, codes)
@@ -246,7 +247,7 @@ func TestFuzzAPI(t *testing.T) {
 	if answers[http.StatusOK] < count/5 {
 		t.Errorf("only %d of %d requests succeeded", answers[http.StatusOK], count)
 	}
-	// None is answered to what ends in the middle, or waits for a stream.
+	// A request that ends in the middle, or waits for a stream, gets no answer.
 	if answers[0] > count/5 {
 		t.Errorf("%d of %d requests were not answered", answers[0], count)
 	}
@@ -257,8 +258,8 @@ func TestFuzzAPI(t *testing.T) {
 		i := strings.Index(log, "panic")
 		t.Errorf("the log tells of a panic: %.3000s", log[max(0, i-300):])
 	}
-	// The maintenance of jobs may have begun meanwhile; what requests leave behind
-	// would be far more.
+	// Meanwhile the maintenance of jobs may have begun; leaked requests would need
+	// far more.
 	const slack = 40
 	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before+slack; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -269,7 +270,7 @@ func TestFuzzAPI(t *testing.T) {
 	}
 }
 
-// knownCodes are those that the description lists.
+// knownCodes are the codes in the description.
 func knownCodes(s *service) map[string]bool {
 	var document struct {
 		Components struct {
@@ -300,8 +301,8 @@ func (c *fuzzClient) close() {
 	}
 }
 
-// send returns the status of the answer, 0 for none, and what is wrong with
-// it.
+// send returns the status of the answer, or 0 for none, and what is wrong with the
+// answer.
 func (c *fuzzClient) send(m *message, codes map[string]bool) (status int, fault string) {
 	if c.conn == nil {
 		var err error
@@ -312,10 +313,10 @@ func (c *fuzzClient) send(m *message, codes map[string]bool) (status int, fault 
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(fuzzPatience))
 	if _, err := c.conn.Write(m.bytes()); err != nil {
-		c.close() // it has answered and closed before all was there
+		c.close() // the gateway has answered and closed before it got everything
 		return 0, ""
 	}
-	if m.chunked || m.length != len(m.body) { // it must not wait for the rest
+	if m.chunked || m.length != len(m.body) { // the gateway must not wait for the rest
 		_ = c.conn.(*net.TCPConn).CloseWrite()
 	}
 	resp, err := http.ReadResponse(c.reader, &http.Request{Method: strings.ToUpper(m.method)})
@@ -339,7 +340,7 @@ func (c *fuzzClient) send(m *message, codes map[string]bool) (status int, fault 
 
 func wrongAnswer(m *message, resp *http.Response, body []byte, codes map[string]bool) string {
 	status := resp.StatusCode
-	// net/http refuses by itself what is no HTTP.
+	// net/http itself refuses requests that are not HTTP.
 	if ours := resp.Header.Get("X-Request-Id") != ""; !ours {
 		switch status {
 		case http.StatusBadRequest, http.StatusRequestHeaderFieldsTooLarge, http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusExpectationFailed:
@@ -364,7 +365,7 @@ func wrongAnswer(m *message, resp *http.Response, body []byte, codes map[string]
 	return ""
 }
 
-// residentMemory is that of this process, in bytes.
+// residentMemory is the resident memory of this process, in bytes.
 func residentMemory(t *testing.T) int64 {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/statm")

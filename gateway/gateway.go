@@ -31,17 +31,17 @@ func init() { gin.SetMode(gin.ReleaseMode) }
 // is safe for concurrent use.
 type Segmenter interface {
 	answer.Segmenter
-	// Ready returns nil when Segment can answer, else a *refersam.Error.
+	// Ready returns nil when Segment can answer, otherwise a *refersam.Error.
 	Ready() error
 	// Variants describes the variants that can answer.
 	Variants() []pipeline.Variant
-	// Unusable describes the variants that should be there and cannot answer.
+	// Unusable describes the configured variants that cannot answer.
 	Unusable() []pipeline.Unusable
-	// Limits are what Segment takes.
+	// Limits are the limits of Segment.
 	Limits() pipeline.Limits
 }
 
-// State is what the gateway remembers beyond its life; *store.Store is one. All
+// State is the state that the gateway stores permanently; *store.Store is one. All
 // of it is safe for concurrent use and may be called again after an error.
 type State interface {
 	access.State
@@ -69,10 +69,10 @@ type Gateway struct {
 	draining chan struct{}
 }
 
-// Parts are what a Gateway is made of. It closes none of them.
+// Parts are the parts of a Gateway. The Gateway does not close them.
 type Parts struct {
 	Segmenter Segmenter
-	// MaxImage is the size of the largest encoded picture that Segmenter takes,
+	// MaxImage is the size of the largest encoded picture that Segmenter accepts,
 	// in bytes.
 	MaxImage int64
 	State    State
@@ -127,13 +127,13 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	return g, nil
 }
 
-// route adds the routes and what stands before them.
+// route adds the routes and their middleware.
 func (g *Gateway) route(pages *pages, parts Parts) {
 	e, cfg, log, timeout := g.engine, &g.cfg, g.log, g.cfg.Answers.RequestTimeout
-	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, share(cfg.CORSOrigins))
+	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, allowOrigins(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", pages.file("index.html"))
-	e.Match(read, api.RouteDocs, drawnInStyles, pages.file("docs.html"))
+	e.Match(read, api.RouteDocs, allowInlineImages, pages.file("docs.html"))
 	e.Match(read, api.RouteSpec+".json", pages.file("openapi.json"))
 	e.Match(read, api.RouteSpec+".yaml", pages.file("openapi.yaml"))
 	e.Match(read, "/web/*file", pages.serve)
@@ -143,8 +143,8 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 	e.GET("/problems/:code", handle(problemKind))
 
 	door, bodies := g.newDoor(), g.newBodies(parts.MaxImage)
-	once := g.newIdempotency(bodies)
-	soon := limitTime(timeout)
+	idempotent := g.newIdempotency(bodies)
+	timed := withTimeout(timeout)
 
 	models := &modelRoutes{g.segmenter, timeout}
 	pictures := &imageRoutes{g.images, g.answers, bodies, timeout}
@@ -160,27 +160,27 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 	v1 := e.Group("/v1", door.require(store.ScopeSegment))
 	v1.GET("/models", noQuery, handle(models.list))
 	v1.GET("/models/:name", noQuery, handle(models.get))
-	v1.GET("/images", soon, handle(pictures.list))
-	v1.GET("/images/:id", noQuery, soon, handle(pictures.get))
-	v1.DELETE("/images/:id", noQuery, noBody, soon, handle(pictures.delete))
-	v1.GET("/jobs", soon, handle(jobs.list))
-	v1.GET("/jobs/:id", nameJob, noQuery, soon, handle(jobs.get))
-	v1.DELETE("/jobs/:id", nameJob, noQuery, noBody, soon, handle(jobs.delete))
+	v1.GET("/images", timed, handle(pictures.list))
+	v1.GET("/images/:id", noQuery, timed, handle(pictures.get))
+	v1.DELETE("/images/:id", noQuery, noBody, timed, handle(pictures.delete))
+	v1.GET("/jobs", timed, handle(jobs.list))
+	v1.GET("/jobs/:id", nameJob, noQuery, timed, handle(jobs.get))
+	v1.DELETE("/jobs/:id", nameJob, noQuery, noBody, timed, handle(jobs.delete))
 	v1.GET("/jobs/:id/events", nameJob, handle(events.events))
-	v1.POST("/jobs/:id/cancel", nameJob, noQuery, noBody, soon, handle(jobs.cancel))
-	v1.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, soon, once.middleware(noBodyLimit), handle(jobs.redeliver))
-	v1.GET("/webhooks/secret", noQuery, soon, handle(jobs.secret))
-	v1.POST("/webhooks/secret/rotate", noQuery, noBody, soon, once.middleware(noBodyLimit), handle(jobs.rotateSecret))
-	// These hold pictures and masks in memory.
+	v1.POST("/jobs/:id/cancel", nameJob, noQuery, noBody, timed, handle(jobs.cancel))
+	v1.POST("/jobs/:id/webhook/redeliver", nameJob, noQuery, noBody, timed, idempotent.middleware(noBodyLimit), handle(jobs.redeliver))
+	v1.GET("/webhooks/secret", noQuery, timed, handle(jobs.secret))
+	v1.POST("/webhooks/secret/rotate", noQuery, noBody, timed, idempotent.middleware(noBodyLimit), handle(jobs.rotateSecret))
+	// These routes hold pictures and masks in memory.
 	heavy := v1.Group("", door.limitConcurrency, limitInFlight(cfg.MaxInFlight))
-	heavy.GET("/images/:id/content", noQuery, soon, handle(pictures.content))
-	heavy.GET("/jobs/:id/items/:index", nameJob, noQuery, soon, handle(jobs.result))
-	heavy.POST("/images", once.middleware(bodies.pictureLimit), handle(pictures.upload))
-	heavy.POST("/segment", checkUnit, once.ifAsync(bodies.pictureLimit), handle(masks.segment))
-	heavy.POST(`/segment\:batch`, checkUnit, once.ifAsync(batchLimit), handle(masks.segmentBatch))
-	e.POST("/v1/feedback", door.require(store.ScopeFeedback), door.limitConcurrency, once.middleware(feedbackLimit), handle(feedback.add))
-	e.GET("/v1/feedback", door.require(store.ScopeAdmin), soon, handle(feedback.list))
-	e.GET("/v1/usage", door.require(anyScope), soon, handle(usage.get))
+	heavy.GET("/images/:id/content", noQuery, timed, handle(pictures.content))
+	heavy.GET("/jobs/:id/items/:index", nameJob, noQuery, timed, handle(jobs.result))
+	heavy.POST("/images", idempotent.middleware(bodies.pictureLimit), handle(pictures.upload))
+	heavy.POST("/segment", checkUnit, idempotent.ifAsync(bodies.pictureLimit), handle(masks.segment))
+	heavy.POST(`/segment\:batch`, checkUnit, idempotent.ifAsync(batchLimit), handle(masks.segmentBatch))
+	e.POST("/v1/feedback", door.require(store.ScopeFeedback), door.limitConcurrency, idempotent.middleware(feedbackLimit), handle(feedback.add))
+	e.GET("/v1/feedback", door.require(store.ScopeAdmin), timed, handle(feedback.list))
+	e.GET("/v1/usage", door.require(anyScope), timed, handle(usage.get))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
 	g.metrics.expect(e.Routes(), openapi.New())
@@ -200,7 +200,7 @@ func (g *Gateway) newIdempotency(b *bodies) *idempotency {
 }
 
 func nothingHere(c *gin.Context) error {
-	return refersam.Errorf(refersam.CodeNotFound, "There is nothing at %s.", c.Request.URL.Path)
+	return refersam.Errorf(refersam.CodeNotFound, "Nothing exists at %s.", c.Request.URL.Path)
 }
 
 func methodNotAllowed(c *gin.Context) error {
@@ -230,9 +230,10 @@ func (g *Gateway) newServer() *http.Server {
 // maxHeader is how many bytes the headers of a request may have.
 const maxHeader = 64 << 10
 
-// Serve answers on ln until ctx ends. Then it says on /readyz that it stops,
-// goes on for DrainDelay, accepts no more connections, lets the requests under
-// way finish for ShutdownGrace, and cuts off the rest, which is an error.
+// Serve answers on ln until ctx ends. Then it reports on /readyz that it is
+// stopping, continues for DrainDelay, and accepts no more connections. Requests in
+// flight may finish within ShutdownGrace; then Serve cuts off the rest and returns
+// an error.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	ctxUpkeep, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
 	var upkeep sync.WaitGroup
@@ -244,8 +245,8 @@ func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
 	return err
 }
 
-// Close writes what was counted since Serve did. Call it when neither Serve nor
-// Work is under way.
+// Close writes the usage that was counted since Serve last wrote it. Neither Serve
+// nor Work may be running.
 func (g *Gateway) Close() error {
 	defer g.access.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
@@ -291,14 +292,14 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener) error {
 }
 
 const (
-	// sweepInterval is how often what has expired is deleted.
+	// sweepInterval is how often expired rows are deleted.
 	sweepInterval = 10 * time.Minute
 	// upkeepTimeout bounds one round of upkeep.
 	upkeepTimeout = 5 * time.Second
 )
 
-// upkeep writes what was counted, renews what was leased and deletes what has
-// expired, until ctx ends.
+// upkeep writes counted usage, renews leases and deletes expired rows, until ctx
+// ends.
 func (g *Gateway) upkeep(ctx context.Context) {
 	flush, renew, sweep := time.NewTicker(access.FlushInterval), time.NewTicker(access.RenewInterval), time.NewTicker(sweepInterval)
 	defer flush.Stop()
@@ -324,18 +325,18 @@ func (g *Gateway) upkeep(ctx context.Context) {
 		case <-sweep.C:
 			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
 			if err := g.state.Sweep(bounded, time.Now()); err != nil && ctx.Err() == nil {
-				g.log.Warn("what has expired in the database was not deleted", "cause", err)
+				g.log.Warn("expired rows of the database could not be deleted; the next round tries again", "cause", err)
 			}
 			cancel()
 		}
 	}
 }
 
-// live answers GET /livez: the process can answer at all.
+// live answers GET /livez: the process can answer.
 func (g *Gateway) live(c *gin.Context) { c.String(http.StatusOK, "ok\n") }
 
-// ready answers GET /readyz: a request for a mask can be answered now, by one
-// variant at least. A line follows for each variant that cannot answer.
+// ready answers GET /readyz: at least one variant can answer requests for masks
+// now. A line follows for each variant that cannot.
 func (g *Gateway) ready(c *gin.Context) error {
 	if g.stopping.Load() {
 		return refersam.Errorf(refersam.CodeNotReady, "The service is stopping.")

@@ -33,10 +33,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// maxImage is the largest picture the tests' gateway takes.
+// maxImage is the largest picture that the tests' gateway accepts.
 const maxImage = 1 << 20
 
-// service is a gateway before a real pipeline before a model of the tests.
+// service is a gateway with a real pipeline and a model made for tests.
 type service struct {
 	*gateway.Gateway
 	model     *pipelinetest.ColourModel
@@ -46,13 +46,11 @@ type service struct {
 	engine    *jobs.Engine
 	fetcher   *outside
 	log       *bytes.Buffer
-	// description is that of the API; all answers are held against it.
+	// description describes the API; every answer is checked against it.
 	description *description
 	t           testing.TB
 }
 
-// start returns a service that is ready. Its requests are served one at a time
-// by the tests, so the log needs no lock.
 // newGateway makes a gateway that is closed at the end of the test.
 func newGateway(t testing.TB, cfg gateway.Config, parts gateway.Parts) *gateway.Gateway {
 	t.Helper()
@@ -64,6 +62,8 @@ func newGateway(t testing.TB, cfg gateway.Config, parts gateway.Parts) *gateway.
 	return gw
 }
 
+// start returns a service that is ready. Its requests are served one at a time
+// by the tests, so the log needs no lock.
 func start(t testing.TB, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	s := loading(t, pipelinetest.NewColourModel("bert", "clip"), change...)
@@ -83,7 +83,7 @@ func (s *service) waitReady(t testing.TB) {
 	s.log.Reset()
 }
 
-// loading returns a service whose model may not be ready yet.
+// loading returns a service with a model that may not be ready yet.
 func loading(t testing.TB, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	return before(t, openState(t, store.Config{Data: t.TempDir()}), model, change...)
@@ -121,21 +121,21 @@ func openBucket(t testing.TB, cfg blobs.Config) *blobs.Bucket {
 	return bucket
 }
 
-// before returns a service that keeps its state in a database.
+// before returns a service that stores its state in a database.
 func before(t testing.TB, state *store.Store, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	return beforeBoth(t, state, openBlobs(t), model, change...)
 }
 
-// withoutKeys are the defaults for everybody, also those who use another Host
-// than this machine.
+// withoutKeys are the defaults without authentication, also for clients that use
+// another Host than this machine.
 func withoutKeys() gateway.Config {
 	cfg := gateway.DefaultConfig()
 	cfg.Auth = gateway.AuthOff
 	return cfg
 }
 
-// beforeBoth returns a service that keeps its state in a database and a bucket.
+// beforeBoth returns a service that stores its state in a database and a bucket.
 func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
 	limits := preprocess.DefaultConfig()
@@ -145,7 +145,7 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 		t.Fatal(err)
 	}
 	pipelineConfig := pipeline.DefaultConfig()
-	pipelineConfig.Schedule.Admission = false // else the model is measured, which the tests would see
+	pipelineConfig.Schedule.Admission = false // otherwise the model is measured, and the tests would see it
 	segmenter, err := pipeline.New(pipelineConfig, decoder, model, discard)
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func (s *service) get(path string) *httptest.ResponseRecorder {
 	return s.do(httptest.NewRequest(http.MethodGet, path, nil))
 }
 
-// part is one field of a form; one that is called image is sent as a file.
+// part is one field of a form. A part with the name image is sent as a file.
 type part struct{ name, value string }
 
 func form(parts ...part) *http.Request {
@@ -375,7 +375,7 @@ func TestSegment_JSON(t *testing.T) {
 		t.Errorf("status %q above the model's certainty", a.Results[1].Status)
 	}
 
-	// The same question in a form has the same mask.
+	// The same question in a form returns the same mask.
 	b := decode(t, s.do(form(part{"image", picture}, part{"phrase", "blue"})))
 	if diff := cmp.Diff(a.Results[0].Masks, b.Results[0].Masks); diff != "" {
 		t.Errorf("JSON and form differ (-JSON +form):\n%s", diff)
@@ -458,7 +458,7 @@ func TestSegment_Unit(t *testing.T) {
 		if unit != "" {
 			req.Header.Set("X-Unit-Id", unit)
 		}
-		req.Header.Set("X-Forwarded-For", "203.0.113.9") // from nobody we trust
+		req.Header.Set("X-Forwarded-For", "203.0.113.9") // from a proxy that is not trusted
 		return decode(t, s.do(req)).Model.Variant
 	}
 	units, clients := make(map[string]int), make(map[string]int)
@@ -652,8 +652,8 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// listen has the service answer on a port until stop is called; served then
-// gives what Serve returned.
+// listen makes the service answer on a port until stop is called. Then served
+// returns Serve's result.
 func (s *service) listen(t *testing.T) (address string, stop func(), served <-chan error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -677,7 +677,7 @@ func post(address string) (status int, err error) {
 	return resp.StatusCode, resp.Body.Close()
 }
 
-// SIGTERM is the end of Serve's context.
+// SIGTERM ends Serve's context.
 func TestServe_Graceful(t *testing.T) {
 	s := start(t)
 	entered, proceed := make(chan struct{}), make(chan struct{})
@@ -717,8 +717,8 @@ func TestServe_Graceful(t *testing.T) {
 	}
 }
 
-// After it was told to stop the service goes on for a while, and says that it
-// will stop.
+// After it was asked to stop, the service continues for a while, and reports that
+// it is stopping.
 func TestServe_Drains(t *testing.T) {
 	const delay = 500 * time.Millisecond
 	s := start(t, func(c *gateway.Config) { c.DrainDelay = delay })
@@ -770,7 +770,7 @@ func TestServe_GraceEnds(t *testing.T) {
 	}
 }
 
-// Nobody works for a client that went away.
+// When a client disconnects, the work for it stops.
 func TestSegment_ClientGone(t *testing.T) {
 	s := start(t)
 	server := httptest.NewServer(s)
@@ -831,8 +831,8 @@ func TestConfig_Validate(t *testing.T) {
 	}
 }
 
-// A variant that is broken is named where one asks what there is, and a request
-// for it gets the reason and not another variant's mask.
+// The list of models and /readyz name a broken variant, and a request for it gets
+// the reason and not another variant's mask.
 func TestBrokenVariant(t *testing.T) {
 	model := pipelinetest.NewColourModel("bert", "clip")
 	model.SetBroken(triton.Broken{Model: "refersam_clip", Variant: "clip", Stage: "refersam_clip_vli", Reason: "no memory"})

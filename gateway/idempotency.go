@@ -26,13 +26,13 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// answerMemory is how long an answer can be asked for again.
+// answerMemory is how long the answer to an idempotency key is stored.
 const answerMemory = 24 * time.Hour
 
-// storeTimeout bounds storing an answer after the client may have gone.
+// storeTimeout bounds storing an answer. The client may have disconnected by then.
 const storeTimeout = 5 * time.Second
 
-// Answers keeps answers under the names that clients give; *store.Store is one.
+// Answers stores answers under clients' idempotency keys; *store.Store is one.
 type Answers interface {
 	Begin(ctx context.Context, a *store.Attempt, lease, expires, now time.Time) (answer []byte, err error)
 	Finish(ctx context.Context, a store.Attempt, answer []byte, expires time.Time) error
@@ -40,8 +40,8 @@ type Answers interface {
 	Sweep(ctx context.Context, now time.Time) error
 }
 
-// storedAnswer is an answer as it is kept. What differs from request to request,
-// as the request's id does, is not.
+// storedAnswer is an answer as it is stored, without the parts that differ between
+// requests, such as the request's id.
 type storedAnswer struct {
 	Status int               `json:"status"`
 	Header map[string]string `json:"header"`
@@ -57,19 +57,19 @@ var idempotencyForm = regexp.MustCompile(api.IdempotencyKeyPattern)
 type idempotency struct {
 	answers Answers
 	bodies  *bodies
-	// timeout bounds the look-up of a key, lease is how long a request may be under
-	// way before another attempt may take its place.
+	// timeout bounds the look-up of a key. lease is how long a request may be in
+	// flight before another attempt may replace it.
 	timeout, lease time.Duration
 	log            *slog.Logger
 }
 
-// middleware is for routes that store something. A request with an
-// Idempotency-Key is done once: who repeats it gets the first answer again,
-// whichever gateway it comes to. What was not done is not kept: a refusal may be
-// of the moment, and the request may be tried again.
+// middleware is for routes that store something. A request with an Idempotency-Key
+// is performed once: if a client repeats it, on any gateway, it gets the first
+// answer again. Only successes are stored, because a refusal may be temporary and
+// the client may try again.
 //
-// It holds the body and the answer in memory and counts the body, of which
-// limit is the largest, against BodyMemory; it comes after require.
+// middleware holds the body and the answer in memory. It leases BodyMemory for the
+// body, of at most the size that limit allows. It must run after require.
 func (i *idempotency) middleware(limit bodyLimit) gin.HandlerFunc {
 	return func(c *gin.Context) { i.once(c, limit) }
 }
@@ -103,11 +103,11 @@ func (i *idempotency) once(c *gin.Context, limit bodyLimit) {
 	c.Set(keyAttempt, attempt)
 	switch {
 	case errors.Is(err, store.ErrUnderWay):
-		fail(c, &refersam.Error{Code: refersam.CodeUnderWay, Message: "The first request with this Idempotency-Key has no answer yet; try again soon.", RetryAfter: time.Second})
+		fail(c, &refersam.Error{Code: refersam.CodeUnderWay, Message: "The first request with this Idempotency-Key is still running; retry shortly.", RetryAfter: time.Second})
 	case errors.Is(err, store.ErrOtherRequest):
-		fail(c, refersam.Errorf(refersam.CodeKeyReused, "Another request was sent with this Idempotency-Key; a new request takes a new key."))
+		fail(c, refersam.Errorf(refersam.CodeKeyReused, "A different request was sent with this Idempotency-Key; use a new key for a new request."))
 	case err != nil:
-		if ctx.Err() != nil { // it may have begun all the same
+		if ctx.Err() != nil { // the attempt may have begun all the same
 			i.abandon(context.WithoutCancel(ctx), attempt)
 		}
 		fail(c, store.Unavailable(err))
@@ -118,14 +118,14 @@ func (i *idempotency) once(c *gin.Context, limit bodyLimit) {
 	}
 }
 
-// attempt does the request and keeps its answer before the client gets it.
+// attempt performs the request and stores its answer before the client gets it.
 func (i *idempotency) attempt(c *gin.Context, a store.Attempt) {
 	ctx := context.WithoutCancel(c.Request.Context())
 	held := &heldWriter{ResponseWriter: c.Writer, status: http.StatusOK}
 	done := false
 	defer func() {
 		c.Writer = held.ResponseWriter
-		if !done { // the handler panicked, which recoverPanic answers
+		if !done { // the handler panicked; recoverPanic answers
 			i.abandon(ctx, a)
 		}
 	}()
@@ -135,8 +135,9 @@ func (i *idempotency) attempt(c *gin.Context, a store.Attempt) {
 	if held.status/100 != 2 {
 		i.abandon(ctx, a)
 	} else if err := i.keep(ctx, a, held); err != nil {
-		// What was asked for has been done; that is what the client must hear.
-		i.log.Warn("an answer was not kept under its Idempotency-Key", "request_id", requestID(c), "cause", err)
+		// The request was performed, and the client must learn that even if its
+		// answer could not be stored.
+		i.log.Warn("an answer could not be stored under its Idempotency-Key", "request_id", requestID(c), "cause", err)
 	}
 	held.send()
 }
@@ -161,11 +162,11 @@ func (i *idempotency) abandon(ctx context.Context, a store.Attempt) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := i.answers.Abandon(ctx, a); err != nil {
-		i.log.Warn("an Idempotency-Key stays taken until its lease ends", "cause", err)
+		i.log.Warn("an Idempotency-Key could not be released; it stays taken until its lease ends", "cause", err)
 	}
 }
 
-// replay answers with what was kept.
+// replay sends a stored answer.
 func replay(c *gin.Context, known []byte) {
 	var kept storedAnswer
 	if err := json.Unmarshal(known, &kept); err != nil {
@@ -181,8 +182,8 @@ func replay(c *gin.Context, known []byte) {
 	c.Abort()
 }
 
-// idempotencyKey returns the name that a client gives its request, "" for none.
-// It may be in quotes, as the draft of the header wants.
+// idempotencyKey returns the key in the request's header, "" for none. It may be in
+// quotes, as the draft of the header requires.
 func idempotencyKey(h http.Header) (string, error) {
 	values := h.Values(api.HeaderIdempotencyKey)
 	if len(values) == 0 {
@@ -193,14 +194,14 @@ func idempotencyKey(h http.Header) (string, error) {
 		name = name[1 : len(name)-1]
 	}
 	if len(values) > 1 || !idempotencyForm.MatchString(name) {
-		return "", intake.Invalid(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters but quotes, a UUID for example.", api.HeaderIdempotencyKey)
+		return "", intake.Invalid(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters without quotes, such as a UUID.", api.HeaderIdempotencyKey)
 	}
 	return name, nil
 }
 
-// bufferBody reads the body, leaves it to be read again, and returns what tells
-// the request from others. The boundary of a form is not part of that: clients
-// draw a new one each time.
+// bufferBody reads the body, replaces it by a buffer, and returns a hash that
+// distinguishes the request from others. The boundary of a form is not part of the
+// hash, because clients choose a new one each time.
 func bufferBody(c *gin.Context, limit bodyLimit) ([]byte, error) {
 	r := c.Request
 	mediaType, params, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
@@ -217,16 +218,17 @@ func bufferBody(c *gin.Context, limit bodyLimit) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// feed adds pieces to a hash so that their ends matter.
+// feed adds pieces to a hash, each with its length, so that their boundaries
+// matter.
 func feed(h hash.Hash, pieces ...[]byte) {
 	for _, piece := range pieces {
-		_ = binary.Write(h, binary.LittleEndian, uint64(len(piece))) // a hash takes everything
+		_ = binary.Write(h, binary.LittleEndian, uint64(len(piece))) // writing to a hash never fails
 		h.Write(piece)
 	}
 }
 
-// feedForm adds the parts of a form to a hash, and reports whether it was one
-// that a route may take.
+// feedForm adds the parts of a form to a hash, and reports whether it is a form
+// that a route may accept.
 func feedForm(h hash.Hash, body []byte, boundary string) bool {
 	return intake.ReadParts(multipart.NewReader(bytes.NewReader(body), boundary), func(part *multipart.Part) error {
 		value, err := io.ReadAll(part)
@@ -237,8 +239,8 @@ func feedForm(h hash.Hash, body []byte, boundary string) bool {
 	}) == nil
 }
 
-// heldWriter keeps an answer back until send. Its headers are those of the
-// writer below.
+// heldWriter holds an answer back until send. Its headers are the headers of the
+// underlying writer.
 type heldWriter struct {
 	gin.ResponseWriter
 	status  int
@@ -266,11 +268,11 @@ func (w *heldWriter) WriteString(s string) (int, error) {
 func (w *heldWriter) send() {
 	w.ResponseWriter.WriteHeader(w.status)
 	if w.body.Len() > 0 {
-		_, _ = w.ResponseWriter.Write(w.body.Bytes()) // an error is the client's going away
+		_, _ = w.ResponseWriter.Write(w.body.Bytes()) // an error means that the client has disconnected
 	}
 }
 
-// ifAsync is middleware for requests that may make a job.
+// ifAsync applies middleware only to requests that may create a job.
 func (i *idempotency) ifAsync(limit bodyLimit) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		if prefersAsync(c.Request.Header) {

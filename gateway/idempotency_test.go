@@ -18,7 +18,7 @@ import (
 	"github.com/refersam/refersam/store/storetest"
 )
 
-// orders is a route that stores something: it counts what it was asked.
+// orders is a route that stores something: it counts its requests.
 type orders struct {
 	n      int
 	during func(c *gin.Context) error // may be nil
@@ -78,7 +78,7 @@ func TestIdempotency(t *testing.T) {
 	s, o := withOrders(t)
 	expectOrder(t, s.do(order("a", `{"n":1}`)), 1, false)
 	expectOrder(t, s.do(order("a", `{"n":1}`)), 1, true)
-	expectOrder(t, s.do(order(`"a"`, `{"n":1}`)), 1, true) // as the draft writes it
+	expectOrder(t, s.do(order(`"a"`, `{"n":1}`)), 1, true) // as in the draft of the header
 	expectOrder(t, s.do(order("b", `{"n":1}`)), 2, false)
 	expectOrder(t, s.do(order("", `{"n":1}`)), 3, false)
 	expectOrder(t, s.do(order("", `{"n":1}`)), 4, false)
@@ -102,7 +102,7 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
-// A form that is sent again has another boundary and is the same request.
+// A form that is sent again has another boundary but is the same request.
 func TestIdempotency_Form(t *testing.T) {
 	s, _ := withOrders(t)
 	send := func(parts ...part) *httptest.ResponseRecorder {
@@ -122,7 +122,7 @@ func TestIdempotency_Form(t *testing.T) {
 	}
 }
 
-// Keys of different clients have nothing to do with each other.
+// Equal idempotency keys of different clients are independent.
 func TestIdempotency_Clients(t *testing.T) {
 	s, _ := withOrders(t, authenticated)
 	a, b := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
@@ -132,7 +132,7 @@ func TestIdempotency_Clients(t *testing.T) {
 	expectProblem(t, s.do(order("1", "a")), http.StatusUnauthorized, "unauthorized", "")
 }
 
-// While the first is under way, others with the key are told so, at every
+// While the first request runs, repeated requests get a conflict, from every
 // gateway.
 func TestIdempotency_UnderWay(t *testing.T) {
 	cluster := storetest.NewCluster(t)
@@ -168,7 +168,7 @@ func TestIdempotency_UnderWay(t *testing.T) {
 	}
 }
 
-// What was not done is not kept: it may be done with the same key.
+// A request that failed is not stored: its key may be used again.
 func TestIdempotency_Errors(t *testing.T) {
 	s, o := withOrders(t)
 	fault := errors.New("a fault")

@@ -19,7 +19,7 @@ func newImage(i *store.Image) api.Image {
 	return api.Image{ID: i.ID, Width: i.Width, Height: i.Height, MediaType: i.MediaType, Bytes: i.Bytes, CreatedAt: i.Created, ExpiresAt: i.Expires}
 }
 
-// imageRoutes are the routes about pictures that are kept.
+// imageRoutes are the routes for stored pictures.
 type imageRoutes struct {
 	images  *images.Keeper
 	answers *answer.Service
@@ -27,8 +27,8 @@ type imageRoutes struct {
 	timeout time.Duration
 }
 
-// upload answers POST /v1/images: 201 with the image, or 200 if the key
-// has it already, which makes it last longer.
+// upload answers POST /v1/images: 201 with the image, or 200 if the key already has
+// it. Then its lifetime is extended.
 func (h *imageRoutes) upload(c *gin.Context) error {
 	lease, release, err := h.bodies.reserve(c, h.bodies.pictureLimit)
 	if err != nil {
@@ -62,8 +62,7 @@ func (h *imageRoutes) upload(c *gin.Context) error {
 	return writeStatusJSON(c, status, newImage(image))
 }
 
-// list answers GET /v1/images with the images of the client's key, the
-// newest first.
+// list answers GET /v1/images with the images of the client's key, newest first.
 func (h *imageRoutes) list(c *gin.Context) error {
 	at, err := parsePage(c, api.ListImages)
 	if err != nil {

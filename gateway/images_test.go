@@ -39,7 +39,7 @@ type sentImage struct {
 	ExpiresAt     time.Time `json:"expires_at"`
 }
 
-// to sends a request elsewhere than to /v1/segment.
+// to sends a request to another route than /v1/segment.
 func to(path string, req *http.Request) *http.Request {
 	req.URL.Path = path
 	return req
@@ -65,8 +65,7 @@ func (s *service) ask(method, path string, token store.Token) *httptest.Response
 	return s.do(bearer(httptest.NewRequest(method, path, nil), token))
 }
 
-// A picture that was sent can be looked at, asked about in every way to write a
-// request, and deleted.
+// A stored picture can be described, used in every form of request, and deleted.
 func TestImages(t *testing.T) {
 	s := start(t, authenticated)
 	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
@@ -77,7 +76,7 @@ func TestImages(t *testing.T) {
 		sent.Bytes != len(picture) || sent.Width == 0 || sent.ExpiresAt.Sub(sent.CreatedAt) != 24*time.Hour {
 		t.Errorf("%+v, %v", sent, w.Header())
 	}
-	for name, req := range map[string]*http.Request{ // the same again, written in other ways
+	for name, req := range map[string]*http.Request{ // the same request in other forms
 		"form": upload(),
 		"raw":  with(httptest.NewRequest(http.MethodPost, "/v1/images", strings.NewReader(picture)), "Content-Type", "image/jpeg"),
 		"JSON": to("/v1/images", jsonRequest(`{"image": {"data": %q}}`, encoded)),
@@ -122,7 +121,7 @@ func TestImages(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 
-	// It is the key's alone.
+	// Other keys cannot see it.
 	notFound := http.StatusNotFound
 	expectProblem(t, s.do(bearer(byID[0](), other)), notFound, "image_not_found", "image_id")
 	expectProblem(t, s.do(bearer(byID[1](), other)), notFound, "image_not_found", "/image/id")
@@ -141,7 +140,7 @@ func TestImageList(t *testing.T) {
 	s := start(t)
 	var want, got []string
 	for i := range 5 {
-		png := picture + strings.Repeat("\x00", i) // a decoder looks no further than to the end
+		png := picture + strings.Repeat("\x00", i) // decoders ignore bytes after the end
 		want = append([]string{decodeImage(t, s.do(upload(part{"image", png})), http.StatusCreated).ID}, want...)
 	}
 	for query, pages := "?limit=2", 0; query != ""; pages++ {
@@ -209,7 +208,7 @@ func TestImagesBadInput(t *testing.T) {
 	}
 }
 
-// later is when all that nothing refers to now is garbage.
+// later is a time at which every unreferenced object is garbage.
 func later() time.Time { return time.Now().Add(2 * time.Hour) }
 
 // Pictures count against the quota of a key until they have been deleted and
@@ -219,7 +218,7 @@ func TestImageQuota(t *testing.T) {
 	key, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
 	sent := decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
 	expectProblem(t, s.do(bearer(upload(part{"image", picture + "x"}), key)), http.StatusTooManyRequests, "storage_full", "")
-	decodeImage(t, s.do(bearer(upload(), key)), http.StatusOK) // takes nothing
+	decodeImage(t, s.do(bearer(upload(), key)), http.StatusOK) // takes no more of the quota
 	decodeImage(t, s.do(bearer(upload(), other)), http.StatusCreated)
 	if w := s.ask(http.MethodDelete, "/v1/images/"+sent.ID, key); w.Code != http.StatusNoContent {
 		t.Errorf("status %d", w.Code)
@@ -231,7 +230,7 @@ func TestImageQuota(t *testing.T) {
 	decodeImage(t, s.do(bearer(upload(), key)), http.StatusCreated)
 }
 
-// An image is gone when its time is over, and so is its object.
+// An image is deleted when it expires, and so is its object.
 func TestImageExpires(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.Images.TTL = 50 * time.Millisecond })
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
@@ -257,8 +256,8 @@ func objects(t *testing.T, b *blobs.Bucket) (n int) {
 	return n
 }
 
-// A database that was restored without its objects says that images are gone,
-// until they are sent again.
+// If a database was restored without its objects, images with missing objects do
+// not exist until they are sent again.
 func TestImageWithoutObject(t *testing.T) {
 	s := start(t)
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
@@ -289,15 +288,15 @@ func TestImageWithoutObject(t *testing.T) {
 			t.Errorf("%s: status %d", how, w.Code)
 		}
 	}
-	// What was lost is garbage, the image is not.
+	// The lost object is garbage, the image is not.
 	if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 2 {
 		t.Errorf("%+v, %v", purged, err)
 	}
 	decode(t, s.do(byID()))
 }
 
-// An image that is deleted and purged while it is looked at is looked at to the
-// end.
+// An image that is deleted and purged while a request uses it stays usable for this
+// request.
 func TestImageDeletedInUse(t *testing.T) {
 	s := start(t)
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
@@ -315,7 +314,7 @@ func TestImageDeletedInUse(t *testing.T) {
 	expectProblem(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id")
 }
 
-// Usage counts pictures when they are looked at, not when they are sent.
+// Usage counts pictures when they are segmented, not when they are stored.
 func TestImageUsage(t *testing.T) {
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{})
@@ -360,8 +359,8 @@ func (b stubborn) Delete(ctx context.Context, name string) error {
 	return b.Bucket.Delete(ctx, name)
 }
 
-// What cannot be deleted keeps nothing else from being deleted, and is swept
-// when it can be.
+// An object that cannot be deleted does not stop other deletions, and is deleted as
+// soon as it can be.
 func TestPurgeFails(t *testing.T) {
 	s := start(t)
 	var names []string
@@ -382,7 +381,7 @@ func TestPurgeFails(t *testing.T) {
 	}
 }
 
-// Strays are what a crash leaves between a row and its object.
+// Strays are objects that a crash leaves without a row.
 func TestSweep(t *testing.T) {
 	s := start(t)
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
@@ -400,7 +399,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// What clients send and delete while others purge is never half there.
+// While others purge, a picture that clients send and delete is never half stored.
 func TestImagesWhilePurging(t *testing.T) {
 	t.Run("SQLite and a folder", func(t *testing.T) { testWhilePurging(t, openState(t, store.Config{Data: t.TempDir()}), openBlobs(t)) })
 	t.Run("PostgreSQL and S3", func(t *testing.T) {
@@ -419,7 +418,7 @@ func testWhilePurging(t *testing.T, state *store.Store, bucket *blobs.Bucket) {
 	for range 2 {
 		purgers.Go(func() {
 			for ctx.Err() == nil {
-				// What is two seconds old counts as an hour old, or a day.
+				// An age of two seconds stands for an hour, or a day.
 				p, err := images.Purge(context.Background(), s.state, s.blobs, time.Now().Add(time.Hour-2*time.Second))
 				if err != nil {
 					t.Error(err)
@@ -465,7 +464,7 @@ func testWhilePurging(t *testing.T, state *store.Store, bucket *blobs.Bucket) {
 	}
 }
 
-// Sent again under the same name, a picture has the first answer.
+// A picture that is sent again with the same idempotency key gets the first answer.
 func TestImageIdempotency(t *testing.T) {
 	s := start(t)
 	first := s.do(with(upload(), "Idempotency-Key", "a"))
@@ -477,7 +476,7 @@ func TestImageIdempotency(t *testing.T) {
 	expectProblem(t, s.do(with(upload(part{"image", picture + "x"}), "Idempotency-Key", "a")), http.StatusUnprocessableEntity, "idempotency_key_reused", "")
 }
 
-// A bucket that cannot be written to is no fault of the client.
+// If a bucket cannot be written, the error does not blame the client.
 func TestImageStorageAway(t *testing.T) {
 	s := start(t)
 	folder := t.TempDir()
@@ -501,8 +500,8 @@ func TestImageStorageAway(t *testing.T) {
 	}
 }
 
-// Asking by id needs no more memory than there is, and who sent an address
-// under an Idempotency-Key keeps no body while it is fetched.
+// A request by id needs no more memory than there is, and a request with an address
+// and an Idempotency-Key holds no memory for its body during the fetch.
 func TestImageMemory(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = int64(len(picture)) - 1 })
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)

@@ -8,16 +8,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// jobMetrics asks the database at every scrape.
+// jobMetrics queries the database at every scrape.
 type jobMetrics struct {
 	jobs Jobs
 	log  *slog.Logger
 }
 
 var (
-	jobItemsDesc = prometheus.NewDesc("refersam_job_items", "Items of jobs that have not ended, by status, of all gateways of the database.", []string{"status"}, nil)
-	jobAgeDesc   = prometheus.NewDesc("refersam_job_oldest_seconds", "For how long the oldest job has waited of which nothing has been begun.", nil, nil)
-	webhooksDesc = prometheus.NewDesc("refersam_webhooks", "Webhooks of the jobs that are kept, by status.", []string{"status"}, nil)
+	jobItemsDesc = prometheus.NewDesc("refersam_job_items", "Items of jobs that have not ended, by status, for all gateways of the database.", []string{"status"}, nil)
+	jobAgeDesc   = prometheus.NewDesc("refersam_job_oldest_seconds", "How long the oldest job with no item begun has waited.", nil, nil)
+	webhooksDesc = prometheus.NewDesc("refersam_webhooks", "Webhooks of the stored jobs, by status.", []string{"status"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -27,14 +27,14 @@ func (m *jobMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- webhooksDesc
 }
 
-// Collect implements prometheus.Collector. Without the database there are no
-// values.
+// Collect implements prometheus.Collector. If the database cannot be reached, it
+// sends no values.
 func (m *jobMetrics) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	b, err := m.jobs.Backlog(ctx)
 	if err != nil {
-		m.log.Warn("the database does not tell what there is to do", "cause", err)
+		m.log.Warn("the state of the jobs could not be read for the metrics", "cause", err)
 		return
 	}
 	for status, n := range b.Items {

@@ -28,9 +28,9 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// Jobs does work after its request has been answered; *jobs.Engine is one. All
-// of it is safe for concurrent use and may be called again after an error. What
-// a key does not have is jobs.ErrNotFound.
+// Jobs does work after its request has been answered; *jobs.Engine is one. All of
+// it is safe for concurrent use and may be called again after an error. For an
+// object that the key does not have, the error is jobs.ErrNotFound.
 type Jobs interface {
 	Submit(ctx context.Context, s jobs.Submission, now time.Time) (*jobs.Job, error)
 	Job(ctx context.Context, apiKey, id string) (*jobs.Job, error)
@@ -97,7 +97,7 @@ func newJobItem(j *jobs.Job, i *jobs.Item) api.JobItem {
 	return a
 }
 
-// timeOrNil returns nil for a time that has not come yet.
+// timeOrNil returns nil for the zero time.
 func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -105,31 +105,31 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// nameJob is middleware that refuses ids that no job has, nor any text.
+// nameJob is middleware that refuses ids that no job can have.
 func nameJob(c *gin.Context) {
 	if !intake.IsText(c.Param("id")) {
 		fail(c, jobsError(jobs.ErrNotFound))
 	}
 }
 
-// jobsError gives an error of Jobs the code that a client knows.
+// jobsError converts an error of Jobs to an error with a code.
 func jobsError(err error) error {
 	var known *refersam.Error
 	switch {
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, jobs.ErrNotFound):
-		return &refersam.Error{Code: refersam.CodeJobNotFound, Message: "There is no such job, or it has expired.", Err: err}
+		return &refersam.Error{Code: refersam.CodeJobNotFound, Message: "The job does not exist or has expired.", Err: err}
 	case errors.Is(err, jobs.ErrRunning):
 		return &refersam.Error{Code: refersam.CodeUnfinished, Message: "The job has not ended.", RetryAfter: time.Second}
 	case errors.Is(err, jobs.ErrNoWebhook):
-		return refersam.Errorf(refersam.CodeNotFound, "The job has no webhook; only one that was given with its request can be told again.")
+		return refersam.Errorf(refersam.CodeNotFound, "The job has no webhook; a webhook can only be given when the job is submitted.")
 	default:
 		return store.Unavailable(err)
 	}
 }
 
-// jobRoutes are the routes about jobs and their webhooks.
+// jobRoutes are the routes for jobs and their webhooks.
 type jobRoutes struct {
 	jobs    Jobs
 	answers *answer.Service
@@ -137,7 +137,7 @@ type jobRoutes struct {
 	log     *slog.Logger
 }
 
-// list answers GET /v1/jobs: those of the client's key, the newest first.
+// list answers GET /v1/jobs with the jobs of the client's key, newest first.
 func (h *jobRoutes) list(c *gin.Context) error {
 	at, err := parsePage(c, api.ListJobs, "status")
 	if err != nil {
@@ -202,11 +202,11 @@ func (h *jobRoutes) delete(c *gin.Context) error {
 	return nil
 }
 
-// result answers GET /v1/jobs/{id}/items/{index} with what POST /v1/segment
-// would have answered.
+// result answers GET /v1/jobs/{id}/items/{index} with the answer that POST
+// /v1/segment would have sent.
 func (h *jobRoutes) result(c *gin.Context) error {
 	ctx := c.Request.Context()
-	noItem := refersam.Errorf(refersam.CodeJobNotFound, "There is no such item, no such job, or it has expired; GET /v1/jobs/{id} lists the items of a job.")
+	noItem := refersam.Errorf(refersam.CodeJobNotFound, "The job or item does not exist or has expired; GET /v1/jobs/{id} lists the items of a job.")
 	index, err := strconv.Atoi(c.Param("index"))
 	if err != nil || index < 0 || strconv.Itoa(index) != c.Param("index") {
 		return noItem
@@ -218,7 +218,8 @@ func (h *jobRoutes) result(c *gin.Context) error {
 	case err != nil:
 		return jobsError(err)
 	case item.Problem != nil:
-		// That is no fault of this request, whoever's it was.
+		// This request is valid, so the status is not the item's, whatever caused
+		// its failure.
 		return refersam.Errorf(refersam.CodeItemFailed, "The item has failed with %s: %s", item.Problem.Code, item.Problem.Message)
 	case item.Status == jobs.Cancelled:
 		return refersam.Errorf(refersam.CodeCancelled, "The item was cancelled.")
@@ -226,7 +227,7 @@ func (h *jobRoutes) result(c *gin.Context) error {
 		return jobsError(jobs.ErrRunning)
 	}
 	sum := sha256.Sum256([]byte(item.Blob))           // hashed, because names of objects are internal
-	tag := `W/"` + hex.EncodeToString(sum[:16]) + `"` // weak, since it is that of all encodings
+	tag := `W/"` + hex.EncodeToString(sum[:16]) + `"` // weak, because all content encodings have the same tag
 	c.Header("ETag", tag)
 	c.Header("Cache-Control", "private, no-cache")
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
@@ -285,7 +286,7 @@ func answerSecret(c *gin.Context, s *jobs.Secrets, err error) error {
 // Payload is the jobs.Payload of webhooks.
 func (g *Gateway) Payload(j *jobs.Job) ([]byte, error) {
 	a := newJob(j)
-	a.Webhook = nil // that is between the client and us
+	a.Webhook = nil // the webhook is not part of its own message
 	return json.Marshal(api.WebhookMessage{Type: api.WebhookJobFinished, Timestamp: j.Finished, Data: a}, json.Deterministic(true))
 }
 

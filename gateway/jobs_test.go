@@ -63,8 +63,7 @@ func (s *service) finish(t *testing.T, id string) jobDocument {
 	}
 }
 
-// A job answers what the request would have been answered with, however it was
-// written and in whatever form.
+// A job gives the same answer as a request, in every form of request and answer.
 func TestJob(t *testing.T) {
 	s := start(t)
 	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
@@ -114,7 +113,7 @@ func TestJob(t *testing.T) {
 				t.Error("another PNG")
 			}
 			tag := got.Header().Get("ETag")
-			if !strings.HasPrefix(tag, `W/"`) { // it is that of all encodings
+			if !strings.HasPrefix(tag, `W/"`) { // all encodings have the same tag
 				t.Errorf("ETag %s", tag)
 			}
 			for _, known := range []string{tag, "*"} {
@@ -126,7 +125,7 @@ func TestJob(t *testing.T) {
 	}
 }
 
-// Every item of a batch has its own end.
+// Every item of a batch has its own outcome.
 func TestJobBatch(t *testing.T) {
 	s := start(t)
 	broken := base64.StdEncoding.EncodeToString([]byte(pipelinetest.HugePNG(10, 10))) // no pixels behind the header
@@ -148,13 +147,13 @@ func TestJobBatch(t *testing.T) {
 	for _, index := range []string{"x", "00", "+0", "-1", "99999999999999999999"} {
 		w := s.get("/v1/jobs/" + j.ID + "/items/" + index)
 		expectProblem(t, w, http.StatusNotFound, "job_not_found", "")
-		if !strings.Contains(w.Body.String(), "no such item") {
+		if !strings.Contains(w.Body.String(), "job or item does not exist") {
 			t.Errorf("%s: %s", index, w.Body)
 		}
 	}
 }
 
-// What could never succeed is refused at once.
+// A request that could never succeed is refused at once.
 func TestJobBadInput(t *testing.T) {
 	s := start(t)
 	image := part{"image", picture}
@@ -191,7 +190,7 @@ func TestJobBadInput(t *testing.T) {
 	}
 }
 
-// stuck makes the model wait until the test lets it go.
+// stuck makes the model wait until the test releases it.
 func (s *service) stuck(t *testing.T) (release func()) {
 	t.Helper()
 	gate := make(chan struct{})
@@ -290,8 +289,8 @@ func TestJobAccess(t *testing.T) {
 	}
 }
 
-// The same request under the same name is the same job, also when its answer
-// was lost.
+// The same request with the same idempotency key is the same job, even if its
+// answer was lost.
 func TestJobIdempotency(t *testing.T) {
 	s := start(t)
 	newRequest := func(phrase string) *http.Request {
@@ -304,23 +303,24 @@ func TestJobIdempotency(t *testing.T) {
 		t.Errorf("%+v, %v", got, again.Header())
 	}
 	expectProblem(t, s.do(newRequest("green")), http.StatusUnprocessableEntity, "idempotency_key_reused", "")
-	// As if the gateway had died before it kept the answer.
+	// As if the gateway had crashed before it stored the answer.
 	storetest.Exec(t, s.state, `UPDATE idempotency SET done = 0, answer = NULL, lease_us = 1`)
 	if got := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted); got.ID != first.ID {
 		t.Errorf("another job: %+v", got)
 	}
-	// A name that is forgotten is a new one, though its job may still be there.
+	// After its key has expired, the same request creates a new job, even if the
+	// old job still exists.
 	if err := s.state.Sweep(t.Context(), time.Now().Add(25*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if got := decodeJob(t, s.do(newRequest("red")), http.StatusAccepted); got.ID == first.ID {
 		t.Errorf("the job of the day before: %+v", got)
 	}
-	// What is answered at once needs no name.
+	// A request without a job needs no idempotency key.
 	decode(t, s.do(with(segment(), "Idempotency-Key", "a")))
 }
 
-// Only what has been told can be told again.
+// Only a delivered webhook can be delivered again.
 func TestJobRedeliver_NoWebhook(t *testing.T) {
 	s := start(t)
 	j := s.finish(t, decodeJob(t, s.do(async(segment())), http.StatusAccepted).ID)
@@ -332,7 +332,7 @@ func TestJobRedeliver_NoWebhook(t *testing.T) {
 	}
 }
 
-// A picture that is too large for its phrases makes no job, wherever it is.
+// A picture that is too large for its phrases creates no job, whatever its source.
 func TestJobTooManyPhrases(t *testing.T) {
 	s := start(t)
 	large := pipelinetest.HugePNG(7000, 7000)
@@ -346,7 +346,7 @@ func TestJobTooManyPhrases(t *testing.T) {
 	}
 }
 
-// event is one of a stream.
+// event is one event of a stream.
 type event struct{ id, kind, data string }
 
 func events(t *testing.T, body string) (all []event) {
@@ -371,8 +371,8 @@ func events(t *testing.T, body string) (all []event) {
 	return all
 }
 
-// A stream tells what happens and ends with the job; who comes back gets what
-// came after the last event.
+// A stream sends the job's events and ends with the job. A client that reconnects
+// gets the events after its last one.
 func TestJobEvents(t *testing.T) {
 	s := start(t)
 	release := s.stuck(t)
@@ -409,13 +409,13 @@ func TestJobEvents(t *testing.T) {
 	}
 	expectProblem(t, s.get("/v1/jobs/"+j.ID+"/events?last_event_id=6"), http.StatusUnprocessableEntity, "invalid_request", "last_event_id")
 	expectProblem(t, s.do(with(httptest.NewRequest(http.MethodGet, "/v1/jobs/"+j.ID+"/events", nil), "Last-Event-ID", "99")), http.StatusUnprocessableEntity, "invalid_request", "Last-Event-ID")
-	// A browser that has all of it does not come back.
+	// A browser that has all events does not reconnect.
 	if w := s.get("/v1/jobs/" + j.ID + "/events?last_event_id=5"); w.Code != http.StatusNoContent || w.Body.Len() != 0 {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
 }
 
-// A stream lives through long silence, and ends when the service stops.
+// A stream survives long silence, and ends when the service stops.
 func TestJobEventsWhileStopping(t *testing.T) {
 	s := start(t)
 	defer s.stuck(t)()
@@ -438,7 +438,7 @@ func TestJobEventsWhileStopping(t *testing.T) {
 	}
 }
 
-// A key's pictures and answers of jobs count as what it keeps.
+// Pictures and answers of jobs count against the storage of their key.
 func TestJobQuota(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.Images.StoragePerKey = int64(len(picture)) + 100 })
 	j := decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted)
@@ -448,7 +448,7 @@ func TestJobQuota(t *testing.T) {
 	expectProblem(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusTooManyRequests, "storage_full", "")
 }
 
-// A job that is not taken leaves no pictures behind.
+// A job that is not accepted leaves no pictures behind.
 func TestJobRefusedKeepsNothing(t *testing.T) {
 	s := start(t)
 	refused := func() *http.Request {
@@ -458,7 +458,7 @@ func TestJobRefusedKeepsNothing(t *testing.T) {
 	if n, err := s.state.Stored(t.Context(), "anonymous"); err != nil || n != 0 || objects(t, s.blobs) != 0 {
 		t.Errorf("%d bytes and %d objects are left: %v", n, objects(t, s.blobs), err)
 	}
-	// Nor does one for which the key has too many.
+	// So does a job for a key with too many jobs.
 	release := s.stuck(t)
 	defer release()
 	storetest.Exec(t, s.state, `INSERT INTO jobs (id, api_key, kind, status, total, seq, created_us) VALUES ('job_many', 'anonymous', 'batch', 'queued', 10000, 1, 1)`)
@@ -480,7 +480,7 @@ func (b blocked) Write(p []byte) (int, error) {
 	return b.ResponseRecorder.Write(p)
 }
 
-// Results take the memory that they need, and no more.
+// A stored result takes only as much memory as it needs.
 func TestJobResultMemory(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.Answers.AnswerMemory = 64 << 10 })
 	j := s.finish(t, decodeJob(t, s.do(async(segment())), http.StatusAccepted).ID)
@@ -500,7 +500,7 @@ func TestJobResultMemory(t *testing.T) {
 	group.Wait()
 }
 
-// A stream ends with its key.
+// A stream ends when its key is revoked.
 func TestJobEvents_Revoked(t *testing.T) {
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{})

@@ -11,8 +11,8 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// admit counts a request against the rate of its key, and reports the limits of
-// the key and the rest of its rate in RateLimit-Policy and RateLimit
+// admit counts a request against the rate of its key, and reports the limits of the
+// key and the rest of its rate in RateLimit-Policy and RateLimit
 // (draft-ietf-httpapi-ratelimit-headers-10).
 func (d *door) admit(c *gin.Context, key *store.Key) error {
 	h := c.Writer.Header()

@@ -12,14 +12,14 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// The routes, by whom they are for: everybody, every key, or keys with the scope
-// segment.
+// The routes by the clients that may use them: everybody, every key, or keys with
+// the scope segment.
 var (
 	openRoutes = []string{
 		"/", "/docs", "/openapi.json", "/openapi.yaml", "/web/*file", "/livez", "/readyz", "/version", "/problems/:code",
 	}
 	anyKeyRoutes = []string{"/v1/usage"}
-	// otherRoutes are for other scopes, by method.
+	// otherRoutes require other scopes; they are listed by method.
 	otherRoutes   = map[string]store.Scope{"POST /v1/feedback": store.ScopeFeedback, "GET /v1/feedback": store.ScopeAdmin}
 	segmentRoutes = []string{
 		"/v1/segment", "/v1/segment:batch", "/v1/models", "/v1/models/:name",
@@ -29,8 +29,8 @@ var (
 	}
 )
 
-// Every route that is served, with every kind of key: a new route that forgets
-// to ask for one is found here.
+// Every served route, with every kind of key. A new route that does not require a
+// key fails here.
 func TestAccessMatrix(t *testing.T) {
 	s := start(t, authenticated)
 	now := time.Now()
@@ -50,7 +50,7 @@ func TestAccessMatrix(t *testing.T) {
 	clients := []struct {
 		name           string
 		token          *store.Token
-		segment, usage int // in: neither 401 nor 403
+		segment, usage int // accepted: neither 401 nor 403
 	}{
 		{"no key", nil, unauthorized, unauthorized},
 		{"a wrong secret", &wrong, unauthorized, unauthorized},

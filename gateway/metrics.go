@@ -14,9 +14,9 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// metrics are what the gateway counts itself. If the values of
-// its labels are known, a counter is 0 before its first event, because a rate over
-// a counter that appears with its first event misses that event.
+// metrics are the gateway's own counters. If the values of a counter's labels are
+// known, it is 0 before its first event, because a rate over a counter that appears
+// with its first event misses that event.
 type metrics struct {
 	segmenter Segmenter
 	requests  *prometheus.CounterVec
@@ -33,18 +33,18 @@ func newMetrics(segmenter Segmenter) *metrics {
 		}, []string{"route", "method", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "refersam_http_request_seconds",
-			Help:    "How long requests took, by route, reading them and writing the answer included.",
+			Help:    "How long requests took, by route, including reading the request and writing the answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route"}),
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "refersam_answers_total",
-			Help: "Phrases answered, by variant and by where the model's answer came from: model, shared or cache.",
+			Help: "Phrases answered, by variant and by the origin of the model's answer: model, shared or cache.",
 		}, []string{"variant", "origin"}),
 	}
 }
 
-// expect makes the counters of all routes, with the statuses that their
-// descriptions name.
+// expect creates the counters of all routes, with the statuses in their
+// descriptions.
 func (m *metrics) expect(routes gin.RoutesInfo, document *huma.OpenAPI) {
 	for _, route := range routes {
 		path := strings.ReplaceAll(route.Path, `\:`, ":") // as FullPath returns it
@@ -108,8 +108,8 @@ const (
 	anyMethod = "any"
 )
 
-// count is middleware that counts a request. Only routes and methods that
-// exist are labels: a client cannot make up new ones.
+// count is middleware that counts a request. Only existing routes and methods
+// become labels, so a client cannot create new ones.
 func (m *metrics) count(c *gin.Context) {
 	begun := time.Now()
 	c.Next()

@@ -24,15 +24,15 @@ const (
 	keyLease     = "hold"
 	keyAttempt   = "attempt"
 
-	// statusClientGone is what the access log says when the client went away
-	// before the answer; nobody receives it.
+	// statusClientGone is the status in the access log if the client disconnected
+	// before the answer. No client receives it.
 	statusClientGone = 499
 )
 
 var saneID = regexp.MustCompile(api.RequestIDPattern)
 
-// identify gives the request the id its client sent, if that is harmless, or a
-// new one, and tells it in the answer.
+// identify uses the id that the client sent if it is valid, or a new one, and
+// returns it in the answer's header.
 func identify(c *gin.Context) {
 	id := c.GetHeader(api.HeaderRequestID)
 	if !saneID.MatchString(id) {
@@ -44,8 +44,8 @@ func identify(c *gin.Context) {
 
 func requestID(c *gin.Context) string { return c.GetString(keyRequestID) }
 
-// logAccess logs one line a request: never a phrase, a picture, a query or a
-// header besides the request's id.
+// logAccess logs one line per request: never a phrase, a picture, a query or a
+// header other than the request's id.
 func logAccess(log *slog.Logger) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		start := time.Now()
@@ -57,7 +57,7 @@ func logAccess(log *slog.Logger) gin.HandlerFunc {
 func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 	level, status := slog.LevelInfo, c.Writer.Status()
 	if route := c.FullPath(); route == api.RouteLive || route == api.RouteReady {
-		level = slog.LevelDebug // asked every few seconds by whoever watches
+		level = slog.LevelDebug // monitoring requests it every few seconds
 	}
 	if errors.Is(c.Request.Context().Err(), context.Canceled) && len(c.Errors) > 0 {
 		status = statusClientGone
@@ -108,8 +108,8 @@ func recoverPanic(c *gin.Context) {
 	c.Next()
 }
 
-// secure sets the headers that keep a browser from doing more with an answer
-// than the page needs.
+// secure sets the headers that stop a browser from doing more with an answer than
+// the page needs.
 func secure(c *gin.Context) {
 	h := c.Writer.Header()
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "+
@@ -120,29 +120,28 @@ func secure(c *gin.Context) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-// drawnInStyles lets a page show the pictures that its style sheet holds itself,
-// as that of Swagger UI does.
-func drawnInStyles(c *gin.Context) {
+// allowInlineImages permits data: images, which Swagger UI's style sheet uses.
+func allowInlineImages(c *gin.Context) {
 	h := c.Writer.Header()
 	h.Set("Content-Security-Policy", strings.Replace(h.Get("Content-Security-Policy"), "img-src ", "img-src data: ", 1))
 }
 
-// limitTime ends what a request has asked of others after a time. It is for
-// routes that read no picture, which takes a client a time of its own.
-func limitTime(most time.Duration) gin.HandlerFunc {
+// withTimeout sets a deadline on the request's context. Use it on routes without an
+// upload; uploads have their own read timeout.
+func withTimeout(most time.Duration) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		request := c.Request
 		ctx, cancel := context.WithTimeout(request.Context(), most)
 		defer func() {
 			cancel()
-			c.Request = request // of which the client's going away is to be told
+			c.Request = request // outer middleware checks its context for a disconnect
 		}()
 		c.Request = request.WithContext(ctx)
 		c.Next()
 	}
 }
 
-// limitInFlight refuses what comes while n requests are under way.
+// limitInFlight refuses a request while n requests are in flight.
 func limitInFlight(n int) gin.HandlerFunc {
 	slots := make(chan struct{}, n)
 	return func(c *gin.Context) {
@@ -151,7 +150,7 @@ func limitInFlight(n int) gin.HandlerFunc {
 			defer func() { <-slots }()
 			c.Next()
 		default:
-			fail(c, refersam.Errorf(refersam.CodeOverloaded, "%d requests are under way already; try again soon.", n))
+			fail(c, refersam.Errorf(refersam.CodeOverloaded, "The service is already processing %d requests, which is its limit; retry shortly.", n))
 		}
 	}
 }

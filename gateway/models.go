@@ -9,7 +9,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 )
 
-// modelRoutes are the routes about the variants.
+// modelRoutes are the routes for the variants.
 type modelRoutes struct {
 	segmenter Segmenter
 	timeout   time.Duration
@@ -50,7 +50,7 @@ func (h *modelRoutes) get(c *gin.Context) error {
 			return refersam.Errorf(refersam.CodeNotReady, "The variant %q cannot be used at the moment: %s.", v.Variant, v.Reason)
 		}
 	}
-	return refersam.Errorf(refersam.CodeNotFound, "There is no such model; /v1/models lists all.")
+	return refersam.Errorf(refersam.CodeNotFound, "The model does not exist; /v1/models lists all models.")
 }
 
 func newModel(v *pipeline.Variant) api.Model {

@@ -21,9 +21,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// description is the API's own description of itself. In it answers have no
-// members but those that it names, though clients are told that there may be
-// more.
+// description is the API's own description. Here answers may have only the members
+// that it names, although clients must expect more.
 type description struct {
 	document   map[string]any
 	operations map[string]*operation // by method and path
@@ -32,7 +31,7 @@ type description struct {
 }
 
 type operation struct {
-	pattern   *regexp.Regexp // of the path
+	pattern   *regexp.Regexp // matches the path
 	pointer   string
 	responses map[string]any
 }
@@ -52,7 +51,7 @@ func readDescription(t testing.TB, text []byte) *description {
 	variable := regexp.MustCompile(`\\\{\w+\\\}`)
 	for path, item := range at(d.document, "paths") {
 		segment := "[^/]+"
-		if strings.HasSuffix(path, "{file}") { // which may hold slashes
+		if strings.HasSuffix(path, "{file}") { // the file may contain slashes
 			segment = ".+"
 		}
 		pattern := regexp.MustCompile("^" + variable.ReplaceAllString(regexp.QuoteMeta(path), segment) + "$")
@@ -70,7 +69,7 @@ func readDescription(t testing.TB, text []byte) *description {
 	return d
 }
 
-// at is the object below v that the names lead to.
+// at returns the object below v that the names lead to.
 func at(v map[string]any, names ...string) map[string]any {
 	for _, name := range names {
 		v, _ = v[name].(map[string]any)
@@ -81,7 +80,7 @@ func at(v map[string]any, names ...string) map[string]any {
 // escape writes a name as part of a JSON pointer.
 func escape(name string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(name) }
 
-// check holds a value against the schema at a pointer.
+// check checks a value against the schema at a pointer.
 func (d *description) check(t testing.TB, pointer string, value []byte) {
 	t.Helper()
 	d.mu.Lock()
@@ -100,14 +99,14 @@ func (d *description) check(t testing.TB, pointer string, value []byte) {
 	}
 }
 
-// checkAnswer holds an answer against what is written about its route.
+// checkAnswer checks an answer against the description of its route.
 func (d *description) checkAnswer(t testing.TB, req *http.Request, w *httptest.ResponseRecorder) {
 	t.Helper()
 	mediaType, _, _ := mime.ParseMediaType(w.Header().Get("Content-Type"))
 	op := d.find(req.Method, req.URL.Path)
 	if op == nil {
 		if w.Code != http.StatusNotFound && w.Code != http.StatusMethodNotAllowed {
-			return // a route of a test's own
+			return // a test's own route
 		}
 		d.check(t, "#/components/schemas/Problem", w.Body.Bytes())
 		return
@@ -160,7 +159,7 @@ func (d *description) find(method, path string) *operation {
 
 var writeOpenAPI = flag.String("openapi", "", "write the description of the API to this file")
 
-// TestOpenAPI_Write is how make openapi-lint comes by the description.
+// TestOpenAPI_Write writes the description for make openapi-lint.
 func TestOpenAPI_Write(t *testing.T) {
 	if *writeOpenAPI == "" {
 		t.Skip("no -openapi")
@@ -170,7 +169,7 @@ func TestOpenAPI_Write(t *testing.T) {
 	}
 }
 
-// Every route is described, and every description is of a route.
+// Every route is described, and every described route exists.
 func TestOpenAPI_Routes(t *testing.T) {
 	s := start(t)
 	var served []string
@@ -205,7 +204,7 @@ func TestOpenAPI_YAML(t *testing.T) {
 	}
 }
 
-// Every schema and every member of one is told in words.
+// Every schema and every member of a schema has a description.
 func TestOpenAPI_Words(t *testing.T) {
 	for name, schema := range at(start(t).description.document, "components", "schemas") {
 		schema := schema.(map[string]any)
@@ -220,7 +219,7 @@ func TestOpenAPI_Words(t *testing.T) {
 	}
 }
 
-// Examples are what their schemas say.
+// Examples satisfy their schemas.
 func TestOpenAPI_Examples(t *testing.T) {
 	d := start(t).description
 	checked := 0
@@ -256,7 +255,7 @@ func TestOpenAPI_Examples(t *testing.T) {
 	}
 }
 
-// Every code of the domain is listed with its status and what to do.
+// Every code of the domain is listed with its status and a remedy.
 func TestOpenAPI_Codes(t *testing.T) {
 	s := start(t)
 	source, err := os.ReadFile("../error.go")
@@ -279,12 +278,12 @@ func TestOpenAPI_Codes(t *testing.T) {
 	}
 }
 
-// A form's fields are those that are described.
+// A form's fields are exactly the described ones.
 func TestOpenAPI_FormFields(t *testing.T) {
 	s := start(t)
 	properties := at(s.description.document, "paths", "/v1/segment", "post", "requestBody", "content", "multipart/form-data", "schema", "properties")
 	w := s.do(form(part{"colour", "red"}))
-	_, list, _ := strings.Cut(w.Body.String(), "there are ")
+	_, list, _ := strings.Cut(w.Body.String(), "the fields are ")
 	list, _, _ = strings.Cut(list, ".")
 	known := strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 	slices.Sort(known)
@@ -293,7 +292,7 @@ func TestOpenAPI_FormFields(t *testing.T) {
 	}
 }
 
-// Generated clients are named for operations, so those names stay.
+// Generated clients use the operations' names, so the names must not change.
 func TestOpenAPI_OperationIDs(t *testing.T) {
 	var ids []string
 	for _, path := range at(start(t).description.document, "paths") {

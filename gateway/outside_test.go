@@ -11,8 +11,8 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// outside is a gateway.Fetcher of a world that a test makes. That the real one
-// goes nowhere else is tested in package fetch.
+// outside is a gateway.Fetcher for addresses that a test makes up. Package fetch
+// tests that the real fetcher reaches no other addresses.
 type outside struct {
 	mu       sync.Mutex
 	pictures map[string]string
@@ -47,14 +47,14 @@ func (o *outside) Picture(ctx context.Context, url string, most int64, reserve f
 
 func (o *outside) CheckPicture(url string) error {
 	if !strings.HasPrefix(url, "https://good.example/") {
-		return refersam.Errorf(refersam.CodeFetchRefused, "The address is not one that this service goes to.")
+		return refersam.Errorf(refersam.CodeFetchRefused, "The service may not reach the address.")
 	}
 	return nil
 }
 
 func (o *outside) CheckWebhook(url string) error { return o.CheckPicture(url) }
 
-// A picture is fetched in every way to write a request.
+// A picture is fetched in every form of request.
 func TestSegmentURL(t *testing.T) {
 	s := start(t)
 	const there, notThere, evil = "https://good.example/a.png", "https://good.example/b.png", "https://evil.example/a.png"
@@ -82,7 +82,8 @@ func TestSegmentURL(t *testing.T) {
 	}
 	expectProblem(t, s.do(upload(part{"image_url", evil})), unprocessable, "fetch_refused", "image_url")
 
-	// A job fetches when it is done, and refuses at once what it would never fetch.
+	// A job fetches its picture when it runs, and an address that may never be
+	// fetched is refused at once.
 	j := s.finish(t, decodeJob(t, s.do(async(asForm(there))), http.StatusAccepted).ID)
 	if j.Status != "succeeded" || decode(t, s.get(j.Items[0].Result)).Results[0].Area != alone.Results[0].Area {
 		t.Errorf("%+v", j)

@@ -19,7 +19,7 @@ import (
 //go:embed web
 var webFiles embed.FS
 
-// pages serves files that don't change while the service runs: the embedded web
+// pages serves files that do not change while the service runs: the embedded web
 // pages, and the description of the API.
 type pages struct {
 	files map[string]pageFile // by path below web/
@@ -28,7 +28,7 @@ type pages struct {
 
 type pageFile struct {
 	content   []byte
-	mediaType string // by the name if empty
+	mediaType string // "" chooses it by the file's name
 	etag      string
 }
 
@@ -88,6 +88,6 @@ func (f *pageFile) serve(c *gin.Context, name string) {
 	if f.mediaType != "" {
 		c.Header("Content-Type", f.mediaType)
 	}
-	c.Request.Header.Del("Range") // files are small, and what comes of a range is not a problem of ours
+	c.Request.Header.Del("Range") // files are small, and errors of http.ServeContent about ranges are not problems
 	http.ServeContent(c.Writer, c.Request, path.Base(name), time.Time{}, bytes.NewReader(f.content))
 }

@@ -17,18 +17,18 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// screenshots is where to write them, to be looked at.
+// screenshots is the folder for screenshots, for people to look at.
 var screenshots = flag.String("screenshots", "", "write screenshots into this folder")
 
-// A picture is dropped on the page, a phrase typed, and the page shows the
-// mask in the picture's place; then it says in words what a problem says.
+// When a picture is dropped on the page and a phrase typed, the page shows the mask
+// over the picture. Then it shows a problem in words.
 func TestPage_Browser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")
 	}
 	s := start(t)
-	// The page opens a sample by itself; one that arrives late must not take
-	// the place of a picture that was dropped meanwhile.
+	// The page opens a sample by itself. A sample that arrives late must not
+	// replace a picture that was dropped meanwhile.
 	dropped := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, ".jpg") {
@@ -57,7 +57,7 @@ func TestPage_Browser(t *testing.T) {
 	}
 	if err := chromedp.Do(ctx,
 		chromedp.Poll[chromedp.Void](`[...document.querySelectorAll("#samples img")].every((image) => image.naturalWidth > 0)`),
-		chromedp.Sleep(200*time.Millisecond), // what would arrive late has arrived
+		chromedp.Sleep(200*time.Millisecond), // a late sample has arrived by now
 		chromedp.Poll[chromedp.Void](opened, chromedp.WithPollingTimeout(time.Second)),
 	); err != nil {
 		t.Fatalf("a sample took the place of the picture that was dropped: %v", err)
@@ -81,7 +81,7 @@ func TestPage_Browser(t *testing.T) {
 	if len(before) != 3*width*height || len(after) != len(before) {
 		t.Fatalf("the canvas has %d and %d values, want those of %d × %d pixels", len(before), len(after), width, height)
 	}
-	// Inside the mask little changes, outside it everything gets darker by half.
+	// Inside the mask little changes; outside, everything gets darker by half.
 	inside, outside := pipelinetest.Red.Inset(10), pipelinetest.Red.Inset(-10)
 	for y := range height {
 		for x := range width {
@@ -115,7 +115,7 @@ func TestPage_Browser(t *testing.T) {
 
 	s.model.SetDown(errAway)
 	if err := chromedp.Do(ctx,
-		chromedp.SendKeys(chromedp.CSS(`#phrase`), " once more"), // what was asked before is known
+		chromedp.SendKeys(chromedp.CSS(`#phrase`), " once more"), // the first answer is cached
 		chromedp.Click(chromedp.CSS(`#find`)),
 		chromedp.WaitVisible(chromedp.CSS(`#problem`)),
 	); err != nil {
@@ -133,7 +133,7 @@ func TestPage_Browser(t *testing.T) {
 	}
 }
 
-// Where keys are asked for, the page asks for one, and goes on with it.
+// If the service requires keys, the page asks for one and then continues.
 func TestPage_Key(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")

@@ -34,8 +34,8 @@ type problem struct {
 	Errors                           []struct{ Detail, Pointer, Field string }
 }
 
-// first checks the first of the faults against the rest of p, and returns its
-// place in the request.
+// first checks the first of the faults against the rest of p, and returns its place
+// in the request.
 func (p *problem) first(t *testing.T) string {
 	t.Helper()
 	if len(p.Errors) == 0 {
@@ -151,7 +151,7 @@ func TestBadInput(t *testing.T) {
 		{"half a surrogate in JSON", withJSON(`,"prompts":[{"text":"d\ud800ck"}]`), http.StatusBadRequest, "malformed_request", "/prompts/0/text"},
 		{"33 phrases", form(append(bytesOf(33, phrase), image)...), unprocessable, "invalid_request", "phrase"},
 
-		// The rest.
+		// Other fields.
 		{"an unknown variant", form(image, phrase, part{"variant", "gpt"}), unprocessable, "unknown_model", "variant"},
 		{"an unknown variant in JSON", withJSON(`,"prompts":[{"text":"x"}],"variant":"gpt"`), unprocessable, "unknown_model", "/variant"},
 		{"two variants", form(image, phrase, part{"variant", "bert"}, part{"variant", "clip"}), unprocessable, "invalid_request", "variant"},
@@ -180,7 +180,7 @@ func TestBadInput(t *testing.T) {
 		{"two phrases for one PNG", with(form(image, phrase, phrase), "Accept", "image/png"), unprocessable, "invalid_request", "phrase"},
 		{"600 fields", form(parts...), unprocessable, "invalid_request", ""},
 
-		// What is made of masks.
+		// Masks.
 		{"two sizes", form(image, phrase, part{"size", "model"}, part{"size", "model"}), unprocessable, "invalid_request", "size"},
 		{"an unknown size", form(image, phrase, part{"size", "huge"}), unprocessable, "invalid_request", "size"},
 		{"an unknown size in JSON", withJSON(`,"prompts":[{"text":"x"}],"output":{"size":"huge"}`), unprocessable, "invalid_request", "/output/size"},
@@ -199,7 +199,7 @@ func TestBadInput(t *testing.T) {
 		{"a PNG of run lengths", with(form(image, phrase, part{"format", "rle"}), "Accept", "image/png"), unprocessable, "invalid_request", "format"},
 		{"a PNG of two formats", with(withJSON(`,"prompts":[{"text":"x","formats":["png","png8"]}]`), "Accept", "image/png"), unprocessable, "invalid_request", "/output/formats"},
 
-		// A picture as it is.
+		// A body that is the picture.
 		{"a raw picture without phrases", rawPicture(""), unprocessable, "invalid_request", "phrase"},
 		{"a raw picture with a blank phrase", rawPicture("phrase=+"), unprocessable, "phrase_empty", "phrase"},
 		{"a raw picture and an unknown field", rawPicture("phrase=red&colour=red"), unprocessable, "invalid_request", "colour"},
@@ -243,18 +243,18 @@ func TestBadInput(t *testing.T) {
 			expectProblem(t, s.do(tc.req), tc.status, tc.code, tc.field)
 		})
 	}
-	decode(t, s.do(form(image, phrase))) // and still serves
+	decode(t, s.do(form(image, phrase))) // and the service still works
 }
 
-// The title of a problem says nothing that is wrong for one of its causes: it is
-// one for all of them.
+// The title of a problem must be true for each of its causes, because all causes
+// share it.
 func TestProblem_Titles(t *testing.T) {
 	s := start(t)
 	const (
 		invalid  = "A part of the request is missing, unknown or not allowed"
 		tooLarge = "The picture, the request or its answer is too large"
 		format   = "The format of the body or of the picture is not supported"
-		missing  = "What the request asks for does not exist"
+		missing  = "The requested resource does not exist"
 	)
 	image, phrase := part{"image", picture}, part{"phrase", "red"}
 	text := with(httptest.NewRequest(http.MethodPost, "/v1/segment", strings.NewReader("red")), "Content-Type", "text/plain")
@@ -275,7 +275,7 @@ func TestProblem_Titles(t *testing.T) {
 		"a picture of text":       {form(part{"image", "text"}, phrase), format},
 		"a route":                 {httptest.NewRequest(http.MethodGet, "/nowhere", nil), missing},
 		"a model":                 {httptest.NewRequest(http.MethodGet, "/v1/models/gpt", nil), missing},
-		"an item":                 {httptest.NewRequest(http.MethodGet, "/v1/jobs/job_0/items/7", nil), "There is no such job or item"},
+		"an item":                 {httptest.NewRequest(http.MethodGet, "/v1/jobs/job_0/items/7", nil), "The job or item does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var p problem
@@ -292,7 +292,7 @@ func TestProblem_Titles(t *testing.T) {
 }
 
 // Text editors and shells write JSON with a byte order mark or as UTF-16. The
-// problem names that, on every route that reads JSON.
+// problem names this cause, on every route that reads JSON.
 func TestJSON_Encodings(t *testing.T) {
 	s := start(t)
 	const text = `{"image":{"data":""},"prompts":[{"text":"red"}]}`
@@ -327,7 +327,7 @@ func TestJSON_Encodings(t *testing.T) {
 	}
 }
 
-// However much a client has wrong, it gets an answer of a few thousand bytes.
+// However many faults a request has, the answer has at most a few thousand bytes.
 func TestProblem_Short(t *testing.T) {
 	s := start(t)
 	long := strings.Repeat("x", 100_000)
@@ -346,7 +346,7 @@ func TestProblem_Short(t *testing.T) {
 	}
 }
 
-// What no database takes for text is no fault of the database.
+// Text that no database accepts does not cause an error of the database.
 func TestNoText(t *testing.T) {
 	for name, state := range map[string]*store.Store{
 		"SQLite":     openState(t, store.Config{Data: t.TempDir()}),
@@ -372,7 +372,7 @@ func TestNoText(t *testing.T) {
 	}
 }
 
-// Everything that is found to be wrong with a request is told at once.
+// All faults of a request are reported at once.
 func TestAllFaults(t *testing.T) {
 	s := start(t)
 	item := fmt.Sprintf(`{"image": {"data": %q}, "prompts": [{"text": "red"}]}`, encoded)
@@ -428,7 +428,7 @@ func bytesOf(n int, p part) []part {
 	return parts
 }
 
-// cutOff takes the closing boundary from a form.
+// cutOff removes the closing boundary from a form.
 func cutOff(req *http.Request) *http.Request {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
@@ -464,7 +464,7 @@ func TestBadInput_MemoryStaysBounded(t *testing.T) {
 		return after.TotalAlloc - before.TotalAlloc
 	}
 
-	// 60,000 × 60,000 would be 10.8 GB.
+	// 60,000 × 60,000 pixels would take 10.8 GB.
 	if got := allocated(form(part{"image", pipelinetest.HugePNG(60_000, 60_000)}, part{"phrase", "red"})); got > 1<<20 {
 		t.Errorf("a header that claims much cost %d bytes", got)
 	}
@@ -552,11 +552,10 @@ func TestOverload(t *testing.T) {
 	decode(t, s.do(form(part{"image", picture}, part{"phrase", "red"})))
 }
 
-// Bodies share a bound: one that would exceed it waits its turn, but not for
-// ever.
+// Bodies share a bound: a body that would exceed it waits, but not for ever.
 func TestBodyMemory(t *testing.T) {
 	s := start(t, func(c *gateway.Config) {
-		c.Answers.BodyMemory = 1 // whatever is read takes all
+		c.Answers.BodyMemory = 1 // every body takes all of it
 		c.Answers.RequestTimeout = 500 * time.Millisecond
 	})
 	body, client := io.Pipe()
@@ -564,7 +563,7 @@ func TestBodyMemory(t *testing.T) {
 	req.Body = body
 	first := make(chan *httptest.ResponseRecorder)
 	go func() { first <- s.do(req) }()
-	if _, err := client.Write([]byte("-")); err != nil { // it is being read
+	if _, err := client.Write([]byte("-")); err != nil { // the body is being read
 		t.Fatal(err)
 	}
 	expectProblem(t, s.do(form(part{"image", picture}, part{"phrase", "red"})), http.StatusServiceUnavailable, "overloaded", "")
@@ -610,8 +609,8 @@ func TestProblemKinds(t *testing.T) {
 	expectProblem(t, s.get("/problems/bad_weather"), http.StatusNotFound, "not_found", "")
 }
 
-// FuzzSegment sends anything; whatever it is, the answer is a result or a
-// problem that blames the client.
+// FuzzSegment sends arbitrary requests. The answer must be a result, or a problem
+// that blames the client.
 func FuzzSegment(f *testing.F) {
 	for _, req := range []*http.Request{
 		form(part{"image", picture}, part{"phrase", "red"}, part{"threshold", "0.5"}, part{"format", "png"}, part{"variant", "bert"}),

@@ -15,8 +15,8 @@ import (
 	"github.com/refersam/refersam/gateway/intake"
 )
 
-// onlyParams refuses a query with other parameters than those of names, or with
-// one of them twice.
+// onlyParams refuses a query with a parameter that is not in names, or with a
+// parameter twice.
 func onlyParams(c *gin.Context, names ...string) error {
 	query, err := intake.Query(c.Request)
 	if err != nil {
@@ -25,9 +25,9 @@ func onlyParams(c *gin.Context, names ...string) error {
 	for name, values := range query {
 		switch {
 		case len(names) == 0:
-			return intake.Invalid(name, "There is no parameter %q; this route has no query.", name)
+			return intake.Invalid(name, "The parameter %q does not exist; this route has no query.", name)
 		case !slices.Contains(names, name):
-			return intake.Invalid(name, "There is no parameter %q; there are %s.", name, strings.Join(names, ", "))
+			return intake.Invalid(name, "The parameter %q does not exist; the parameters are %s.", name, strings.Join(names, ", "))
 		case len(values) > 1:
 			return intake.Invalid(name, "The parameter %q may be given only once.", name)
 		}
@@ -45,34 +45,34 @@ func noQuery(c *gin.Context) {
 	}
 }
 
-// noBody is middleware for routes that change something and take no body: who
-// sends one means more than the route does.
+// noBody is middleware for routes that change something and accept no body. A
+// client that sends one expects more than the route does.
 func noBody(c *gin.Context) {
 	if c.Request.ContentLength == 0 {
 		return
 	}
 	switch n, err := io.ReadFull(c.Request.Body, make([]byte, 1)); {
 	case n > 0:
-		fail(c, refersam.Errorf(refersam.CodeInvalidRequest, "This route takes no body; leave it out."))
+		fail(c, refersam.Errorf(refersam.CodeInvalidRequest, "This route accepts no body; leave it out."))
 	case !errors.Is(err, io.EOF):
 		fail(c, intake.ReadError(err))
 	default:
-		// Only of a body that has come to its end may net/http forget that there
-		// was one: it would take the rest for further requests.
+		// net/http may drop the body only after it was read to its end. Otherwise
+		// net/http would read the rest of it as further requests.
 		c.Request.Body, c.Request.ContentLength = http.NoBody, 0
 	}
 }
 
-// page is what a client asks of a list: at most limit entries after the entry
-// with an id, or the newest if that is empty.
+// page is the part of a list that a client asks for: at most limit entries after
+// the entry with an id, or the newest if the id is empty.
 type page struct {
 	limit   int
 	created time.Time
 	id      string
 }
 
-// parsePage reads the parameters limit and cursor of a list; other parameters
-// that the route takes are names.
+// parsePage reads the parameters limit and cursor of a list. names are the other
+// parameters that the route accepts.
 func parsePage(c *gin.Context, list string, names ...string) (page, error) {
 	p := page{limit: api.DefaultPage}
 	if err := onlyParams(c, append([]string{"limit", "cursor"}, names...)...); err != nil {
@@ -88,7 +88,7 @@ func parsePage(c *gin.Context, list string, names ...string) (page, error) {
 	if value, given := c.GetQuery("cursor"); given {
 		created, id, ok := api.ParseCursor(list, value)
 		if !ok {
-			return p, intake.Invalid("cursor", "The cursor must be one that this list gave as next.")
+			return p, intake.Invalid("cursor", "The cursor must be the next of an earlier page of this list.")
 		}
 		p.created, p.id = created, id
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// What a route does not take is refused, whatever else is with it.
+// A parameter that a route does not have is refused, whatever else is sent.
 func TestUnknownParameters(t *testing.T) {
 	s := start(t)
 	image := decodeImage(t, s.do(upload()), http.StatusCreated).ID
@@ -58,7 +58,7 @@ func idempotent(req *http.Request, key string) *http.Request {
 	return with(req, "Idempotency-Key", key)
 }
 
-// A cursor is for the list that gave it.
+// A cursor is valid only for its own list.
 func TestCursor_OfAnotherList(t *testing.T) {
 	s := start(t)
 	for _, pixels := range []string{picture, picture + " "} {

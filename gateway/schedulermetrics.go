@@ -14,33 +14,33 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descQueue     = describe("queue_rows", "Rows that wait, those included whose picture is being decoded.", "model", "class")
-	descQueueLate = describe("queue_late_ratio", "How much longer than predicted at the door rows take at most, at the percentile set.", "model")
-	descBytes     = describe("queue_bytes", "Memory of the pictures of rows that are not answered.")
-	descAdmitted  = describe("rows_admitted_total", "Rows that were given a place.")
-	descRefused   = describe("requests_refused_total", "Requests that were given no place, by code.", "code")
-	descFailed    = describe("rows_failed_total", "Rows that were given a place and no answer, by code.", "code")
-	descDropped   = describe("rows_dropped_total", "Rows whose client left.")
-	descRetried   = describe("rows_retried_total", "Rows tried a second time.")
+	descQueue     = describe("queue_rows", "Rows that wait, including rows with a picture that is still being decoded.", "model", "class")
+	descQueueLate = describe("queue_late_ratio", "Factor by which rows take longer than predicted when they were admitted, at the configured percentile.", "model")
+	descBytes     = describe("queue_bytes", "Memory of the pictures of rows that are not answered yet.")
+	descAdmitted  = describe("rows_admitted_total", "Rows that were admitted.")
+	descRefused   = describe("requests_refused_total", "Requests that were refused, by code.", "code")
+	descFailed    = describe("rows_failed_total", "Admitted rows that failed, by code.", "code")
+	descDropped   = describe("rows_dropped_total", "Rows dropped because their client disconnected.")
+	descRetried   = describe("rows_retried_total", "Rows that were retried.")
 	descBatches   = describe("batches_total", "Batches sent to model servers.")
 	descBatchRows = describe("batch_rows_total", "Rows of the batches sent to model servers.")
 	descHedged    = describe("batches_hedged_total", "Batches sent to a second model server because they were late.")
-	descEjections = describe("replica_ejections_total", "How often a model server was no longer used because it failed.")
+	descEjections = describe("replica_ejections_total", "How often a model server was taken out of use because it failed.")
 	descUsable    = describe("replica_usable", "1 if the model server is used.", "replica")
-	descServes    = describe("replica_model_usable", "1 if rows of the model are sent to the model server: it has the model's checkpoint and has run it.", "replica", "model")
-	descInFlight  = describe("replica_in_flight_batches", "Batches that a model server has.", "replica")
-	descWindow    = describe("replica_window_batches", "Batches that a model server may have at once.", "replica")
+	descServes    = describe("replica_model_usable", "1 if rows of the model are sent to the model server, because it has the model's checkpoint and has run it.", "replica", "model")
+	descInFlight  = describe("replica_in_flight_batches", "Batches in flight on a model server.", "replica")
+	descWindow    = describe("replica_window_batches", "Batches that a model server may have in flight at once.", "replica")
 	descRows      = describe("replica_rows_total", "Rows that a model server has answered.", "replica")
-	descFailures  = describe("replica_failed_batches_total", "Batches that a model server has failed.", "replica")
-	descFixed     = describe("pace_fixed_seconds", "What a batch alone takes beside its rows, as believed.", "replica", "model")
-	descPerRow    = describe("pace_row_seconds", "What a row of a batch alone takes, as believed.", "replica", "model")
-	descSpaced    = describe("pace_spaced_fixed_seconds", "What lies between two batches of a busy model server beside their rows, as believed.", "replica", "model")
-	descSpacedRow = describe("pace_spaced_row_seconds", "What a row adds between two batches of a busy model server, as believed.", "replica", "model")
-	descLate      = describe("pace_late_ratio", "How much longer than predicted batches take at most, at the percentile set.", "replica", "model")
+	descFailures  = describe("replica_failed_batches_total", "Batches that failed on a model server.", "replica")
+	descFixed     = describe("pace_fixed_seconds", "Estimated fixed time of a batch on an idle model server.", "replica", "model")
+	descPerRow    = describe("pace_row_seconds", "Estimated time per row of a batch on an idle model server.", "replica", "model")
+	descSpaced    = describe("pace_spaced_fixed_seconds", "Estimated fixed time between two batches of a busy model server.", "replica", "model")
+	descSpacedRow = describe("pace_spaced_row_seconds", "Estimated time per row between two batches of a busy model server.", "replica", "model")
+	descLate      = describe("pace_late_ratio", "Factor by which batches take longer than predicted, at the configured percentile.", "replica", "model")
 	descMode      = describe("batching_mode", "1 for the mode in force.", "mode")
-	descMaxRows   = describe("batching_max_rows", "Most rows of a batch; 0 leaves it to the model.")
-	descMaxWait   = describe("batching_max_wait_seconds", "How long rows wait for company.")
-	descAdmission = describe("batching_admission", "1 if what would be late is refused.")
+	descMaxRows   = describe("batching_max_rows", "Maximum of rows per batch; 0 uses the model's.")
+	descMaxWait   = describe("batching_max_wait_seconds", "How long a row may wait for others.")
+	descAdmission = describe("batching_admission", "1 if requests that would miss their deadline are refused.")
 )
 
 // Describe implements prometheus.Collector.
@@ -98,14 +98,14 @@ func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
 	gauge(descAdmission, indicator(snap.Settings.Admission))
 }
 
-// The codes that package schedule refuses requests with, and the codes that rows
-// fail with. Another code appears with its first event.
+// The codes that package schedule refuses requests with, and the codes
+// of failed rows. Another code appears with its first event.
 var (
 	refusalCodes = []refersam.Code{refersam.CodeDeadlineExceeded, refersam.CodeOverloaded, refersam.CodeUnavailable}
 	failureCodes = []refersam.Code{refersam.CodeDeadlineExceeded, refersam.CodeNotReady, refersam.CodeUnavailable, refersam.CodeUpstream}
 )
 
-// countCodes writes a counter for each code, 0 for an expected one that never
+// countCodes writes a counter for each code, 0 for an expected code that never
 // occurred.
 func countCodes(d *prometheus.Desc, counts map[refersam.Code]uint64, expected []refersam.Code, counter func(*prometheus.Desc, uint64, ...string)) {
 	for _, code := range expected {

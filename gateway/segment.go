@@ -17,7 +17,7 @@ import (
 	"github.com/refersam/refersam/jobs"
 )
 
-// segmentRoutes are the routes that ask for masks.
+// segmentRoutes are the routes for masks.
 type segmentRoutes struct {
 	answers   *answer.Service
 	bodies    *bodies
@@ -25,13 +25,13 @@ type segmentRoutes struct {
 	jobs      Jobs
 	fetcher   answer.Fetcher
 	meter     *access.Meter
-	// timeout bounds the answer to a request that has been read.
+	// timeout bounds the answer, counted from when the request has been read.
 	timeout time.Duration
 	log     *slog.Logger
 }
 
-// segment answers POST /v1/segment with JSON, with the mask of its one phrase
-// as a PNG, or with JSON and files, as the client prefers.
+// segment answers POST /v1/segment with JSON, with the mask of its one phrase as a
+// PNG, or with JSON and files, as the client prefers.
 func (h *segmentRoutes) segment(c *gin.Context) error {
 	begun := time.Now()
 	form := reply.Negotiate(c.Request.Header.Values("Accept"), api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
@@ -101,12 +101,12 @@ func (h *segmentRoutes) segment(c *gin.Context) error {
 		c.Header(name, value)
 	}
 	c.Status(http.StatusOK)
-	_ = rendered.Body(c.Writer) // fails only when the client has gone
+	_ = rendered.Body(c.Writer) // fails only when the client has disconnected
 	return nil
 }
 
-// deadline returns when a request that began at a time must be answered: after
-// the time that its client allows, and after RequestTimeout at the latest.
+// deadline returns when a request that began at the given time must be answered:
+// after the time that its client allows, and after RequestTimeout at the latest.
 func (h *segmentRoutes) deadline(begun time.Time, allowed time.Duration) time.Time {
 	latest := time.Now().Add(h.timeout)
 	if own := begun.Add(allowed); own.After(begun) && own.Before(latest) {
@@ -115,7 +115,8 @@ func (h *segmentRoutes) deadline(begun time.Time, allowed time.Duration) time.Ti
 	return latest
 }
 
-// submit answers with a job that answers items, each in a form, a media type.
+// submit answers with a new job for the items. form is the media type of their
+// answers.
 func (h *segmentRoutes) submit(c *gin.Context, kind, form string, begun time.Time, webhook string, items []answer.Item) error {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), h.timeout)
 	defer cancel()
@@ -138,11 +139,11 @@ func (h *segmentRoutes) submit(c *gin.Context, kind, form string, begun time.Tim
 	return writeStatusJSON(c, http.StatusAccepted, newJob(j))
 }
 
-// checkWebhook checks the address that gets the end of a job, which only a
-// request for a job may name.
+// checkWebhook checks the address that receives the end of a job. Only a request
+// for a job may have one.
 func (h *segmentRoutes) checkWebhook(async bool, url, field string) error {
 	if !async {
-		return intake.Invalid(field, "A webhook gets the end of a job; send Prefer: %s to get a job.", api.PreferAsync)
+		return intake.Invalid(field, "Webhooks report the end of a job; send Prefer: %s to create one.", api.PreferAsync)
 	}
 	if url == "" {
 		return nil

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// certificateAge is how long a certificate is used before its files are looked
-// at again.
+// certificateAge is how long a certificate is used before its files are checked for
+// changes.
 const certificateAge = time.Second
 
-// certificate is a TLS certificate and its key in two files. When they change it
-// is read again; while they do not fit together, as in the moment between the
-// two writes of a renewal, the one before serves on.
+// certificate is a TLS certificate and its key in two files. When they change, they
+// are read again. While they do not match, as between the two writes of a renewal,
+// the previous certificate stays in use.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -41,7 +41,7 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 	return c, nil
 }
 
-// config is how connections are encrypted.
+// config is the TLS configuration of connections.
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 }
@@ -58,7 +58,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.current, nil
 	}
 	if err := c.load(); err != nil {
-		c.log.Warn("the TLS certificate has changed and cannot be read; the one before serves on", "cause", err)
+		c.log.Warn("the TLS certificate has changed but cannot be read; the previous one stays in use", "cause", err)
 	} else {
 		c.log.Info("the TLS certificate was read again", "expires", c.current.Leaf.NotAfter)
 	}
@@ -81,8 +81,8 @@ func (c *certificate) states() (states [2]fileState, err error) {
 	return states, nil
 }
 
-// load reads the files. After an error the certificate is as before, and they
-// are read again at the next look.
+// load reads the files. After an error the certificate is unchanged, and the files
+// are read again at the next check.
 func (c *certificate) load() error {
 	c.looked = time.Now()
 	states, err := c.states()

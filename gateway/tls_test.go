@@ -24,7 +24,7 @@ import (
 	"github.com/refersam/refersam/gateway"
 )
 
-// pair is a certificate of a name, and its key, as PEM.
+// pair is a certificate for a name, and its key, as PEM.
 func pair(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -54,8 +54,8 @@ func listen(t *testing.T, s *service) (address string) {
 	return address
 }
 
-// listenUntil serves on a port of loopback until stop is called, which waits
-// for the end.
+// listenUntil serves on a port of loopback until stop is called. stop waits for the
+// end.
 func listenUntil(t *testing.T, s *service) (address string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -73,8 +73,8 @@ func listenUntil(t *testing.T, s *service) (address string, stop func()) {
 	}
 }
 
-// The certificate is read again when its files change; while they do not fit
-// together, the one before serves on.
+// The certificate is read again when its files change. While certificate and key do
+// not match, the previous certificate stays in use.
 func TestTLS(t *testing.T) {
 	folder := t.TempDir()
 	certFile, keyFile := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
@@ -90,7 +90,7 @@ func TestTLS(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.TLSCert, c.TLSKey = certFile, keyFile })
 	address := listen(t, s)
 
-	// served is the name in the certificate, got with a request.
+	// served returns the name in the certificate of a request's connection.
 	served := func(name string) {
 		t.Helper()
 		roots := x509.NewCertPool()
@@ -159,7 +159,7 @@ func TestTLS_Config(t *testing.T) {
 	}
 }
 
-// A client that takes its time with headers, or sends too many, is cut off.
+// A client that sends its headers slowly, or too many headers, is disconnected.
 func TestSlowHeaders(t *testing.T) {
 	s := start(t, func(c *gateway.Config) { c.ReadHeaderTimeout = 200 * time.Millisecond })
 	address := listen(t, s)

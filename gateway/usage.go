@@ -10,18 +10,18 @@ import (
 	"github.com/refersam/refersam/store"
 )
 
-// usageDays is how many days GET /v1/usage tells of by default, maxUsageDays
-// how many at most.
+// usageDays is how many days GET /v1/usage returns by default, maxUsageDays how
+// many at most.
 const (
 	usageDays    = 30
 	maxUsageDays = 366
 )
 
-// usageRoutes is the route about usage.
+// usageRoutes is the route for usage.
 type usageRoutes struct{ meter *access.Meter }
 
-// get answers GET /v1/usage: what the client's key has used or, with the
-// scope admin, what one key or all have.
+// get answers GET /v1/usage: the usage of the client's key or, with the scope
+// admin, of one key or all keys.
 func (h *usageRoutes) get(c *gin.Context) error {
 	if err := onlyParams(c, "from", "to", "key"); err != nil {
 		return err
@@ -63,7 +63,7 @@ func usageRange(c *gin.Context, now time.Time) (from, to string, err error) {
 		return "", "", err
 	}
 	if first.After(last) || last.Sub(first) >= maxUsageDays*24*time.Hour {
-		return "", "", intake.Invalid("from", "Between from and to there may be %d days at most, and from comes first.", maxUsageDays)
+		return "", "", intake.Invalid("from", "The range may have at most %d days, and from must not be after to.", maxUsageDays)
 	}
 	return first.Format(time.DateOnly), last.Format(time.DateOnly), nil
 }
@@ -75,7 +75,7 @@ func day(c *gin.Context, name string, unless time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, value)
 	if err != nil {
-		return t, intake.Invalid(name, "A day is written as 2026-11-22, in UTC.")
+		return t, intake.Invalid(name, "The day must be written as 2026-11-22, in UTC.")
 	}
 	return t, nil
 }

@@ -39,7 +39,7 @@ func TestUsage(t *testing.T) {
 	s.model.SetBefore(func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil })
 	decode(t, s.do(bearer(form(part{"image", picture}, part{"phrase", "red"}, part{"phrase", "green"}), a)))
 	s.model.SetBefore(nil)
-	decode(t, s.do(bearer(segment(), a))) // known by now: no time of the model
+	decode(t, s.do(bearer(segment(), a))) // cached by now, so it takes no time of the model
 	decode(t, s.do(bearer(segment(), b)))
 	expectProblem(t, s.do(bearer(form(part{"image", "none"}, part{"phrase", "red"}), a)), 415, "unsupported_media_type", "image")
 
@@ -74,7 +74,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// Without authentication everybody's usage is one.
+// Without authentication all clients' usage is counted together.
 func TestUsage_Anonymous(t *testing.T) {
 	s := start(t)
 	decode(t, s.do(segment()))
@@ -83,8 +83,7 @@ func TestUsage_Anonymous(t *testing.T) {
 	}
 }
 
-// faulty is a database that fails now and then, after it has done what it was
-// asked or before.
+// faulty is a database that fails sometimes, before or after it has done its work.
 type faulty struct {
 	*store.Store
 	calls int
@@ -102,7 +101,7 @@ func (f *faulty) AddUsage(ctx context.Context, gateway string, seq int64, batch 
 	return err
 }
 
-// Whatever becomes of a write, nothing is lost and nothing counts twice.
+// If a write fails in any way, no usage is lost or counted twice.
 func TestUsage_Faults(t *testing.T) {
 	s := start(t)
 	state := &faulty{Store: s.state}
@@ -124,8 +123,8 @@ func TestUsage_Faults(t *testing.T) {
 	}
 }
 
-// A gateway that was told to stop has written all that it counted, also what
-// ended after it had stopped to listen, as jobs do.
+// A gateway that was stopped has written all counted usage, including work such as
+// jobs that ended after it had stopped listening.
 func TestUsage_Stop(t *testing.T) {
 	s := start(t)
 	ctx, stop := context.WithCancel(t.Context())

@@ -7,7 +7,8 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-// ReadBuild returns what the linker wrote down about the running program.
+// ReadBuild returns the build information that the linker stored in the running
+// program.
 func ReadBuild() api.Build {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -29,8 +29,8 @@ func dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-// exchange sends bytes over a connection of its own, and returns the statuses
-// of the answers until the gateway closes it.
+// exchange sends bytes over a new connection, and returns the statuses of the
+// answers until the gateway closes it.
 func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
 	t.Helper()
 	conn := dial(t, address)
@@ -40,7 +40,7 @@ func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		if _, err := io.WriteString(conn, piece); err != nil {
-			break // it has seen enough
+			break // enough answers
 		}
 	}
 	_ = conn.(*net.TCPConn).CloseWrite()
@@ -55,8 +55,8 @@ func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
 	}
 }
 
-// What is no HTTP, or HTTP that two readers might read in two ways, is refused,
-// and what comes after it on the same connection is not read.
+// A request that is not HTTP, or that two readers might read in two ways, is
+// refused, and the rest of the connection is not read.
 func TestWire(t *testing.T) {
 	s := start(t)
 	address := listen(t, s)
@@ -92,15 +92,15 @@ func TestWire(t *testing.T) {
 			}
 		})
 	}
-	// With a length and chunks, the chunks count (RFC 9112, section 6.3): what is
-	// behind them is the next request, whatever the length says.
+	// With both a length and chunks, the chunks count (RFC 9112, section 6.3): the
+	// bytes after them are the next request, whatever the length says.
 	both := exchange(t, address, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"+live)
 	if fmt.Sprint(both) != "[422 200]" {
 		t.Errorf("a length and chunks: %v", both)
 	}
 }
 
-// A body that trickles in ends with the time that a request may take to come.
+// A body that trickles in is cut off when the time for the request is over.
 func TestSlowBody(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 300 * time.Millisecond })
 	address := listen(t, s)
@@ -118,13 +118,14 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// A body that does not come is not waited for until the end of all time for it.
+// A body that does not arrive is cut off long before the time for the request is
+// over.
 func TestSilentBody(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 6 * time.Second })
 	conn := dial(t, listen(t, s))
 	begun := time.Now()
 	fmt.Fprint(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n")
-	for range 20 { // as fast as it must be
+	for range 20 { // as fast as required
 		fmt.Fprint(conn, strings.Repeat("x", 20))
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -134,13 +135,14 @@ func TestSilentBody(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
-	// 400 bytes are due after 2.4 s, and those that come next 1 s later.
+	// 400 bytes are due after 2.4 s, and the next ones 1 s later.
 	if took := time.Since(begun); resp.StatusCode != http.StatusRequestTimeout || !resp.Close || took < 3*time.Second || took > 5*time.Second || !strings.Contains(string(body), "body_too_slow") {
 		t.Errorf("after %s: status %d: %s", took, resp.StatusCode, body)
 	}
 }
 
-// Who asks before the body is sent is told at once.
+// A client that waits for 100 Continue before it sends the body gets the error at
+// once.
 func TestExpect(t *testing.T) {
 	address := listen(t, start(t))
 	for _, target := range []string{"/v1/segment", "/v1/images", "/v1/segment?phrase=red"} {
@@ -158,7 +160,7 @@ func TestExpect(t *testing.T) {
 	}
 }
 
-// The time for a body is over when the body is there: the answer may take longer.
+// The time limit of a body ends with the body: the answer may take longer.
 func TestSlowAnswer(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 300 * time.Millisecond })
 	address := listen(t, s)
@@ -183,7 +185,7 @@ func TestSlowAnswer(t *testing.T) {
 	}
 }
 
-// A body that does not tell its size is not measured by the largest one.
+// A body of unknown size is not measured by the largest allowed size.
 func TestSlowBody_Chunked(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 3 * time.Second })
 	conn := dial(t, listen(t, s))
@@ -204,8 +206,8 @@ func TestSlowBody_Chunked(t *testing.T) {
 	}
 }
 
-// The pictures of a batch do not stand in line behind another request of its
-// client, which may wait for the batch itself.
+// The pictures of a batch do not wait behind another request of the same client,
+// because that request may be waiting for the batch itself.
 func TestBatchBeforeWaiting(t *testing.T) {
 	s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 16 << 10 })
 	address := listen(t, s)
@@ -241,7 +243,7 @@ func TestBatchBeforeWaiting(t *testing.T) {
 	}
 	first := fmt.Sprintf(`{"image": {"data": %q}, "prompts": [{"text": "red"}]}`, encoded)
 	items := []string{first}
-	for i := range 12 { // of which the last eight begin when the first have ended
+	for i := range 12 { // the last eight begin when the first have ended
 		items = append(items, fmt.Sprintf(`{"image": {"id": %q}, "prompts": [{"text": "red %d"}]}`, kept, i))
 	}
 	for i, r := range post(`{"items": [` + strings.Join(items, ",") + `]}`).Results {
@@ -268,8 +270,8 @@ func TestSlowBodies_OfOneAddress(t *testing.T) {
 	}
 }
 
-// A client whose bodies do not come keeps others waiting neither for memory nor
-// for its own requests.
+// A client with bodies that do not arrive blocks others neither for memory nor for
+// its own requests.
 func TestSlowBodies_OfOneKey(t *testing.T) {
 	s := start(t, authenticated, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 16 << 20 })
 	address := listen(t, s)
@@ -292,8 +294,8 @@ func TestSlowBodies_OfOneKey(t *testing.T) {
 	decode(t, s.do(bearer(segment(), slow)))
 }
 
-// Nor do its requests about pictures that the service has or fetches, however
-// long they wait for the model.
+// Its requests with stored or fetched pictures block nobody either, however long
+// they wait for the model.
 func TestPicturesOfOneKey(t *testing.T) {
 	s := start(t, authenticated, func(cfg *gateway.Config) {
 		cfg.Answers.BodyMemory, cfg.Answers.RequestTimeout = int64(16*len(picture)), 3*time.Second

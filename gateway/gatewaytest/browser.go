@@ -44,7 +44,7 @@ func Drop(path string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// Browser starts a headless Chromium with a profile of its own for one test.
+// Browser starts a headless Chromium with its own profile for one test.
 func Browser(t *testing.T) context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,

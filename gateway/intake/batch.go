@@ -18,14 +18,14 @@ type Batch struct {
 	Items    []BatchItem
 }
 
-// BatchItem is one picture of a batch: a request, or what is wrong with it.
+// BatchItem is one picture of a batch: a request, or the faults of the item.
 type BatchItem struct {
 	ID      string
 	Request *Request
 	Err     error
 }
 
-// ParseBatch reads a batch. The fault of one item alone is left in the item; any
+// ParseBatch reads a batch. Faults of a single item are stored in the item; any
 // other fault is the error.
 func ParseBatch(r io.Reader, maxImage int64) (*Batch, error) {
 	var b api.BatchRequest
@@ -43,14 +43,14 @@ func ParseBatch(r io.Reader, maxImage int64) (*Batch, error) {
 	for i := range b.Items {
 		from, to := &b.Items[i], &batch.Items[i]
 		out := inherit(from.Output, &b.Output)
-		wrong.Add(CheckID("/items/"+strconv.Itoa(i)+"/id", from.ID)) // an answer would have to repeat it
+		wrong.Add(CheckID("/items/"+strconv.Itoa(i)+"/id", from.ID)) // an answer would have to repeat the id
 		to.ID = from.ID
 		to.Request, to.Err = newRequest("/items/"+strconv.Itoa(i), common, from.Image, from.Prompts, &out, maxImage)
 	}
 	return batch, wrong.Err()
 }
 
-// Work returns the items as work of a job, or the faults of any of them.
+// Work returns the items as work of a job, or the faults of any item.
 func (b *Batch) Work() ([]answer.Item, error) {
 	var wrong refersam.Faults
 	items := make([]answer.Item, len(b.Items))
@@ -65,7 +65,7 @@ func (b *Batch) Work() ([]answer.Item, error) {
 	return items, wrong.Err()
 }
 
-// ByReference reports whether no item brings its picture itself.
+// ByReference reports whether no item contains its picture's bytes.
 func (b *Batch) ByReference() bool {
 	for i := range b.Items {
 		if req := b.Items[i].Request; req != nil && req.Source.Data != nil {

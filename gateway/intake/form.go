@@ -17,8 +17,8 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-// parseForm reads multipart/form-data: one of the fields that bring the
-// picture, and those of fields.
+// parseForm reads multipart/form-data: one of the fields for the picture, and the
+// fields that fields lists.
 func parseForm(r *http.Request, maxImage int64) (*Request, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -28,8 +28,8 @@ func parseForm(r *http.Request, maxImage int64) (*Request, error) {
 	if err := ReadParts(parts, func(part *multipart.Part) error { return f.read(part, maxImage) }); err != nil {
 		return nil, err
 	}
-	// Only at the very end of the body does net/http begin to watch whether the
-	// client goes away.
+	// net/http begins to notice a client that disconnects only at the very end of
+	// the body.
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		return nil, err
 	}
@@ -39,8 +39,8 @@ func parseForm(r *http.Request, maxImage int64) (*Request, error) {
 	return f.request()
 }
 
-// parsePicture reads a body that is the picture, and a query with the fields
-// of a form.
+// parsePicture reads a body that is the picture, and a query with the fields of a
+// form.
 func parsePicture(r *http.Request, maxImage int64) (*Request, error) {
 	query, err := Query(r)
 	if err != nil {
@@ -65,12 +65,12 @@ func parsePicture(r *http.Request, maxImage int64) (*Request, error) {
 }
 
 func tooManyFields() error {
-	return refersam.Errorf(refersam.CodeInvalidRequest, "There are more than %d fields.", api.MaxPrompts)
+	return refersam.Errorf(refersam.CodeInvalidRequest, "A form or query may have at most %d fields.", api.MaxPrompts)
 }
 
-// fields collects what a form or a query says, and what is wrong with it.
+// fields collects the values of a form or a query, and their faults.
 type fields struct {
-	// pictures are the names of fields that may bring the picture.
+	// pictures are the names of the fields that may hold the picture.
 	pictures []string
 	req      Request
 	phrases  []string
@@ -83,8 +83,8 @@ func newFields(pictures ...string) *fields {
 	return &fields{pictures: pictures, req: Request{Naming: answer.Naming{Form: true}}, seen: make(map[string]bool)}
 }
 
-// once refuses a field that has been given before.
-func (f *fields) once(name string) error {
+// markGiven refuses a field that was already given.
+func (f *fields) markGiven(name string) error {
 	if f.seen[name] {
 		return Invalid(name, "The field %q may be given only once.", name)
 	}
@@ -92,11 +92,11 @@ func (f *fields) once(name string) error {
 	return nil
 }
 
-// ReadParts has every part of a form read.
+// ReadParts reads all parts of a form.
 func ReadParts(parts *multipart.Reader, read func(*multipart.Part) error) error {
 	for n := 0; ; n++ {
 		part, err := parts.NextPart()
-		if err == io.EOF { // a wrapped EOF is a form cut off between its parts
+		if err == io.EOF { // a wrapped EOF means that the form is cut off between two parts
 			return nil
 		}
 		if err != nil {
@@ -111,17 +111,17 @@ func ReadParts(parts *multipart.Reader, read func(*multipart.Part) error) error 
 	}
 }
 
-// read takes a part of a form in. Its error is one after which nothing more is
-// read; others are in wrong.
+// read reads one part of a form. It returns an error only if the rest cannot be
+// read; other faults are added to wrong.
 func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 	name := part.FormName()
 	if slices.Contains(f.pictures, name) {
-		if err := f.once(name); err != nil {
+		if err := f.markGiven(name); err != nil {
 			f.wrong.Add(err)
 			return nil
 		}
 		if first := f.req.Source.Field; first != "" {
-			f.wrong.Add(Invalid(name, "There is a picture already, in %q.", first))
+			f.wrong.Add(Invalid(name, "The picture was already given in %q.", first))
 			return nil
 		}
 		f.req.Source.Field = name
@@ -155,8 +155,8 @@ func setSource(s *answer.Source, value string) error {
 	return CheckText(s.Field, value)
 }
 
-// set takes a field in: phrase once or more, format any number of times, each
-// a list separated by commas, and the others at most once.
+// set stores a field. phrase and format may be given several times, and each format
+// may be a list separated by commas. The other fields may be given once.
 func (f *fields) set(name, value string) error {
 	switch name {
 	case "phrase":
@@ -165,16 +165,16 @@ func (f *fields) set(name, value string) error {
 	case "format":
 		for format := range strings.SplitSeq(value, ",") {
 			if len(f.options.Formats) == api.MaxFormats {
-				return Invalid(name, "There are more than %d.", api.MaxFormats)
+				return Invalid(name, "At most %d formats are allowed.", api.MaxFormats)
 			}
 			f.options.Formats = append(f.options.Formats, strings.TrimSpace(format))
 		}
 		return nil
 	}
 	if !slices.Contains(api.FieldNames, name) {
-		return Invalid(name, "There is no field %q; there are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
+		return Invalid(name, "The field %q does not exist; the fields are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
 	}
-	if err := f.once(name); err != nil {
+	if err := f.markGiven(name); err != nil {
 		return err
 	}
 	if err := CheckText(name, value); err != nil {
@@ -221,12 +221,12 @@ func (f *fields) set(name, value string) error {
 	return err
 }
 
-// numberForm is that of decimal numbers: what strconv takes besides is no
-// number to a client.
+// numberForm matches decimal numbers. strconv also accepts other forms, which
+// clients may not use.
 var numberForm = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
 
-// number reads a number; one that is too large for its type is as large as that
-// can be, and so out of every range.
+// number reads a number. A number that is too large for its type becomes the type's
+// largest, which is out of every range.
 func number(name, value string) (*float64, error) {
 	v, err := strconv.ParseFloat(value, 64)
 	if !numberForm.MatchString(value) || err != nil && !errors.Is(err, strconv.ErrRange) {
@@ -244,7 +244,7 @@ func wholeNumber(name, value string) (*api.Int, error) {
 	return &v, nil
 }
 
-// request returns what the fields say, or all that is wrong with them.
+// request returns the request that the fields describe, or all their faults.
 func (f *fields) request() (*Request, error) {
 	req := &f.req
 	req.Output.Options = f.options
@@ -283,7 +283,7 @@ func readText(part *multipart.Part, name string) (string, error) {
 	}
 	if len(value) > most {
 		if name == "phrase" {
-			return "", &refersam.Error{Code: refersam.CodePhraseTooLong, Message: "The phrase is far too long.", Field: name}
+			return "", &refersam.Error{Code: refersam.CodePhraseTooLong, Message: "The phrase is far too long; use fewer words.", Field: name}
 		}
 		return "", Invalid(name, "The field is too long.")
 	}

@@ -18,11 +18,11 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-// bodySlack is how many bytes a body may hold besides its picture.
+// bodySlack is how many bytes a body may have in addition to its picture.
 const bodySlack = 1 << 20
 
-// MaxBody is the size of the largest body of a media type that is read, in
-// bytes: maxImage of picture, in base64 if it is JSON, and the rest.
+// MaxBody is the size of the largest body of a media type, in bytes: maxImage for
+// the picture, in base64 if it is JSON, and the rest.
 func MaxBody(mediaType string, maxImage int64) int64 {
 	if mediaType == api.MediaJSON {
 		return (maxImage+2)/3*4 + bodySlack
@@ -30,8 +30,7 @@ func MaxBody(mediaType string, maxImage int64) int64 {
 	return maxImage + bodySlack
 }
 
-// Request is a request for the masks of one picture, however it was
-// written.
+// Request is a request for the masks of one picture, in any form.
 type Request struct {
 	Source  answer.Source
 	Prompts []answer.Prompt
@@ -40,7 +39,7 @@ type Request struct {
 	// Deadline is how long the client waits; 0 leaves it to the service.
 	Deadline time.Duration
 	Priority refersam.Priority
-	// Webhook is the address that gets the end of a job, "" for none.
+	// Webhook is the address that receives the end of a job, "" for none.
 	Webhook string
 	Naming  answer.Naming
 }
@@ -60,9 +59,9 @@ func (r *Request) checkOverlay(sizeField string) error {
 	return nil
 }
 
-// ParseSegment reads a request for masks from a form, from JSON, or from a
-// picture and the query. At most maxImage bytes of picture are read, and little
-// more of anything else.
+// ParseSegment reads a request for masks from a form, from JSON, or from a picture
+// and the query. It reads at most maxImage bytes of a picture, and little more of
+// anything else.
 func ParseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*Request, error) {
 	if err := identityEncoded(r); err != nil {
 		return nil, err
@@ -74,7 +73,7 @@ func ParseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*Requ
 	case err != nil || mediaType != api.MediaForm && mediaType != api.MediaJSON:
 		return nil, refersam.Errorf(refersam.CodeUnsupportedMedia, "Send multipart/form-data, application/json, or a picture as image/* with the phrases in the query.")
 	case r.URL.RawQuery != "":
-		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "A query is for a picture that is sent as it is; put its parameters into the form or JSON.")
+		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "Query parameters are only allowed if the body is the picture itself; put them into the form or JSON.")
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody(mediaType, maxImage))
 	var req *Request
@@ -92,7 +91,7 @@ func ParseSegment(w http.ResponseWriter, r *http.Request, maxImage int64) (*Requ
 	return req, nil
 }
 
-// identityEncoded refuses bodies that are compressed.
+// identityEncoded refuses bodies with a content encoding.
 func identityEncoded(r *http.Request) error {
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return refersam.Errorf(refersam.CodeUnsupportedMedia, "The content encoding %q is not supported; send the body as it is.", encoding)
@@ -100,13 +99,13 @@ func identityEncoded(r *http.Request) error {
 	return nil
 }
 
-// isPicture tells media types of bodies that are a picture and nothing else.
-// What it is in truth is seen from its bytes.
+// isPicture reports whether a media type says that the body is a picture. The
+// actual format is detected from the bytes.
 func isPicture(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "image/") || mediaType == api.MediaBytes
 }
 
-// ReadError gives an error of reading a body the code it deserves.
+// ReadError gives an error of reading a body its code.
 func ReadError(err error) error {
 	var (
 		known    *refersam.Error
@@ -118,20 +117,19 @@ func ReadError(err error) error {
 	case errors.As(err, &tooLarge):
 		return bodyTooLarge(tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &refersam.Error{Code: refersam.CodeBodyTooSlow, Message: "The body of the request comes too slowly, and was not waited for.", Err: err}
+		return &refersam.Error{Code: refersam.CodeBodyTooSlow, Message: "The request body arrived too slowly.", Err: err}
 	default:
 		return &refersam.Error{
 			Code:    refersam.CodeMalformedRequest,
-			Message: "The body is not what its content type says, or it ends too early.",
+			Message: "The body does not match its content type, or it ends too early.",
 			Err:     err,
 		}
 	}
 }
 
-// bodyTooLarge is the error of a body of unknown length that has more than most
-// bytes.
+// bodyTooLarge is the error for a body of unknown length with more than most bytes.
 func bodyTooLarge(most int64) error {
-	return refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has more than the %d bytes that this route takes.", most)
+	return refersam.Errorf(refersam.CodeImageTooLarge, "The body of the request has more than the %d bytes that this route accepts.", most)
 }
 
 // parseDeadline checks how long a client waits.
@@ -145,7 +143,8 @@ func parseDeadline(ms api.Int, field string) (time.Duration, error) {
 
 const emptyVariant = "The variant is empty; leave it out to have the split decide."
 
-// parsePriority checks a client's priority: that of shadows is not for clients.
+// parsePriority checks a client's priority. Clients may not use the priority of
+// shadow requests.
 func parsePriority(value, field string) (refersam.Priority, error) {
 	switch p := refersam.Priority(value); p {
 	case refersam.PriorityInteractive, refersam.PriorityBatch:
@@ -155,7 +154,7 @@ func parsePriority(value, field string) (refersam.Priority, error) {
 	}
 }
 
-// CheckID refuses ids that are too long to be kept, or no text.
+// CheckID refuses ids that are too long to be stored, or that are not text.
 func CheckID(field, id string) error {
 	if utf8.RuneCountInString(id) > api.MaxID {
 		return Invalid(field, "The id must have at most %d characters.", api.MaxID)
@@ -163,7 +162,7 @@ func CheckID(field, id string) error {
 	return CheckText(field, id)
 }
 
-// CheckText refuses what databases do not take for text.
+// CheckText refuses text that databases do not accept.
 func CheckText(field, value string) error {
 	if !IsText(value) {
 		return Invalid(field, "The value must be UTF-8 without NUL.")
@@ -171,7 +170,7 @@ func CheckText(field, value string) error {
 	return nil
 }
 
-// IsText reports whether a database takes s as text: UTF-8 without NUL.
+// IsText reports whether a database accepts s as text: UTF-8 without NUL.
 func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Invalid returns an error about one field of a request: a JSON pointer or the
@@ -190,7 +189,7 @@ func tooLarge(field string, most int64) *refersam.Error {
 	}
 }
 
-// MediaType returns what a request says that its body is.
+// MediaType returns the media type that a request gives for its body.
 func MediaType(r *http.Request) string {
 	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return t
@@ -218,7 +217,7 @@ func OnlyJSON(r *http.Request) error {
 		return refersam.Errorf(refersam.CodeUnsupportedMedia, "Send %s.", api.MediaJSON)
 	}
 	if r.URL.RawQuery != "" {
-		return refersam.Errorf(refersam.CodeInvalidRequest, "There is no query here; put its parameters into the JSON.")
+		return refersam.Errorf(refersam.CodeInvalidRequest, "This route has no query parameters; put them into the JSON.")
 	}
 	return nil
 }

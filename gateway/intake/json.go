@@ -16,10 +16,10 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-// unmarshalers read the types of package api within bounds: a body has room for
-// millions of elements. A whole number may be written as 64.0, as some languages
-// do and JSON Schema allows; one beyond ±2^53 becomes that bound, which is out of
-// every range.
+// unmarshalers read the types of package api within bounds, because a body has
+// space for millions of elements. A whole number may be written as 64.0, as some
+// languages do and JSON Schema allows. A number beyond ±2^53 becomes that bound,
+// which is out of every range.
 var unmarshalers = json.WithUnmarshalers(json.JoinUnmarshalers(
 	json.UnmarshalFromFunc(readInt),
 	json.UnmarshalFromFunc(readPicture),
@@ -39,7 +39,7 @@ var unmarshalers = json.WithUnmarshalers(json.JoinUnmarshalers(
 
 func readInt(d *jsontext.Decoder, n *api.Int) error {
 	if d.PeekKind() != '0' {
-		return errors.ErrUnsupported // its own error says what is wanted
+		return errors.ErrUnsupported // this makes the library report which type it expects
 	}
 	token, err := d.ReadToken()
 	if err != nil {
@@ -53,11 +53,11 @@ func readInt(d *jsontext.Decoder, n *api.Int) error {
 	return nil
 }
 
-// readPicture reads where a picture is. A member that is present is not null,
-// because its presence says where the picture is.
+// readPicture reads where a picture is. A member that is present must not be null,
+// because its presence selects the kind of source.
 func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 	if d.PeekKind() != '{' {
-		return errors.ErrUnsupported // its own error says what is wanted
+		return errors.ErrUnsupported // this makes the library report which type it expects
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return err
@@ -79,7 +79,7 @@ func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 		case "url":
 			err = json.UnmarshalDecode(d, &p.URL)
 		default:
-			err = Invalid(place, "There is no field %q here.", name)
+			err = Invalid(place, "The field %q does not exist here.", name)
 		}
 		if err != nil {
 			return err
@@ -89,15 +89,15 @@ func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 	return err
 }
 
-// readList reads an array one by one, and no further than to most: a body has
-// room for millions.
+// readList reads an array element by element, and stops after most, because a body
+// has space for millions.
 func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 	switch d.PeekKind() {
 	case 'n':
 		return nil, d.SkipValue()
 	case '[':
 	default:
-		return nil, errors.ErrUnsupported // as an array is what it should be
+		return nil, errors.ErrUnsupported // this makes the library report that it expects an array
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 	at := d.StackPointer()
 	for d.PeekKind() != ']' {
 		if len(list) == most {
-			return nil, Invalid(string(at), "There are more than %d.", most)
+			return nil, Invalid(string(at), "At most %d are allowed.", most)
 		}
 		var element T
 		if err := json.UnmarshalDecode(d, &element); err != nil {
@@ -131,7 +131,7 @@ func parseJSON(r io.Reader, maxImage int64) (*Request, error) {
 	return req, wrong.Err()
 }
 
-// parseCommon checks what does not belong to one picture.
+// parseCommon checks the members that apply to all pictures.
 func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook *api.WebhookTarget) (Request, error) {
 	var (
 		req   = Request{Variant: ValueOr(variant, "")}
@@ -157,9 +157,8 @@ func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook
 	return req, wrong.Err()
 }
 
-// newRequest makes a request of what common says already and what a body says
-// of one picture, or all that is wrong with it; at is the place of that in the
-// body.
+// newRequest combines the members in common with a body's members about one
+// picture, or returns all their faults. at is the picture's place in the body.
 func newRequest(at string, common Request, image *api.Picture, prompts []api.Prompt, out *api.Output, maxImage int64) (*Request, error) {
 	req := &common
 	req.Output = *out
@@ -193,7 +192,7 @@ func pictureSource(p *api.Picture, at string, maxImage int64) (answer.Source, er
 	case len(found) == 0:
 		return answer.Source{}, Invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
 	case len(found) > 1:
-		return answer.Source{}, Invalid(found[1].Field, "There is a picture already, in %q.", found[0].Field)
+		return answer.Source{}, Invalid(found[1].Field, "The picture was already given in %q.", found[0].Field)
 	case found[0].Data == nil && found[0].ID == "" && found[0].URL == "":
 		return answer.Source{}, Invalid(found[0].Field, "The value is empty.")
 	case int64(len(found[0].Data)) > maxImage:
@@ -220,8 +219,8 @@ func newPrompts(l []api.Prompt, at string, request *api.Output) ([]answer.Prompt
 	return made, wrong.Err()
 }
 
-// ReadJSON reads a body into v. Unknown and repeated members are errors, and so
-// is text that is not UTF-8.
+// ReadJSON reads a body into v. Unknown and repeated members are errors, and so is
+// text that is not UTF-8.
 func ReadJSON(r io.Reader, v any) error {
 	begun := &beginning{r: r}
 	err := json.UnmarshalRead(begun, v, json.RejectUnknownMembers(true), unmarshalers)
@@ -234,7 +233,7 @@ func ReadJSON(r io.Reader, v any) error {
 	return jsonError(err)
 }
 
-// beginning is a reader that remembers the first bytes that were read.
+// beginning is a reader that remembers its first bytes.
 type beginning struct {
 	r    io.Reader
 	head [4]byte
@@ -248,27 +247,27 @@ func (b *beginning) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// otherEncoding says that JSON begins with a byte order mark or is not UTF-8, and
-// is empty if the first bytes show neither. JSON begins with two ASCII
+// otherEncoding describes why the body is not UTF-8 or begins with a byte order
+// mark; it returns "" if the first bytes show neither. JSON begins with two ASCII
 // characters, so a zero byte shows an encoding of 16 or 32 bits.
 func (b *beginning) otherEncoding() string {
-	const cure = "send UTF-8 without a byte order mark"
+	const remedy = "send UTF-8 without a byte order mark"
 	head := string(b.head[:b.n])
 	switch {
 	case strings.HasPrefix(head, "\uFEFF"):
-		return "The body begins with a byte order mark (EF BB BF), which is no JSON; " + cure + "."
+		return "The body begins with a byte order mark (EF BB BF), which is not valid JSON; " + remedy + "."
 	case strings.HasPrefix(head, "\xff\xfe\x00\x00"), strings.HasPrefix(head, "\x00\x00\xfe\xff"):
-		return "The body begins with the byte order mark of UTF-32, and JSON is UTF-8; " + cure + "."
+		return "The body begins with the byte order mark of UTF-32, but JSON must be UTF-8; " + remedy + "."
 	case strings.HasPrefix(head, "\xff\xfe"), strings.HasPrefix(head, "\xfe\xff"):
-		return fmt.Sprintf("The body begins with the byte order mark of UTF-16 (% X), and JSON is UTF-8; %s.", head[:2], cure)
+		return fmt.Sprintf("The body begins with the byte order mark of UTF-16 (% X), but JSON must be UTF-8; %s.", head[:2], remedy)
 	case len(head) >= 2 && (head[0] == 0 || head[1] == 0):
-		return "The body begins with a zero byte in its first two, as UTF-16 or UTF-32 does, and JSON is UTF-8; " + cure + "."
+		return "One of the body's first two bytes is zero, as in UTF-16 or UTF-32, but JSON must be UTF-8; " + remedy + "."
 	}
 	return ""
 }
 
-// jsonError tells JSON that is no JSON from JSON that says something else than
-// a request. Errors of reading pass through.
+// jsonError distinguishes text that is not JSON from JSON that is not a request.
+// Errors of reading are returned unchanged.
 func jsonError(err error) error {
 	var (
 		known    *refersam.Error
@@ -281,7 +280,7 @@ func jsonError(err error) error {
 	case errors.As(err, &syntax):
 		message := "The body is not valid JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {
-			message = "The body has a member twice"
+			message = "The body contains a member twice"
 		}
 		return &refersam.Error{
 			Code:    refersam.CodeMalformedRequest,
@@ -292,7 +291,7 @@ func jsonError(err error) error {
 	case errors.As(err, &semantic):
 		message := "The value is not " + wanted(semantic.GoType) + "."
 		if errors.Is(err, json.ErrUnknownName) {
-			message = fmt.Sprintf("There is no field %q here.", semantic.JSONPointer.LastToken())
+			message = fmt.Sprintf("The field %q does not exist here.", semantic.JSONPointer.LastToken())
 		}
 		return &refersam.Error{
 			Code:    refersam.CodeInvalidRequest,
@@ -305,7 +304,7 @@ func jsonError(err error) error {
 	}
 }
 
-// wanted says in JSON's words what a value for t must be.
+// wanted describes, in JSON's terms, the value that t requires.
 func wanted(t reflect.Type) string {
 	if t == nil {
 		return "allowed here"

@@ -17,7 +17,7 @@ func checkOptions(o *api.Options, field func(member string) string) error {
 	var wrong refersam.Faults
 	for i, format := range o.Formats {
 		if !slices.Contains(api.Formats, format) {
-			wrong.Add(Invalid(field(fmt.Sprintf("formats/%d", i)), "There is no format %q; there are %s.", format, strings.Join(api.Formats, ", ")))
+			wrong.Add(Invalid(field(fmt.Sprintf("formats/%d", i)), "The format %q does not exist; the formats are %s.", format, strings.Join(api.Formats, ", ")))
 		}
 	}
 	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
@@ -36,7 +36,8 @@ func checkOptions(o *api.Options, field func(member string) string) error {
 	return wrong.Err()
 }
 
-// checkOutput is checkOptions, and for the options that all masks share.
+// checkOutput checks the options of checkOptions and the options that all masks
+// share.
 func checkOutput(o *api.Output, field func(member string) string) error {
 	var wrong refersam.Faults
 	wrong.Add(checkOptions(&o.Options, field))
@@ -45,7 +46,7 @@ func checkOutput(o *api.Output, field func(member string) string) error {
 	return wrong.Err()
 }
 
-// inherit returns o with the members of outer where it has none.
+// inherit returns o. Members that o leaves out come from outer.
 func inherit(o api.Output, outer *api.Output) api.Output {
 	if len(o.Formats) == 0 {
 		o.Formats = outer.Formats
@@ -69,8 +70,9 @@ func OneOf(value *string, field string, allowed ...string) error {
 	return Invalid(field, `The value must be "%s".`, strings.Join(allowed, `" or "`))
 }
 
-// newPrompt makes a prompt with its own options, where it has them, and those
-// of the request, which have been checked. field names a member of its own.
+// newPrompt makes a prompt with its own options and, where it has none, the
+// request's options, which must already be checked. field names the prompt's
+// members.
 func newPrompt(id, text string, request *api.Output, own *api.Options, field func(member string) string) (answer.Prompt, error) {
 	if err := checkOptions(own, field); err != nil {
 		return answer.Prompt{}, err
@@ -98,7 +100,7 @@ func newPrompt(id, text string, request *api.Output, own *api.Options, field fun
 	return p, nil
 }
 
-// ValueOr returns *value, or other if there is none.
+// ValueOr returns *value, or other if value is nil.
 func ValueOr[T any](value *T, other T) T {
 	if value == nil {
 		return other

@@ -8,18 +8,18 @@ import (
 
 // Pace returns a body that a client must send as evenly as its size and the time
 // for it allow, because memory is reserved for it. size is negative if it is not
-// known; the whole body must have come within most, which began at begun.
+// known. The whole body must arrive within most, counted from begun.
 func Pace(body io.ReadCloser, control *http.ResponseController, size int64, begun time.Time, most time.Duration) io.ReadCloser {
 	return &pacedBody{ReadCloser: body, control: control, begun: time.Now(), end: begun.Add(most), most: most, size: size}
 }
 
-// pacedBody may be a sixth of its time behind an even pace. A body of unknown
-// size may pause for that long.
+// pacedBody allows the client to be a sixth of the time behind an even pace. A body
+// of unknown size may pause for that long.
 type pacedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
-	// Reading began at begun and ends by end. read bytes of size have come; all of
-	// them take most. size is negative if it is not known.
+	// Reading began at begun and ends by end. read bytes of size have arrived. The
+	// whole body may take most. size is negative if it is not known.
 	begun, end time.Time
 	most       time.Duration
 	size, read int64
@@ -28,7 +28,7 @@ type pacedBody struct {
 	err error
 }
 
-// Read implements io.Reader. Bytes that come too late are
+// Read implements io.Reader. If bytes arrive too late, it returns
 // os.ErrDeadlineExceeded.
 func (b *pacedBody) Read(p []byte) (n int, err error) {
 	if b.err != nil {
@@ -40,7 +40,7 @@ func (b *pacedBody) Read(p []byte) (n int, err error) {
 	return n, b.err
 }
 
-// due returns when the next bytes must have come.
+// due returns when the next bytes must have arrived.
 func (b *pacedBody) due() time.Time {
 	due := time.Now()
 	if b.size > 0 {

@@ -12,14 +12,14 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-// ParseUpload reads a picture that is to be kept: from a form, from JSON, or
-// the body as it is.
+// ParseUpload reads a picture to store: from a form, from JSON, or from a body that
+// is the picture.
 func ParseUpload(w http.ResponseWriter, r *http.Request, maxImage int64) (answer.Source, error) {
 	if err := identityEncoded(r); err != nil {
 		return answer.Source{}, err
 	}
 	if r.URL.RawQuery != "" {
-		return answer.Source{}, refersam.Errorf(refersam.CodeInvalidRequest, "There is no query here.")
+		return answer.Source{}, refersam.Errorf(refersam.CodeInvalidRequest, "This route has no query parameters.")
 	}
 	kind := MediaType(r)
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody(kind, maxImage))
@@ -45,7 +45,7 @@ func ParseUpload(w http.ResponseWriter, r *http.Request, maxImage int64) (answer
 		return answer.Source{}, ReadError(err)
 	}
 	if from.ID != "" {
-		return answer.Source{}, Invalid(from.Field, "An image that has an id is kept already.")
+		return answer.Source{}, Invalid(from.Field, "This image is already stored; use its id.")
 	}
 	return from, nil
 }
@@ -58,7 +58,7 @@ func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err e
 	f := newFields(api.FieldImage, api.FieldImageURL)
 	if err := ReadParts(parts, func(part *multipart.Part) error {
 		if name := part.FormName(); !slices.Contains(f.pictures, name) {
-			f.wrong.Add(Invalid(name, "There is no field %q; there are %s.", name, strings.Join(f.pictures, ", ")))
+			f.wrong.Add(Invalid(name, "The field %q does not exist; the fields are %s.", name, strings.Join(f.pictures, ", ")))
 			return nil
 		}
 		return f.read(part, maxImage)

@@ -2,7 +2,7 @@ package reply
 
 import "net/http"
 
-// WriteBody answers with a whole body.
+// WriteBody sends a whole body.
 func WriteBody(w http.ResponseWriter, mediaType string, body []byte) {
 	w.Header().Set("Content-Type", mediaType)
 	w.WriteHeader(http.StatusOK)

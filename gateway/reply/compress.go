@@ -17,13 +17,13 @@ const (
 	encodingZstd = "zstd"
 	encodingGzip = "gzip"
 
-	// minCompressed is the size of an answer from which on compressing it is
-	// worth its while: less goes into one packet anyway.
+	// minCompressed is the size of the smallest answer that is compressed. A smaller one
+	// fits into one packet anyway.
 	minCompressed = 1 << 10
 )
 
-// WriteCompressed answers with v as JSON, compressed in an encoding if there is
-// one and enough to compress.
+// WriteCompressed sends v as JSON. It compresses the JSON in the given encoding if
+// there is one and the JSON is large enough.
 func WriteCompressed(w http.ResponseWriter, v any, encoding string) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -32,7 +32,7 @@ func WriteCompressed(w http.ResponseWriter, v any, encoding string) error {
 	return WriteCompressedBody(w, body, encoding)
 }
 
-// WriteCompressedBody is WriteCompressed for what is JSON already.
+// WriteCompressedBody is WriteCompressed for a body that is already JSON.
 func WriteCompressedBody(w http.ResponseWriter, body []byte, encoding string) (err error) {
 	if encoding != "" && len(body) >= minCompressed {
 		if body, err = compress(body, encoding); err != nil {
@@ -45,8 +45,8 @@ func WriteCompressedBody(w http.ResponseWriter, body []byte, encoding string) (e
 }
 
 // AcceptedEncoding returns the content coding that the Accept-Encoding header
-// fields prefer (RFC 9110, section 12.5.3), zstd where they prefer none, and ""
-// when they allow neither or prefer to have the body as it is.
+// fields prefer (RFC 9110, section 12.5.3). It returns zstd if they have no
+// preference, and "" if they allow neither coding or prefer no coding.
 func AcceptedEncoding(accept []string) string {
 	weights := make(map[string]float64)
 	for element := range strings.SplitSeq(strings.Join(accept, ","), ",") {
@@ -73,12 +73,12 @@ func AcceptedEncoding(accept []string) string {
 	return best
 }
 
-// zstdWriter compresses whole bodies, as many at once as there are CPUs.
+// zstdWriter compresses whole bodies, up to one per CPU at the same time.
 var zstdWriter = sync.OnceValues(func() (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
 })
 
-// gzipWriters holds writers that are not in use.
+// gzipWriters holds unused writers.
 var gzipWriters sync.Pool
 
 func compress(body []byte, encoding string) ([]byte, error) {

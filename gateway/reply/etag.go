@@ -16,8 +16,8 @@ func Matches(known []string, tag string) bool {
 	return false
 }
 
-// HasStored reports whether a client that asks for something which is there has
-// what an ETag names: any, if it says *.
+// HasStored reports whether a client that asks for an existing resource already has
+// the version with this ETag. If-None-Match: * matches every version.
 func HasStored(h http.Header, tag string) bool {
 	known := h.Values("If-None-Match")
 	return Matches(known, tag) || len(known) == 1 && strings.TrimSpace(known[0]) == "*"

@@ -8,8 +8,8 @@ import (
 )
 
 // Negotiate returns the offer that the Accept header fields prefer (RFC 9110,
-// section 12.5.1), the earlier one when they prefer none, and "" when they
-// allow none of them.
+// section 12.5.1). It returns the earlier offer if they have no preference, and ""
+// if they allow none of the offers.
 func Negotiate(accept []string, offers ...string) string {
 	header := strings.Join(accept, ",")
 	if strings.TrimSpace(header) == "" {
@@ -24,9 +24,9 @@ func Negotiate(accept []string, offers ...string) string {
 	return best
 }
 
-// quality returns the weight, in [0, 1], that an Accept header gives a media
-// type: that of the most specific range which holds it, and 0 without one.
-// What cannot be parsed counts for nothing.
+// quality returns the weight, in [0, 1], that an Accept header gives a media type:
+// the weight of the most specific range that matches it, or 0 if none does. Ranges
+// that cannot be parsed are ignored.
 func quality(header, offer string) float64 {
 	kind, _, _ := strings.Cut(offer, "/")
 	weight, specific := 0.0, 0
