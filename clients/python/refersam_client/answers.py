@@ -1,5 +1,5 @@
-"""What a service answers. Sizes are in pixels, masks (height, width), times aware of their zone. Members that
-this client does not know are passed over."""
+"""The answers of a service. Sizes are in pixels, masks are (height, width), times have a zone. Members that
+this client does not know are ignored."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Problem(Exception):  # noqa: N818
     """Why a request was not a success (RFC 9457). `code` is stable and for programs, the rest for people."""
 
     def __init__(self, document: Mapping[str, Any], retry_after: float | None = None) -> None:
-        # What an exception is made of are its args, so that it can be pickled.
+        # An exception is pickled by its args, so they must be the constructor's arguments.
         super().__init__(document, retry_after)
         self.code: str = document.get("code", "unknown")
         self.status: int = document.get("status", 0)
         self.detail: str = document.get("detail", "")
         #: The part of the request at fault: a JSON pointer, or the name of a field.
         self.field: str | None = document.get("field")
-        #: What the service has logged it under.
+        #: The id of the request, as in the service's log.
         self.request_id: str | None = document.get("request_id")
         #: All faults that were found, each with detail and pointer or field.
         self.errors: list[dict[str, str]] = document.get("errors", [])
-        #: After how many seconds to try again, if the service says so.
+        #: The number of seconds after which to try again, if the service gives it.
         self.retry_after = retry_after
 
     def __str__(self) -> str:
@@ -42,9 +42,9 @@ class Problem(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Quality:
-    """How far a mask is to be trusted."""
+    """How reliable a mask is."""
 
-    #: The parts of the mask that hang together.
+    #: The number of connected parts of the mask.
     components: int
     #: How little the mask depends on its threshold: the intersection over union of the masks for thresholds
     #: one logit above and below, 0 to 1.
@@ -53,30 +53,30 @@ class Quality:
 
 @dataclass(frozen=True)
 class Result:
-    """What one phrase means."""
+    """The result of one phrase."""
 
     prompt_id: str | None
     #: The phrase that the result answers, as it was sent; None from a service of an older version.
     phrase: str | None
-    #: Whether the picture has nothing that is meant; that is no error.
+    #: Whether the phrase describes nothing in the picture; this is not an error.
     empty: bool
     #: The mean foreground probability over the mask, 0 to 1, not calibrated.
     score: float
-    #: Foreground pixels; left, top, width and height of what encloses them.
+    #: Foreground pixels; left, top, width and height of their bounding box.
     area: int
     bbox: tuple[int, int, int, int]
     #: "model", or "shared" or "cache" when the model was not run for this request.
     origin: str
-    #: There with output={"quality": True}.
+    #: Only with output={"quality": True}.
     quality: Quality | None
-    #: The mask in the formats that were asked for, as the service writes them: files such as "png" in base64,
+    #: The mask in the requested formats, as the service writes them: files such as "png" in base64,
     #: "polygon" as GeoJSON.
     masks: Mapping[str, Any] = field(repr=False)
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
-        """bool, (height, width), decoded when it is first looked at; None if "coco_rle" was not among the
-        formats that were asked for. ValueError if the service has written no mask."""
+        """bool, (height, width), decoded at the first access; None if "coco_rle" was not among the requested
+        formats. ValueError if the service's mask is not valid."""
         rle = self.masks.get("coco_rle")
         return decode_rle(rle["counts"], *rle["size"]) if rle else None
 
@@ -97,7 +97,7 @@ class Answer:
     """The masks of one picture, in the order of the phrases."""
 
     request_id: str
-    #: Of the upright picture, and of the masks.
+    #: The size of the upright picture and of the masks.
     width: int
     height: int
     mask_width: int
@@ -107,7 +107,7 @@ class Answer:
     version: str
     results: list[Result]
     warnings: list[dict[str, Any]]
-    #: Where the time went, in milliseconds.
+    #: How long each step took, in milliseconds.
     timings: dict[str, float]
     #: The SHA-256 of the weights that made the masks; None from a service of an older version.
     checkpoint: str | None = None
@@ -124,7 +124,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of one picture of a batch: an answer or a problem."""
+    """The result of one picture of a batch: an answer or a problem."""
 
     id: str | None
     answer: Answer | None
@@ -140,7 +140,7 @@ class BatchResult:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture that the service keeps; `id` is img_ and the SHA-256 of its bytes."""
+    """A picture that the service stores; `id` is img_ and the SHA-256 of its bytes."""
 
     id: str
     width: int
@@ -174,10 +174,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Webhook:
-    """What came of telling the end of a job."""
+    """The delivery of a job's end to a webhook."""
 
     url: str
-    #: "failed" when it was given up.
+    #: "failed" when the service has given up.
     status: Literal["pending", "delivered", "failed"]
     attempts: int
     last_attempt_at: datetime | None
@@ -193,26 +193,26 @@ class Webhook:
 
 @dataclass(frozen=True)
 class Job:
-    """Work that is done after its request has been answered."""
+    """Work that the service does after it has answered the request."""
 
     id: str
     kind: Literal["segment", "batch"]
     #: "failed" if one of its items has failed.
     status: Status
-    #: That of the request that made the job, and of its answers; None from a service that does not tell it.
+    #: The id of the request that created the job, also in its answers; None from an older service.
     request_id: str | None
     created_at: datetime
-    #: When the first item was begun, when the last one ended, and when the job is forgotten; None until it is
+    #: When the first item began, when the last item ended, and when the job is deleted; None until it is
     #: known.
     started_at: datetime | None
     finished_at: datetime | None
     expires_at: datetime | None
-    #: How many items there are, and how many of them have ended in which way.
+    #: The number of items, and how many of them have which status.
     total: int
     succeeded: int
     failed: int
     cancelled: int
-    #: Neither of them is there in lists.
+    #: Both are missing in lists.
     items: list[Item]
     webhook: Webhook | None
 
@@ -235,37 +235,37 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """A job has got another status, or one of its items has ended."""
+    """A job has a new status, or one of its items has ended."""
 
     #: Events of a job are numbered from 1.
     seq: int
-    #: The new one: of the item if there is one, else of the job.
+    #: The new status of the item, or of the job if there is no item.
     status: Status
     item: Item | None
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a client has said about a mask."""
+    """A client's feedback about a mask."""
 
     id: str
     #: The id of the API key.
     key: str
     request_id: str
-    #: The index of the picture in a batch or job, and that of the result in its answer.
+    #: The index of the picture in a batch or job, and the index of the result in its answer.
     item: int
     result: int
     verdict: Literal["good", "bad"] | None
-    #: From 1, of no use, to 5, as it should be.
+    #: From 1 (useless) to 5 (perfect).
     rating: int | None
     comment: str | None
     created_at: datetime
-    #: The mask as it should be, as pycocotools writes it.
+    #: The correct mask, as pycocotools writes it.
     corrected_rle: Mapping[str, Any] | None = field(repr=False)
 
     @cached_property
     def corrected_mask(self) -> NDArray[np.bool_] | None:
-        """The mask as it should be: bool, (height, width)."""
+        """The correct mask: bool, (height, width)."""
         rle = self.corrected_rle
         return decode_rle(rle["counts"], *rle["size"]) if rle else None
 
@@ -280,7 +280,7 @@ class Feedback:
 
 @dataclass(frozen=True)
 class UsageDay:
-    """What a key has used on a day, which is one of UTC."""
+    """The usage of a key on a day in UTC."""
 
     day: date
     #: The id of the API key; "anonymous" without authentication.
@@ -289,7 +289,7 @@ class UsageDay:
     requests: int
     #: Pictures that masks were made for.
     pictures: int
-    #: For how long model servers were busy with them, in milliseconds.
+    #: How long model servers were busy with the pictures, in milliseconds.
     gpu_ms: float
 
     @classmethod
@@ -315,11 +315,11 @@ class Model:
     image_size: int
     #: How phrases become tokens.
     tokenizer: str
-    #: How many tokens of a phrase are read.
+    #: How many tokens of a phrase the model reads.
     max_tokens: int
     #: The probability from which a pixel is foreground, 0 to 1.
     threshold: float
-    #: That of its arithmetic, such as "fp16".
+    #: The precision of its arithmetic, such as "fp16".
     precision: str
     #: The SHA-256 of its weights, in hexadecimal.
     checkpoint: str
@@ -335,14 +335,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the service takes, whichever model answers."""
+    """The service's limits for all models."""
 
-    #: Bytes of an encoded picture, its width times its height, either of them, and the pictures in its file.
+    #: Limits of a picture: encoded bytes, width times height, width and height each, and pictures in its
+    #: file.
     max_image_bytes: int
     max_image_pixels: int
     max_image_side: int
     max_image_frames: int
-    #: Phrases of one picture, and bytes of each of them in UTF-8.
+    #: Phrases per picture, and bytes per phrase in UTF-8.
     max_phrases: int
     max_phrase_bytes: int
     #: Pixels of a picture times its phrases.
@@ -365,11 +366,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class UnusableModel:
-    """A variant that should be there and cannot be used."""
+    """A configured variant that cannot be used."""
 
     name: str
     variant: str
-    #: The part of the units that gets this variant, and no answer.
+    #: The part of the units that gets this variant, and so no answer.
     weight: float
     #: Which stage is broken, and why.
     reason: str
@@ -381,14 +382,14 @@ class UnusableModel:
 
 @dataclass(frozen=True)
 class Models:
-    """What answers, and what it takes."""
+    """The loaded models and the service's limits."""
 
-    #: One a variant.
+    #: One per variant.
     models: list[Model]
-    #: The formats of masks that may be asked for.
+    #: The formats of masks that a request may ask for.
     formats: list[str]
     limits: Limits
-    #: The variants that should be there and cannot be used.
+    #: The configured variants that cannot be used.
     unusable: list[UnusableModel] = field(default_factory=list)
 
     @classmethod
@@ -400,10 +401,10 @@ class Models:
 
 @dataclass(frozen=True)
 class WebhookSecret:
-    """What webhooks are signed with, for verify_webhook."""
+    """The secret that signs webhooks, for verify_webhook."""
 
     secret: str = field(repr=False)
-    #: Until when they are signed with the one before as well; None if they are not.
+    #: Until when webhooks are also signed with the previous secret; None if they are not.
     previous_until: datetime | None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What is sent: pictures, phrases, and how masks are to be."""
+"""The parts of requests: pictures, phrases, and options of masks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from .answers import Image
 
-#: A picture that is at hand: where its file is, or the file, open for reading bytes, or the encoded bytes.
+#: A local picture: the path of its file, or the file, open for reading bytes, or the encoded bytes.
 LocalPicture = str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview
-#: A picture: one at hand, an Image that is kept or its id, or an https address.
+#: A picture: a local picture, a stored Image or its id, or an https address.
 Picture = LocalPicture | Image
 
 Format = Literal["coco_rle", "rle", "polygon", "png", "png8", "probability", "overlay"]
@@ -25,11 +25,11 @@ Priority = Literal["interactive", "batch"]
 
 
 class PromptFields(TypedDict, total=False):
-    """A phrase, and what holds for its mask alone; what is left out is as Output says."""
+    """A phrase, and options of its mask. For an option that is left out, Output applies."""
 
     #: At most 1,000 bytes of UTF-8.
     text: Required[str]
-    #: At most 128 characters; it comes back as `prompt_id`.
+    #: At most 128 characters; returned as `prompt_id`.
     id: str
     formats: Sequence[Format]
     threshold: float
@@ -40,26 +40,26 @@ class PromptFields(TypedDict, total=False):
 
 
 class Output(TypedDict, total=False):
-    """How masks are to be."""
+    """The options of masks."""
 
-    #: Without it "coco_rle", which `Result.mask` is made of.
+    #: Default "coco_rle". `Result.mask` needs this format.
     formats: Sequence[Format]
-    #: Foreground is where the probability is at least this, between 0 and 1.
+    #: The foreground probability from which a pixel is in the mask, between 0 and 1.
     threshold: float
-    #: Holes of up to so many pixels are filled.
+    #: Holes of up to this number of pixels are filled.
     fill_holes: int
-    #: Components of less than so many pixels are left out.
+    #: Components of fewer pixels are left out.
     min_area: int
     keep: Keep
-    #: How many pixels polygons may be off the mask, 0 to 1000.
+    #: How many pixels polygons may deviate from the mask, 0 to 1000.
     tolerance: float
-    #: "model" for masks as large as what the model answers.
+    #: "model" for masks of the model's output size.
     size: Literal["original", "model"]
     overlay: Literal["png", "jpeg"]
     quality: bool
 
 
-#: A phrase, alone or with members of its own.
+#: A phrase, alone or with its own options.
 Prompt = str | PromptFields | Mapping[str, Any]
 #: One phrase or up to 32.
 Prompts = Prompt | Sequence[Prompt]
@@ -71,9 +71,9 @@ class BatchItem:
 
     picture: Picture
     prompts: Prompts
-    #: At most 128 characters; it comes back with the result.
+    #: At most 128 characters; returned with the result.
     id: str | None = None
-    #: Where it differs from that of the whole batch.
+    #: The options that differ from the batch's.
     output: Output | Mapping[str, Any] | None = None
 
 
@@ -86,7 +86,7 @@ def encoded_bytes(picture: LocalPicture) -> bytes | bytearray | memoryview:
         return picture
     if isinstance(picture, str | os.PathLike):
         if isinstance(picture, str) and "://" in picture:
-            raise ValueError(f"a service fetches pictures by https alone, and not {picture!r}")
+            raise ValueError(f"a service fetches pictures only from https addresses, not from {picture!r}")
         with open(picture, "rb") as file:
             return file.read()
     if not hasattr(picture, "read"):
@@ -96,7 +96,7 @@ def encoded_bytes(picture: LocalPicture) -> bytes | bytearray | memoryview:
         )
     content = picture.read()
     if not isinstance(content, bytes):
-        raise TypeError("a file that is a picture is opened for reading bytes")
+        raise TypeError("the picture's file must be open for reading bytes")
     return content
 
 
@@ -128,7 +128,7 @@ def prompt_member(prompt: Prompt) -> dict[str, Any]:
     if isinstance(prompt, str):
         return {"text": prompt}
     if not isinstance(prompt, Mapping):
-        raise TypeError(f"a phrase is text, alone or in a mapping, and not {type(prompt).__name__}")
+        raise TypeError(f"a phrase must be text, alone or in a mapping, not {type(prompt).__name__}")
     return dict(prompt)
 
 
@@ -141,8 +141,8 @@ def segment_body(picture: Picture, prompts: Prompts, members: Mapping[str, Any])
 
 
 def batch_body(batch: Batch, members: Mapping[str, Any]) -> tuple[bytes, int]:
-    """What is sent for a batch, and how many items it has. They are taken one after the other, and each
-    picture is read before the next one is taken."""
+    """The body of a batch, and its number of items. Items are taken one after the other, and each picture is
+    read before the next item is taken."""
     items = []
     for item in map(batch_item, batch):
         content = {"image": image_member(item.picture), "prompts": prompt_members(item.prompts)}
@@ -166,7 +166,7 @@ def body(document: Mapping[str, Any]) -> bytes:
         separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=plain_number
     )
     try:
-        # By pieces: in one string with pictures, an emoji would make each character take 4 bytes.
+        # In pieces: in one string with pictures, an emoji would make each character take 4 bytes.
         return b"".join(piece.encode() for piece in encoder.iterencode(document))
     except UnicodeEncodeError as cause:
         half = cause.object[cause.start]
@@ -174,11 +174,11 @@ def body(document: Mapping[str, Any]) -> bytes:
 
 
 def plain_number(value: object) -> bool | int | float:
-    """A number of numpy as one of Python."""
+    """Converts a number of numpy to one of Python."""
     if isinstance(value, np.bool_):
         return bool(value)
     if isinstance(value, np.integer):
         return int(value)
     if isinstance(value, np.floating):
         return float(value)
-    raise TypeError(f"JSON has nothing for {type(value).__name__}")
+    raise TypeError(f"JSON cannot express {type(value).__name__}")

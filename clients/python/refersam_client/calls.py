@@ -1,5 +1,5 @@
-"""What is called, and how it is read: written once for both clients, as generators that yield what is to be
-done and are sent back what came of it."""
+"""The calls and how their answers are read. They are written once for both clients, as generators that yield
+the steps to perform and receive the results of the steps."""
 
 from __future__ import annotations
 
@@ -53,29 +53,28 @@ from .bodies import (
 from .rle import encode_rle
 
 T = TypeVar("T")
-#: What the service stores under an id.
+#: The kinds of objects that the service stores under an id.
 Stored = TypeVar("Stored", Job, Image)
 
 now = time.monotonic
 
-# Seconds. A pause doubles with each try; chance adds to it, so that not everybody comes back at once.
+# Seconds. A pause doubles with each try. A random part is added, so that clients do not all retry at once.
 FIRST_PAUSE = 0.25
 MAX_PAUSE = 10.0
 MAX_JITTER = 2.0
-#: How long a stream may say nothing: the service says every 15 s that it lives.
+#: How long a stream may be silent. The service sends a comment every 15 s to show that it is alive.
 MAX_SILENCE = 45.0
 
-#: What one look at a job is given, even if less is left.
+#: The least time for one request about a job, even if less is left.
 LOOK = 5.0
 
-#: How much of an answer is read, in bytes once it is decompressed: 64 MB of masks in base64, and what is said
-#: about them.
+#: The maximum of bytes of a decompressed answer: 64 MB of masks in base64, and the rest of the JSON.
 MAX_ANSWER = 96 << 20
 
 PAGE = "100"
 ROUTES: Mapping[type, str] = {Job: "jobs", Image: "images"}
 JSON = {"Content-Type": "application/json"}
-#: What a code that is not told is by the status; all others are upstream_failed.
+#: The codes for answers without a code, by status; for any other status it is upstream_failed.
 CODES = {
     401: "unauthorized",
     403: "forbidden",
@@ -96,7 +95,7 @@ class Call:
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
-    #: What of the deadline is left is put into the content, a JSON object, of each try.
+    #: The time that is left is added to the content, a JSON object, at each try.
     deadline_ms: int | None = None
     #: Whether a success is a stream of events.
     stream: bool = False
@@ -104,8 +103,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Try:
-    """A call that is to be sent once; what comes of it is a Reply, a Problem if that cannot be read, or an
-    httpx2.TransportError if there is none."""
+    """A call to send once. The result is a Reply, a Problem if the answer cannot be read, or an
+    httpx2.TransportError if there is no answer."""
 
     call: Call
     content: bytes | None
@@ -123,7 +122,7 @@ class Reply:
     headers: httpx2.Headers
     body: bytes
     stream: httpx2.Response | None = None
-    #: An iterator or, of an AsyncClient, an asynchronous one.
+    #: An iterator or, for an AsyncClient, an asynchronous one.
     events: Any = None
 
 
@@ -136,13 +135,13 @@ class Next:
 
 @dataclass(frozen=True)
 class Each:
-    """What a method that iterates is to yield."""
+    """A value for an iterating method to yield."""
 
     value: Any
 
 
-#: What is to be done; besides these, a pause in seconds, or work that takes a while, for which an event loop
-#: takes a thread.
+#: A step to perform. Besides these, it may be a pause in seconds, or slow work, which an event loop runs in a
+#: thread.
 Step = Try | Next | float | Callable[[], Any]
 Steps = Generator[Step, Any, T]
 Entries = Generator[Step | Each, Any, None]
@@ -155,15 +154,15 @@ class Calls:
     headers: Mapping[str, str]
 
     def sent(self, call: Call, max_wait: float = math.inf) -> Steps[Reply]:
-        """The answer to a call, which is tried again while that may help and there is time."""
+        """The answer to a call. The call is retried as long as another try may succeed and there is time."""
         begun, max_wait = now(), min(max_wait, self.max_wait)
         patience = max_wait if call.deadline_ms is None else min(max_wait, call.deadline_ms / 1000)
         headers = {**self.headers, **call.headers}
         tries = 0
-        unsure = False  # whether a try that has failed may have done what it was to do
+        unsure = False  # whether a failed try may have had its effect
         while True:
             used = now() - begun
-            left = max(max_wait - used, 0.001)  # a pause may end late, and sockets take nothing below 0
+            left = max(max_wait - used, 0.001)  # a pause may end late, and sockets refuse values below 0
             content = content_of(call, used)
             reply = yield Try(call, content, headers, min(self.timeout, left), left)
             if isinstance(reply, Reply):
@@ -171,7 +170,7 @@ class Calls:
                     return reply
                 problem: Exception = problem_of(reply, len(content or b""))
                 if call.method == "DELETE" and unsure and is_gone(problem):
-                    return reply  # by a try whose answer was lost
+                    return reply  # an earlier try did it, and its answer was lost
                 unsure = unsure or reply.status in (502, 503)
             else:
                 problem, unsure = reply, True
@@ -191,7 +190,7 @@ class Calls:
     def pages(
         self, path: str, name: str, parse: Callable[[Any], Any], query: Mapping[str, str | None]
     ) -> Entries:
-        """Each entry of a list."""
+        """Yields each entry of a list."""
         asked = given(query) | {"limit": PAGE}
         while True:
             entries, cursor = yield from self.parsed(
@@ -267,7 +266,7 @@ class Calls:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": str(after)} if after else {})
             call = Call("GET", path(Job, job, "/events"), headers=headers, stream=True)
             reply = yield from self.sent(call)
-            if reply.stream is None:  # 204: the job has ended, and there is nothing more to tell
+            if reply.stream is None:  # 204: the job has ended, and all its events were sent
                 return
             while isinstance(told := (yield Next(reply)), httpx2.ServerSentEvent):
                 event = read(reply, told, event_of)
@@ -298,7 +297,7 @@ class Calls:
     def keep_image(self, picture: LocalPicture, key: str | None) -> Steps[Image]:
         headers = once(key)
         if isinstance(picture, Image) or is_id(picture):
-            raise ValueError("the picture is kept already; what is sent are its bytes, to keep it for longer")
+            raise ValueError("the picture is already stored; send its bytes to extend its lifetime")
         if is_address(picture):
             content, kind = body({"image": image_member(picture)}), JSON
         else:
@@ -350,7 +349,7 @@ def content_of(call: Call, used: float) -> bytes | None:
     if call.content is None or call.deadline_ms is None:
         return call.content
     left = max(call.deadline_ms - int(used * 1000), min(call.deadline_ms, 1))
-    # It is appended, so that a picture is not encoded anew for each try.
+    # It is appended, so that a picture is not encoded again for each try.
     return call.content[:-1] + b',"deadline_ms":%d}' % left
 
 
@@ -363,7 +362,11 @@ def may_pass(problem: Exception) -> bool:
     """Whether the same call may succeed later."""
     if isinstance(problem, Problem):
         passes = problem.status in (408, 429, 502, 503) and problem.code != "storage_full"
-        damaged = isinstance(problem.__cause__, httpx2.DecodingError)  # on its way, as what is cut off
+        damaged = isinstance(
+            problem.__cause__,
+            httpx2.DecodingError,
+            # An answer was damaged on its way, like an answer that is cut off.
+        )
         return passes or damaged or problem.code == "request_under_way"
     cause: BaseException | None = problem
     while cause is not None:
@@ -378,35 +381,35 @@ def is_gone(problem: Exception) -> bool:
 
 
 def problem_of(reply: Reply, sent: int = 0) -> Problem:
-    """What an answer that is no success says; sent is how many bytes its request had."""
+    """The Problem of an answer that is not a success. sent is the number of bytes of its request."""
     try:
         document = json.loads(reply.body)
     except ValueError:
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("code"), str):
-        # A proxy has answered, or what is no service of this kind.
+        # The answer comes from a proxy, or from something that is not a refersam service.
         document = {"code": CODES.get(reply.status, "upstream_failed"), "detail": unexplained(reply, sent)}
     known = {"request_id": reply.headers.get("x-request-id")}
     return Problem(known | document | {"status": reply.status}, seconds(reply.headers.get("retry-after", "")))
 
 
-#: What a status means as a rule that comes without a problem of the service, and what to do.
+#: What a status without a problem of the service usually means, and what to do.
 UNEXPLAINED = {
-    401: "The request shows nothing that is accepted; check the API key, and what a proxy before the service "
-    "wants.",
-    403: "The request is refused before it reaches the service; check what the proxy there allows.",
+    401: "The credentials were not accepted; check the API key, and what a proxy before the service "
+    "requires.",
+    403: "The request was refused before it reached the service; check what the proxy before it allows.",
     404: "There is no refersam service at this address; check the address with its path.",
     405: "There is no refersam service at this address; check the address with its path.",
-    408: "The request came too slowly; send a smaller picture on a slow connection.",
-    413: "The request of {sent} bytes is larger than a proxy before the service takes; send a smaller "
+    408: "The request arrived too slowly; send a smaller picture on a slow connection.",
+    413: "The request of {sent} bytes is larger than a proxy before the service accepts; send a smaller "
     "picture or fewer at once, or raise the limit of the proxy.",
-    414: "The address of the request is longer than a proxy before the service takes.",
-    429: "A proxy before the service takes no more requests at the moment; wait, or send fewer.",
-    431: "The headers of the request are longer than a proxy before the service takes.",
-    502: "A proxy gets no answer of the service behind it; check that the service runs.",
+    414: "The address of the request is longer than a proxy before the service accepts; shorten it.",
+    429: "A proxy before the service accepts no more requests at the moment; wait, or send fewer.",
+    431: "The headers of the request are longer than a proxy before the service accepts; shorten them.",
+    502: "A proxy gets no answer from the service behind it; check that the service is running.",
     503: "The service, or a proxy before it, is not available at the moment; try again later.",
-    504: "A proxy does not wait long enough for the service behind it; give it more time, or ask for less at "
-    "once or by a job.",
+    504: "A proxy does not wait long enough for the service behind it; raise its timeout, send fewer "
+    "pictures at once, or submit a job.",
 }
 MAX_EXCERPT = 120
 
@@ -416,7 +419,7 @@ def unexplained(reply: Reply, sent: int) -> str:
         text = f"The service redirects to {to!r}; use its own address."
     else:
         text = UNEXPLAINED.get(
-            reply.status, "The answer gives no reason; check the address, and what stands before the service."
+            reply.status, "The answer gives no reason; check the address and any proxy before the service."
         )
         text = text.format(sent=sent)
     text += f" The status is {reply.status}"
@@ -441,7 +444,7 @@ def read(reply: Reply, content: Any, parse: Callable[[Any], T]) -> T:
     try:
         return parse(json.loads(content) if isinstance(content, bytes) else content)
     except (ValueError, LookupError, TypeError, AttributeError) as cause:
-        raise unreadable(reply.status, reply.headers, "is none that this client reads") from cause
+        raise unreadable(reply.status, reply.headers, "cannot be read by this client") from cause
 
 
 def unreadable(status: int, headers: httpx2.Headers, why: str) -> Problem:
@@ -450,7 +453,7 @@ def unreadable(status: int, headers: httpx2.Headers, why: str) -> Problem:
 
 
 def event_of(told: httpx2.ServerSentEvent) -> Event | None:
-    """What an event tells; None if it is of a kind that this client does not know."""
+    """The content of an event; None if this client does not know its kind."""
     if told.event not in ("job", "item"):
         return None
     document = json.loads(told.data)
@@ -461,7 +464,7 @@ def event_of(told: httpx2.ServerSentEvent) -> Event | None:
 def batch_results(document: Mapping[str, Any], count: int) -> list[BatchResult]:
     results = [BatchResult.parse(result) for result in document["results"]]
     if len(results) != count:
-        raise ValueError(f"there are {len(results)} results of {count} items")
+        raise ValueError(f"there are {len(results)} results for {count} items")
     return results
 
 
@@ -482,32 +485,32 @@ def path(kind: type[Stored], stored: str | Stored, rest: str = "") -> str:
 
 
 def day_of(day: date | str | None) -> str | None:
-    """A day of UTC, as a query has it."""
+    """A day of UTC, in the form of the query."""
     if isinstance(day, datetime):
         if day.tzinfo is None:
-            raise ValueError("a time without a zone may be of two days of UTC; datetime.now(UTC) has one")
+            raise ValueError("a time without a zone may belong to two days of UTC; datetime.now(UTC) has one")
         return day.astimezone(UTC).date().isoformat()
     if isinstance(day, date):
         return day.isoformat()
     if day is None:
         return None
     if not isinstance(day, str):
-        raise TypeError(f"a day is a date, a datetime or text, and not {type(day).__name__}")
+        raise TypeError(f"a day must be a date, a datetime or text, not {type(day).__name__}")
     try:
         written = date.fromisoformat(day).isoformat()
     except ValueError:
         written = None
     if written != day:  # fromisoformat reads other forms, too
-        raise ValueError(f"a day is such as 2026-11-22, and not {day!r}")
+        raise ValueError(f"a day must have a form such as 2026-11-22, not {day!r}")
     return day
 
 
 def once(key: str | None) -> dict[str, str]:
-    """A name under which a request is done once, however often it is sent; without key a new one."""
+    """The idempotency key of a request: the given key, or a new one."""
     if key is None:
         key = str(uuid.uuid4())
     elif not re.fullmatch("[!#-~]{1,255}", key):
-        raise ValueError("an idempotency key has 1 to 255 visible ASCII characters, and no quotes")
+        raise ValueError("an idempotency key must have 1 to 255 visible ASCII characters without quotes")
     return {"Idempotency-Key": key}
 
 

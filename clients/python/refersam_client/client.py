@@ -1,4 +1,4 @@
-"""The clients: what does the steps that calls.py describes."""
+"""The clients, which perform the steps of calls.py."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ from .calls import (
 
 T = TypeVar("T")
 
-#: What the service takes for a unit; spaces around it would be lost on the way.
+#: The form of a unit; spaces around it would be lost on the way.
 UNIT = re.compile(r"(?! )[^\x00-\x1f\x7f\ud800-\udfff]{1,128}(?<! )")
-#: The service gives a request with another id one of its own.
+#: The service replaces any other id by one of its own.
 REQUEST_ID = re.compile("[A-Za-z0-9._:-]{1,128}")
 
 
@@ -56,8 +56,8 @@ class _Base:
     def __init__(self, url: str, key: str | None, timeout: float, max_wait: float, unit: str | None) -> None:
         headers = {"Accept": "application/json", "User-Agent": "refersam-python"}
         if key:
-            if not re.fullmatch("[!-~]+", key):  # the error of an illegal header would tell it
-                raise ValueError("the API key has characters that no key has")
+            if not re.fullmatch("[!-~]+", key):  # the error of an illegal header would show the key
+                raise ValueError("the API key contains a character that is not allowed in keys")
             headers["Authorization"] = f"Bearer {key}"
         self._calls = Calls(timeout, max_wait, headers | _named(unit, None))
         self._url = _base_url(url)
@@ -70,12 +70,11 @@ class _Base:
         unit: str | None = None,
         request_id: str | None = None,
     ) -> Self:
-        """The same client with other options, for one call or for many. It has the same connections, so that
-        only one of them is to be closed.
+        """The same client with other options, for one call or for many. Both share their connections, so
+        close only one of them.
 
-        timeout, max_wait and unit are those of the client; request_id is the id that requests have in the log
-        of the service: 1 to 128 letters, digits and `._:-`, else ValueError.
-        """
+        timeout, max_wait and unit are as for the client. request_id is the id of the requests in the log of
+        the service: 1 to 128 letters, digits and `._:-`, otherwise ValueError."""
         other, calls = copy.copy(self), self._calls
         other._calls = Calls(
             calls.timeout if timeout is None else timeout,
@@ -88,26 +87,25 @@ class _Base:
 class Client(_Base):
     """A service, over HTTP. It may be used by several threads at once.
 
-    url is that of the service, such as http://127.0.0.1:8080, and key an API key. unit is whom a variant
-    sticks to: 1 to 128 characters without control characters, and no space around them. What is none of these
-    is a ValueError. transport is one of httpx2, for proxies, certificates or tests, such as
-    httpx2.HTTPTransport(verify=…).
+    url is the service's, such as http://127.0.0.1:8080, and key is an API key. unit is the user, session or
+    other entity that always gets the same variant: 1 to 128 characters without control characters, and no
+    space around them. Invalid values are a ValueError. transport is a transport of httpx2, for proxies,
+    certificates or tests, such as httpx2.HTTPTransport(verify=…).
 
-    Times are in seconds. timeout is for each operation on a connection: to connect, to send a piece, to wait
-    for a piece of the answer; it is cut to what is left of max_wait, which bounds a whole call. What may pass
-    is tried again, after a pause of at least what the service asks for; if that does not fit into max_wait,
-    the failure is raised at once. For one call they are set by with_options.
+    Times are in seconds. timeout bounds each operation on a connection: to connect, to send a piece, to wait
+    for a piece of the answer. max_wait bounds a whole call, and shortens timeout near its end. Temporary
+    failures are retried after a pause that is never shorter than the service asks for. If the pause does not
+    fit into max_wait, the failure is raised at once. with_options sets both times for one call.
 
-    Failures are a Problem, which has a code, or an httpx2.TransportError if there is no answer. An answer
-    that cannot be read, or has more than 96 MiB when it is decompressed, is the Problem upstream_failed. What
-    cannot be sent, such as text that is not Unicode, is a ValueError or TypeError.
+    A failure is a Problem, which has a code, or an httpx2.TransportError if there is no answer. An answer
+    that cannot be read, or has more than 96 MiB when it is decompressed, is the Problem upstream_failed. A
+    value that cannot be sent, such as text that is not Unicode, is a ValueError or TypeError.
 
-    Where the id of a job or an image is asked for, the Job or the Image does as well. What stores something
-    takes an idempotency_key, for a program that may have to do a call again after a restart: within 24 hours
-    the same call with the same key gets the first answer again, and another call with it the Problem
-    idempotency_key_reused. It has 1 to 255 visible ASCII characters and no quotes, else it is a ValueError;
-    without it each call has a new one, for all its tries.
-    """
+    A Job or an Image may be given instead of its id. Calls that store something have an idempotency_key, for
+    a program that may repeat a call after a restart: within 24 hours the same call with the same key gets the
+    first answer again, and a different call with the same key is the Problem idempotency_key_reused. A key
+    has 1 to 255 visible ASCII characters without quotes; any other key is a ValueError. Without a key each
+    call gets a new one, for all its tries."""
 
     def __init__(
         self,
@@ -145,12 +143,11 @@ class Client(_Base):
     ) -> Answer:
         """The masks of one phrase or up to 32.
 
-        A picture is where its file is, a file open for reading bytes, the encoded bytes, an Image that is
-        kept or its id, or an https address; ValueError if it is another address. Numbers may be those of
-        numpy. output says how masks are to be, variant which model answers; without it the service chooses.
-        deadline_ms is for how many milliseconds the answer is of use; each try tells the service what is left
-        of them. priority "batch" is for what may wait.
-        """
+        A picture is the path of its file, a file open for reading bytes, the encoded bytes, a stored Image or
+        its id, or an https address; any other address is a ValueError. Numbers may be numpy's. output holds
+        options of the masks. variant selects the model; by default the service chooses. deadline_ms is how
+        many milliseconds the answer is useful; each try sends the service the rest. priority "batch" is for
+        work that may wait."""
         return self._run(
             self._calls.segment(
                 picture, prompts, deadline_ms, output=output, variant=variant, priority=priority
@@ -168,7 +165,7 @@ class Client(_Base):
     ) -> list[BatchResult]:
         """The masks of up to 64 pictures, each with its phrases: an answer or a problem for each, in their
         order. An item is a BatchItem, or a picture and its phrases in a tuple; anything else is a TypeError.
-        Options are those of segment, and hold for all."""
+        The options are the same as segment's, and apply to all."""
         return self._run(
             self._calls.segment_batch(items, deadline_ms, output=output, variant=variant, priority=priority)
         )
@@ -185,8 +182,8 @@ class Client(_Base):
         webhook: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """A job that does what segment does. deadline_ms is at most a day, which is what it is without;
-        priority is "batch" without. webhook is the https address where the end of the job is told."""
+        """A job that does what segment does. deadline_ms is at most a day, which is the default;
+        priority is "batch" by default. webhook is the https address that receives the end of the job."""
         return self._run(
             self._calls.submit(
                 picture, prompts, webhook, idempotency_key, output=output, variant=variant,
@@ -217,7 +214,8 @@ class Client(_Base):
         return self._run(self._calls.job(job))
 
     def jobs(self, status: Status | None = None) -> Iterator[Job]:
-        """The jobs of the key, the newest first, without their items; those of a status, if one is given."""
+        """The jobs of the key, newest first, without their items; only jobs with the status, if one is
+        given."""
         return self._each(self._calls.jobs(status))
 
     def wait(
@@ -227,39 +225,39 @@ class Client(_Base):
         *,
         progress: Callable[[Job], object] | None = None,
     ) -> Job:
-        """The job, once it has ended. If it has not within timeout seconds it goes on, and this raises
-        TimeoutError, a look of 5 s later at most; max_wait bounds each look too. progress is called with the
-        job whenever it has got on."""
+        """Waits until the job has ended, and returns it. If it has not ended within timeout seconds, the job
+        continues, and this raises TimeoutError, at most 5 s late because of the last request. max_wait bounds
+        each request too. progress is called with the job whenever it has changed."""
         return self._run(self._calls.wait(job, timeout, progress))
 
     def events(self, job: str | Job, after: int = 0) -> Generator[Event, None, None]:
-        """What happens to a job, as it happens, until it has ended. after is the number of the last event
-        that is known already. A connection that breaks, or is silent for 45 s, is made again, and no event is
-        lost or comes twice."""
+        """Yields the events of a job as they happen, until it has ended. after is the number of the last
+        known event. If a connection breaks or is silent for 45 s, the client connects again. No event is lost
+        or yielded twice."""
         return self._each(self._calls.events(job, after))
 
     def result(self, job: str | Job, index: int = 0) -> Answer:
-        """What came of an item of a job. Problems are job_unfinished, item_failed and cancelled."""
+        """The answer to an item of a job. Problems are job_unfinished, item_failed and cancelled."""
         return self._run(self._calls.result(job, index))
 
     def cancel(self, job: str | Job) -> Job:
-        """Ends what of a job has not ended."""
+        """Cancels the items of a job that have not ended."""
         return self._run(self._calls.cancel(job))
 
     def delete_job(self, job: str | Job) -> None:
-        """Forgets a job, with its answers."""
+        """Deletes a job with its answers."""
         self._run(self._calls.delete(Job, job))
 
     def redeliver(self, job: str | Job, *, idempotency_key: str | None = None) -> Job:
-        """Has the end of a job told again to its webhook. The problem is job_unfinished before its end."""
+        """Delivers the webhook of a job again. The problem is job_unfinished before its end."""
         return self._run(self._calls.redeliver(job, idempotency_key))
 
     def keep_image(self, picture: LocalPicture, *, idempotency_key: str | None = None) -> Image:
-        """Sends a picture that is asked about often, or has it fetched from an https address. It is kept
-        until `expires_at`, a day later unless the service is set otherwise.
+        """Stores a picture that is used often, from its bytes or an https address. It is stored until
+        `expires_at`, a day later unless the service is configured otherwise.
 
-        It is given as to segment, but an Image or its id, which is kept already, is a ValueError; sending the
-        same bytes again keeps it for longer.
+        The picture has the same form as for segment, but an Image or its id is a ValueError, because it is
+        already stored. Sending the same bytes again extends its lifetime.
         """
         return self._run(self._calls.keep_image(picture, idempotency_key))
 
@@ -267,7 +265,7 @@ class Client(_Base):
         return self._run(self._calls.image(image))
 
     def images(self) -> Iterator[Image]:
-        """The pictures that are kept for the key, the newest first."""
+        """The stored pictures of the key, newest first."""
         return self._each(self._calls.images())
 
     def image_content(self, image: str | Image) -> bytes:
@@ -289,13 +287,12 @@ class Client(_Base):
         comment: str | None = None,
         idempotency_key: str | None = None,
     ) -> Feedback:
-        """Says how good a mask was: request_id is that of its answer, result its index there, and item
-        the index of the picture in a batch or job, whose answers have one request_id.
+        """Rates a mask. request_id is the request_id of its answer, result is its index in the answer, and
+        item is the index of the picture in a batch or job, because all its answers have the same request_id.
 
-        At least one of the others is given: rating is from 1, of no use, to 5, as it should be;
-        corrected_mask is (height, width), and what is not zero is foreground; comment has at most 2,000 bytes
-        of UTF-8. It takes a key of the scope feedback.
-        """
+        At least one of the others must be given: rating is from 1 (useless) to 5 (perfect); corrected_mask is
+        (height, width), where every value except zero is foreground; comment has at most 2,000 bytes of
+        UTF-8. The key needs the scope feedback."""
         return self._run(
             self._calls.send_feedback(
                 corrected_mask, idempotency_key, request_id=request_id, item=item, result=result,
@@ -304,31 +301,30 @@ class Client(_Base):
         )  # fmt: skip
 
     def feedback(self, request_id: str | None = None) -> Iterator[Feedback]:
-        """What all keys have said, the newest first; about one answer, if its request_id is given. It takes a
-        key of the scope admin."""
+        """The feedback of all keys, newest first; about one answer, if its request_id is given. The key needs
+        the scope admin."""
         return self._each(self._calls.feedback(request_id))
 
     def usage(
         self, first: date | str | None = None, last: date | str | None = None, *, key: str | None = None
     ) -> list[UsageDay]:
-        """What the key has used by day, from first to last, which are days of UTC, at most 366; without them
-        in the last 30 days. With the scope admin what all keys have, or the one whose id is key.
+        """The key's usage per day, from first to last, which are days in UTC, at most 366; by default the
+        last 30 days. With the scope admin it is the usage of all keys, or of the key with the id key.
 
         A day is a date, text such as "2026-11-22", or a datetime with a zone, which stands for its day in
-        UTC; ValueError if it is none.
-        """
+        UTC. Any other value is a ValueError."""
         return self._run(self._calls.usage(first, last, key))
 
     def models(self) -> Models:
-        """The models that are loaded, the formats in which they give masks, and what the service takes."""
+        """The loaded models, the formats of masks, and the service's limits."""
         return self._run(self._calls.models())
 
     def webhook_secret(self) -> WebhookSecret:
-        """What webhooks are signed with, for verify_webhook."""
+        """The secret that signs webhooks, for verify_webhook."""
         return self._run(self._calls.webhook_secret())
 
     def rotate_webhook_secret(self, *, idempotency_key: str | None = None) -> WebhookSecret:
-        """A new secret; for a day webhooks are signed with the one before as well."""
+        """Makes a new secret; for a day webhooks are also signed with the previous one."""
         return self._run(self._calls.rotate_webhook_secret(idempotency_key))
 
     def _run(self, steps: Steps[T]) -> T:
@@ -381,15 +377,15 @@ class Client(_Base):
         with closing(response), _decompressed(response.status_code, response.headers):
             for piece in response.iter_bytes():
                 _add(piece, content, response)
-                if now() > end:  # pieces that trickle in are each in time
+                if now() > end:  # each piece of a trickling answer is in time
                     raise httpx2.ReadTimeout("max_wait has passed", request=request)
         return Reply(response.status_code, response.headers, bytes(content))
 
 
 class AsyncClient(_Base):
-    """Client for asyncio, with the same methods, to be awaited or, where they iterate, gone through with
-    `async for`. What takes a while, such as reading a picture, is done in a thread. Who leaves events before
-    their end closes them, as contextlib.aclosing does."""
+    """Client for asyncio, with the same methods. Await them, or use `async for` if they iterate. Slow work,
+    such as reading a picture, runs in a thread. If you leave events before their end, close them, for example
+    with contextlib.aclosing."""
 
     def __init__(
         self,
@@ -630,21 +626,21 @@ def _base_url(url: str) -> str:
     except httpx2.InvalidURL:
         whole = False
     if not whole:
-        raise ValueError(f'the URL of a service is such as "http://127.0.0.1:8080", and not {url!r}')
+        raise ValueError(f'give the URL of a service, such as "http://127.0.0.1:8080", not {url!r}')
     return url.rstrip("/") + "/"
 
 
 def _named(unit: str | None, request_id: str | None) -> dict[str, str]:
     if unit is not None and not UNIT.fullmatch(unit):
-        raise ValueError("a unit has 1 to 128 characters, no control characters, and no space around them")
+        raise ValueError("a unit must have 1 to 128 characters, without control characters or outer spaces")
     if request_id is not None and not REQUEST_ID.fullmatch(request_id):
-        raise ValueError("a request id has 1 to 128 letters, digits and ._:-")
+        raise ValueError("a request id must have 1 to 128 letters, digits and ._:-")
     return given({"X-Unit-Id": unit, "X-Request-Id": request_id})
 
 
 @contextmanager
 def _decompressed(status: int, headers: httpx2.Headers) -> Iterator[None]:
-    """Makes a Problem of what of an answer cannot be decompressed."""
+    """Converts an error of decompressing an answer to a Problem."""
     try:
         yield
     except httpx2.DecodingError as cause:
@@ -652,10 +648,10 @@ def _decompressed(status: int, headers: httpx2.Headers) -> Iterator[None]:
 
 
 def _add(piece: bytes, content: bytearray, response: httpx2.Response) -> None:
-    """Adds what has come of an answer to its content; a Problem if that is too large."""
+    """Appends a piece of an answer to its content; a Problem if the content becomes too large."""
     if len(content) + len(piece) > MAX_ANSWER:
         why = f"has more than {MAX_ANSWER} bytes"
-        content.clear()  # the traceback would keep it
+        content.clear()  # the traceback would keep it in memory
         raise unreadable(response.status_code, response.headers, why)
     content += piece
 

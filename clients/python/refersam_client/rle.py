@@ -15,12 +15,11 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     """The mask of compressed counts: bool, (height, width).
 
     A number is written in groups of 5 bits, lowest first, as characters from "0" on; bit 5 says that another
-    group follows, and bit 4 of the last one is the sign. From the third on, a number is what it adds to the
-    one before the last. Runs go down the columns, background first. Raises ValueError if they do not fill the
-    mask, or if that has more than MAX_PIXELS.
-    """
+    group follows, and bit 4 of the last one is the sign. From the third on, a number is the difference to the
+    run two before. Runs go down the columns, background first. Raises ValueError if they do not fill the
+    mask, or if the mask has more than MAX_PIXELS."""
     if height < 1 or width < 1 or height > MAX_PIXELS // width:
-        raise ValueError(f"the runs are to fill {height} x {width} pixels")
+        raise ValueError(f"the runs cannot fill {height} x {width} pixels: the size is out of range")
     codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     if codes.size and (codes.min() < 0 or codes.max() > 63 or codes[-1] & 32):
         raise ValueError("these are not counts of a compressed run-length encoding")
@@ -34,7 +33,7 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
     ends = np.flatnonzero(last)
     negative = (codes[ends] & 16) != 0
     values = values - (negative.astype(np.int64) << (5 * (group[ends] + 1)))
-    # From the third on they are differences: two cumulative sums, of the odd and of the even ones.
+    # From the third on, counts are differences: two cumulative sums, of the odd and of the even counts.
     runs = values.copy()
     runs[1::2] = np.cumsum(values[1::2])
     runs[2::2] = np.cumsum(values[2::2])
@@ -46,13 +45,13 @@ def decode_rle(counts: str, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def encode_rle(mask: ArrayLike) -> str:
-    """The compressed counts of a mask, (height, width), of which what is not zero is foreground."""
+    """The compressed counts of a mask, (height, width). Every value except zero is foreground."""
     pixels = np.asarray(mask, dtype=bool)
     if pixels.ndim != 2 or not pixels.size:
-        raise ValueError(f"a mask has height and width, and not the shape {pixels.shape}")
+        raise ValueError(f"a mask must have the shape (height, width), not {pixels.shape}")
     flat = pixels.ravel(order="F")
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    # The first run is background, of no pixel if need be.
+    # The first run is background; it may be empty.
     runs = np.diff(edges, prepend=[0, 0] if flat[0] else [0], append=[flat.size])
     values = runs.copy()
     values[3:] -= runs[1:-2]

@@ -16,9 +16,9 @@ from .answers import Job, WebhookSecret
 
 @dataclass(frozen=True)
 class WebhookEvent:
-    """What a webhook tells."""
+    """The content of a webhook."""
 
-    #: The same each time that it is told.
+    #: The same at each delivery of the event.
     id: str
     type: str
     timestamp: datetime
@@ -34,14 +34,13 @@ def verify_webhook(
     tolerance: float = 300,
     now: float | None = None,
 ) -> str:
-    """The id of a webhook, which is the same each time it is told; ValueError if it is not from the service.
+    """The id of a webhook, the same at each delivery; ValueError if the webhook is not from the service.
 
-    body are the bytes as they came, or the text that they are in UTF-8; secret is what `webhook_secret()` has
-    returned, or its text. tolerance is how many seconds the clocks may be apart, and bounds how old a webhook
-    may be. now is in seconds since 1970; without it, it is that of the clock.
-    """
+    body is the body as bytes or as text, unchanged; secret is the result of `webhook_secret()`, or its text.
+    tolerance is how many seconds the clocks may differ, and bounds the age of a webhook. now is in seconds
+    since 1970; the default is the clock's time."""
     if not isinstance(body, bytes | bytearray | str):
-        raise TypeError(f"the body of a webhook is bytes or text, and not {type(body).__name__}")
+        raise TypeError(f"the body of a webhook must be bytes or text, not {type(body).__name__}")
     text = secret.secret if isinstance(secret, WebhookSecret) else secret
     names = {name.lower(): value for name, value in headers.items()}
     try:
@@ -53,13 +52,13 @@ def verify_webhook(
     except (KeyError, ValueError, OverflowError) as cause:
         raise ValueError("this is not a webhook, or its secret is not one") from cause
     if not key:
-        raise ValueError("the secret of webhooks is empty, with which anybody could sign")
+        raise ValueError("the webhook secret is empty; get it with webhook_secret()")
     if abs(age) > tolerance:
-        raise ValueError("the webhook is too old, or the clocks are apart")
+        raise ValueError("the webhook is too old, or the clocks differ")
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
     for signature in given.split():
         version, _, value = signature.partition(b",")
-        # Of bytes: of text, anything but ASCII would be a TypeError.
+        # Compare bytes, because text that is not ASCII would be a TypeError.
         if version == b"v1" and hmac.compare_digest(value, expected):
             return ident
     raise ValueError("the webhook is not signed with this secret")
@@ -73,11 +72,11 @@ def parse_webhook(
     tolerance: float = 300,
     now: float | None = None,
 ) -> WebhookEvent:
-    """What a webhook tells, checked by verify_webhook, whose parameters and errors are the same."""
+    """The content of a webhook. The parameters and errors are the same as verify_webhook's."""
     ident = verify_webhook(body, headers, secret, tolerance=tolerance, now=now)
     try:
         document = json.loads(body)
         job = Job.parse(document["data"]) if document["type"] == "job.finished" else None
         return WebhookEvent(ident, document["type"], datetime.fromisoformat(document["timestamp"]), job)
     except (ValueError, LookupError, TypeError) as cause:
-        raise ValueError("the webhook tells nothing that this client reads") from cause
+        raise ValueError("this client cannot read the webhook's content") from cause

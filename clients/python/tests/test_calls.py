@@ -357,7 +357,7 @@ def test_pages_of_proxies_are_problems(status, code):
         (400, "check the address"), (401, "API key"), (403, "proxy"), (404, "no refersam service"),
         (405, "no refersam service"), (408, "too slowly"), (413, "of 4321 bytes is larger than a proxy"),
         (414, "longer than a proxy"), (429, "proxy"), (431, "headers"),
-        (500, "what stands before the service"), (502, "gets no answer"),
+        (500, "any proxy before the service"), (502, "gets no answer"),
         (503, "not available"), (504, "does not wait long enough"),
     ],
 )  # fmt: skip
@@ -649,7 +649,7 @@ def test_what_is_kept_is_not_kept_again():
     asked = sent(lambda c: c.submit_batch([(image, "the duck")]), JOB)
     assert json.loads(asked.content)["items"][0]["image"] == {"id": ID}
     for kept in (image, ID):
-        refused(lambda c, kept=kept: c.keep_image(kept), ValueError, "is kept already")
+        refused(lambda c, kept=kept: c.keep_image(kept), ValueError, "is already stored")
 
 
 def test_numbers_of_numpy_are_numbers():
