@@ -53,8 +53,8 @@ func (s *service) ask(t *testing.T, path, key string) (int, []byte) {
 	return resp.StatusCode, body
 }
 
-// Keys are made, rotated and revoked by commands while gateways serve, on both
-// databases; every gateway knows within 2 s.
+// Keys are made, rotated and revoked by commands while gateways serve, with both
+// databases; every gateway knows the change within 2 s.
 func TestKeysWhileServing(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -118,7 +118,8 @@ func TestKeysWhileServing(t *testing.T) {
 	}
 }
 
-// A backup is taken while the service answers, and what it counted comes back.
+// A backup is taken while the service answers, and restoring it brings the counted
+// usage back.
 func TestBackupWhileServing(t *testing.T) {
 	folder := t.TempDir()
 	s, err := launch(t.TempDir(), nil, "up", "--data", folder)

@@ -11,14 +11,13 @@ import (
 	"testing"
 )
 
-// neverHere are operations that cannot succeed on a service that tells nobody
-// anything, and the one that Schemathesis itself has read before its hooks are
-// there.
+// neverHere are operations that cannot succeed on a service without webhooks, and
+// the operation that Schemathesis itself requests before its hooks are loaded.
 var neverHere = []string{"POST /v1/jobs/{id}/webhook/redeliver", "GET /openapi.json"}
 
-// TestAPICheck has Schemathesis hold a running service against its own
-// description: make api-check. API_CHECK_CASES is about how many cases it
-// makes, and SCHEMATHESIS the program.
+// TestAPICheck runs Schemathesis, which checks a running service against its own
+// description: make api-check. API_CHECK_CASES is about how many cases it makes,
+// and SCHEMATHESIS is the program.
 func TestAPICheck(t *testing.T) {
 	cases, err := strconv.Atoi(os.Getenv("API_CHECK_CASES"))
 	if err != nil {
@@ -26,7 +25,7 @@ func TestAPICheck(t *testing.T) {
 	}
 	s := serveBefore(t, nil, startNull(t).address)
 	report := filepath.Join(t.TempDir(), "answers.json")
-	// A third of the operations have parameters to make cases of.
+	// Only a third of the operations have parameters to vary.
 	examples := max(10, cases/11)
 	command := exec.Command(os.Getenv("SCHEMATHESIS"), "--config-file", "schemathesis.toml", "run", s.url+"/openapi.json",
 		"--max-examples", strconv.Itoa(examples), "--continue-on-failure", "--workers", "2", "--no-shrink", "--seed", "1", "--warnings", "off")
@@ -67,7 +66,7 @@ func TestAPICheck(t *testing.T) {
 	}
 }
 
-// describedOperations are those of the description, as "GET /v1/models".
+// describedOperations are the operations of the description, as "GET /v1/models".
 func describedOperations(t *testing.T, s *service) []string {
 	t.Helper()
 	resp, err := client.Get(s.url + "/openapi.json")

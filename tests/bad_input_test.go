@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// atOnce is how many of the largest bodies are sent at once.
+	// atOnce is how many of the largest bodies are sent at the same time.
 	atOnce = 6
-	// memoryBound is what the gateway may have had resident after TestBadInput:
-	// three bytes for each of those bodies of 20 MiB, as much again that the
-	// collector has yet to take, and itself. A decoded 60,000 × 60,000 alone
-	// would be 10.8 GB. What the settings allow is more, see
-	// docs/operations.md.
+	// memoryBound is how much resident memory the gateway may have used after
+	// TestBadInput: three bytes for each byte of these bodies of 20 MiB, as much
+	// again that the collector has not freed yet, and the gateway itself. A decoded
+	// picture of 60,000 × 60,000 alone would take 10.8 GB. The settings allow more,
+	// see docs/operations.md.
 	memoryBound = 768 << 20
 )
 
 func TestBadInput(t *testing.T) {
-	s := up(t) // its memory is measured
+	s := up(t) // its own service, because the test measures its memory
 	scene := scenes(t)[0]
 	picture := string(scene.picture(t))
 	encoded := base64.StdEncoding.EncodeToString([]byte(picture))
@@ -111,7 +111,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// A gateway whose Triton cannot be reached is alive, not ready, and says so.
+// A gateway that cannot reach its Triton is alive and reports that it is not ready.
 func TestTritonDown(t *testing.T) {
 	dead, err := freeAddress()
 	if err != nil {
@@ -121,8 +121,8 @@ func TestTritonDown(t *testing.T) {
 	expectNotReady(t, s)
 }
 
-// The same holds while something listens on Triton's port and never answers,
-// as a server does that is still loading.
+// The same holds if a listener on Triton's port never answers, like a server that
+// is still loading.
 func TestTritonSilent(t *testing.T) {
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {

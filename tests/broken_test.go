@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// brokenRepository is the shipped repository with a file of clip that cannot be
-// read.
+// brokenRepository is the shipped repository with an unreadable file of clip.
 func brokenRepository(t *testing.T, file string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,9 +40,9 @@ func (s *service) get(t *testing.T, path string) (status int, body string) {
 	return resp.StatusCode, string(data)
 }
 
-// With one variant broken the other one serves, and everything that can be asked
-// says which stage is broken and why. A split that names the broken variant gives
-// its units no other one.
+// If one variant is broken the other one serves, and every description of the
+// service says which stage is broken and why. The units that a split gives to the
+// broken variant get no other one.
 func TestOneVariantIsBroken(t *testing.T) {
 	python := "REFERSAM_PYTHON=" + filepath.Join(repositoryRoot, ".venv", "bin", "python")
 	for _, split := range []string{"", "bert:50,clip:50"} {
@@ -109,7 +108,7 @@ func TestOneVariantIsBroken(t *testing.T) {
 	}
 }
 
-// An ensemble whose configuration cannot be read, or a stage's, is named too.
+// The error also names an ensemble or a stage with an unreadable configuration.
 func TestOneConfigurationIsBroken(t *testing.T) {
 	for file, why := range map[string]string{
 		"refersam_clip/config.pbtxt":          "variant clip cannot be used: it is not loaded: the log of the model server says why",

@@ -11,8 +11,8 @@ import (
 	"github.com/refersam/refersam/gateway/gatewaytest"
 )
 
-// A picture is dropped on the page, a phrase typed, and what the page shows
-// must be the mask that the API gives.
+// When a picture is dropped on the page and a phrase typed, the page must show the
+// mask that the API returns.
 func TestPage(t *testing.T) {
 	s := shared.get(t)
 	scene := scenes(t)[0]
@@ -48,9 +48,9 @@ func TestPage(t *testing.T) {
 	if len(shown) != 3*scene.Width*scene.Height {
 		t.Fatalf("the canvas has %d values, want those of %d × %d pixels", len(shown), scene.Width, scene.Height)
 	}
-	// The page darkens what is outside the mask and only tints the mask itself,
-	// so a pixel of the mask keeps at least 70 % of its green; its outline, red
-	// and white, lies outside and is none of the three.
+	// The page darkens everything outside the mask and only tints the mask itself.
+	// So a pixel of the mask keeps at least 70 % of its green. The mask's outline,
+	// red and white, lies outside the mask and is not compared.
 	got := bitmap{width: scene.Width, height: scene.Height, set: make([]bool, len(want.set))}
 	for x := range scene.Width {
 		for y := range scene.Height {
@@ -63,7 +63,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// screenshot is where TestScreenshot writes; the README shows it:
+// screenshot is the file that TestScreenshot writes; the README shows it:
 //
 //	go test ./tests -run TestScreenshot -screenshot ../docs/images/result.png
 var screenshot = flag.String("screenshot", "", "write a picture of the page to this file")

@@ -25,8 +25,9 @@ import (
 // weights of the stages can change one after the other.
 var tiny = ensembles.Cost{Fixed: time.Millisecond}
 
-// startWeights starts a tritonserver that has weights of a number and takes others:
-// by a request, as in explicit model control, or by a restart at the same address.
+// startWeights starts a tritonserver with numbered weights. It accepts other
+// weights by a request, as in explicit model control, or by a restart at the same
+// address.
 func startWeights(t *testing.T, weights int) *tritonServer {
 	t.Helper()
 	return startTriton(t, func(dir string) error { return ensembles.WriteWeights(dir, tiny, weights) })
@@ -71,7 +72,7 @@ func (s *tritonServer) reload(t *testing.T, random *rand.Rand, weights int) {
 	}
 }
 
-// witness asks a service for masks and holds each answer against the checkpoint
+// witness asks a service for masks and compares each answer with the checkpoint
 // that it names.
 type witness struct {
 	service  *service
@@ -83,8 +84,8 @@ type witness struct {
 	seen     sync.Map     // checkpoints
 }
 
-// ask asks for a picture and a phrase, often one of a few, so that a part is
-// answered by a cache or along with another request.
+// ask asks for a picture and a phrase, often one of a few, so that some requests
+// are answered by a cache or together with another request.
 func (w *witness) ask(random *rand.Rand) error {
 	shade := uint8(random.UintN(4))
 	phrase := fmt.Sprintf("thing number %d", random.IntN(6))
@@ -191,7 +192,7 @@ func TestAnswersNameTheirWeights(t *testing.T) {
 			}()
 			random := rand.New(rand.NewPCG(2, 2))
 			for weights := 2; weights <= 6; weights++ {
-				// By turns there are weights that were there before.
+				// In turns the weights are ones that were loaded before.
 				next := 1 + weights%3
 				for _, s := range []*tritonServer{one, other} {
 					time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)

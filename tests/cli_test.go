@@ -92,7 +92,7 @@ func TestCommandSegment(t *testing.T) {
 	})
 }
 
-// What keeps the service from starting is said in words, with what to do.
+// The error of a service that cannot start says why, and what to do.
 func TestUpSaysWhatIsMissing(t *testing.T) {
 	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -116,7 +116,7 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			args := append([]string{"up", "--listen", "127.0.0.1:0", "--data", t.TempDir()}, tc.args...)
-			// Another service on this machine may have the default address.
+			// Another service on this machine may use the default address.
 			out, err := failing(t, []string{"REFERSAM_ADMIN_LISTEN=off", tc.environment}, args...)
 			if err == nil || !strings.Contains(out, tc.want) {
 				t.Errorf("%v, want a message with %q:\n%s", err, tc.want, out)
@@ -125,8 +125,8 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
-// `refersam up` finds an installed Python wherever the models are, and names
-// every place where it has looked for one.
+// `refersam up` finds an installed Python wherever the models are, and names every
+// place where it has looked for one.
 func TestUpFindsPython(t *testing.T) {
 	installed, err := filepath.Abs(filepath.Join(repositoryRoot, ".venv"))
 	if err != nil {
@@ -201,7 +201,7 @@ func TestUpFindsPython(t *testing.T) {
 	}
 }
 
-// A start that goes on says every few seconds what it waits for, and why.
+// A slow start prints every few seconds what it is waiting for, and why.
 func TestServeSaysWhatItWaitsFor(t *testing.T) {
 	nobody, err := freeAddress()
 	if err != nil {
@@ -214,8 +214,8 @@ func TestServeSaysWhatItWaitsFor(t *testing.T) {
 	}
 }
 
-// failing runs the binary, which must exit with a status that is not 0, and
-// returns what it prints and that status as an error.
+// failing runs the binary, which must exit with a status other than 0. It returns
+// the output, and the status as an error.
 func failing(t *testing.T, environment []string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), executable, args...)

@@ -17,8 +17,8 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// composeFile is compose.yaml as far as it must agree with the rest of the
-// repository. The order of nothing in it matters.
+// composeFile is the part of compose.yaml that must agree with the rest of the
+// repository. The order of its entries does not matter.
 type composeFile struct {
 	Services map[string]struct {
 		Image       string            `yaml:"image"`
@@ -60,7 +60,7 @@ func TestComposeGateway(t *testing.T) {
 	gateway, triton := file.Services["gateway"], file.Services["triton"]
 	dockerfile := readFile(t, filepath.Join(gateway.Build.Context, gateway.Build.Dockerfile))
 
-	// The settings are known, and valid.
+	// The settings exist, and are valid.
 	known := command(t, nil, executable, "config")
 	var environment []string
 	for name, value := range gateway.Environment {
@@ -72,7 +72,8 @@ func TestComposeGateway(t *testing.T) {
 	command(t, environment, executable, "config")
 	command(t, nil, executable, append(slices.Clone(gateway.Command), "--help")...)
 
-	// The gateway's Triton is the other service, at its gRPC port, and waited for.
+	// The gateway's Triton is the other service, at its gRPC port, and compose
+	// waits for it.
 	host, port, err := net.SplitHostPort(gateway.Environment["REFERSAM_TRITON"])
 	if err != nil || host != "triton" || !slices.Contains(triton.Expose, port) {
 		t.Errorf("REFERSAM_TRITON %q, and triton exposes %v: %v", gateway.Environment["REFERSAM_TRITON"], triton.Expose, err)
@@ -81,7 +82,7 @@ func TestComposeGateway(t *testing.T) {
 		t.Error("the gateway does not wait until triton is healthy")
 	}
 
-	// It listens where the port is published and where the image says.
+	// The gateway listens on the port that is published, as the image says.
 	_, listen, err := net.SplitHostPort(gateway.Environment["REFERSAM_LISTEN"])
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ func TestComposeGateway(t *testing.T) {
 	if !strings.Contains(dockerfile, "\nEXPOSE "+listen+"\n") {
 		t.Errorf("the Dockerfile does not EXPOSE %s", listen)
 	}
-	// Its state is in a volume that the image has a folder for.
+	// The gateway's state is in a volume, and the image has a folder for it.
 	data := gateway.Environment["REFERSAM_DATA"]
 	if data == "" || !slices.Contains(gateway.Volumes, "data:"+data) || !strings.Contains(dockerfile, "--chown=nonroot:nonroot "+data+" "+data+"\n") {
 		t.Errorf("REFERSAM_DATA %q, and the volumes are %v", data, gateway.Volumes)
@@ -103,9 +104,9 @@ func TestComposeGateway(t *testing.T) {
 	}
 }
 
-// The first "docker compose up" on a machine serves: with the environment and
-// the command of compose.yaml, and nothing else, the gateway makes a key and
-// prints it, once, with a command that works.
+// The first "docker compose up" on a machine must work: with only the environment
+// and the command of compose.yaml, the gateway makes a key and prints it, once,
+// with a command that works.
 func TestComposeFirstStart(t *testing.T) {
 	gateway := compose(t).Services["gateway"]
 	server := startNull(t)
@@ -172,7 +173,7 @@ func TestComposeFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// After the revocation of all keys there is no other first key.
+	// After all keys have been revoked, no new first key is made.
 	command(t, []string{"REFERSAM_DATA=" + volume}, executable, "keys", "revoke", strings.Split(key[1], "_")[1])
 	last := exec.Command(executable, gateway.Command...)
 	last.Dir, last.Env = container, second.cmd.Env
@@ -223,7 +224,7 @@ func TestComposeTriton(t *testing.T) {
 	}
 }
 
-// What .dockerignore lets through is enough to build the gateway.
+// The files that .dockerignore does not exclude are enough to build the gateway.
 func TestImageContext(t *testing.T) {
 	context := t.TempDir()
 	for line := range strings.Lines(readFile(t, ".dockerignore")) {

@@ -25,7 +25,7 @@ import (
 	"github.com/refersam/refersam/store/storetest"
 )
 
-// crashRounds is how often the gateway is killed with each database: make
+// crashRounds is how often the gateway is killed with each database. make
 // crash-proof sets it.
 func crashRounds() (rounds, perRound int) {
 	rounds, err := strconv.Atoi(os.Getenv("CRASH_ROUNDS"))
@@ -35,9 +35,9 @@ func crashRounds() (rounds, perRound int) {
 	return rounds, 500
 }
 
-// TestCrash kills the gateway at random moments while jobs and feedback come
-// in and jobs are done. Whatever was acknowledged is done, once, and told; and whatever was sent
-// again under the same Idempotency-Key is one job.
+// TestCrash kills the gateway at random moments while it accepts jobs and feedback
+// and runs jobs. All acknowledged work is done once and reported, and requests that
+// were repeated with the same Idempotency-Key have created one job.
 func TestCrash(t *testing.T) {
 	server := startNull(t)
 	t.Run("SQLite", func(t *testing.T) {
@@ -64,11 +64,11 @@ var tinyPicture = func() string {
 	return string(raw)
 }()
 
-// hooks is a server that is told the ends of jobs.
+// hooks is a server that receives webhooks.
 type hooks struct {
 	*httptest.Server
 	mu   sync.Mutex
-	told map[string]map[string]int // by job: how often under which id
+	told map[string]map[string]int // per job and id: how often
 }
 
 func newHooks(t *testing.T) *hooks {
@@ -89,7 +89,7 @@ func newHooks(t *testing.T) *hooks {
 	return h
 }
 
-// environment lets a gateway tell h.
+// environment allows a gateway to send webhooks to h.
 func (h *hooks) environment(t *testing.T) []string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
@@ -168,7 +168,7 @@ func (c *crashing) round(round, n int, hook string) []string {
 			}
 		})
 	}
-	// At a moment of the submitting, or of what is done thereafter.
+	// At a random moment, while the jobs are being submitted or are running.
 	at := rand.Int64N(int64(n) * 5 / 4)
 	for deadline := time.Now().Add(time.Minute); acknowledged.Load() < min(at, int64(n)) && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
@@ -180,8 +180,8 @@ func (c *crashing) round(round, n int, hook string) []string {
 	return ids
 }
 
-// submit submits a job and feedback until they are acknowledged, and returns
-// the job's id.
+// submit sends a job and feedback until they are acknowledged, and returns the
+// job's id.
 func (c *crashing) submit(name, hook string) string {
 	contentType, body, err := encodeForm(part{"image", tinyPicture}, part{"phrase", name}, part{"webhook", hook})
 	if err != nil {
@@ -193,7 +193,7 @@ func (c *crashing) submit(name, hook string) string {
 	return id
 }
 
-// post sends something that is to be stored until that is acknowledged with a
+// post repeats a request that stores something until it is acknowledged with a
 // status, and returns its id.
 func (c *crashing) post(path, contentType string, body []byte, name string, want int) string {
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -207,7 +207,7 @@ func (c *crashing) post(path, contentType string, body []byte, name string, want
 		req.Header.Set("Idempotency-Key", name)
 		resp, err := client.Do(req)
 		if err != nil {
-			continue // it has just been killed
+			continue // the gateway has just been killed
 		}
 		answer, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
@@ -246,8 +246,8 @@ func (c *crashing) get(path string) (int, []byte) {
 	return resp.StatusCode, body
 }
 
-// expectDone waits for the end of a job by its events, of which there is one of
-// its item's end.
+// expectDone waits for the end of a job by its events. The events must contain the
+// end of its item exactly once.
 func (c *crashing) expectDone(id string) {
 	c.t.Helper()
 	var status int
@@ -265,7 +265,7 @@ func (c *crashing) expectDone(id string) {
 	}
 }
 
-// expectKnown sees to it that there are no other jobs, and as much feedback,
+// expectKnown checks that there are no other jobs, and as many entries of feedback,
 // each about another request.
 func (c *crashing) expectKnown(all map[string]bool) {
 	c.t.Helper()
@@ -311,7 +311,7 @@ func (c *crashing) list(path, name, member string) map[string]int {
 	}
 }
 
-// expectTold waits until the ends of all jobs have been told, each under one
+// expectTold waits until the ends of all jobs have been reported, each under one
 // id.
 func (h *hooks) expectTold(t *testing.T, all map[string]bool) {
 	t.Helper()

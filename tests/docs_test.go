@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The handbook names every setting there is and no other.
+// The handbook names all settings and no others.
 func TestDocsSettings(t *testing.T) {
 	var known []string
 	for line := range strings.Lines(command(t, nil, executable, "config")) {
@@ -31,7 +31,7 @@ func TestDocsSettings(t *testing.T) {
 	}
 }
 
-// The API's page names every code that a client can meet.
+// The API's page names every code that a client can receive.
 func TestDocsCodes(t *testing.T) {
 	codes := regexp.MustCompile(`Code = "(\w+)"`).FindAllStringSubmatch(readFile(t, "error.go"), -1)
 	if len(codes) == 0 {
@@ -45,7 +45,7 @@ func TestDocsCodes(t *testing.T) {
 	}
 }
 
-// Relative links lead somewhere.
+// The targets of relative links exist.
 func TestDocsLinks(t *testing.T) {
 	pages, err := filepath.Glob(filepath.Join(repositoryRoot, "docs", "*.md"))
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Every example in docs/clients.md runs as it stands.
+// Every example in docs/clients.md runs unchanged.
 func TestClientExamples(t *testing.T) {
 	s := shared.get(t)
 	page := readFile(t, "docs/clients.md")

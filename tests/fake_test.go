@@ -22,8 +22,8 @@ import (
 // behaviour answers an inference of n rows.
 type behaviour func(ctx context.Context, n int) (*pb.ModelInferResponse, error)
 
-// fakeTriton speaks Triton's protocol and does with inferences what it is told
-// to: what no real server could be brought to do.
+// fakeTriton speaks Triton's protocol and answers inferences with a behaviour that
+// no real server can be made to show.
 type fakeTriton struct {
 	pb.UnimplementedGRPCInferenceServiceServer
 	address string
@@ -31,7 +31,7 @@ type fakeTriton struct {
 	infer   atomic.Pointer[behaviour]
 }
 
-// startFake starts a fakeTriton that is well.
+// startFake starts a fakeTriton that works.
 func startFake(t *testing.T) *fakeTriton {
 	t.Helper()
 	repository := t.TempDir()
@@ -85,7 +85,7 @@ func (f *fakeTriton) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*
 
 const cells = ensembles.ImageSize / 4
 
-// answerOf is an answer whose tensor has a shape and raw contents.
+// answerOf is an answer with a tensor of this shape and these raw contents.
 func answerOf(raw []byte, shape ...int64) *pb.ModelInferResponse {
 	return &pb.ModelInferResponse{
 		ModelName: "refersam_" + ensembles.NullVariant, ModelVersion: "1",

@@ -17,19 +17,19 @@ import (
 	"github.com/refersam/refersam/tests/ensembles"
 )
 
-// quick is a model that two replicas run three times as often as the tests ask.
+// quick is a model that two replicas run three times as fast as the tests need.
 var quick = ensembles.Cost{Fixed: 5 * time.Millisecond, Row: 5 * time.Millisecond}
 
-// faultDeadline is what requests of these tests are given, and faultGrace how
-// much later their answers may be read on busy cores.
+// faultDeadline is the deadline of the tests' requests. faultGrace is how much
+// later their answers may be read on busy cores.
 const (
 	faultDeadline = time.Second
 	faultGrace    = 300 * time.Millisecond
-	faultRate     = 60 // requests a second
+	faultRate     = 60 // requests per second
 )
 
-// underLoad runs events while requests arrive and returns what became of the
-// requests. It lets the gateway get to know its replicas first.
+// underLoad runs events while requests arrive, and returns the outcomes of the
+// requests. Before that, it lets the gateway measure its replicas.
 func underLoad(t *testing.T, s *service, duration time.Duration, events func()) []load.Outcome {
 	t.Helper()
 	target := load.NewTarget(s.url)
@@ -47,8 +47,8 @@ func underLoad(t *testing.T, s *service, duration time.Duration, events func()) 
 	return outcomes
 }
 
-// A replica that dies under load costs nobody an answer. It is left out within
-// a second and used again within five of its return.
+// If a replica dies under load, no request fails. The replica is left out within a
+// second, and used again within five seconds of its return.
 func TestReplicaKilled(t *testing.T) {
 	one, other := startCalibrated(t, quick), startCalibrated(t, quick)
 	g := serveBefore(t, nil, one.address, other.address)
@@ -57,7 +57,7 @@ func TestReplicaKilled(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		other.signal(t, syscall.SIGKILL)
 		t.Logf("left out after %v", g.waitUsable(t, other.address, false, time.Second))
-		other.kill(t) // until nothing is left of it
+		other.kill(t) // until no process is left
 		other.start(t)
 		t.Logf("back after %v", g.waitUsable(t, other.address, true, 5*time.Second))
 	})
@@ -66,8 +66,7 @@ func TestReplicaKilled(t *testing.T) {
 	}
 }
 
-// A replica that hangs, its connections open, holds no request beyond its
-// deadline.
+// A replica that hangs, its connections open, holds no request beyond its deadline.
 func TestReplicaHangs(t *testing.T) {
 	one, other := startCalibrated(t, quick), startCalibrated(t, quick)
 	g := serveBefore(t, nil, one.address, other.address)
@@ -86,21 +85,22 @@ func TestReplicaHangs(t *testing.T) {
 			t.Errorf("a request took %v, with a deadline of %v: status %d, %v", o.Latency, faultDeadline, o.Status, o.Err)
 		}
 	}
-	// What was sent to it before anybody could know may fail, the rest not.
+	// Requests that were sent to it before the gateway could notice may fail, but
+	// no others.
 	if failed := s.Requests - s.OK; failed > faultRate/2 {
 		t.Errorf("%d of %d requests were not answered", failed, s.Requests)
 	}
 }
 
-// Without any replica requests are refused at once, and answered again when
-// one is back, by the same gateway.
+// Without any replica requests are refused at once. When one is back, the same
+// gateway answers again.
 func TestAllReplicasDown(t *testing.T) {
 	one, other := startNull(t), startNull(t)
 	g := serveBefore(t, nil, one.address, other.address)
 	one.kill(t)
 	other.kill(t)
 	contentType, body := form(t, part{"image", string(load.Picture(rand.New(rand.NewPCG(1, 1)), 64, 64))}, part{"phrase", "a dog"})
-	g.post(t, contentType, body) // whose failure tells what happened
+	g.post(t, contentType, body) // it fails, and the failure reports the loss
 	g.waitUsable(t, one.address, false, 2*time.Second)
 	g.waitUsable(t, other.address, false, 2*time.Second)
 	for range 20 {
@@ -122,7 +122,7 @@ func TestAllReplicasDown(t *testing.T) {
 	g.post(t, contentType, body).answer(t)
 }
 
-// badAnswers are what a broken replica does with an inference.
+// badAnswers are the answers of a broken replica to an inference.
 var badAnswers = map[string]behaviour{
 	"slow":    slow,
 	"shapes":  wrongShape,
@@ -132,9 +132,9 @@ var badAnswers = map[string]behaviour{
 	"fails":   failure,
 }
 
-// From a replica that answers nonsense clients get a clear error in time, and
-// masks again as soon as it is well. It is asked no more meanwhile, unless it
-// is only slow: a slow replica is better than none.
+// If a replica answers nonsense, clients get a clear error in time, and masks again
+// as soon as the replica works. Meanwhile the gateway sends it no requests. A
+// replica that is only slow stays in use: a slow replica is better than none.
 func TestReplicaTalksNonsense(t *testing.T) {
 	for name, bad := range badAnswers {
 		t.Run(name, func(t *testing.T) {
@@ -169,8 +169,8 @@ func TestReplicaTalksNonsense(t *testing.T) {
 	}
 }
 
-// Beside a replica that is well, one that talks nonsense or does not answer
-// costs nobody an answer.
+// If another replica works, a replica that answers nonsense or does not answer
+// makes no request fail.
 func TestNonsenseIsAskedElsewhere(t *testing.T) {
 	healthy := startNull(t)
 	for _, name := range []string{"slow", "NaNs"} {
@@ -190,7 +190,7 @@ func TestNonsenseIsAskedElsewhere(t *testing.T) {
 	}
 }
 
-// With a full /dev/shm pictures travel as bytes.
+// With a full /dev/shm pictures are sent as bytes.
 func TestSharedMemoryIsFull(t *testing.T) {
 	server := startNull(t)
 	by := []string{"unshare", "--mount"}
@@ -212,7 +212,7 @@ func TestSharedMemoryIsFull(t *testing.T) {
 // soakRequests is how many requests TestSoak makes; make soak sets more.
 const soakRequests = "SOAK_REQUESTS"
 
-// Many requests leave neither memory nor goroutines behind.
+// Many requests leak neither memory nor goroutines.
 func TestSoak(t *testing.T) {
 	total := 4000
 	if text := os.Getenv(soakRequests); text != "" {
@@ -230,7 +230,7 @@ func TestSoak(t *testing.T) {
 			t.Fatalf("want all answered: %v", s)
 		}
 	}
-	ask(total / 4) // until everything has its size
+	ask(total / 4) // until caches and pools have their size
 	memory, goroutines := g.settled(t, target)
 	ask(total)
 	memoryAfter, goroutinesAfter := g.settled(t, target)
@@ -243,10 +243,10 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// settled returns the heap that the last collection left, and the least
-// goroutines of a gateway that nobody asks anything, once they no longer become
-// more: what keeps the queue of jobs in order starts one after the other, up to
-// a second apart.
+// settled returns the heap after the last collection, and the smallest number of
+// goroutines of an idle gateway, once the number has stopped growing: the
+// goroutines that maintain the queue of jobs start one after the other, up to a
+// second apart.
 func (g *guarded) settled(t *testing.T, target *load.Target) (memory, goroutines float64) {
 	t.Helper()
 	target.Close()
@@ -257,7 +257,7 @@ func (g *guarded) settled(t *testing.T, target *load.Target) (memory, goroutines
 			break
 		}
 	}
-	// The next collection comes when the heap has doubled.
+	// The next collection runs when the heap has doubled.
 	return g.metric(t, "go_memstats_next_gc_bytes", "") / 2, goroutines
 }
 

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A fresh service answers its first requests as fast as later ones, and refuses
-// none that it has the time for.
+// A fresh service answers its first requests as fast as later ones, and refuses no
+// request that it could answer in time.
 func TestFreshService(t *testing.T) {
 	dir := t.TempDir()
 	admin, err := freeAddress()
@@ -76,9 +76,9 @@ func TestFreshService(t *testing.T) {
 }
 
 // expectAdmitted sends 100 requests one after the other, with a deadline of
-// three times what they take, and expects none to be refused. When other
-// programs take the CPU for so long that the forecast rightly grows, requests
-// are refused; so there are three rounds, and one without a refusal is enough.
+// three times what they take, and expects none to be refused. If other
+// programs take the CPU long enough, the forecast rightly grows and requests are
+// refused. So there are three rounds, and one without a refusal is enough.
 func (s *service) expectAdmitted(t *testing.T, variant string) {
 	t.Helper()
 	var rounds []string
@@ -110,7 +110,7 @@ func (s *service) expectAdmitted(t *testing.T, variant string) {
 	t.Errorf("%s: %s", variant, strings.Join(rounds, "; "))
 }
 
-// phraseNumber makes phrases that were not asked before: a cache would answer them.
+// phraseNumber makes new phrases, because a cache would answer repeated ones.
 var phraseNumber int
 
 // askOnce asks for one phrase and returns the answer and how long it took.

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// After SIGTERM the service ends with 0 and leaves neither processes nor
+// After SIGTERM the service exits with status 0 and leaves neither processes nor
 // shared memory behind.
 func TestStopLeavesNothing(t *testing.T) {
 	s := up(t)
@@ -37,7 +37,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	}
 }
 
-// When the parent is killed outright, Triton does not outlive it.
+// When the parent is killed by SIGKILL, Triton ends too.
 func TestKillTakesTritonAlong(t *testing.T) {
 	s := up(t)
 	family, _ := tritonFamily(t, s)
@@ -45,8 +45,8 @@ func TestKillTakesTritonAlong(t *testing.T) {
 	expectGone(t, family)
 }
 
-// Without its Triton `up` is of no use and must end, with an error, so that
-// whoever supervises it starts it again.
+// Without its Triton, `up` is useless. It must exit with an error, so that a
+// supervisor starts it again.
 func TestTritonDies(t *testing.T) {
 	s := up(t)
 	family, tritonserver := tritonFamily(t, s)
@@ -63,8 +63,8 @@ func TestTritonDies(t *testing.T) {
 	}
 }
 
-// tritonFamily returns the descendants of a service, and the tritonserver that
-// must be among them.
+// tritonFamily returns the descendants of a service, and the tritonserver among
+// them.
 func tritonFamily(t *testing.T, s *service) (family []process, tritonserver process) {
 	t.Helper()
 	family = descendants(t, s.cmd.Process.Pid)
@@ -75,7 +75,7 @@ func tritonFamily(t *testing.T, s *service) (family []process, tritonserver proc
 	return family, family[i]
 }
 
-// expectGone waits a little: a killed process takes a moment to end.
+// expectGone waits a little, because a killed process takes a moment to end.
 func expectGone(t *testing.T, family []process) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)

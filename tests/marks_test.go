@@ -16,8 +16,8 @@ import (
 	"github.com/refersam/refersam/tokenize"
 )
 
-// Every answer belongs to its own picture and phrase, whatever else shared its
-// batch, and comes once.
+// Every answer belongs to its own picture and phrase, whatever else was in its
+// batch, and arrives once.
 func TestAnswersBelongToTheirRows(t *testing.T) {
 	s := serveBefore(t, []string{"REFERSAM_MAX_IN_FLIGHT=256"}, startNull(t).address, startNull(t).address).service
 	tokens, err := tokenize.New(ensembles.Tokenizer, ensembles.MaxTokens)

@@ -57,14 +57,14 @@ type rle struct {
 	Counts string `json:"counts"`
 }
 
-// bitmap holds one bool a pixel, column by column.
+// bitmap holds one bool per pixel, column by column.
 type bitmap struct {
 	width, height int
 	set           []bool
 }
 
-// decode is written after the description of the format in pycocotools and
-// shares nothing with the service's encoder.
+// decode is written from the description of the format in pycocotools and shares no
+// code with the service's encoder.
 func (r rle) decode() (bitmap, error) {
 	b := bitmap{width: r.Size[1], height: r.Size[0]}
 	b.set = make([]bool, 0, b.width*b.height)
@@ -87,7 +87,7 @@ func (r rle) decode() (bitmap, error) {
 				break
 			}
 		}
-		// From the fourth on, a count is the difference to the one two before.
+		// From the fourth on, a count is the difference to the count two before.
 		if len(runs) > 2 {
 			run += runs[len(runs)-2]
 		}
@@ -115,7 +115,7 @@ func mustDecode(t *testing.T, r rle) bitmap {
 	return b
 }
 
-// fromImage takes white for set.
+// fromImage reads white pixels as set.
 func fromImage(img image.Image) bitmap {
 	bounds := img.Bounds()
 	b := bitmap{width: bounds.Dx(), height: bounds.Dy()}
@@ -138,7 +138,7 @@ func (b bitmap) area() int {
 	return n
 }
 
-// box returns left, top, width and height of what is set.
+// box returns left, top, width and height of the set pixels.
 func (b bitmap) box() [4]int {
 	left, top, right, bottom := b.width, b.height, -1, -1
 	for i, set := range b.set {

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// The tritonserver of `refersam up` is for the user that has started it: it
-// sees no secret, listens on a socket that nobody else can reach, and shares no
-// memory that others can open. A kill leaves none of its folders.
+// The tritonserver of `refersam up` is only for the user that has started it: it
+// sees no secret, listens on a socket that no other user can reach, and shares no
+// memory that others can open. After a kill none of its folders is left.
 func TestUpIsPrivate(t *testing.T) {
 	const planted = "planted-secret"
 	dir := t.TempDir()

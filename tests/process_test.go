@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// process names a process for ever: a pid alone may be used again.
+// process identifies a process for ever; a pid alone may be used again.
 type process struct {
 	pid     int
 	started string
@@ -78,7 +78,7 @@ func stat(pid int) (parent int, started string, err error) {
 	if err != nil {
 		return 0, "", err
 	}
-	// The second field is the name in brackets and may hold anything.
+	// The second field is the name in brackets and may contain anything.
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 	if fields[0] == "Z" {
 		return 0, "", os.ErrProcessDone
@@ -87,7 +87,7 @@ func stat(pid int) (parent int, started string, err error) {
 	return parent, fields[19], err
 }
 
-// peakMemory returns the most memory the process has ever had resident, in bytes.
+// peakMemory returns the peak of the process's resident memory, in bytes.
 func peakMemory(t *testing.T, pid int) int64 {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

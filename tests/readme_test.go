@@ -16,21 +16,21 @@ import (
 	"time"
 )
 
-// ducks is the sample that README and the last lines of a start ask about.
+// ducks is the sample in README and in the last lines of a start.
 const (
 	ducks     = "gateway/web/samples/ducks.jpg"
 	ducksLeft = "the duck on the left"
 )
 
-// Every command of README runs as it stands in a fresh checkout, and what it
-// makes is worth looking at.
+// Every command of README runs unchanged in a fresh checkout, and gives a good
+// result.
 func TestReadme(t *testing.T) {
 	s := shared.get(t)
 	blocks := regexp.MustCompile("(?ms)^```sh\n(.*?)^```").FindAllStringSubmatch(readFile(t, "README.md"), -1)
 	if len(blocks) < 4 || blocks[0][1] != "make run\n" {
 		t.Fatalf("README has %d commands, and the first is not make run: %q", len(blocks), blocks)
 	}
-	// make run is what the shared service was started with.
+	// The shared service was started with make run.
 	if plan := command(t, nil, "make", "-n", "run"); !strings.Contains(plan, "bin/refersam up --listen 127.0.0.1:8080\n") {
 		t.Errorf("make run does not start the service where README asks it:\n%s", plan)
 	}
@@ -45,7 +45,7 @@ func TestReadme(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Remove(filepath.Join(checkout, "var")); err != nil && !os.IsNotExist(err) { // a fresh one has none
+	if err := os.Remove(filepath.Join(checkout, "var")); err != nil && !os.IsNotExist(err) { // a fresh checkout has none
 		t.Fatal(err)
 	}
 	var printed []string
@@ -91,7 +91,8 @@ func expectOverlay(t *testing.T, path string, want bitmap) {
 		for y := range want.height {
 			r, g, b, _ := overlay.At(x, y).RGBA()
 			r0, g0, b0, _ := plain.At(x, y).RGBA()
-			// Two decoders of JPEG differ by a little everywhere, red over a pixel by more.
+			// Two JPEG decoders differ by a little at every pixel; red over a pixel
+			// differs by more.
 			got.set[x*want.height+y] = apart(r, r0)+apart(g, g0)+apart(b, b0) > 24
 		}
 	}
@@ -117,7 +118,7 @@ func readPicture(t *testing.T, path string) image.Image {
 	return img
 }
 
-// shell runs a script as somebody at a terminal would and returns what it prints.
+// shell runs a script as a person at a terminal would, and returns its output.
 func shell(t *testing.T, dir, script string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script)
@@ -129,11 +130,11 @@ func shell(t *testing.T, dir, script string) string {
 	return string(out)
 }
 
-// tryIt is the command that a start ends with, for pasting.
+// tryIt is the command at the end of a start, for pasting.
 var tryIt = regexp.MustCompile(`(?m)^  Try it +(.*)$`)
 
-// A second service on a machine starts though the first has the port of the
-// metrics, with the same data folder, and says all that its user needs.
+// A second service on a machine starts although the first uses the port of the
+// metrics, with the same data folder, and prints all that its user needs.
 func TestUp_Second(t *testing.T) {
 	// The default port of the metrics is taken, by this listener or by another program.
 	if ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:8081"); err == nil {
@@ -148,7 +149,7 @@ func TestUp_Second(t *testing.T) {
 	cleanUp(t, s)
 	s.waitSaid(t, "  Stop     Ctrl-C\n") // the last line of the start
 	text := s.logs.all()
-	if !regexp.MustCompile(`(?s)^refersam: +0 s  starting a Triton server.*\nrefersam: +\d+ s  trying the models`).MatchString(text) {
+	if !regexp.MustCompile(`(?s)^refersam: +0 s  starting a Triton server.*\nrefersam: +\d+ s  the models are loaded; trying them`).MatchString(text) {
 		t.Error("the start does not say what it waits for")
 	}
 	metrics := regexp.MustCompile(`(?m)^  Metrics +(http://127\.0\.0\.1:(\d+)/metrics)$`).FindStringSubmatch(text)
@@ -161,7 +162,7 @@ func TestUp_Second(t *testing.T) {
 	if !strings.Contains(text, "default=127.0.0.1:8081") {
 		t.Error("the log does not say that the default port is taken")
 	}
-	for _, want := range []string{"refersam is ready on " + s.url + " after ", "  Page     " + s.url + "/\n", "  API      " + s.url + "/docs\n", "  Keys     not wanted: only this machine", "  Data     " + folder + "\n"} {
+	for _, want := range []string{"refersam is ready on " + s.url + " after ", "  Page     " + s.url + "/\n", "  API      " + s.url + "/docs\n", "  Keys     not required: only this machine", "  Data     " + folder + "\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the start does not say %q", want)
 		}
@@ -175,7 +176,7 @@ func TestUp_Second(t *testing.T) {
 	a := first.segment(t, "", part{"image", readFile(t, ducks)}, part{"phrase", ducksLeft})
 	expectOverlay(t, filepath.Join(dir, "duck.png"), mustDecode(t, *a.Results[0].Masks.RLE))
 
-	// The first one goes on.
+	// The first service still works.
 	if status, err := first.status("/readyz"); err != nil || status != 200 {
 		t.Errorf("/readyz of the first service: %d, %v", status, err)
 	}

@@ -14,9 +14,8 @@ import (
 	"github.com/refersam/refersam/triton"
 )
 
-// tritonServer is a tritonserver with a test ensemble, at an address that it
-// keeps when it is started again. As servers that others run, it takes models by
-// request.
+// tritonServer is a tritonserver with a test ensemble. It keeps its address when it
+// is started again. Like a server that others run, it loads models on request.
 type tritonServer struct {
 	address string
 	config  triton.LocalConfig
@@ -54,7 +53,7 @@ func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 	return s
 }
 
-// start starts the server, again after kill.
+// start starts the server, also again after kill.
 func (s *tritonServer) start(t *testing.T) {
 	t.Helper()
 	var err error
@@ -69,7 +68,7 @@ func (s *tritonServer) start(t *testing.T) {
 	s.server = process{s.local.PID(), started}
 }
 
-// kill ends the server as kill -9 does and returns when nothing is left of it.
+// kill ends the server as kill -9 does, and returns when no process is left.
 func (s *tritonServer) kill(t *testing.T) {
 	t.Helper()
 	s.signal(t, syscall.SIGKILL)
@@ -90,7 +89,7 @@ func (s *tritonServer) signal(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// guarded is a gateway whose metrics can be read.
+// guarded is a gateway with metrics that the test can read.
 type guarded struct {
 	*service
 	admin string
@@ -102,7 +101,7 @@ func serveBefore(t *testing.T, environment []string, addresses ...string) *guard
 	return serveBy(t, nil, environment, addresses...)
 }
 
-// serveBy is serveBefore by a command that executes the one it is given.
+// serveBy is serveBefore through a command that executes its arguments.
 func serveBy(t *testing.T, by, environment []string, addresses ...string) *guarded {
 	t.Helper()
 	admin, err := freeAddress()
@@ -149,7 +148,7 @@ func (g *guarded) metric(t *testing.T, name, labels string) float64 {
 	return sum
 }
 
-// waitUsable waits until the gateway uses a replica, or no longer does, and
+// waitUsable waits until the gateway uses a replica, or no longer uses it, and
 // returns how long that took.
 func (g *guarded) waitUsable(t *testing.T, address string, usable bool, limit time.Duration) time.Duration {
 	t.Helper()

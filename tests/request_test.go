@@ -37,7 +37,7 @@ type answer struct {
 	} `json:"results"`
 }
 
-// problem is the body of every answer that is not a success.
+// problem is the body of every error.
 type problem struct {
 	Type      string `json:"type"`
 	Title     string `json:"title"`
@@ -80,7 +80,7 @@ func encodeForm(parts ...part) (contentType string, body []byte, err error) {
 	return w.FormDataContentType(), buf.Bytes(), err
 }
 
-// reply is an HTTP response that has been read.
+// reply is an HTTP response with its whole body.
 type reply struct {
 	status int
 	header http.Header
@@ -130,7 +130,7 @@ func (r reply) answer(t *testing.T) answer {
 	return a
 }
 
-// expectProblem wants a complete problem of a status and code.
+// expectProblem checks that the reply is a complete problem with a status and code.
 func (r reply) expectProblem(t *testing.T, status int, code string) {
 	t.Helper()
 	if got := r.header.Get("Content-Type"); got != "application/problem+json" {

@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// variants are those that model_repository holds.
+// variants are the variants in model_repository.
 var variants = []string{"bert", "clip"}
 
-// What the shipped models must reach on scenes they have never seen.
+// The quality that the shipped models must reach on scenes they have never seen.
 const (
-	minMeanIoU   = 0.8 // over the phrases that mean something
-	minLeftEmpty = 0.8 // of the phrases that mean nothing
+	minMeanIoU   = 0.8 // over the phrases that describe something
+	minLeftEmpty = 0.8 // of the phrases that describe nothing
 )
 
 func TestSegmentAccuracy(t *testing.T) {
@@ -58,8 +58,8 @@ func TestSegmentAccuracy(t *testing.T) {
 	}
 }
 
-// Everything an answer says about a mask must follow from the mask, and the
-// same question asked in another way must get the same mask.
+// Everything that an answer says about a mask must follow from the mask, and the
+// same question in another form must get the same mask.
 func TestSegmentForms(t *testing.T) {
 	s := shared.get(t)
 	scene := scenes(t)[0]

@@ -34,8 +34,8 @@ const (
 var (
 	repositoryRoot string
 	executable     string
-	// shared is the service that every test may use which neither stops it nor
-	// counts what it did.
+	// shared is a service for every test that neither stops it nor counts its
+	// requests.
 	shared = &sharedService{}
 )
 
@@ -83,7 +83,7 @@ type service struct {
 	url  string
 	cmd  *exec.Cmd
 	logs *buffer
-	// done is closed when the process has ended; err is its fate.
+	// done is closed when the process has ended; err is how it ended.
 	done chan struct{}
 	err  error
 }
@@ -93,7 +93,7 @@ func launch(dir string, environment []string, command string, args ...string) (*
 	return launchBy(nil, dir, environment, command, args...)
 }
 
-// launchBy is launch by a command that executes the one it is given.
+// launchBy is launch through a command that executes its arguments.
 func launchBy(by []string, dir string, environment []string, command string, args ...string) (*service, error) {
 	address, err := freeAddress()
 	if err != nil {
@@ -117,8 +117,8 @@ func launchBy(by []string, dir string, environment []string, command string, arg
 	return s, nil
 }
 
-// up starts a service of its own for one test and kills it at the end if the
-// test has not stopped it.
+// up starts a service for one test and kills it at the end if the test has not
+// stopped it.
 func up(t *testing.T) *service {
 	t.Helper()
 	dir := t.TempDir()
@@ -133,7 +133,7 @@ func up(t *testing.T) *service {
 	return s
 }
 
-// serve starts a gateway alone, before a Triton at the given address.
+// serve starts only a gateway, for a Triton at the given address.
 func serve(t *testing.T, triton string) *service {
 	t.Helper()
 	s, err := launch(t.TempDir(), []string{"REFERSAM_TRITON=" + triton}, "serve")
@@ -153,7 +153,7 @@ func cleanUp(t *testing.T, s *service) {
 	})
 }
 
-// waitReady waits until /readyz says 200.
+// waitReady waits until /readyz returns 200.
 func (s *service) waitReady() error {
 	deadline := time.Now().Add(startTimeout)
 	for time.Now().Before(deadline) {
@@ -169,7 +169,7 @@ func (s *service) waitReady() error {
 	return fmt.Errorf("not ready after %v\n%s", startTimeout, s.logs)
 }
 
-// waitAlive waits until /livez says 200.
+// waitAlive waits until /livez returns 200.
 func (s *service) waitAlive(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -191,7 +191,7 @@ func (s *service) status(path string) (int, error) {
 	return resp.StatusCode, err
 }
 
-// signal sends the signal and waits for the end; the result is that of the process.
+// signal sends the signal and waits for the end; the result is the process's.
 func (s *service) signal(sig syscall.Signal) error {
 	if err := s.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -199,7 +199,7 @@ func (s *service) signal(sig syscall.Signal) error {
 	return s.wait(stopTimeout)
 }
 
-// wait waits for the end; the result is that of the process.
+// wait waits for the end; the result is the process's.
 func (s *service) wait(limit time.Duration) error {
 	select {
 	case <-s.done:
@@ -226,8 +226,8 @@ type sharedService struct {
 	err     error
 }
 
-// get returns the running service. Its split is half and half, so that both
-// variants are met by everything that does not choose one.
+// get returns the running service. Its split is half and half, so that every test
+// that does not choose a variant meets both.
 func (s *sharedService) get(t *testing.T) *service {
 	t.Helper()
 	s.once.Do(func() {
@@ -253,15 +253,15 @@ func (s *sharedService) stop() error {
 	}
 	defer s.service.kill()
 	if s.err != nil {
-		return nil // told by the tests that asked for it
+		return nil // reported by the tests that asked for it
 	}
 	return s.service.signal(syscall.SIGTERM)
 }
 
-// client never reuses a connection across services and never waits for ever.
+// client never reuses a connection for another service, and never waits for ever.
 var client = &http.Client{Timeout: time.Minute}
 
-// freeAddress returns a loopback address whose port was free a moment ago.
+// freeAddress returns a loopback address with a port that was free a moment ago.
 func freeAddress() (string, error) {
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -283,7 +283,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
-// String returns the last lines, without the questions of waitReady.
+// String returns the last lines, without the requests of waitReady.
 func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestStockClient has a generator that knows nothing of us make a client from
-// the description, and segments a picture with it: make api-check. STOCK_CLIENT
-// is the folder of the generator's environment.
+// TestStockClient generates a client from the description, with a generator that
+// knows only the description, and segments a picture with it: make api-check.
+// STOCK_CLIENT is the folder of the generator's environment.
 func TestStockClient(t *testing.T) {
 	tools := os.Getenv("STOCK_CLIENT")
 	if tools == "" {

@@ -18,13 +18,13 @@ import (
 	"github.com/refersam/refersam/triton"
 )
 
-// tuneCost makes the image stage take 60 ms of a full batch and the others 40
-// in all, so a second instance of it doubles the throughput, and a second one
-// of any other stage changes nothing.
+// tuneCost makes the image stage take 60 ms of a full batch and the others 40 ms in
+// all. So a second instance of the image stage doubles the throughput, and a second
+// instance of any other stage changes nothing.
 var tuneCost = ensembles.Cost{Fixed: 20 * time.Millisecond, Row: 10 * time.Millisecond}
 
-// A stage that is worth a second instance gets one, in the file that the server
-// reads, and the server takes it.
+// A stage that benefits from a second instance gets one, in the file that the
+// server reads, and the server accepts it.
 func TestTune(t *testing.T) {
 	repository, dir := t.TempDir(), t.TempDir()
 	if err := ensembles.WriteParallel(repository, tuneCost); err != nil {
@@ -66,8 +66,8 @@ func TestTune(t *testing.T) {
 	}
 }
 
-// Instances that cannot be loaded are a line of the table, with the reason, and
-// the sweep goes on with those that can.
+// Instances that cannot be loaded are a line of the table, with the reason, and the
+// sweep continues with the others.
 func TestTune_refused(t *testing.T) {
 	t.Parallel()
 	repository, dir := t.TempDir(), t.TempDir()
@@ -95,7 +95,7 @@ func TestTune_refused(t *testing.T) {
 }
 
 // Servers that run already are changed while they run, one after the other, and
-// left as they were found.
+// restored at the end.
 func TestTune_running(t *testing.T) {
 	t.Parallel()
 	write := func(to string) error { return ensembles.WriteParallel(to, tuneCost) }
@@ -108,7 +108,7 @@ func TestTune_running(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%s", out)
-	// Which stage is busiest is not to be relied on beside other tests.
+	// While other tests run, the busiest stage is not predictable.
 	if tried := regexp.MustCompile(`(?m)^\S+ +[1·]*2[12·]* +adaptive .* %$`); !tried.Match(out) {
 		t.Error("no setting with more instances was measured")
 	}
@@ -125,7 +125,7 @@ func TestTune_running(t *testing.T) {
 	checkNothingLeft(t, dir)
 }
 
-// Ctrl-C ends it soon, and nothing of it is left.
+// Ctrl-C ends the sweep within a short time and leaves nothing behind.
 func TestTune_interrupted(t *testing.T) {
 	t.Parallel()
 	repository, dir := t.TempDir(), t.TempDir()
@@ -184,7 +184,7 @@ func tune(t *testing.T, repository, dir string, args ...string) string {
 	return string(out)
 }
 
-// contents are the texts of a folder's files.
+// contents returns the texts of a folder's files.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	texts := make(map[string]string)
@@ -211,7 +211,8 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// instances are how many a server has of each step of the calibrated ensemble.
+// instances returns how many instances of each step of the calibrated ensemble a
+// server has.
 func instances(t *testing.T, server *tritonServer) []int {
 	t.Helper()
 	cfg := triton.DefaultConfig()

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.transport.serialization import Binary
 
-MAX_PHRASES = 32  # unless the service is set otherwise, so no schema says it
+MAX_PHRASES = 32  # unless the service is configured otherwise, so it is not in the schema
 CHUNK = struct.Struct(">I")
 
 
@@ -66,8 +66,8 @@ def is_json(data: object) -> bool:
 
 
 def use_picture(image: dict | None, by_id: bool) -> None:
-    """Bytes in base64 are no picture, an id of the right form is not that of an image, and the service that
-    is checked fetches nothing."""
+    """Random bytes are not a picture, a random id is not the id of an image, and the checked service fetches
+    nothing."""
     if image is None:
         return
     if by_id and "id" in image and images:
@@ -79,8 +79,8 @@ def use_picture(image: dict | None, by_id: bool) -> None:
 
 
 def use_common(fields: dict) -> None:
-    """A variant is one that is loaded, the end of what is answered at once is told nowhere, and an overlay is
-    as large as the picture."""
+    """The variant must be loaded, a request without a job has no webhook, and an overlay has the size of the
+    picture."""
     if "variant" in fields:
         fields["variant"] = "null"  # startNull in tests/
     fields.pop("webhook", None)
@@ -89,12 +89,12 @@ def use_common(fields: dict) -> None:
 
 
 def named(phrase: str) -> str:
-    """A phrase of nothing but what is neither letter nor digit may be empty to a tokenizer."""
+    """A phrase without letters and digits may be empty for a tokenizer."""
     return "x" + phrase
 
 
 def positive(case, location: ParameterLocation) -> bool:
-    """Whether a part of a case was made to be valid; those that were not stay as they are."""
+    """Whether a part of a case was generated to be valid; other parts stay as they are."""
     part = case.meta.components.get(location) if case.meta else None
     return part is None or part.mode.is_positive
 
@@ -103,7 +103,7 @@ def positive(case, location: ParameterLocation) -> bool:
 def before_call(context, case, **kwargs) -> None:
     path = case.operation.path
     if "Idempotency-Key" in case.headers and positive(case, ParameterLocation.HEADER):
-        case.headers["Idempotency-Key"] = str(uuid.uuid4())  # the same name for another request is refused
+        case.headers["Idempotency-Key"] = str(uuid.uuid4())  # a key that another request has used is refused
     parameters = case.path_parameters
     if "id" in parameters and positive(case, ParameterLocation.PATH) and random.random() < 0.7:
         known = jobs if path.startswith("/v1/jobs") else images
@@ -113,7 +113,7 @@ def before_call(context, case, **kwargs) -> None:
             parameters["index"] = "0"
     query = case.query
     if path == "/v1/usage" and positive(case, ParameterLocation.QUERY):
-        query.pop("from", None)  # which must not come after the other
+        query.pop("from", None)  # it must not be after to
     if path == "/v1/segment":
         use_query(case)
     if is_json(case.body) and positive(case, ParameterLocation.BODY):
@@ -121,12 +121,12 @@ def before_call(context, case, **kwargs) -> None:
             use_form(case.body, path)
         else:
             use_json(case.body, path)
-    # Else every body with bytes in it would count as invalid from now on, because it has been changed.
+    # Otherwise every body with bytes would count as invalid from now on, because it has been changed.
     case._record_starting_state()
 
 
 def use_query(case) -> None:
-    """A query goes with a body that is the picture, and brings the phrases then."""
+    """A query is for a body that is the picture; then it holds the phrases."""
     if not positive(case, ParameterLocation.QUERY):
         return
     if case.media_type in ("multipart/form-data", "application/json"):
@@ -137,7 +137,7 @@ def use_query(case) -> None:
 
 
 def use_form(form: dict, path: str) -> None:
-    """Exactly one field brings the picture."""
+    """Exactly one field holds the picture."""
     if path == "/v1/images":
         form.clear()
         form["image"] = Binary(any_png())
@@ -155,7 +155,7 @@ def use_form(form: dict, path: str) -> None:
 
 
 def use_json(body: dict, path: str) -> None:
-    if path == "/v1/feedback":  # says something, and run lengths that are a mask
+    if path == "/v1/feedback":  # it must have content, and run lengths must be a mask
         body["rating"] = 3
         if body.get("corrected_mask"):
             body["corrected_mask"] = {"size": [2, 4], "counts": "242"}
@@ -177,7 +177,7 @@ NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 @schemathesis.hook
 def filter_body(context, body) -> bool:
-    """In a form all is text: a number that was made invalid by becoming text is a number again."""
+    """A form holds only text, so a number that was turned into text to be invalid is valid again."""
     return not (
         is_json(body)
         and "phrase" in body
@@ -187,7 +187,7 @@ def filter_body(context, body) -> bool:
 
 @schemathesis.hook
 def filter_query(context, query) -> bool:
-    """A parameter without any value is not on the wire."""
+    """A parameter without any value is not sent."""
     return not query or all(value not in (None, [], {}) for value in query.values())
 
 

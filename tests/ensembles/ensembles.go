@@ -1,8 +1,8 @@
-// Package ensembles writes model repositories that keep the gateway's contract
-// and cost a known time: what is measured before them is the gateway. A real
+// Package ensembles writes model repositories that satisfy the gateway's contract
+// and cost a known time, so that measurements with them measure the gateway. A real
 // tritonserver loads them.
 //
-// Each answer spells the row that it is the answer to; see Marks.
+// Each answer spells the row that it answers; see Marks.
 package ensembles
 
 import (
@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// The sizes of every ensemble, those of model_repository's.
+// The sizes of every ensemble, equal to the sizes of model_repository's.
 const (
 	ImageSize = 224
 	MaxTokens = 20
@@ -23,7 +23,7 @@ const (
 	side      = ImageSize / 4
 )
 
-// The names under which the ensembles are served.
+// The names of the ensembles on the server.
 const (
 	NullVariant       = "null"
 	CalibratedVariant = "calibrated"
@@ -65,13 +65,14 @@ var dims = map[string]string{
 	"coarse_logits":  fmt.Sprintf("data_type: TYPE_FP32 dims: [%d, %d]", side, side),
 }
 
-// whole is the null ensemble in one step: every step more costs what is not
-// the gateway's.
+// whole is the null ensemble in one step, because every further step adds a cost
+// that is not the gateway's.
 var whole = []stage{
 	{"whole", []string{"image", "input_ids", "attention_mask"}, []string{"mask_logits", "coarse_logits"}, 100},
 }
 
-// stages are wired as those of ReferSAM and share the time as they do there.
+// stages are connected like the stages of ReferSAM and have the same parts of the
+// time.
 var stages = []stage{
 	{"text", []string{"input_ids", "attention_mask"}, []string{"text_mark"}, 5},
 	{"image", []string{"image"}, []string{"image_mark"}, 60},
@@ -80,33 +81,33 @@ var stages = []stage{
 	{"decoder", []string{"prompts"}, []string{"mask_logits"}, 10},
 }
 
-// WriteNull writes an ensemble that takes next to no time into dir.
+// WriteNull writes an ensemble that takes almost no time into dir.
 func WriteNull(dir string) error { return write(dir, NullVariant, whole, Cost{}, sharedDevice) }
 
-// WriteCalibrated writes an ensemble into dir that takes cost a batch and
-// no CPU for it, as if on a GPU: its stages work on different batches at a
-// time, but only one of them has the GPU. Each server needs a dir of its own,
-// which stands for its GPU.
+// WriteCalibrated writes an ensemble into dir that takes cost per batch and no CPU
+// for it, as if on a GPU: its stages work on different batches at the same time,
+// but only one of them has the GPU. Each server needs its own dir, which stands for
+// its GPU.
 func WriteCalibrated(dir string, cost Cost) error {
 	return write(dir, CalibratedVariant, stages, cost, sharedDevice)
 }
 
-// WriteParallel writes the same ensemble, but as if each instance of a stage
-// had a GPU of its own.
+// WriteParallel writes the same ensemble, but as if each instance of a stage had
+// its own GPU.
 func WriteParallel(dir string, cost Cost) error {
 	return write(dir, CalibratedVariant, stages, cost, ownDevice)
 }
 
-// Who has a GPU to itself.
+// The values of the parameter that says what shares a GPU.
 const (
 	sharedDevice = "shared" // one stage at a time
 	ownDevice    = "own"    // every instance
 )
 
 // WriteWeights writes the calibrated ensemble as if its weights had a number:
-// every stage that reads a picture or a phrase adds weights to the mark of it, so
-// that an answer tells which weights made it, and stages of different weights
-// are found out. Its checkpoint is CheckpointOf(weights).
+// every stage that reads a picture or a phrase adds weights to its mark. So an
+// answer shows which weights made it, and whether stages have different weights.
+// Its checkpoint is CheckpointOf(weights).
 func WriteWeights(dir string, cost Cost, weights int) error {
 	return writeWeights(dir, CalibratedVariant, stages, cost, sharedDevice, CheckpointOf(weights), weights)
 }

@@ -5,7 +5,7 @@ const (
 	bits    = 24
 )
 
-// Marks tell which row an answer belongs to.
+// Marks identify the row that an answer belongs to.
 type Marks struct {
 	// Image is R + 256·G + 65536·B of the first pixel of the model's square.
 	Image uint32
@@ -13,8 +13,8 @@ type Marks struct {
 	Text uint32
 }
 
-// MarksOf returns the marks that the answer to a row must have. ids and mask
-// are as the model gets them.
+// MarksOf returns the marks that the answer to a row must have. ids and mask must
+// be in the form that the model gets.
 func MarksOf(r, g, b uint8, ids, mask []int32) Marks {
 	var text int64
 	for i, id := range ids {
@@ -23,8 +23,8 @@ func MarksOf(r, g, b uint8, ids, mask []int32) Marks {
 	return Marks{uint32(r) | uint32(g)<<8 | uint32(b)<<16, uint32(text % (1 << bits))}
 }
 
-// ReadMarks reads the marks out of a mask of width × height, of which
-// foreground tells the pixels. It is false if the mask spells no marks.
+// ReadMarks reads the marks from a mask of width × height; foreground reports
+// whether a pixel is set. It returns false if the mask spells no marks.
 func ReadMarks(width, height int, foreground func(x, y int) bool) (Marks, bool) {
 	var spelt [squares * squares]bool
 	for i := range spelt {

@@ -61,7 +61,7 @@ class TritonPythonModel:
         ]
 
     def marked(self, result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The marks of pictures and phrases tell which weights they were made with."""
+        """The marks of pictures and phrases show which weights made them."""
         if self.weights:
             for name in {"image_mark", "text_mark"} & result.keys():
                 result[name] = (result[name] + self.weights) % 2**BITS
