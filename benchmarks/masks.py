@@ -29,7 +29,7 @@ OPENCV = "opencv-python-headless"
 
 
 def time_peers() -> None:
-    """Prints nanoseconds by what was done."""
+    """Prints nanoseconds by operation."""
     import cv2
     import numpy as np
     import torch

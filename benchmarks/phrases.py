@@ -26,7 +26,7 @@ OURS = "(EncodeExpression|Floor)"
 
 
 def time_peer() -> None:
-    """Runs in the virtual environment: prints nanoseconds an expression by tokenizer and way."""
+    """Runs in the virtual environment: prints nanoseconds per expression, by tokenizer and method."""
     sys.path.insert(0, str(timing.ROOT / "export"))
     from refersam import tokenizer
 

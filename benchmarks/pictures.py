@@ -30,7 +30,7 @@ BUILDS = {"libjpeg-turbo": LIBJPEG, "pure Go": timing.PURE_GO}
 
 
 def photograph(width: int, height: int) -> Image.Image:
-    """Noise whose power falls with the frequency, as that of photographs does, and a little grain."""
+    """Noise with less power at higher frequencies, like photographs, and a little grain."""
     rng = np.random.default_rng(1)
     total = np.zeros((height, width, 3), np.float32)
     for octave in range(8):
@@ -56,7 +56,7 @@ def pillow(data: bytes) -> bytes:
 
 
 def check(build: str, env: Mapping[str, str], pictures: Mapping[str, bytes], folder: Path) -> None:
-    """Says how far a build's squares are from Pillow's, and ends the program where they must be equal."""
+    """Prints how far a build's squares are from Pillow's, and exits if they must be equal but are not."""
     program = folder / "refersam"
     command = ["go", "build", "-o", program, "./cmd/refersam"]
     subprocess.run(command, cwd=timing.ROOT, env=os.environ | env, check=True)

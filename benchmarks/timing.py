@@ -1,4 +1,4 @@
-"""What the benchmarks share: builds, timing of Go and of Python on one core, and the table."""
+"""Shared by the benchmarks: builds, timing of Go and of Python on one core, and the table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = 0.5  # a measurement
+SECONDS = 0.5  # per measurement
 PURE_GO = {"CGO_ENABLED": "0", "GOFLAGS": "-tags=nomsgpack"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: medians in nanoseconds, and how many times the peer's time is aimed at.
+    """A line of the table: medians in nanoseconds, and the targeted ratio to the peer's time.
 
     `floor` is the least that the task takes on this machine, where it says so measured in the same run.
     """
@@ -72,7 +72,7 @@ def build(package: str, binary: Path, env: Mapping[str, str] = PURE_GO) -> Path:
 def go(
     binary: Path, package: str, pattern: str, env: Mapping[str, str] | None = None
 ) -> dict[str, tuple[float, int]]:
-    """Nanoseconds and allocations of the benchmarks whose names fit, without `Benchmark` before them."""
+    """Nanoseconds and allocations of the benchmarks with matching names, without `Benchmark` before them."""
     command = [binary, "-test.run=^$", f"-test.bench=^Benchmark{pattern}$", "-test.cpu=1", "-test.benchmem"]
     command.append(f"-test.benchtime={SECONDS}s")
     text = subprocess.run(
@@ -83,7 +83,7 @@ def go(
 
 
 def python(run: Callable[[], object]) -> float:
-    """Nanoseconds a call."""
+    """Nanoseconds per call."""
     run()
     runs, start = 0, time.perf_counter()
     while (took := time.perf_counter() - start) < SECONDS:
@@ -94,7 +94,7 @@ def python(run: Callable[[], object]) -> float:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """Keeps this process, and those that it starts, on one core."""
+    """Keeps this process and its children on one core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(before)})
     try:
@@ -104,7 +104,7 @@ def one_core() -> Iterator[None]:
 
 
 class Times:
-    """Measurements by name, one a round."""
+    """Measurements by name, one per round."""
 
     def __init__(self) -> None:
         self._all: dict[str, list[float]] = defaultdict(list)

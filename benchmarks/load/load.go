@@ -1,8 +1,9 @@
-// Package load puts an HTTP service under a load that does not wait for it.
+// Package load sends an HTTP service a load that does not wait for it.
 //
-// Requests leave at the moments of a Poisson process, whatever became of those
-// before, and their latency counts from those moments: a service that falls
-// behind cannot slow the load down, and what waits to be sent is not left out.
+// Requests are sent at the times of a Poisson process, without waiting for earlier
+// ones, and their latency counts from these times. So a service that falls behind
+// cannot slow the load down, and the wait of requests that could not be sent yet is
+// included.
 package load
 
 import (
@@ -19,20 +20,20 @@ import (
 	"time"
 )
 
-// Shape is how many requests a second arrive, over time.
+// Shape is how many requests per second arrive, over time.
 type Shape struct {
 	Name string
-	// Rate is the rate at a time since the start; it is never above Peak.
+	// Rate is the rate at a time since the start. It must never be above Peak.
 	Rate func(at time.Duration) float64
 	Peak float64
 }
 
-// Steady is one rate all the time.
+// Steady is a constant rate.
 func Steady(rate float64) Shape {
 	return Shape{"steady", func(time.Duration) float64 { return rate }, rate}
 }
 
-// Bursts is a low rate with a fifth of every period at a high one.
+// Bursts is a low rate with a fifth of every period at a high rate.
 func Bursts(low, high float64, period time.Duration) Shape {
 	return Shape{"bursts", func(at time.Duration) float64 {
 		if at%period < period/5 {
@@ -42,14 +43,14 @@ func Bursts(low, high float64, period time.Duration) Shape {
 	}, max(low, high)}
 }
 
-// Ramp goes from one rate to another in the time given.
+// Ramp goes from one rate to another in the given time.
 func Ramp(from, to float64, over time.Duration) Shape {
 	return Shape{"ramp", func(at time.Duration) float64 {
 		return from + (to-from)*min(1, at.Seconds()/over.Seconds())
 	}, max(from, to)}
 }
 
-// Arrivals are the moments of a Poisson process of the shape's rate, in order.
+// Arrivals are the times of a Poisson process of the shape's rate, in order.
 func Arrivals(random *rand.Rand, s Shape, duration time.Duration) []time.Duration {
 	var arrivals []time.Duration
 	if s.Peak <= 0 {
@@ -61,8 +62,8 @@ func Arrivals(random *rand.Rand, s Shape, duration time.Duration) []time.Duratio
 		if moment >= duration {
 			return arrivals
 		}
-		// Of a process of the peak rate each arrival stays with the
-		// probability that the rate has of the peak.
+		// Each arrival of a process with the peak rate stays with the probability
+		// of the present rate divided by the peak.
 		if random.Float64()*s.Peak < s.Rate(moment) {
 			arrivals = append(arrivals, moment)
 		}
@@ -73,22 +74,22 @@ func Arrivals(random *rand.Rand, s Shape, duration time.Duration) []time.Duratio
 type Request struct {
 	Picture []byte
 	Phrases []string
-	// Deadline is told to the service, and what comes later is no good answer.
-	// 0 means none.
+	// Deadline is sent to the service, and a later answer counts as late. 0 means
+	// none.
 	Deadline time.Duration
 }
 
-// Outcome is what became of a request.
+// Outcome is the outcome of a request.
 type Outcome struct {
 	// At is when it was due, since the start.
 	At time.Duration
-	// Latency is from when it was due until its answer was read.
+	// Latency is from when the request was due until its answer was read.
 	Latency time.Duration
-	// Status is the answer's, 0 if there was none.
+	// Status is the answer's status, 0 if there was no answer.
 	Status int
-	// Rows is how many phrases it asked for.
+	// Rows is how many phrases the request has.
 	Rows int
-	// Late tells that Latency is more than the deadline.
+	// Late reports that Latency is more than the deadline.
 	Late bool
 	Err  error
 }
@@ -96,13 +97,13 @@ type Outcome struct {
 // OK reports whether the request was answered in time.
 func (o *Outcome) OK() bool { return o.Status == http.StatusOK && o.Err == nil && !o.Late }
 
-// Refused reports whether the service said that it would not answer.
+// Refused reports whether the service refused the request.
 func (o *Outcome) Refused() bool {
 	return o.Status == http.StatusServiceUnavailable || o.Status == http.StatusTooManyRequests
 }
 
-// Expired reports whether the service took the request and gave up: that is
-// no refusal, for the client has waited.
+// Expired reports whether the service accepted the request and gave up later. This
+// is not a refusal, because the client has waited.
 func (o *Outcome) Expired() bool { return o.Status == http.StatusGatewayTimeout }
 
 // Target is a service under load.
@@ -111,10 +112,10 @@ type Target struct {
 	client *http.Client
 }
 
-// patience is how long a request without a deadline is waited for.
+// patience is how long the client waits for a request without a deadline.
 const patience = time.Minute
 
-// NewTarget returns the service at a base URL as http://127.0.0.1:8080.
+// NewTarget returns the service at a base URL such as http://127.0.0.1:8080.
 func NewTarget(url string) *Target {
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
 	return &Target{url + "/v1/segment", &http.Client{
@@ -131,8 +132,8 @@ func NewTarget(url string) *Target {
 // Close ends the idle connections.
 func (t *Target) Close() { t.client.CloseIdleConnections() }
 
-// Do sends one request and reads its answer. due is when it should have left,
-// begin when the load began.
+// Do sends one request and reads its answer. due is when it should have been sent,
+// begin is when the load began.
 func (t *Target) Do(ctx context.Context, r Request, begin, due time.Time) Outcome {
 	status, err := t.send(ctx, r)
 	latency := time.Since(due)
@@ -159,9 +160,9 @@ func (t *Target) send(ctx context.Context, r Request) (status int, err error) {
 	return resp.StatusCode, err
 }
 
-// Open sends the requests that next makes at the arrivals of a shape and
-// returns what became of them, in the order they were due. It ends when all
-// have.
+// Open sends the requests that next makes at the arrivals of a shape, and returns
+// their outcomes in the order in which they were due. It returns when all requests
+// have ended.
 func (t *Target) Open(ctx context.Context, random *rand.Rand, s Shape, duration time.Duration, next func() Request) []Outcome {
 	arrivals := Arrivals(random, s, duration)
 	outcomes := make([]Outcome, len(arrivals))
@@ -177,14 +178,14 @@ func (t *Target) Open(ctx context.Context, random *rand.Rand, s Shape, duration 
 	return outcomes
 }
 
-// Closed keeps as many requests under way as there are clients, and so finds
-// the most that the service does. next is called by one client at a time.
+// Closed keeps as many requests in flight as there are clients, and so measures the
+// maximum throughput of the service. next is called by one client at a time.
 func (t *Target) Closed(ctx context.Context, clients int, duration time.Duration, next func() Request) []Outcome {
 	begin := time.Now()
 	return t.ClosedWhile(ctx, clients, func() bool { return time.Since(begin) < duration }, next)
 }
 
-// ClosedWhile is Closed as long as more says so. It is called like next.
+// ClosedWhile is Closed as long as more returns true. It is called like next.
 func (t *Target) ClosedWhile(ctx context.Context, clients int, more func() bool, next func() Request) []Outcome {
 	var (
 		mu       sync.Mutex
@@ -209,7 +210,7 @@ func (t *Target) ClosedWhile(ctx context.Context, clients int, more func() bool,
 	return outcomes
 }
 
-// Summary is what became of many requests. Times are in milliseconds.
+// Summary summarises the outcomes of many requests. Times are in milliseconds.
 type Summary struct {
 	Requests int     `json:"requests"`
 	OK       int     `json:"ok"`
@@ -220,11 +221,11 @@ type Summary struct {
 	Offered  float64 `json:"offered_rows_per_second"`
 	// Goodput counts rows answered in time.
 	Goodput float64 `json:"goodput_rows_per_second"`
-	// Accepted is the latency of what was not refused: answered in time, late
-	// or given up.
+	// Accepted is the latency of requests that were not refused: answered in time,
+	// late or given up.
 	Accepted Latency `json:"accepted_ms"`
 	Refusal  Latency `json:"refusal_ms"`
-	// Failures tells the kinds of what neither was answered nor refused.
+	// Failures counts requests that were neither answered nor refused, by kind.
 	Failures map[string]int `json:"failures,omitempty"`
 }
 
@@ -236,8 +237,8 @@ type Latency struct {
 	Max float64 `json:"max"`
 }
 
-// Summarize sums up what became of the requests that were due from one time
-// to another after the start.
+// Summarize summarises the outcomes of the requests that were due from one time to
+// another after the start.
 func Summarize(outcomes []Outcome, from, to time.Duration) Summary {
 	s := Summary{Failures: map[string]int{}}
 	var accepted, refused []time.Duration
@@ -281,8 +282,8 @@ func failure(o *Outcome) string {
 	return "status " + strconv.Itoa(o.Status)
 }
 
-// Throughput is how many rows a second were answered from one time to another
-// after the start, counted when the answer came.
+// Throughput is how many rows per second were answered from one time to another
+// after the start, counted when the answer arrived.
 func Throughput(outcomes []Outcome, from, to time.Duration) float64 {
 	rows := 0
 	for _, o := range outcomes {

@@ -15,8 +15,8 @@ import (
 	"github.com/refersam/refersam/benchmarks/load"
 )
 
-// The arrivals are as many as the shape says, and their number in a second
-// varies as that of a Poisson process: its variance is its mean.
+// The number of arrivals matches the shape, and its variance per second equals its
+// mean, as in a Poisson process.
 func TestArrivals(t *testing.T) {
 	const seconds = 2000
 	for _, shape := range []load.Shape{
@@ -43,8 +43,8 @@ func TestArrivals(t *testing.T) {
 	}
 }
 
-// A service that stops for a while is charged with everything that was due
-// meanwhile.
+// If a service stops for a while, the latency of all requests that were due
+// meanwhile includes the stop.
 func TestLatencyCountsFromWhenItWasDue(t *testing.T) {
 	const stop = 500 * time.Millisecond
 	begin := time.Now()
@@ -64,7 +64,7 @@ func TestLatencyCountsFromWhenItWasDue(t *testing.T) {
 	}
 }
 
-// Requests are what the API takes, and no two are alike.
+// Requests are valid for the API, and no two are equal.
 func TestSource(t *testing.T) {
 	source := load.NewSource(rand.New(rand.NewPCG(1, 1)), 2, 64, 48, 2)
 	seen := map[string]bool{}

@@ -12,8 +12,8 @@ import (
 	"strconv"
 )
 
-// Picture makes a JPEG of quality 90, 4:2:0, from smooth noise of many scales
-// and a sensor's grain: of about the size and the cost of a photograph.
+// Picture makes a JPEG of quality 90, 4:2:0, from smooth noise of many scales and a
+// sensor's grain. Its size and decoding cost are close to a photograph's.
 func Picture(random *rand.Rand, width, height int) []byte {
 	img := image.NewYCbCr(image.Rect(0, 0, width, height), image.YCbCrSubsampleRatio420)
 	noise(random, img.Y, width, height, 55, 3)
@@ -21,13 +21,12 @@ func Picture(random *rand.Rand, width, height int) []byte {
 	noise(random, img.Cr, img.CStride, len(img.Cr)/img.CStride, 25, 1)
 	var buf bytes.Buffer
 	if err := jpeg.Encode(&buf, img, &jpeg.Options{Quality: 90}); err != nil {
-		panic(err) // a buffer takes everything, and the sizes are ours
+		panic(err) // writing to a buffer cannot fail, and the sizes are ours
 	}
 	return buf.Bytes()
 }
 
-// noise fills a plane with octaves of noise whose power falls with their
-// frequency.
+// noise fills a plane with octaves of noise, with less power at higher frequencies.
 func noise(random *rand.Rand, plane []uint8, width, height int, power, grain float64) {
 	total := make([]float64, len(plane))
 	for octave, cells := 0, 2; octave < 7; octave, cells = octave+1, cells*2 {
@@ -67,8 +66,8 @@ type Source struct {
 	count    int
 }
 
-// NewSource makes a Source of a number of pictures of a size, and as many
-// phrases a request.
+// NewSource makes a Source with a number of pictures of one size, and a number of
+// phrases per request.
 func NewSource(random *rand.Rand, pictures, width, height, phrases int) *Source {
 	s := &Source{phrases: phrases}
 	for range pictures {
@@ -77,14 +76,15 @@ func NewSource(random *rand.Rand, pictures, width, height, phrases int) *Source 
 	return s
 }
 
-// With returns requests like this from now on, but for their pictures and phrases.
+// With makes further requests like this one, but with their own pictures and
+// phrases.
 func (s *Source) With(r Request) *Source {
 	copied := *s
 	copied.request = r
 	return &copied
 }
 
-// Pictures are the pictures that the requests have in turn.
+// Pictures are the pictures that the requests use in turn.
 func (s *Source) Pictures() [][]byte { return s.pictures }
 
 var (
@@ -93,7 +93,7 @@ var (
 	places  = []string{"on the left", "on the right", "in the middle", "near the door", "at the top", "behind the fence"}
 )
 
-// Phrase makes the i-th phrase of endlessly many.
+// Phrase makes the i-th phrase of an endless series.
 func Phrase(i int) string {
 	return fmt.Sprintf("the %s %s %s number %d", colours[i%len(colours)], things[i%len(things)], places[i%len(places)], i)
 }
@@ -110,7 +110,7 @@ func (s *Source) Next() Request {
 	return r
 }
 
-// unique gives a JPEG a comment, after its first marker.
+// unique inserts a comment into a JPEG, after its first marker.
 func unique(picture []byte, number int) []byte {
 	const marker = 2
 	out := make([]byte, 0, len(picture)+12)
@@ -122,7 +122,7 @@ func unique(picture []byte, number int) []byte {
 
 const boundary = "----refersam-load-0123456789"
 
-// formBody is the request as multipart/form-data, and its size.
+// formBody returns the request as multipart/form-data, and its size.
 func formBody(r Request) (io.Reader, int64) {
 	var head, tail bytes.Buffer
 	field := func(name, value string) {

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// clockTick is what /proc counts CPU time in on Linux.
+// clockTick is the unit of CPU time in /proc on Linux.
 const clockTick = 10 * time.Millisecond
 
-// Usage is what a process and its descendants have used.
+// Usage is the CPU time and memory of a process and its descendants.
 type Usage struct {
 	CPU time.Duration
-	// Memory is what they have resident now, pages that they share counted
-	// more than once; Peak is the sum of the most that each ever had.
+	// Memory is the resident memory now; shared pages count more than once. Peak is
+	// the sum of each process's peak.
 	Memory, Peak int64
 }
 
-// UsageOf reads what a process and its descendants have used so far.
+// UsageOf returns the usage of a process and its descendants so far.
 func UsageOf(pid int) (Usage, error) {
 	pids, err := Family(pid)
 	if err != nil {
@@ -29,7 +29,7 @@ func UsageOf(pid int) (Usage, error) {
 	for _, p := range pids {
 		ticks, err := cpuTicks(p)
 		if err != nil {
-			continue // it has ended, and its parent counts it
+			continue // the process has ended, and its parent counts it
 		}
 		sum.CPU += time.Duration(ticks) * clockTick
 		sum.Memory += memory(p, "VmRSS:")
@@ -72,8 +72,8 @@ func stat(pid int) ([]string, error) {
 	return strings.Fields(text[strings.LastIndexByte(text, ')')+1:]), nil
 }
 
-// cpuTicks is the time a process has run in user mode and in the kernel, its
-// children that have ended included.
+// cpuTicks is the time that a process has run in user mode and in the kernel,
+// including its children that have ended.
 func cpuTicks(pid int) (int64, error) {
 	fields, err := stat(pid)
 	if err != nil {
@@ -90,7 +90,7 @@ func cpuTicks(pid int) (int64, error) {
 	return sum, nil
 }
 
-// memory reads a figure of /proc/PID/status in bytes; 0 if it is not there.
+// memory reads a figure of /proc/PID/status in bytes; 0 if it is missing.
 func memory(pid int, name string) int64 {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(data)) {

@@ -1,4 +1,4 @@
-"""A FastAPI service that asks Triton for the logits, as the two fastapi_*.py scripts run it."""
+"""A FastAPI service that gets its logits from Triton; two of the fastapi_*.py scripts run it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 #   "pycocotools==2.0.11", "numpy==2.4.6", "uvloop==0.23.0", "httptools==0.9.0",
 # ]
 # ///
-"""BentoML with its adaptive batching, up to 8 rows, in the service that holds the model."""
+"""BentoML with its adaptive batching, up to 8 rows, in the service that runs the model."""
 
 from __future__ import annotations
 

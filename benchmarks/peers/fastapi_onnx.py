@@ -6,7 +6,7 @@
 #   "pycocotools==2.0.11", "numpy==2.4.6",
 # ]
 # ///
-"""FastAPI with the model in its process; endpoints run in its pool of threads, without batches."""
+"""FastAPI with the model in its process; endpoints run in its thread pool, without batches."""
 
 import cv2
 import onnx_stages

@@ -24,7 +24,7 @@ class Segment(litserve.LitAPI):
         self.stages, self.tokens = onnx_stages.Stages(self.threads), parts.tokenizer()
 
     def decode_request(self, request: Request) -> onnx_stages.Row:
-        """The annotation makes LitServe read a form, and hand that over."""
+        """The annotation makes LitServe read a form and pass it on."""
         return onnx_stages.Row(self.tokens, request["image"].file.read(), request["phrase"])
 
     def batch(self, inputs: list[onnx_stages.Row]) -> list[onnx_stages.Row]:

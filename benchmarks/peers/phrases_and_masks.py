@@ -1,4 +1,4 @@
-"""What every peer does around its model, with the libraries that people use for it."""
+"""The work of every peer around its model, with commonly used libraries."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// ideal is a client of Triton that has nothing else to do: its batches are
-// made beforehand and always full. It is what a gateway can reach at best.
+// ideal is a client of Triton that has no other work: its batches are made
+// beforehand and always full. It is the upper bound for a gateway.
 type ideal struct {
 	connections []*grpc.ClientConn
 	model       string
@@ -81,8 +81,8 @@ func (i *ideal) send(ctx context.Context, connection int, request *pb.ModelInfer
 	return err
 }
 
-// rate keeps as many full batches under way and returns the rows a second,
-// once the first have passed.
+// rate keeps this number of full batches in flight and returns the rows per second
+// after the first batches.
 func (i *ideal) rate(ctx context.Context, inFlight int, duration time.Duration) (float64, error) {
 	request, err := i.batch(ensembles.MaxBatch)
 	if err != nil {
@@ -116,8 +116,8 @@ func (i *ideal) rate(ctx context.Context, inFlight int, duration time.Duration) 
 // warmUp is the part of a measurement that does not count.
 func warmUp(duration time.Duration) time.Duration { return duration / 5 }
 
-// bestInFlight is the number of batches under way with which the rate is best,
-// the smaller of two that differ by less than one in a hundred.
+// bestInFlight is the number of batches in flight with the best rate, or the
+// smaller of two numbers that differ by less than one in a hundred.
 func (i *ideal) bestInFlight(ctx context.Context, duration time.Duration) (int, error) {
 	best, at := 0.0, 0
 	for _, inFlight := range []int{1, 2, 3, 4, 6, 8} {

@@ -1,11 +1,11 @@
-// Command serving measures the gateway before real tritonservers whose models
-// cost nothing, a known time without CPU, or what the demo model costs, and
-// prints each figure beside its target:
+// Command serving measures the gateway with real tritonservers. Their models cost
+// nothing, a known time without CPU, or as much as the demo model. It prints each
+// figure next to its target:
 //
 //	go run ./benchmarks/serving [-only saturation,idle] [-scale 1] [-json FILE]
 //
-// It needs bin/refersam (make build) and the virtual environment (make setup).
-// Everything runs on loopback and ends with it.
+// It needs bin/refersam (make build) and the virtual environment (make setup). It
+// uses only loopback, and everything that it starts ends with it.
 package main
 
 import (
@@ -28,13 +28,13 @@ type row struct {
 	What     string `json:"what"`
 	Measured string `json:"measured"`
 	Target   string `json:"target"`
-	// Met is empty where there is nothing to hold it against.
+	// Met is empty if there is no target.
 	Met string `json:"met"`
-	// Details are the figures behind it.
+	// Details are the underlying figures.
 	Details any `json:"details,omitempty"`
 }
 
-// met tells whether a target is met.
+// met returns the text for a target that is met or missed.
 func met(ok bool) string {
 	if ok {
 		return "yes"
@@ -65,9 +65,9 @@ func main() {
 	for _, m := range measurements {
 		names = append(names, m.name)
 	}
-	only := flag.String("only", strings.Join(names, ","), "what to measure")
-	scale := flag.Float64("scale", 1, "how long to measure, 1 for figures that last")
-	out := flag.String("json", "", "file for the figures behind the table")
+	only := flag.String("only", strings.Join(names, ","), "the measurements to run")
+	scale := flag.Float64("scale", 1, "factor for the duration of measurements; 1 gives reliable figures")
+	out := flag.String("json", "", "file for the detailed figures")
 	root := flag.String("root", ".", "the repository's root")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

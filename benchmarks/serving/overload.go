@@ -11,7 +11,7 @@ import (
 
 const overloadDeadline = 500 * time.Millisecond
 
-// plainFIFO are the settings of a gateway that takes everything in turn.
+// plainFIFO are the settings of a gateway that accepts all requests in turn.
 var plainFIFO = []string{"REFERSAM_BATCH_MODE=off", "REFERSAM_ADMISSION=false"}
 
 // overload offers more than the capacity, with and without admission.
@@ -59,10 +59,10 @@ func (b *bench) capacity(ctx context.Context, address string) (float64, error) {
 	return best.rate(ctx, inFlight, b.lasting(10))
 }
 
-// overloadResult is what became of an overload.
+// overloadResult is the result of an overload.
 type overloadResult struct {
 	Summary load.Summary `json:"summary"`
-	// Memory is the gateway's at the end of each fifth of the load, in MB.
+	// Memory is the gateway's memory at the end of each fifth of the load, in MB.
 	Memory []float64 `json:"memory_mb"`
 }
 
@@ -73,7 +73,7 @@ func (b *bench) overloaded(ctx context.Context, tritons []string, rate float64, 
 	}
 	defer gateway.stop()
 	requests := source(640, 480, 1).With(load.Request{Deadline: overloadDeadline})
-	gateway.Open(ctx, newRandom(), load.Steady(rate/4), b.lasting(3), requests.Next) // until all is learned
+	gateway.Open(ctx, newRandom(), load.Steady(rate/4), b.lasting(3), requests.Next) // until the scheduler has measured everything
 	duration := b.lasting(15)
 	result := &overloadResult{}
 	sampled := make(chan struct{})
@@ -96,11 +96,11 @@ func (r *overloadResult) rows(name string, capacity, least float64) []row {
 	first, last := r.Memory[1], r.Memory[len(r.Memory)-1]
 	head := row{
 		What: name + ", deadlines of 500 ms: goodput of the capacity",
-		Measured: fmt.Sprintf("%.1f of %.1f rows/s, %.0f %%; of what was taken %d late or given up; %d failed",
+		Measured: fmt.Sprintf("%.1f of %.1f rows/s, %.0f %%; of the accepted requests %d late or given up; %d failed",
 			s.Goodput, capacity, 100*goodput, s.Late+s.Expired, s.Failed),
 		Details: r,
 	}
-	p99 := row{What: name + ": p99 of what was not refused", Measured: fmt.Sprintf("%.0f ms", s.Accepted.P99)}
+	p99 := row{What: name + ": p99 of requests that were not refused", Measured: fmt.Sprintf("%.0f ms", s.Accepted.P99)}
 	if least == 0 {
 		return []row{head, p99}
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/refersam/refersam/tests/ensembles"
 )
 
-// startPeer starts a script of benchmarks/peers; uv gives it the environment
-// that its first lines name.
+// startPeer starts a script of benchmarks/peers. uv makes the environment that the
+// script's first lines describe.
 func (b *bench) startPeer(ctx context.Context, script, ready string, args ...string) (*service, error) {
 	address, err := freeAddress()
 	if err != nil {
@@ -34,7 +34,7 @@ func (b *bench) startPeer(ctx context.Context, script, ready string, args ...str
 // costClients keep a service busy without a queue that hides its latency.
 const costClients = 8
 
-// spent is what a service took for its requests.
+// spent is the cost of a service per request.
 type spent struct {
 	CPU    float64 `json:"cpu_ms_per_request"`
 	Rate   float64 `json:"requests_per_second"`
@@ -43,9 +43,9 @@ type spent struct {
 	Memory float64 `json:"peak_memory_mb"`
 }
 
-// spend keeps a service busy and measures what that takes.
+// spend keeps a service busy and measures its cost.
 func spend(ctx context.Context, s *service, clients int, duration time.Duration, next func() load.Request) (spent, error) {
-	s.Closed(ctx, clients, duration/4, next) // until all is warm
+	s.Closed(ctx, clients, duration/4, next) // until everything is warm
 	before := s.usage()
 	begin := time.Now()
 	outcomes := s.Closed(ctx, clients, duration, next)
@@ -64,7 +64,7 @@ func spend(ctx context.Context, s *service, clients int, duration time.Duration,
 	}, nil
 }
 
-// cost compares the CPU time of a request before the null ensemble.
+// cost compares the CPU time per request with the null ensemble.
 func (b *bench) cost(ctx context.Context) ([]row, error) {
 	servers, err := b.startTritons(ctx, 1, ensembles.WriteNull)
 	if err != nil {
@@ -118,8 +118,8 @@ func (b *bench) cost(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// costs measures services in turns and returns the round of each that took
-// the median CPU time.
+// costs measures services in turns and returns, for each, the round with the median
+// CPU time.
 func (b *bench) costs(ctx context.Context, services []*service, next func() load.Request) ([]spent, error) {
 	all := make([][]spent, len(services))
 	for range rounds {
@@ -146,8 +146,8 @@ func (b *bench) costs(ctx context.Context, services []*service, next func() load
 	return middle, nil
 }
 
-// stages compares services that run the demo model's five stages on this
-// machine's CPUs: refersam with its Triton, and others in Python.
+// stages compares services that run the demo model's five stages on this machine's
+// CPUs: refersam with its Triton, and others in Python.
 func (b *bench) stages(ctx context.Context) ([]row, error) {
 	var rows []row
 	for _, peer := range []struct {
@@ -163,7 +163,7 @@ func (b *bench) stages(ctx context.Context) ([]row, error) {
 		r := row{What: "the demo model's stages, 640×480 JPEGs: " + peer.name, Target: "–"}
 		result, err := b.stage(ctx, peer.start)
 		if result.Rate > 0 {
-			r.Measured = fmt.Sprintf("%.1f requests/s at a p99 of %.0f ms; CPU %.0f ms a request; peak %.0f MB",
+			r.Measured = fmt.Sprintf("%.1f requests/s at a p99 of %.0f ms; CPU %.0f ms per request; peak %.0f MB",
 				result.Rate, result.P99, result.CPU, result.Memory)
 			r.Details = result
 		}
@@ -175,7 +175,7 @@ func (b *bench) stages(ctx context.Context) ([]row, error) {
 	return rows, nil
 }
 
-// stageP99 is the latency that every service is held to.
+// stageP99 is the latency limit for every service.
 const stageP99 = 1000
 
 func (b *bench) onnxPeer(ctx context.Context, script, ready string) func() (*service, error) {
@@ -184,7 +184,7 @@ func (b *bench) onnxPeer(ctx context.Context, script, ready string) func() (*ser
 	}
 }
 
-// startUp starts bin/refersam with a Triton of its own.
+// startUp starts bin/refersam with its own Triton.
 func (b *bench) startUp(ctx context.Context) (*service, error) {
 	address, err := freeAddress()
 	if err != nil {
@@ -197,9 +197,9 @@ func (b *bench) startUp(ctx context.Context) (*service, error) {
 	return start(cmd, address, "/readyz")
 }
 
-// stage finds the most requests a second with which a service keeps stageP99,
-// by more and more clients. Where requests fail it ends, with an error and the
-// best until then.
+// stage finds the maximum of requests per second at which a service keeps stageP99,
+// with more and more clients. If requests fail it stops, with an error and the best
+// rate so far.
 func (b *bench) stage(ctx context.Context, start func() (*service, error)) (spent, error) {
 	s, err := start()
 	if err != nil {
@@ -243,7 +243,7 @@ func (b *bench) sharedMemory(ctx context.Context) ([]row, error) {
 	}
 	return []row{{
 		What: "shared memory beside gRPC bytes, null ensemble, 640×480 JPEG: CPU of gateway and Triton, p50",
-		Measured: fmt.Sprintf("%.2f and %.2f ms a request; %.1f and %.1f ms with %d clients",
+		Measured: fmt.Sprintf("%.2f and %.2f ms per request; %.1f and %.1f ms with %d clients",
 			results[0].CPU, results[1].CPU, results[0].P50, results[1].P50, costClients),
 		Target:  "–",
 		Details: results,

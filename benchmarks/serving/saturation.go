@@ -13,19 +13,19 @@ import (
 	"github.com/refersam/refersam/triton"
 )
 
-// gpu is what the calibrated ensemble costs where not said otherwise: full
-// batches take 130 ms, 62 rows a second, which leaves two cores idle.
+// gpu is the default cost of the calibrated ensemble: full batches take 130 ms, 62
+// rows per second, which leaves two cores idle.
 var gpu = ensembles.Cost{Fixed: 10 * time.Millisecond, Row: 15 * time.Millisecond}
 
-// fastGPU gives many batches in a short time, so that one more or less is
-// little. Full batches take 62 ms, 129 rows a second.
+// fastGPU completes many batches in a short time, so that one batch more or less
+// changes little. Full batches take 62 ms, 129 rows per second.
 var fastGPU = ensembles.Cost{Fixed: 6 * time.Millisecond, Row: 7 * time.Millisecond}
 
 // rounds is how often both sides of a comparison take turns.
 const rounds = 3
 
-// saturationClients keep a replica busy: three full batches in it and as many
-// rows on their way.
+// saturationClients keep a replica busy: three full batches in it and as many rows
+// on their way.
 const saturationClients = 6 * ensembles.MaxBatch
 
 func (b *bench) saturation(ctx context.Context) ([]row, error) {
@@ -46,8 +46,8 @@ func (b *bench) demoSaturation(ctx context.Context) ([]row, error) {
 	return b.againstIdeal(ctx, server, "bert", 0.95)
 }
 
-// againstIdeal compares the rows a second of the gateway with those of ideal
-// batches, in turns.
+// againstIdeal compares the rows per second of the gateway and of ideal batches, in
+// turns.
 func (b *bench) againstIdeal(ctx context.Context, server *triton.Local, variant string, target float64) ([]row, error) {
 	best, err := newIdeal(server.Address(), variant)
 	if err != nil {
@@ -65,7 +65,7 @@ func (b *bench) againstIdeal(ctx context.Context, server *triton.Local, variant 
 	defer gateway.stop()
 	requests := source(640, 480, 1)
 	duration := b.lasting(10)
-	gateway.Closed(ctx, saturationClients, duration, requests.Next) // until all is learned
+	gateway.Closed(ctx, saturationClients, duration, requests.Next) // until the scheduler has measured everything
 	var raw, own []float64
 	for range rounds {
 		rate, err := best.rate(ctx, inFlight, duration)
@@ -91,8 +91,8 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// idle compares requests that come one at a time with batches of one row that
-// a raw client sends in between.
+// idle compares requests that arrive one at a time with batches of one row that a
+// raw client sends in between.
 func (b *bench) idle(ctx context.Context) ([]row, error) {
 	servers, err := b.startCalibrated(ctx, 1, gpu)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/refersam/refersam/tests/ensembles"
 )
 
-// slowGPU leaves two cores enough for eight of its kind: full batches take
-// 260 ms, 31 rows a second.
+// slowGPU is so slow that two cores suffice for eight of its kind: full batches
+// take 260 ms, 31 rows per second.
 var slowGPU = ensembles.Cost{Fixed: 20 * time.Millisecond, Row: 30 * time.Millisecond}
 
-// phrasesOfMany spares the cores pictures while rows are what is counted.
+// phrasesOfMany reduces the cores' work on pictures where the figure is rows.
 const phrasesOfMany = 4
 
 // replicas compares 2, 4 and 8 servers with one.
@@ -108,8 +108,8 @@ func (b *bench) shapes(ctx context.Context) ([]row, error) {
 	return shapeRows(loads, ways, summaries), nil
 }
 
-// shapedDeadline is close enough to what a full batch takes that waiting in
-// vain costs answers.
+// shapedDeadline is so close to the time of a full batch that waiting in vain costs
+// answers.
 const shapedDeadline = 300 * time.Millisecond
 
 func (b *bench) shaped(ctx context.Context, tritons []string, way batching, shape load.Shape, duration time.Duration) (load.Summary, error) {

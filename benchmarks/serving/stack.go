@@ -26,10 +26,10 @@ const (
 	stopTimeout  = 30 * time.Second
 )
 
-// bench is what all measurements share.
+// bench is shared by all measurements.
 type bench struct {
 	root    string
-	work    string // folder that goes when all is done
+	work    string // folder that is deleted at the end
 	scale   float64
 	known   map[string]bool // the settings of the gateway
 	started int
@@ -55,20 +55,20 @@ func (b *bench) close() error { return os.RemoveAll(b.work) }
 
 func (b *bench) binary() string { return filepath.Join(b.root, "bin", "refersam") }
 
-// lasting scales a duration by what was asked for on the command line.
+// lasting scales a duration by the factor on the command line.
 func (b *bench) lasting(seconds float64) time.Duration {
 	return time.Duration(seconds * b.scale * float64(time.Second))
 }
 
-// source makes requests of one picture size; the same ones each time.
+// source makes requests of one picture size, the same ones at each run.
 func source(width, height, phrases int) *load.Source {
 	return load.NewSource(newRandom(), 24, width, height, phrases)
 }
 
 func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
-// startTritons starts as many tritonservers, each with a repository of its own
-// that write has written.
+// startTritons starts a number of tritonservers. write makes the repository of
+// each.
 func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) error) ([]*triton.Local, error) {
 	var servers []*triton.Local
 	for range n {
@@ -88,7 +88,7 @@ func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) 
 	return servers, nil
 }
 
-// startCalibrated starts as many tritonservers whose batches take a cost.
+// startCalibrated starts a number of tritonservers with the given cost per batch.
 func (b *bench) startCalibrated(ctx context.Context, n int, cost ensembles.Cost) ([]*triton.Local, error) {
 	return b.startTritons(ctx, n, func(dir string) error { return ensembles.WriteCalibrated(dir, cost) })
 }
@@ -103,8 +103,8 @@ func (b *bench) startTriton(ctx context.Context, repository string, threads int)
 	return triton.StartLocal(ctx, config)
 }
 
-// closeTritons stops servers, and says on standard error what went wrong: their
-// figures have been taken.
+// closeTritons stops servers. Errors go only to standard error, because the figures
+// have already been measured.
 func closeTritons(servers []*triton.Local) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -131,23 +131,23 @@ func addresses(servers []*triton.Local) []string {
 type service struct {
 	*load.Target
 	cmd *exec.Cmd
-	// ended is closed when the process has.
+	// ended is closed when the process has ended.
 	ended chan struct{}
-	// counted are further processes of which usage is the service's.
+	// counted are further processes that count as usage of the service.
 	counted []int
 }
 
-// with returns the service with what a Triton server uses counted as its own.
+// with returns the service with the usage of a Triton server included.
 func (s *service) with(server *triton.Local) *service {
 	return &service{s.Target, s.cmd, s.ended, []int{server.PID()}}
 }
 
-// errUnknownSetting is what measurements end with that need a setting which
-// this build of the gateway does not have.
+// errUnknownSetting is the error of measurements that need a setting which this
+// build of the gateway does not have.
 var errUnknownSetting = errors.New("not in this build")
 
-// startGateway starts bin/refersam before Triton servers. It keeps no results:
-// no request comes twice, and a cache that fills would look like a leak.
+// startGateway starts bin/refersam for Triton servers. It caches no results,
+// because no request is repeated, and a cache that fills would look like a leak.
 func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...string) (*service, error) {
 	for _, setting := range settings {
 		if name, _, _ := strings.Cut(setting, "="); !b.known[name] {
@@ -176,7 +176,7 @@ func start(cmd *exec.Cmd, address, ready string) (*service, error) {
 	s := &service{load.NewTarget("http://" + address), cmd, make(chan struct{}), nil}
 	go func() {
 		defer close(s.ended)
-		_ = cmd.Wait() // it is ended by a signal
+		_ = cmd.Wait() // it was ended by a signal
 	}()
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
 		if answers("http://" + address + ready) {
@@ -202,7 +202,7 @@ func answers(url string) bool {
 	return err == nil && resp.StatusCode == http.StatusOK
 }
 
-// stop ends the service and all that it has started.
+// stop ends the service and its descendants.
 func (s *service) stop() {
 	s.Close()
 	pids, _ := load.Family(s.cmd.Process.Pid)
@@ -232,7 +232,7 @@ func (s *service) usage() load.Usage {
 	for _, pid := range append([]int{s.cmd.Process.Pid}, s.counted...) {
 		usage, err := load.UsageOf(pid)
 		if err != nil {
-			panic(err) // there is no /proc
+			panic(err) // /proc is missing
 		}
 		sum.CPU += usage.CPU
 		sum.Memory += usage.Memory
@@ -241,7 +241,7 @@ func (s *service) usage() load.Usage {
 	return sum
 }
 
-// freeAddress is a loopback address whose port was free a moment ago.
+// freeAddress is a loopback address with a port that was free a moment ago.
 func freeAddress() (string, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
