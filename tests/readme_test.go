@@ -149,7 +149,7 @@ func TestUp_Second(t *testing.T) {
 	cleanUp(t, s)
 	s.waitSaid(t, "  Stop     Ctrl-C\n") // the last line of the start
 	text := s.logs.all()
-	if !regexp.MustCompile(`(?s)^refersam: +0 s  starting a Triton server.*\nrefersam: +\d+ s  the models are loaded; trying them`).MatchString(text) {
+	if !regexp.MustCompile(`(?sm)^refersam: +0 s  starting a Triton server.*\nrefersam: +\d+ s  the models are loaded; trying them`).MatchString(text) {
 		t.Error("the start does not say what it waits for")
 	}
 	metrics := regexp.MustCompile(`(?m)^  Metrics +(http://127\.0\.0\.1:(\d+)/metrics)$`).FindStringSubmatch(text)

@@ -22,7 +22,7 @@ const (
 	// apiVersion is the version of the description. Its first number changes with
 	// changes that can break a client, the second with additions, the last with
 	// wording.
-	apiVersion = "1.1.1"
+	apiVersion = "1.2.0"
 )
 
 // New makes the OpenAPI description of the service. The description does not
