@@ -106,6 +106,7 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 		want        string
 	}{
 		{"no models", "REFERSAM_MODEL_REPOSITORY=" + t.TempDir(), nil, "REFERSAM_MODEL_REPOSITORY"},
+		{"no folder of models", "REFERSAM_MODEL_REPOSITORY=/nowhere/models", nil, "/nowhere/models: no such file or directory"},
 		{"no wheel", "REFERSAM_PYTHON=/usr/bin/python3", nil, "make run"},
 		{"a misspelt setting", "REFERSAM_SPLITT=bert:1", nil, "REFERSAM_SPLITT"},
 		{"a variant that is not there", "REFERSAM_SPLIT=bert:50,gpt:50", nil, "gpt"},
@@ -115,11 +116,15 @@ func TestUpSaysWhatIsMissing(t *testing.T) {
 			fmt.Sprintf("REFERSAM_ADMIN_LISTEN is %q, the address of metrics and settings, which is taken by process %d", taken.Addr(), os.Getpid())},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			args := append([]string{"up", "--listen", "127.0.0.1:0", "--data", t.TempDir()}, tc.args...)
+			data := t.TempDir()
+			args := append([]string{"up", "--listen", "127.0.0.1:0", "--data", data}, tc.args...)
 			// Another service on this machine may use the default address.
 			out, err := failing(t, []string{"REFERSAM_ADMIN_LISTEN=off", tc.environment}, args...)
 			if err == nil || !strings.Contains(out, tc.want) {
 				t.Errorf("%v, want a message with %q:\n%s", err, tc.want, out)
+			}
+			if left, err := os.ReadDir(data); strings.Contains(tc.environment, "MODEL_REPOSITORY") && (err != nil || len(left) > 0) {
+				t.Errorf("a mistyped folder of models leaves %v behind: %v", left, err)
 			}
 		})
 	}

@@ -20,6 +20,11 @@ import (
 // is wrong with models whose configuration cannot be read: whether those are
 // ensembles is unknown. It is an error when there is no ensemble.
 func Ensembles(repository, configName string) (names []string, unreadable []error, err error) {
+	if info, err := os.Stat(repository); err != nil {
+		return nil, nil, fmt.Errorf("REFERSAM_MODEL_REPOSITORY, the folder of the models: %w; name a folder with models in it", err)
+	} else if !info.IsDir() {
+		return nil, nil, fmt.Errorf("REFERSAM_MODEL_REPOSITORY, the folder of the models: %s is not a folder", repository)
+	}
 	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
 	if err != nil {
 		return nil, nil, err

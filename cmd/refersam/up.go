@@ -40,6 +40,10 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if err := errors.Join(cfg.validate(), cfg.Local.Validate(), cfg.validateTriton()); err != nil {
 		return err
 	}
+	// A mistyped folder of models must not leave a database behind.
+	if _, _, err := triton.Ensembles(cfg.Local.Repository, cfg.Local.ConfigName); err != nil {
+		return err
+	}
 	log := cfg.Log.logger(m.Stderr)
 	cfg.Local.Logger = log
 	fleet, err := triton.NewFleet(cfg.Triton, log)
