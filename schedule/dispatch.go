@@ -202,7 +202,7 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 		if len(rows) == 0 || first.ticket.due.Before(due) {
 			due = first.ticket.due
 		}
-		if s.settings.Admission && len(rows) > 0 && p.finish(now, free, len(rows)+1).After(due) && p.worthStopping(len(rows), most) {
+		if s.settings.Admission && !first.ticket.trial && len(rows) > 0 && p.finish(now, free, len(rows)+1).After(due) && p.worthStopping(len(rows), most) {
 			break
 		}
 		q.take(first)
@@ -374,15 +374,18 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 	if expected := b.first.Sub(b.sent); expected > 0 && b.sent.After(p.since) {
 		p.late.add(float64(took) / float64(expected))
 	}
-	overturned := false
+	believed, overturned := p.aloneFor(n), false
 	if !b.idle && r.lastDone.After(b.sent) {
-		overturned = p.followed(n, now.Sub(r.lastDone), now)
+		overturned = p.observe(&p.spaced, n, now.Sub(r.lastDone), now, now)
 	}
-	if b.idle || took < p.aloneFor(n)/2 { // behind others it cannot be done sooner than alone
-		overturned = p.ran(n, took, now) || overturned
+	if b.idle || took < believed/2 { // behind others it cannot be done sooner than alone
+		overturned = p.observe(&p.alone, n, took, now, now) || overturned
 	}
 	if overturned {
 		b.queue.overturn(now)
+	}
+	if differs(believed, p.aloneFor(n)) && p.aloneFor(n) < believed {
+		b.queue.trials.restart()
 	}
 	r.faults[b.queue.model] = 0
 	r.abandoned = time.Time{}
@@ -399,9 +402,9 @@ func (s *Scheduler[R, A]) learnAtLeast(b *batch[R, A], now time.Time) {
 	p := r.pace(b.queue.model)
 	overturned := false
 	if took := now.Sub(b.sent); b.idle && took >= p.aloneFor(n) {
-		overturned = p.ran(n, 2*took, now)
+		overturned = p.observe(&p.alone, n, 2*took, now, time.Time{})
 	} else if gap := b.busy(now); !b.idle && gap >= p.spacedFor(n) {
-		overturned = p.followed(n, 2*gap, now)
+		overturned = p.observe(&p.spaced, n, 2*gap, now, time.Time{})
 	}
 	if overturned {
 		b.queue.overturn(now)

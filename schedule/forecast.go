@@ -107,12 +107,13 @@ func (f *forecast) best(lanes []lane, n int) (*lane, time.Time) {
 }
 
 const (
-	// maxTrials is how many trials may miss their deadline in a row.
-	maxTrials = 3
-	// trialRest is how many times its predicted duration must have passed since
-	// a trial after that: so trials that are in vain take a twentieth of the
+	// maxTrials is how many trials of a forecast that no batch has confirmed may
+	// miss their deadline in a row without a rest.
+	maxTrials = 5
+	// maxTrialRest is how many times its predicted duration a trial is apart from
+	// what speaks against it, at most: so trials in vain take a twentieth of the
 	// time of a replica that has nothing else to do.
-	trialRest = 20
+	maxTrialRest = 20
 )
 
 // trials decides whether an idle replica may try what a forecast says is in
@@ -121,28 +122,51 @@ const (
 // A forecast that is too long refuses every request, and without requests
 // nothing is learnt. Work on an idle replica costs nobody, so the forecast is
 // put to the test: a job is admitted although it is predicted to miss its
-// deadline. If it does, the forecast was right, and after maxTrials jobs it is
-// believed for a while. If it does not, the forecast has learnt.
+// deadline. If the job is in time, the forecast has learnt. If it is late, the
+// next trial has to wait, and each time twice as long. A forecast that a batch
+// has just confirmed is not tried at once.
 type trials struct {
 	failed int
 	last   time.Time // when a trial was last begun
 }
 
 // begin reports whether a job may be tried now, by the time that it is predicted
-// to take and the time left until its deadline.
-func (t *trials) begin(now time.Time, predicted, left time.Duration) bool {
+// to take, the time left until its deadline, and when a batch has confirmed the
+// forecast, the zero time if none has.
+func (t *trials) begin(now time.Time, predicted, left time.Duration, confirmed time.Time) bool {
 	if left <= 0 || predicted > doubt*left {
 		return false
 	}
-	if t.failed >= maxTrials && now.Sub(t.last) < trialRest*predicted {
-		return false
+	late := t.failed
+	if confirmed.IsZero() {
+		late -= maxTrials
 	}
-	t.failed, t.last = min(t.failed+1, maxTrials), now
+	if late >= 0 {
+		rest := predicted * time.Duration(min(1<<min(late, 10), maxTrialRest))
+		if now.Sub(later(t.last, confirmed)) < rest {
+			return false
+		}
+	}
+	t.failed, t.last = t.failed+1, now
 	return true
 }
 
 // restart makes the next trials begin at once.
 func (t *trials) restart() { t.failed = 0 }
+
+// confirmed returns when a batch has last confirmed how long the rows of a job
+// take, the zero time if that is in doubt on a replica.
+func (f *forecast) confirmed(rows int) time.Time {
+	var last time.Time
+	for _, l := range f.lanes {
+		at := l.pace.alone.confirmed(min(rows, f.batch))
+		if at.IsZero() {
+			return at
+		}
+		last = later(last, at)
+	}
+	return last
+}
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

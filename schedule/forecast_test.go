@@ -90,8 +90,8 @@ func TestForecast_healsSlow(t *testing.T) {
 }
 
 // TestForecast_healsFast measures a server at a moment at which it is 20 times
-// as fast as later. Jobs that cannot be in time are refused after 5 batches and
-// the trials that may follow.
+// as fast as later. After 5 batches, jobs that cannot be in time are refused but
+// for trials.
 func TestForecast_healsFast(t *testing.T) {
 	property(t, func(rt *rapid.T) func(*testing.T) error {
 		m := drawKind(rt)
@@ -104,7 +104,7 @@ func TestForecast_healsFast(t *testing.T) {
 			m.setStretch(1)
 			within := time.Duration(part * float64(m.alone(rows)))
 			admitted := 0
-			for range 15 {
+			for range 30 {
 				err := one(s, job(rows, within))
 				if refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded {
 					return fmt.Errorf("a job of %v with a deadline of %v ended with %s", m.alone(rows), within, fmt.Sprint(err))
@@ -114,8 +114,8 @@ func TestForecast_healsFast(t *testing.T) {
 				}
 				time.Sleep(m.alone(rows)) // the server goes on with what was given up
 			}
-			if admitted > 5+3 {
-				return fmt.Errorf("%d of 15 jobs in vain were admitted, allowed: 5, and 3 trials", admitted)
+			if admitted > 5+5+4 {
+				return fmt.Errorf("%d of 30 jobs in vain were admitted, allowed: 5, 5 trials, and 4 that are ever further apart", admitted)
 			}
 			for range 5 {
 				if err := one(s, job(rows, 3*m.alone(rows))); err != nil {
@@ -414,12 +414,54 @@ func TestForecast_doubtIsBounded(t *testing.T) {
 				ticket.Send([]int{1}, func(int, int, error) {})
 			}
 		}
-		if most := 3 + 3600/120 + 1; m.batches() > most {
+		if most := 5 + 5 + 3600/120; m.batches() > most {
 			t.Errorf("%d trials in vain in an hour, allowed: %d", m.batches(), most)
 		}
 		time.Sleep(time.Minute)
 		if err := one(s, job(1, 20*time.Second)); err != nil {
 			t.Errorf("a job with time enough: %v", err)
+		}
+	})
+}
+
+// TestForecast_confirmed has a batch confirm the forecast: a job that cannot be
+// in time is refused at once, and no trial takes the server's time.
+func TestForecast_confirmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine("a")
+		s := start(t, schedule.DefaultConfig(), m)
+		defer s.Close()
+		if err := one(s, job(1, time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		before := m.batches()
+		if err := one(s, job(1, m.alone(1)/2)); !errors.Is(err, errRefused) || m.batches() != before {
+			t.Errorf("a job in vain ended with %v after %d batches", err, m.batches()-before)
+		}
+	})
+}
+
+// TestForecast_afterBadMoment has a server that does not answer in time for 5
+// jobs, and then does again: the next job is not refused for that.
+func TestForecast_afterBadMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine("a")
+		s := start(t, schedule.DefaultConfig(), m)
+		defer s.Close()
+		m.setStretch(1000)
+		for range 5 {
+			if err := one(s, job(1, time.Second)); refersam.ErrorCode(err) != refersam.CodeDeadlineExceeded {
+				t.Fatal(err)
+			}
+		}
+		m.setStretch(1)
+		m.mu.Lock()
+		m.last = time.Time{} // it was started anew
+		m.mu.Unlock()
+		for i := range 100 {
+			if err := one(s, job(1, time.Second)); err != nil {
+				t.Fatalf("job %d afterwards: %v", i, err)
+			}
 		}
 	})
 }

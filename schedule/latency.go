@@ -50,6 +50,7 @@ type samples struct {
 	blank  float64   // of blank rows; 0: it was never measured
 	values []float64 // of real batches, the oldest first, at most recent
 	seen   int       // value of pace.batches at the last real batch
+	ended  time.Time // when the last real batch ended; zero if it was given up
 }
 
 // add takes in how long a real batch took. Once each of the last turn values
@@ -136,12 +137,23 @@ func (c *curve) size(n int) *samples {
 	return c.sizes[n]
 }
 
-// observe learns that a real batch of n rows took d, as the batches-th batch.
-func (c *curve) observe(n int, d time.Duration, batches int) {
+// observe learns that a real batch of n rows took d, as the batches-th batch. It
+// ended at a moment, which is zero if it was given up.
+func (c *curve) observe(n int, d time.Duration, batches int, ended time.Time) {
 	s := c.size(n)
 	s.add(d.Seconds(), c.turn)
-	s.seen, c.last = batches, batches
+	s.seen, s.ended, c.last = batches, ended, batches
 	c.fit(batches)
+}
+
+// confirmed returns when the last batch of n rows ended, if it took about as
+// long as batches of that size are believed to take; else the zero time.
+func (c *curve) confirmed(n int) time.Time {
+	s := c.sizes[n]
+	if s == nil || len(s.values) == 0 || s.values[len(s.values)-1] < c.seconds(n)/moved {
+		return time.Time{}
+	}
+	return s.ended
 }
 
 // blank learns that n blank rows took d. Of several durations the shortest
@@ -290,22 +302,13 @@ func (p *pace) spacedFor(n int) time.Duration {
 	return max(spaced, alone/time.Duration(p.depth))
 }
 
-// ran learns that n rows took d alone.
-func (p *pace) ran(n int, d time.Duration, now time.Time) (changed bool) {
-	return p.observe(&p.alone, n, d, now)
-}
-
-// followed learns that n rows were done d after the batch before them.
-func (p *pace) followed(n int, d time.Duration, now time.Time) (changed bool) {
-	return p.observe(&p.spaced, n, d, now)
-}
-
-// observe learns a duration, and reports whether that overturned the forecast
-// for batches of that size.
-func (p *pace) observe(c *curve, n int, d time.Duration, now time.Time) bool {
+// observe learns a duration of n rows, alone or spaced, and reports whether that
+// overturned the forecast for batches of that size. ended is zero if the batch
+// was given up.
+func (p *pace) observe(c *curve, n int, d time.Duration, now, ended time.Time) bool {
 	alone, spaced := p.aloneFor(n), p.spacedFor(n)
 	p.batches++
-	c.observe(n, d, p.batches)
+	c.observe(n, d, p.batches, ended)
 	if !differs(alone, p.aloneFor(n)) && !differs(spaced, p.spacedFor(n)) {
 		return false
 	}

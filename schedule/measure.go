@@ -68,11 +68,6 @@ func (s *Scheduler[R, A]) working() bool {
 		slices.ContainsFunc(s.replicas, func(r *replica[R, A]) bool { return len(r.inFlight) > 0 })
 }
 
-// idle reports whether no row waits and every usable replica has nothing to do.
-func (s *Scheduler[R, A]) idle(now time.Time) bool {
-	return !s.working() && !slices.ContainsFunc(s.replicas, func(r *replica[R, A]) bool { return r.healthy() && !r.idle(now) })
-}
-
 // stopMeasuring ends every measurement under way: there is real work.
 func (s *Scheduler[R, A]) stopMeasuring() {
 	for _, r := range s.replicas {

@@ -285,7 +285,6 @@ func (h *flowHeap[R, A]) Pop() any {
 // were made from a forecast that was wrong.
 func (q *queue[R, A]) overturn(now time.Time) {
 	q.late, q.since = ratios{}, now
-	q.trials.restart()
 }
 
 // predicted learns how good the predictions at the door were for rows that are

@@ -264,7 +264,7 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	f := s.forecast(q, now)
 	idle := job.Before + f.idle(job.Rows)
 	if !full && now.Add(idle).After(due) {
-		if s.idle(now) && q.trials.begin(now, f.idle(job.Rows), due.Sub(now)-job.Before) {
+		if !s.working() && q.trials.begin(now, f.idle(job.Rows), due.Sub(now)-job.Before, f.confirmed(job.Rows)) {
 			t.trial = true
 			return nil
 		}
