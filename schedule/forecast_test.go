@@ -465,3 +465,43 @@ func TestForecast_afterBadMoment(t *testing.T) {
 		}
 	})
 }
+
+// device is a Replica whose batches share one device in turns, as the stages of
+// an ensemble share a GPU: batches that are sent together end nearly together.
+type device struct {
+	*machine
+	busy chan struct{}
+}
+
+func (d device) Warm(ctx context.Context, model string, n int) error {
+	const turns = 20
+	for range turns {
+		d.busy <- struct{}{}
+		time.Sleep(d.alone(n) / turns)
+		<-d.busy
+	}
+	return nil
+}
+
+// TestMeasure_sharedDevice measures a server that takes as long for each of
+// several batches as for one alone: the ends of the batches lie close together,
+// but the server is no faster for that.
+func TestMeasure_sharedDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := device{newMachine("a"), make(chan struct{}, 1)}
+		s, err := schedule.New[int, int](schedule.DefaultConfig(), nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.SetModels(map[string]int{model: maxBatch})
+		s.SetReplicas([]schedule.Replica[int, int]{d})
+		if err := s.WaitUsable(t.Context(), model); err != nil {
+			t.Fatal(err)
+		}
+		sizes := s.Snapshot().Replicas[0].Paces[0].Sizes
+		if full := sizes[len(sizes)-1]; float64(full.Spaced) < 0.9*float64(d.alone(maxBatch)) {
+			t.Errorf("a busy server is believed to be done with 8 rows every %v, it takes %v", full.Spaced, d.alone(maxBatch))
+		}
+	})
+}
