@@ -25,8 +25,8 @@ type Settings struct {
 	// Mode is how rows become batches: "adaptive", "fixed" or "off". Default
 	// "adaptive".
 	Mode Mode `env:"REFERSAM_BATCH_MODE" json:"mode"`
-	// MaxRows is how many rows a batch has at most; 0 and whatever is more than
-	// the model takes mean as many as it takes. Default 0.
+	// MaxRows is how many rows a batch has at most. 0 and values above the model's
+	// maximum mean the model's maximum. Default 0.
 	MaxRows int `env:"REFERSAM_BATCH_MAX_ROWS" json:"max_rows"`
 	// MaxWait is how long rows wait for company while a replica has room for
 	// them: in mode "fixed" until the batch is full, in mode "adaptive" at most,
@@ -46,8 +46,8 @@ type Settings struct {
 // Config says how rows are scheduled.
 type Config struct {
 	Settings
-	// MaxQueueRows is how many rows may wait, those of pictures that are still
-	// being decoded included. Default 4096.
+	// MaxQueueRows is how many rows may wait, including rows of pictures that are
+	// still being decoded. Default 4096.
 	MaxQueueRows int `env:"REFERSAM_MAX_QUEUE_ROWS"`
 	// MaxQueueBytes is how much memory the pictures of waiting rows may take.
 	// Default 1073741824 (1 GiB).
@@ -56,8 +56,9 @@ type Config struct {
 	// gets is found out. Default 8.
 	MaxWindow int `env:"REFERSAM_MAX_WINDOW"`
 	// StartWindow is how many a new replica gets to begin with, from 2 to
-	// MaxWindow. It is for who measures and cannot wait until the window has
-	// opened: one that is too large closes by a batch a second. Default 2.
+	// MaxWindow. It is for measurements that cannot wait until the window has
+	// opened. A window that is too large closes by one batch per second.
+	// Default 2.
 	StartWindow int `env:"-"`
 	// RetryBudget is the part of all rows that may be tried a second time, in
 	// [0, 1]. Default 0.1.

@@ -12,9 +12,10 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// lean is how much of the time between two batches of a busy replica the later
-// one is sent ahead of the moment from which it would only wait. It finds out
-// whether that time is shorter than believed.
+// lean is a fraction of the time between two batches of a busy replica. The
+// later batch is sent this fraction of the time before the last moment that
+// does not delay it. Sending early shows whether the time between batches is
+// shorter than believed.
 const lean = 0.15
 
 // hedgePercentile is how many percent of the batches are done when a hedge is
@@ -43,8 +44,8 @@ func (s *Scheduler[R, A]) maxRows(q *queue[R, A]) int {
 	return min(s.settings.MaxRows, q.maxBatch)
 }
 
-// dispatch sends every batch that is to be sent now, and sees to it that it is
-// called again when one that is held is due. It is called whenever a row, a
+// dispatch sends every batch that is due, and sets a timer that calls dispatch
+// again when the first held batch is due. It is called whenever a row, a
 // replica or a setting has changed.
 func (s *Scheduler[R, A]) dispatch() {
 	if s.closed {
@@ -54,7 +55,7 @@ func (s *Scheduler[R, A]) dispatch() {
 	}
 }
 
-// sendOne sends the most urgent batch that is to be sent now.
+// sendOne sends the most urgent batch that is due.
 func (s *Scheduler[R, A]) sendOne() bool {
 	now := time.Now()
 	var next time.Time // when the first batch that is held is due
@@ -78,7 +79,7 @@ func (s *Scheduler[R, A]) sendOne() bool {
 	return false
 }
 
-// byUrgency returns the queues with rows to be sent, most urgent first.
+// byUrgency returns the queues with rows that can be sent, most urgent first.
 func (s *Scheduler[R, A]) byUrgency() []*queue[R, A] {
 	ready := slices.DeleteFunc(slices.Clone(s.queues), func(q *queue[R, A]) bool { return q.sent() == 0 })
 	slices.SortStableFunc(ready, func(a, b *queue[R, A]) int {
@@ -145,13 +146,13 @@ func (s *Scheduler[R, A]) better(q *queue[R, A], open []*replica[R, A], now time
 	return a
 }
 
-// holdUntil returns when the next batch of a queue, whose first row is given,
-// is to be sent to a replica with room for it.
+// holdUntil returns when to send the next batch of a queue to a replica that
+// can take it. first is the first row of the batch.
 //
-// A replica is never kept idle. Before a busy one, a batch that is not full
-// may wait for company as long as it would not be done sooner if it were sent:
-// behind a batch that is done at f, one of n rows that takes alone(n) is done
-// at f + spaced(n) whenever it is sent before f + spaced(n) − alone(n).
+// A replica is never kept idle. If the replica is busy, a batch that is not
+// full may wait for more rows as long as waiting does not delay it. Behind a
+// batch that is done at f, a batch of n rows that takes alone(n) is done at
+// f + spaced(n) whenever it is sent before f + spaced(n) − alone(n).
 func (s *Scheduler[R, A]) holdUntil(q *queue[R, A], r *replica[R, A], first *row[R, A], now time.Time) time.Time {
 	n := q.sent()
 	if n >= s.maxRows(q) || first.tries > 0 || s.settings.Mode == Off {
@@ -351,7 +352,7 @@ func (b *batch[R, A]) busy(now time.Time) time.Duration {
 	return now.Sub(b.sent)
 }
 
-// spent tells the caller of a row what it has taken.
+// spent reports the time that a row has taken to the row's caller.
 func (s *Scheduler[R, A]) spent(row *row[R, A], took time.Duration) {
 	if spent := row.ticket.job.Spent; spent != nil {
 		s.answers = append(s.answers, func() { spent(row.index, took) })
@@ -471,7 +472,7 @@ func (b *batch[R, A]) stopTimers() {
 }
 
 // maxBudget is how many rows may be tried again at once, whatever happened
-// before: those of a replica that dies with full hands.
+// before. It covers the rows of a busy replica that dies.
 func (s *Scheduler[R, A]) maxBudget() float64 {
 	if s.cfg.RetryBudget == 0 {
 		return 0

@@ -45,7 +45,7 @@ func (f *forecast) slack(rows int) time.Duration {
 	return slack
 }
 
-// idle returns how long so many rows take if nothing else is done.
+// idle returns how long the given number of rows takes if nothing else is done.
 func (f *forecast) idle(rows int) time.Duration {
 	lanes := slices.Clone(f.lanes)
 	for i := range lanes {
@@ -54,8 +54,9 @@ func (f *forecast) idle(rows int) time.Duration {
 	return f.finish(lanes, rows).Sub(f.now)
 }
 
-// done returns when the last of so many rows is done, with everything that is
-// under way done before, and what to expect at worst.
+// done returns when the last of the given number of rows is done, after
+// everything that is under way. expected is the predicted time and worst the
+// latest.
 func (f *forecast) done(rows int) (expected, worst time.Time) {
 	expected = f.finish(slices.Clone(f.lanes), rows)
 	return expected, f.now.Add(time.Duration(float64(expected.Add(f.slack(rows)).Sub(f.now)) * f.late))

@@ -32,7 +32,7 @@ const (
 // ring is the last values of something, in no order.
 type ring struct {
 	values []float64
-	next   int // the oldest, once there are as many as are kept
+	next   int // the oldest, once the ring is full
 }
 
 // add takes a value in and keeps the last most values.
@@ -361,8 +361,9 @@ func (r *ratios) add(ratio float64) {
 	}
 }
 
-// percentile returns the factor that so many percent of the batches stay
-// below, at least 1. The latest batch of all never counts: one hiccup is none.
+// percentile returns the factor that the given percentage of the batches stays
+// below, at least 1. The latest batch of all never counts, because one hiccup
+// is no pattern.
 func (r *ratios) percentile(percent float64) float64 {
 	if len(r.sorted) < 2 {
 		return 1
@@ -377,12 +378,13 @@ const (
 	maxCaution   = 1
 )
 
-// caution is by what part predictions at the door are stretched further than
-// past lateness tells. That alone does not learn how late rows would have
-// been that were given up. It grows by a step with each batch of which an
-// admitted row misses its deadline, and shrinks in proportion with each that is
-// in time: so it stands still where as many miss theirs as the percentile
-// allows if it is cautionStep/cautionDecay, and forgets a bad moment.
+// caution is the fraction by which predictions at admission are stretched
+// beyond past lateness. Past lateness alone is not enough, because it does not
+// include how late abandoned rows would have been. caution grows by cautionStep
+// with each batch that has an admitted row past its deadline. It shrinks in
+// proportion with each batch that is in time. It is therefore stable at
+// cautionStep/cautionDecay when the percentage of late batches is what the
+// percentile allows, and it forgets a bad moment.
 type caution float64
 
 // learn takes in a batch.

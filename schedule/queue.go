@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Class says whose work is done first: a row of a class never waits for one of
-// a later class that is not under way.
+// Class says which work is done first: a row of a class never waits for a row
+// of a later class that is not under way.
 type Class int
 
 // The classes, most urgent first.
@@ -25,15 +25,15 @@ func (c Class) String() string {
 	return [numClasses]string{"interactive", "batch", "shadow"}[c]
 }
 
-// queue holds the rows of one model that wait to be sent, and those still to
-// come of jobs that were admitted.
+// queue holds the waiting rows of one model and counts the rows that admitted
+// jobs have yet to send.
 type queue[R, A any] struct {
 	model    string
 	maxBatch int
 	classes  [numClasses]class[R, A]
 	// again holds rows that a replica failed, before all others.
 	again []*row[R, A]
-	// waiting counts the rows of all classes, those of again included.
+	// waiting counts the rows of all classes, including the rows in again.
 	waiting int
 	late    ratios // of admitted rows, against what was predicted at the door
 	caution caution
@@ -85,7 +85,7 @@ func (q *queue[R, A]) add(t *Ticket[R, A]) {
 	}
 	f.weight = t.job.weight()
 	i, _ := slices.BinarySearchFunc(f.jobs, t, func(a, b *Ticket[R, A]) int {
-		return cmp.Or(a.due.Compare(b.due), -1) // behind those of the same deadline
+		return cmp.Or(a.due.Compare(b.due), -1) // behind jobs with the same deadline
 	})
 	f.jobs = slices.Insert(f.jobs, i, t)
 	t.flow = f
@@ -129,8 +129,8 @@ func (q *queue[R, A]) countSent(t *Ticket[R, A], rows int) {
 	}
 }
 
-// next returns the row to be sent next to a replica, nil if there is none.
-// alone says that r is the only replica that could take it.
+// next returns the next row to send to a replica, nil if there is none. alone
+// says that r is the only replica that could take it.
 func (q *queue[R, A]) next(r *replica[R, A], alone bool) *row[R, A] {
 	for _, row := range q.again {
 		if alone || row.failedBy != r {
@@ -157,7 +157,7 @@ func (f *flow[R, A]) first() *row[R, A] {
 	return nil
 }
 
-// take removes a row that next returned, to be sent.
+// take removes a row that next returned. The caller sends it.
 func (q *queue[R, A]) take(row *row[R, A]) {
 	if row.state == rowWaiting {
 		c, f := &q.classes[row.ticket.job.Class], row.ticket.flow
@@ -225,7 +225,7 @@ func (f *flow[R, A]) before(due time.Time) int {
 	return rows
 }
 
-// urgency returns the class and the deadline of the row to be sent next; ok is
+// urgency returns the class and the deadline of the next row to send; ok is
 // false if there is none.
 func (q *queue[R, A]) urgency() (c Class, due time.Time, ok bool) {
 	if len(q.again) > 0 {
@@ -287,9 +287,9 @@ func (q *queue[R, A]) overturn(now time.Time) {
 	q.late, q.since = ratios{}, now
 }
 
-// predicted learns how good the predictions at the door were for rows that are
-// done at a moment: those of one batch are late together, so the worst counts.
-// percentile is how many percent are not to be late.
+// predicted learns the error of the predictions at admission from rows that are
+// done at the given time. Only the worst row counts, because rows of one batch
+// are late together. percentile is how many percent must not be late.
 func (q *queue[R, A]) predicted(rows []*row[R, A], done time.Time, percentile float64) {
 	worst, missed := 0.0, false
 	for _, row := range rows {

@@ -22,11 +22,11 @@ import (
 // Replica runs batches of rows. All of it is safe for concurrent use, and
 // every method returns soon after its context has ended.
 type Replica[R, A any] interface {
-	// Name tells replicas apart, in metrics and logs too.
+	// Name identifies the replica, in metrics and logs too.
 	Name() string
-	// Run runs rows of one model as one batch and returns an answer a row, in
-	// order. Every error but that its context has ended is the replica's fault
-	// and not the rows': they may be run elsewhere. CodeUnavailable says that the
+	// Run runs rows of one model as one batch and returns one answer per row, in
+	// order. Every error except the end of its context is the replica's fault, not
+	// the rows': the rows may be run elsewhere. CodeUnavailable says that the
 	// replica cannot run anything now, CodeNotReady that it cannot run this model.
 	Run(ctx context.Context, model string, rows []R) ([]A, error)
 	// Warm runs n blank rows of a model as one batch.
@@ -44,9 +44,9 @@ type Load struct {
 	Waited time.Duration
 }
 
-// Job describes rows that are to be scheduled, before they are there.
+// Job describes rows before the caller sends them.
 type Job struct {
-	// Model is what runs the rows. Rows of one model only share a batch.
+	// Model is what runs the rows. All rows of a batch have the same model.
 	Model string
 	// MaxBatch is how many rows a batch of the model may have.
 	MaxBatch int
@@ -54,8 +54,8 @@ type Job struct {
 	Rows int
 	// Bytes is how much memory the rows take while they wait.
 	Bytes int64
-	// Class says whose work is done first, Key whose it is. Keys of one class
-	// share in proportion to Weight; 0 means 1.
+	// Class says which work is done first. Key names the owner of the work. Keys
+	// of one class share in proportion to Weight; 0 means 1.
 	Class  Class
 	Key    string
 	Weight float64
@@ -64,11 +64,11 @@ type Job struct {
 	// Before is how long it takes until the rows are sent, After how long the
 	// caller works on an answer.
 	Before, After time.Duration
-	// Spent, if there is one, is called for an answered row before the answer is
-	// given, with the row's part of the time for which its batch kept a replica
-	// busy: the batch's rows have equal parts, and of two batches under way at
-	// once the later one begins when the earlier one is done. It may be called
-	// for several rows at once.
+	// Spent, if not nil, is called for each answered row before its answer is
+	// returned. took is the row's part of the time that its batch kept a replica
+	// busy. The rows of a batch have equal parts. Of two batches under way at
+	// once, the later batch begins when the earlier batch is done. Spent may be
+	// called for several rows at once.
 	Spent func(i int, took time.Duration)
 }
 
@@ -94,7 +94,7 @@ type Scheduler[R, A any] struct {
 	mu       sync.Mutex
 	settings Settings
 	models   map[string]bool // by SetModels
-	queues   []*queue[R, A]  // of models, and of others whose rows still wait
+	queues   []*queue[R, A]  // of models, and of removed models with rows that still wait
 	replicas []*replica[R, A]
 	bytes    int64       // of the rows that wait
 	wake     *time.Timer // dispatches held batches
@@ -207,7 +207,7 @@ type Ticket[R, A any] struct {
 	due  time.Time // when the model's answer must be there
 	sent time.Time // when the rows came
 
-	admitted, expected time.Time // expected is the latest that it was predicted to be done without surprises, zero if it was not
+	admitted, expected time.Time // expected is the latest predicted finish without surprises, zero if there was no prediction
 	trial              bool      // it was predicted to miss its deadline; see trials
 	queue              *queue[R, A]
 	flow               *flow[R, A]
@@ -352,11 +352,11 @@ func (s *Scheduler[R, A]) queueFor(model string, maxBatch int) *queue[R, A] {
 	return q
 }
 
-// Send queues the job's rows, as many as were admitted. done is called once
-// for each row that is not dropped, with its answer or with a *refersam.Error
-// that says why there is none: CodeUnavailable, CodeNotReady,
-// CodeDeadlineExceeded, CodeInternal. It may be called for several rows at
-// once and before Send returns, and must return soon.
+// Send queues the job's rows. There must be exactly Job.Rows of them. done is
+// called once for each row that is not dropped, with its answer or with a
+// *refersam.Error that says why there is none: CodeUnavailable, CodeNotReady,
+// CodeDeadlineExceeded, CodeInternal. It may be called for several rows at once
+// and before Send returns, and must return soon.
 func (t *Ticket[R, A]) Send(rows []R, done func(i int, answer A, err error)) {
 	if len(rows) != t.job.Rows {
 		panic(fmt.Sprintf("schedule: %d rows sent, %d admitted", len(rows), t.job.Rows))

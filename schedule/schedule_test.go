@@ -29,8 +29,8 @@ const (
 	maxBatch = 8
 )
 
-// machine is a Replica in synthetic time: a pipeline whose slowest stage takes
-// spaced, and that answers each row with its negative.
+// machine is a Replica in synthetic time: a pipeline with a slowest stage that
+// takes spaced. It answers each row with its negative.
 type machine struct {
 	name                         string
 	fixed, perRow                time.Duration // alone

@@ -9,8 +9,8 @@ import (
 	"github.com/refersam/refersam/schedule"
 )
 
-// What rows are told to have taken adds up to the time for which the machine
-// was busy, however its batches overlap.
+// The times that Spent reports for rows add up to the time that the machine was
+// busy, however its batches overlap.
 func TestScheduler_tellsWhatWasSpent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, schedule.DefaultConfig(), newMachine("a"))
