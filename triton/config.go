@@ -13,15 +13,15 @@ import (
 
 // Config says where the Triton servers are and how to keep in touch with them.
 type Config struct {
-	// Addresses are the servers' gRPC addresses, host:port or unix:/path. A host that has
-	// several IP addresses, as a headless service of Kubernetes has, stands for
-	// a server at each. Of servers that have other weights than most, the others
-	// are used. Default: none.
+	// Addresses are the servers' gRPC addresses, host:port or unix:/path. A host
+	// that has several IP addresses, as a headless service of Kubernetes has,
+	// stands for a server at each. Servers with other weights than most servers
+	// are not used. Default: none.
 	Addresses []string `env:"REFERSAM_TRITON"`
-	// Checkpoints pins variants to weights, as in "bert:4acc7e55": of the servers
-	// that have the variant only those are used whose checkpoint begins so, with
-	// 8 hexadecimal digits or more. Default: none; the fleet decides, see
-	// Fleet.Catalog.
+	// Checkpoints pins variants to weights, as in "bert:4acc7e55": among the
+	// servers that have the variant, only servers with a checkpoint that begins
+	// with these digits are used. Give 8 hexadecimal digits or more. Default:
+	// none; the fleet decides, see Fleet.Catalog.
 	Checkpoints []string `env:"REFERSAM_CHECKPOINTS"`
 	// Connections is how many connections each server gets. One connection has
 	// one writer and one flow-control window, so large batches queue behind

@@ -31,8 +31,8 @@ const LogitsStride = 4
 // minMaxBatch is the least max_batch_size of an ensemble.
 const minMaxBatch = 8
 
-// The values that a contract may have. Whoever adds one here teaches the
-// gateway to honour it first.
+// The values that a contract may have. Before a value is added here, the
+// gateway must support it.
 var (
 	contractVersions = []string{"1"}
 	tokenizers       = []string{"bert-base-uncased", "clip-vit-large-patch14"}

@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// fakeServer is a server that misbehaves as a test tells it. What it is not
-// told it does not implement.
+// fakeServer is a server that misbehaves as a test requires. It implements
+// nothing else.
 type fakeServer struct {
 	pb.UnimplementedGRPCInferenceServiceServer
 	infer    func(context.Context, *pb.ModelInferRequest) (*pb.ModelInferResponse, error)

@@ -90,9 +90,10 @@ func NewFleet(cfg Config, log *slog.Logger) (*Fleet, error) {
 	return f, nil
 }
 
-// Run keeps the set of replicas that of the names: it resolves them at once
-// and again every ResolveInterval, until ctx ends, and then returns nil. It
-// calls changed with the whole set the first time and after each change.
+// Run keeps the replicas equal to the addresses of the names. It resolves the
+// names at once and again every ResolveInterval, until ctx ends, and then
+// returns nil. It calls changed with the whole set the first time and after
+// each change.
 //
 // A name that stops resolving keeps the replicas it had: an outage of DNS must
 // not empty the fleet. A replica that has left is closed once changed has
@@ -204,9 +205,9 @@ func (f *Fleet) resolve(ctx context.Context) ([]*Replica, error) {
 	return left, errors.Join(append(failures, err)...)
 }
 
-// lookup returns where the servers of a host are, ip:port. A server that has
-// addresses of both families would count twice, so those of IPv6 are for hosts
-// that have no others. A unix socket is its own address.
+// lookup returns the addresses of a host's servers, ip:port. It returns IPv6
+// addresses only if the host has no others, because a server with addresses of
+// both families would count twice. A unix socket is its own address.
 func (f *Fleet) lookup(ctx context.Context, h *host) ([]string, error) {
 	if _, ok := socketPath(h.name); ok {
 		return []string{h.name}, nil
@@ -238,8 +239,8 @@ func (f *Fleet) lookup(ctx context.Context, h *host) ([]string, error) {
 	return six, nil
 }
 
-// update makes the replicas those of the names and of Add, and returns those
-// that have left.
+// update makes the replicas equal to the addresses of the names and of Add, and
+// returns the replicas that have left.
 func (f *Fleet) update() (left []*Replica, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -69,7 +69,7 @@ func (d *fakeDNS) awaitLookups(t *testing.T) {
 }
 
 // runFleet runs a fleet of host triton.test until the test ends. Each set that
-// it tells of goes to the channel.
+// it reports goes to the channel.
 func runFleet(t *testing.T, dns *fakeDNS, addresses ...string) (*triton.Fleet, <-chan []*triton.Replica) {
 	t.Helper()
 	cfg := triton.DefaultConfig()
@@ -265,9 +265,9 @@ func TestConnectionsShareLoad(t *testing.T) {
 	}
 }
 
-// Servers that fail or whose ensemble breaks the contract are passed over while
-// another has the ensemble; of several contracts most servers decide, then the
-// pinned checkpoint.
+// Servers that fail, and servers with an ensemble that breaks the contract, are
+// skipped while another server has the ensemble. Between several contracts most
+// servers decide, then the pinned checkpoint.
 func TestContractsOfSeveralServers(t *testing.T) {
 	failing := serveFake(t, "127.0.0.1:0", &fakeServer{})
 	good := serveFake(t, "127.0.0.1:0", &fakeServer{config: ensembleConfig()})
@@ -440,8 +440,9 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
-// A cancelled call ends at once. Triton is told, and begins no further step for
-// it; 24.10 does not take it out of the queue of a step, where it waits here.
+// A cancelled call ends at once. Triton receives the cancellation and begins no
+// further step for the call. Tritonserver 24.10 does not take the call out of
+// the queue of a step, where it waits here.
 func TestCancellationReachesTriton(t *testing.T) {
 	const delay = 400 * time.Millisecond
 	fleet := newFleet(t, triton.DefaultConfig())

@@ -30,7 +30,7 @@ const (
 	notFinite = 0x7f80_0000
 )
 
-// sharedRequest makes the request for rows whose pictures are in a region.
+// sharedRequest makes the request for rows with pictures in a region.
 func sharedRequest(c *Contract, rows []Row, place *placement) *pb.ModelInferRequest {
 	request := tokensRequest(c, len(rows), func(k int) *Row { return &rows[place.order[k]] })
 	request.Inputs[0].Parameters = map[string]*pb.InferParameter{
@@ -105,7 +105,8 @@ func logits(response *pb.ModelInferResponse, n, side int) ([]refersam.Logits, er
 	}
 	masks := make([]refersam.Logits, n)
 	for i := range masks {
-		// Memory of their own: who keeps one row must not keep the batch.
+		// Memory of their own, because a caller that keeps one row must not keep the
+		// whole batch in memory.
 		values := make([]float32, side*side)
 		for j := range values {
 			bits := binary.LittleEndian.Uint32(raw[logitBytes*(i*side*side+j):])

@@ -339,9 +339,10 @@ func linkModels(dir, repository, configName string, ensembles []string) error {
 	return nil
 }
 
-// unreadableModels returns the names of the models whose configuration cannot be
-// read, and of their stages if they are ensembles. The server cannot load them,
-// but it lists them, so that a broken ensemble is not taken for none.
+// unreadableModels returns the names of the models with an unreadable
+// configuration, and the names of their stages if they are ensembles. The
+// server cannot load these models, but it lists them. A broken ensemble is
+// therefore not mistaken for a missing ensemble.
 func unreadableModels(repository, configName string) ([]string, error) {
 	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
 	if err != nil {

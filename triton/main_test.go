@@ -227,8 +227,8 @@ type process struct {
 	command     string // arguments, separated by blanks
 }
 
-// processes lists the processes for which keep holds; those that have ended
-// and only wait to be reaped are not running any more.
+// processes lists the running processes that keep accepts. A process that has
+// ended and only waits to be reaped is not running any more.
 func processes(t testing.TB, keep func(process) bool) []process {
 	t.Helper()
 	folders, err := filepath.Glob("/proc/[0-9]*")

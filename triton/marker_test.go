@@ -12,8 +12,8 @@ import (
 	"github.com/refersam/refersam/triton"
 )
 
-// markerRepository makes a repository with the ensemble refersam_marker, whose
-// answers tell rows apart; see testdata/marker.py.
+// markerRepository makes a repository with the ensemble refersam_marker. Its
+// answers identify the rows; see testdata/marker.py.
 func markerRepository(t testing.TB, imageSize int, delay time.Duration) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "models")
@@ -83,7 +83,7 @@ func startMarker(t testing.TB, imageSize int, delay time.Duration) *triton.Local
 	return startLocal(t, cfg)
 }
 
-// markerRow makes a row of which the marker model's answer is known.
+// markerRow makes a row with a known answer of the marker model.
 func markerRow(pixels *triton.Pixels, sample uint8, id int32) triton.Row {
 	pixels.Bytes()[0] = sample
 	row := triton.Row{Pixels: pixels, IDs: make([]int32, maxTokens), Mask: make([]int32, maxTokens)}

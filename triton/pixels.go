@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// Pixels is the memory of one row's picture. It is counted how many hold it,
-// because phrases share their picture and a row may be under way on two
-// servers at once; the memory is used again when the last one has let go.
+// Pixels is the memory of one row's picture. It counts its holders, because
+// phrases share their picture and a row may be under way on two servers at
+// once. The memory is used again when the last holder has released it.
 type Pixels struct {
 	bytes []uint8
 	refs  atomic.Int32
@@ -30,11 +30,11 @@ func PixelsOf(bytes []uint8, free func()) *Pixels {
 	return p
 }
 
-// Bytes returns the memory, for who holds it. It is to be written before the
-// first Infer only.
+// Bytes returns the memory. Only a holder of p may use it, and may write to it
+// only before the first Infer.
 func (p *Pixels) Bytes() []uint8 { return p.bytes }
 
-// Retain holds p once more. Only who holds it may call it.
+// Retain holds p once more. Only a holder of p may call it.
 func (p *Pixels) Retain() { p.refs.Add(1) }
 
 // Release lets go of p once.

@@ -23,10 +23,10 @@ const regionPrefix = "refersam-pixels-"
 const regionUnit = 64
 
 // region is memory that servers on this machine can map: a file in
-// sharedMemory, all of whose pages are taken when it is made, because to write
-// to one that cannot be had is a SIGBUS. It is locked as long as this process
-// lives; an unlocked one belongs to nobody, whatever namespace of processes
-// its owner had.
+// sharedMemory. All its pages are allocated when it is made, because a write to
+// a page that cannot be allocated raises SIGBUS. The file is locked as long as
+// this process lives. An unlocked region has no owner any more, whatever
+// process namespace its owner had.
 type region struct {
 	name   string
 	file   *os.File // holds the lock
@@ -64,8 +64,8 @@ func newRegion(size int) (*region, error) {
 	return g, nil
 }
 
-// createLocked makes the file of a new region. Only its owner may open it:
-// pictures are nobody else's business.
+// createLocked makes the file of a new region. Only its owner may open it,
+// because the pictures are private.
 func createLocked() (*os.File, error) {
 	for {
 		name := fmt.Sprintf("%s%d-%d-%s", regionPrefix, os.Getpid(), time.Now().Unix(), rand.Text()[:8])
@@ -121,8 +121,8 @@ func staleRegion(name string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-// close removes the file. The memory stays mapped if somebody still holds a
-// part of it, who would else be killed.
+// close removes the file. The memory stays mapped if a part of it is still
+// held, because an access to unmapped memory would kill the process.
 func (g *region) close() error {
 	err := errors.Join(os.Remove(g.file.Name()), g.file.Close())
 	g.mu.Lock()
@@ -196,7 +196,7 @@ func (g *region) pixels(size int) *Pixels {
 type placement struct {
 	region       *region
 	offset, size int
-	// order[k] is the row whose picture is the k-th.
+	// order[k] is the row of the k-th picture.
 	order []int
 	// copied says that the place is the batch's own.
 	copied bool

@@ -219,9 +219,9 @@ func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersa
 	return ordered, nil
 }
 
-// send sends rows over conn, through shared memory if that goes, and returns the answer
-// and in which order it has them: the k-th is of row order[k], or of row k if
-// there is no order.
+// send sends rows over conn, through shared memory if possible, and returns the
+// response and its order: the k-th answer belongs to row order[k], or to row k
+// if order is nil.
 func (r *Replica) send(ctx context.Context, conn *connection, c *Contract, rows []Row) (response *pb.ModelInferResponse, order []int, err error) {
 	if g, known := r.shared(ctx); g != nil {
 		if place := g.place(rows); place != nil {
@@ -237,7 +237,8 @@ func (r *Replica) send(ctx context.Context, conn *connection, c *Contract, rows 
 	return response, nil, err
 }
 
-// modelInfer sends one request of n rows, with pictures of so many bytes in it.
+// modelInfer sends one request of n rows. size is the number of picture bytes
+// in the request.
 func (c *connection) modelInfer(ctx context.Context, contract *Contract, n int, request any, size int) (*pb.ModelInferResponse, error) {
 	c.load.Add(int64(size))
 	defer c.load.Add(-int64(size))
@@ -247,9 +248,9 @@ func (c *connection) modelInfer(ctx context.Context, contract *Contract, n int, 
 	return response, err
 }
 
-// Probe does one real inference, on a blank picture. A connection that was
-// lost is made anew first, without waiting for gRPC to try again by itself: a
-// server that was restarted is back at once. Its errors are those of Infer.
+// Probe does one real inference, on a blank picture. A connection that was lost
+// is made anew first, without waiting for gRPC to try again by itself: a server
+// that was restarted is back at once. It returns the same errors as Infer.
 func (r *Replica) Probe(ctx context.Context, c *Contract) error {
 	r.reconnect(ctx)
 	row := Row{

@@ -333,7 +333,8 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
-// Of two servers one dies: the fleet goes on, and who is at fault is said.
+// One of two servers dies: the fleet goes on, and the error names the server at
+// fault.
 func TestOneOfTwoDies(t *testing.T) {
 	first := startLocal(t, localConfig(t))
 	victim := serverOf(t, os.Getpid())

@@ -16,9 +16,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Ensembles returns the names of the ensembles in a repository, sorted, and what
-// is wrong with models whose configuration cannot be read: whether those are
-// ensembles is unknown. It is an error when there is no ensemble.
+// Ensembles returns the names of the ensembles in a repository, sorted, and one
+// error per model with an unreadable configuration, because such a model may be
+// an ensemble. It is an error when there is no ensemble.
 func Ensembles(repository, configName string) (names []string, unreadable []error, err error) {
 	if info, err := os.Stat(repository); err != nil {
 		return nil, nil, fmt.Errorf("REFERSAM_MODEL_REPOSITORY, the folder of the models: %w; name a folder with models in it", err)

@@ -52,7 +52,7 @@ func TestLoad(t *testing.T) {
 	check(original)
 }
 
-// What this program does not know of a configuration must not get lost.
+// Fields of a configuration that this program does not know must not get lost.
 func TestLoad_unknownField(t *testing.T) {
 	fleet := fleetOf(t, startLocal(t, localConfig(t)).Address())
 	config := &pb.ModelConfig{Name: testModel, Input: []*pb.ModelInput{{}}}

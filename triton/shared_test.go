@@ -228,8 +228,8 @@ func TestSharedMemory(t *testing.T) {
 	}
 }
 
-// A server that was killed and is back at the same address is told of the region
-// anew; no call fails on the way.
+// The region is registered again with a server that was killed and restarted at
+// the same address; no call fails meanwhile.
 func TestSharedMemoryAfterRestart(t *testing.T) {
 	cfg := localConfig(t)
 	cfg.Repository = markerRepository(t, imageSize, 0)
@@ -272,8 +272,8 @@ func TestSharedMemoryAfterRestart(t *testing.T) {
 	}
 }
 
-// The region of a process that was killed is removed by the next one, that of
-// one that lives is not.
+// The next process removes the region of a killed process, but not the region
+// of a live process.
 func TestStaleRegions(t *testing.T) {
 	local := startMarker(t, imageSize, 0)
 	child := func() (*exec.Cmd, string) {
@@ -364,8 +364,9 @@ func TestSharedMemoryRefused(t *testing.T) {
 	})
 }
 
-// A server that hangs keeps nobody beyond the deadline, be it when it is told of
-// the region or when it is asked; when it goes on, so does everything.
+// A server that hangs blocks no call beyond the deadline, whether it hangs
+// during the registration of the region or during inference. When the server
+// goes on, calls succeed again.
 func TestServerHangs(t *testing.T) {
 	local := startMarker(t, imageSize, 0)
 	fleet := newFleet(t, triton.DefaultConfig())

@@ -16,20 +16,21 @@ import (
 // Pictures go to servers on this machine through shared memory: one region of
 // this process, because the replica is not known when a picture is written.
 //
-// Servers only read it, and that decides when a place may be used again: as
-// soon as our call has returned. A call that was cancelled or timed out may
-// still be read by its server, which then sees another picture; but what it
-// makes of it is the answer of a call that nobody waits for, and rows of a
-// batch do not touch one another. So no place needs to rest. Two things would
-// break this. Answers in shared memory: a late one would be written over
-// somebody's picture; they come as bytes, 256 KiB for a picture of 3 MiB. And
-// Triton's response cache, which would keep the late answer as that of the
-// first picture: models with response_cache want REFERSAM_SHARED_MEMORY=off.
+// Servers only read it. A place may therefore be used again as soon as our call
+// has returned. The server of a call that was cancelled or timed out may still
+// read the place and then sees another picture. This does no harm, because
+// nobody waits for the answer of that call and rows of a batch do not affect
+// one another. Two things would break this. The first is answers in shared
+// memory, because a late answer would overwrite another picture. Answers
+// therefore come as bytes, 256 KiB for a picture of 3 MiB. The second is
+// Triton's response cache, because it would store the late answer as the answer
+// to the first picture. Models with response_cache need
+// REFERSAM_SHARED_MEMORY=off.
 //
 // Unmapping is another matter. Tritonserver 24.10 unmaps a region at once when
-// it is unregistered, under the hands of a model that reads it, and dies. So a
-// region is unregistered only when every call has been answered, or settleTime
-// after the last that was not.
+// it is unregistered, even while a model reads it, and dies. A region is
+// therefore unregistered only when every call has been answered, or settleTime
+// after the last call without an answer.
 
 // settleTime is how long a server may go on with a call that we have given up:
 // the execution under way, since Triton drops cancelled calls from its queues.
@@ -39,8 +40,8 @@ const settleTime = 10 * time.Second
 // a millisecond.
 const registerTimeout = time.Second
 
-// maxForgotten is how often in a row a server may not know a region that it
-// has just registered.
+// maxForgotten is how many times in succession a server may not know a region
+// that it has just registered.
 const maxForgotten = 3
 
 // sharing is the region of a fleet, once there is one.
@@ -99,8 +100,9 @@ type registration struct {
 	cleanup *time.Timer
 }
 
-// shared returns the region if the server knows it or can be told of it, and
-// how often it was told. While it is being told it is nil.
+// shared returns the region if the server knows it or the region can be
+// registered, and how often it was registered. While another call registers it,
+// shared returns nil.
 func (r *Replica) shared(ctx context.Context) (*region, int64) {
 	reg := &r.registration
 	if reg.sharing == nil {
@@ -128,7 +130,8 @@ func (r *Replica) shared(ctx context.Context) (*region, int64) {
 	return g, reg.count
 }
 
-// register tells the server of the region.
+// register registers the region with the server and reports whether it
+// succeeded.
 func (r *Replica) register(ctx context.Context, g *region) bool {
 	reg := &r.registration
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
@@ -158,9 +161,9 @@ func (r *Replica) refuse(cause error) {
 		" (it must see the same /dev/shm and, since 26.05, be started with --allow-client-shm=true)", "address", r.name, "cause", cause)
 }
 
-// forgot reports whether a call that was told where pictures lie failed because
-// the server does not know the region, as one that was restarted does not: its
-// error then names it. The next call registers it anew.
+// forgot reports whether a call with pictures in the region failed because the
+// server does not know the region. A restarted server does not know it, and its
+// error names it. The next call registers the region again.
 func (r *Replica) forgot(g *region, known int64, failure error) bool {
 	reg := &r.registration
 	if failure == nil {

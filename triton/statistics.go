@@ -22,14 +22,14 @@ type Statistics struct {
 // a batch that Triton has made of one or more requests.
 type ModelStatistics struct {
 	Model string
-	// Rows and Executions tell the mean batch, Rows / Executions.
+	// Rows / Executions is the mean batch.
 	Rows, Executions uint64
 	// Succeeded and Failed are requests and their whole time. A cancelled
 	// request is a failed one. Tritonserver 24.10 counts a failure of an
 	// ensemble twice.
 	Succeeded, Failed Durations
-	// Queue is how long requests waited for an instance. Input, Compute and
-	// Output are how long the batches took of which they were part.
+	// Queue is how long requests waited for an instance. Input, Compute and Output
+	// are how long the requests' batches took.
 	Queue, Input, Compute, Output Durations
 }
 
@@ -91,8 +91,8 @@ func (m *ModelStatistics) durations() [6]*Durations {
 	return [...]*Durations{&m.Succeeded, &m.Failed, &m.Queue, &m.Input, &m.Compute, &m.Output}
 }
 
-// Statistics asks r what it has done for an ensemble. Its errors are those of
-// Infer.
+// Statistics reads the counters of an ensemble from r. It returns the same
+// errors as Infer.
 func (r *Replica) Statistics(ctx context.Context, c *Contract) (Statistics, error) {
 	response, err := r.stub().ModelStatistics(ctx, &pb.ModelStatisticsRequest{})
 	if err != nil {
