@@ -8,8 +8,8 @@ import (
 	"github.com/refersam/refersam/triton"
 )
 
-// Alone schedules rows of one ensemble as a Segmenter does, with nothing
-// before and after: for who measures the model.
+// Alone schedules rows of one ensemble as a Segmenter does, with nothing before
+// and after: for measuring the model.
 type Alone struct {
 	*Scheduler
 	contract *triton.Contract
@@ -17,8 +17,8 @@ type Alone struct {
 	served   served
 }
 
-// NewAlone makes an Alone, which is to be closed. Rows can be sent as soon as
-// WaitUsable returns.
+// NewAlone makes an Alone. The caller must close it. Rows can be sent as soon
+// as WaitUsable returns.
 func NewAlone(cfg schedule.Config, c *triton.Contract, replicas []Replica, log *slog.Logger) (*Alone, error) {
 	scheduler, err := schedule.New[Task, refersam.Logits](cfg, func(t Task) { t.row.Pixels.Release() }, log)
 	if err != nil {

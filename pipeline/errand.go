@@ -12,14 +12,14 @@ import (
 )
 
 // errand finds the answers to phrases in one picture: it decodes the picture
-// once and has the model asked. It belongs to the requests that wait for its
-// flights, not to the one that began it.
+// once and queues its rows for the model. It belongs to the requests that wait
+// for its flights, not to the request that began it.
 type errand struct {
 	s       *Segmenter
 	v       *variant
 	image   []byte
 	rows    []triton.Row // without pixels
-	flights []*flight    // one a row
+	flights []*flight    // one per row
 	ticket  *schedule.Ticket[Task, refersam.Logits]
 	ctx     context.Context // of the decoding
 	cancel  context.CancelFunc

@@ -8,8 +8,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 )
 
-// What took long once is not believed for ever when nothing is measured any
-// more.
+// A long duration is forgotten when nothing is measured any more.
 func TestDuration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d pipeline.Duration

@@ -2,15 +2,15 @@ package pipeline
 
 import "context"
 
-// Header is what the header of an encoded picture tells.
+// Header is the content of an encoded picture's header.
 type Header struct {
-	// Width and Height are those of the upright picture, in pixels.
+	// Width and Height are the size of the upright picture, in pixels.
 	Width, Height int
 	MediaType     string
 }
 
-// Inspect reads the header of an encoded picture. Its errors are those of
-// Segment about pictures, as far as the header tells.
+// Inspect reads the header of an encoded picture. It returns the errors that
+// Segment returns about pictures, as far as the header shows them.
 func (s *Segmenter) Inspect(ctx context.Context, image []byte) (Header, error) {
 	encoded, err := s.decoder.Open(ctx, image)
 	if err != nil {

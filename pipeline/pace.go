@@ -12,20 +12,20 @@ import (
 // learnt from the pictures that were decoded last.
 type pace struct {
 	mu sync.Mutex
-	// Time and cost of what was decoded, of which old pictures count less.
+	// Time and cost of the decoded pictures. Older pictures count less.
 	took, cost float64
 }
 
 const (
-	// paceMemory is the cost after whose work an observation counts 1/e: some
-	// ten photographs of 12 megapixels.
+	// paceMemory is how much later cost reduces the weight of an observation to
+	// 1/e: some ten photographs of 12 megapixels.
 	paceMemory = 128 << 20
-	// paceTrust is the cost from which the pace is believed: until then no
-	// picture is refused.
+	// paceTrust is how much cost must be learnt before check uses the pace: until
+	// then no picture is refused.
 	paceTrust = 2 << 20
-	// paceDoubt is what a refusal takes off the pace. It is what lets a pace
-	// that was learnt on a bad day be learnt anew: nothing else does when all
-	// pictures are refused.
+	// paceDoubt is the factor that each refusal multiplies the pace by. It is
+	// needed because a pace that was learnt on a bad day may refuse all pictures:
+	// then nothing else corrects it.
 	paceDoubt = 0.95
 )
 

@@ -1,5 +1,5 @@
 // Package pipeline is the way of one request through the model: a picture and
-// phrases in, one result a phrase out. It joins the rooms that know one step
+// phrases in, one result per phrase out. It joins the packages that do one step
 // each and knows nothing of HTTP.
 package pipeline
 
@@ -73,8 +73,8 @@ type Segmenter struct {
 
 var _ refersam.Segmenter = (*Segmenter)(nil)
 
-// New makes a Segmenter, which is to be closed. It answers CodeNotReady until
-// Run or Learn has learnt the variants.
+// New makes a Segmenter. The caller must close it. It returns CodeNotReady
+// until Run or Learn has learnt the variants.
 func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger) (*Segmenter, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 			return err
 		}
 		if req.Picture {
-			return nil // who holds a picture must not wait for an answer, which may need its memory
+			return nil // a request that holds a picture must not wait for answers, because they may need its memory
 		}
 		return finish(ctx, i, nil)
 	})
@@ -203,8 +203,8 @@ func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) 
 	return g.Wait()
 }
 
-// timings divides what a request took, whose last answer arrived so long after
-// its beginning.
+// timings divides the total time of a request. arrived is the time from its
+// beginning to its last answer.
 func timings(asked []asked, arrived, total time.Duration) refersam.Timings {
 	var decode time.Duration
 	for i := range asked {
@@ -237,7 +237,7 @@ func (s *Segmenter) withPicture(ctx context.Context, image []byte, f func(*refer
 // noDeadline is how long a request may take that has no deadline.
 const noDeadline = 10 * time.Minute
 
-// encode makes rows of phrases, and tells in results how long they are.
+// encode makes rows of phrases and stores their lengths in results.
 func (v *variant) encode(phrases []refersam.Phrase, results []refersam.Result) []triton.Row {
 	rows := make([]triton.Row, len(phrases))
 	// The rows live until they are answered; they share one piece of memory.
@@ -255,7 +255,7 @@ func (v *variant) encode(phrases []refersam.Phrase, results []refersam.Result) [
 	return rows
 }
 
-// asked is a phrase of a request whose answer is known or under way.
+// asked is a phrase of a request. Its answer is known or under way.
 type asked struct {
 	row    triton.Row
 	origin refersam.Origin
@@ -263,7 +263,8 @@ type asked struct {
 	flight *flight // otherwise
 }
 
-// ask looks every row's answer up, or waits along for it, or has it found.
+// ask looks up every row's answer, joins the flight of another request, or
+// begins a flight.
 func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, rows []triton.Row) []asked {
 	var (
 		all     = make([]asked, len(rows))
@@ -295,8 +296,8 @@ func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, r
 	return all
 }
 
-// await returns the answer to a phrase. What another request began may fail
-// for that one's deadline; then it is begun anew.
+// await returns the answer to a phrase. Work that another request began may
+// fail because of the other request's deadline; await then begins it again.
 func (s *Segmenter) await(ctx context.Context, v *variant, req *refersam.Request, deadline time.Time, a *asked) (found, error) {
 	for a.origin != refersam.OriginCache {
 		select {
@@ -324,10 +325,11 @@ type input struct {
 	width, height int
 }
 
-// read decodes a picture that is asked the given number of phrases and makes it
-// the square that c asks for. It waits for memory before it takes a place on
-// the CPU, so that who waits keeps nobody from working. A picture that cannot
-// be decoded before the deadline is refused at once.
+// read decodes the picture of a request with the given number of phrases and
+// scales it to the square that c requires. It waits for memory before it takes
+// a place on the CPU, because a waiting request must not keep the place from
+// others. A picture that cannot be decoded before the deadline is refused at
+// once.
 func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *triton.Contract) (*input, error) {
 	encoded, err := s.decoder.Open(ctx, image)
 	if err != nil {
@@ -367,7 +369,7 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 }
 
 // CheckMasks returns the error that Segment would for a picture of width ×
-// height pixels, both positive, that is asked so many phrases.
+// height pixels, both positive, and the given number of phrases.
 func (s *Segmenter) CheckMasks(width, height, phrases int) error {
 	most := s.cfg.MaxMaskPixels / (width * height)
 	if phrases <= most {
@@ -452,7 +454,7 @@ func (s *Segmenter) onCPU(ctx context.Context, cost int64, f func() error) error
 	return f()
 }
 
-// ofImage tells the client that an error is about the picture.
+// ofImage marks an error as an error about the picture, for the client.
 func ofImage(err error) error {
 	var e *refersam.Error
 	if !errors.As(err, &e) {

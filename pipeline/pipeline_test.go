@@ -696,8 +696,8 @@ func expectError(t *testing.T, err error, code refersam.Code, field string) {
 	}
 }
 
-// The decoded picture, the logits and the quality of a mask are there for who
-// asks, and only while its result is encoded.
+// The decoded picture, the logits and the quality of a mask are set for a
+// request that asks for them, and only while its result is encoded.
 func TestSegment_Picture(t *testing.T) {
 	s := start(t, pipelinetest.NewColourModel("bert"))
 	var seen atomic.Int32

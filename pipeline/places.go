@@ -6,13 +6,14 @@ import (
 	"sync"
 )
 
-// places are where CPU-bound steps run, one step a place.
+// places are where CPU-bound steps run, one step per place.
 //
-// Who waits goes in the order of the work that had been started when it came
-// plus its own cost. So small steps overtake large ones, but only until as much
-// later work has overtaken as the step costs itself: nobody starves. And unless
-// there is one place only, heavy steps never hold the last: a small step then
-// waits for other small ones, not for the seconds of a huge picture.
+// A waiting step's turn is the work that had been started when it arrived plus
+// its own cost. Small steps therefore overtake large steps, but only until the
+// later work that has overtaken a step costs as much as the step itself. No
+// step starves. Unless there is one place only, heavy steps never occupy the
+// last place. A small step then waits for other small steps, not for the
+// seconds of a huge picture.
 //
 // Costs are in units of preprocess.Encoded.Cost.
 type places struct {
@@ -75,7 +76,7 @@ func (p *places) queue(w *waiter) *waiters {
 	return &p.light
 }
 
-// start gives free places to those whose turn it is.
+// start gives free places to waiting steps in turn.
 func (p *places) start() {
 	for p.free > 0 {
 		next := &p.light

@@ -176,7 +176,7 @@ func TestPlaces_Heavy(t *testing.T) {
 			for _, release := range releases {
 				release()
 			}
-			// Who gave up has left nothing behind.
+			// A step that gave up occupies no place.
 			for range tt.atOnce {
 				release, err := p.Acquire(t.Context(), pipeline.HeavyCost)
 				if err != nil {

@@ -15,12 +15,12 @@ import (
 // triton.Replica for their errors.
 type Replica interface {
 	Name() string
-	// Infer runs at most c.MaxBatch rows and returns one Logits a row, in
-	// order. It does not change the rows.
+	// Infer runs at most c.MaxBatch rows and returns one Logits per row, in order.
+	// It does not change the rows.
 	Infer(ctx context.Context, c *triton.Contract, rows []triton.Row) ([]refersam.Logits, error)
 	// Probe does one real inference.
 	Probe(ctx context.Context, c *triton.Contract) error
-	// Statistics tells what the server has done for an ensemble.
+	// Statistics returns the server's counters of an ensemble.
 	Statistics(ctx context.Context, c *triton.Contract) (triton.Statistics, error)
 }
 
@@ -40,9 +40,9 @@ type served struct {
 	names     map[triton.Contract]string
 }
 
-// name returns the name of a contract's queue, which tells apart what may share
-// a batch or an answer: rows that the same model reads and answers in the same
-// way. It never has two contracts under one name.
+// name returns the name of a contract's queue. Rows of one queue may share a
+// batch or an answer, because the same model reads and answers them in the same
+// way. Two contracts never have the same name.
 func (s *served) name(c *triton.Contract) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -18,7 +18,7 @@ type workID struct {
 	ids     string // token ids and mask
 }
 
-// newWorkID makes the id of a phrase whose token ids and mask are given.
+// newWorkID makes the id of a phrase with the given token ids and mask.
 func newWorkID(queue string, picture [sha256.Size]byte, ids, mask []int32) workID {
 	b := make([]byte, 0, 5*len(ids))
 	for i := range ids {

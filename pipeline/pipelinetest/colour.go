@@ -26,10 +26,10 @@ const (
 )
 
 // ColourModel is a pipeline.Model, and its only pipeline.Replica, that finds
-// colours: a phrase with the word
-// red, green or blue means the pixels in which that channel stands out, any
-// other phrase means nothing. It reads the phrase from the token ids and the
-// picture from the resized pixels, as a real one does.
+// colours. A phrase with the word red, green or blue means the pixels with a
+// dominant red, green or blue channel. Any other phrase means nothing. It reads
+// the phrase from the token ids and the picture from the resized pixels, as a
+// real model does.
 type ColourModel struct {
 	contracts []triton.Contract
 	words     map[string][3]int32 // by tokenizer: the ids of red, green and blue
@@ -97,8 +97,7 @@ func (m *ColourModel) SetContract(change func(c *triton.Contract)) {
 	}
 }
 
-// SetBefore has f called at the start of each Infer; its error becomes that of
-// the call.
+// SetBefore makes each Infer call f first; Infer returns the error of f.
 func (m *ColourModel) SetBefore(f func(context.Context) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -128,7 +127,8 @@ func (m *ColourModel) SetBroken(broken ...triton.Broken) {
 	m.broken = broken
 }
 
-// Catalog implements pipeline.Model. What is broken is no contract.
+// Catalog implements pipeline.Model. A broken ensemble is not among the
+// contracts.
 func (m *ColourModel) Catalog(context.Context, []triton.Contract) (triton.Catalog, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"hash/crc32"
 )
 
-// HugePNG returns a PNG whose header claims a size and that holds no pixels.
+// HugePNG returns a PNG without pixels. Its header claims the given size.
 func HugePNG(width, height uint32) string {
 	header := binary.BigEndian.AppendUint32([]byte("IHDR"), width)
 	header = binary.BigEndian.AppendUint32(header, height)
