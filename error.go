@@ -59,8 +59,8 @@ type Error struct {
 	// Also are further faults of the same request, so that a client can mend all
 	// of them at once.
 	Also []*Error
-	// RequestID is the id under which the service has logged the request that
-	// failed, for clients that are to report it; empty inside the service.
+	// RequestID is the id of the failed request in the service's log, so that
+	// clients can report it. It is empty inside the service.
 	RequestID string
 	// Err is the cause. It is logged, never shown.
 	Err error
@@ -103,7 +103,7 @@ func ErrorCode(err error) Code {
 	}
 }
 
-// MaxFaults bounds how many faults of a request are told at once.
+// MaxFaults bounds how many faults of a request are reported at once.
 const MaxFaults = 32
 
 // Faults collects what is wrong with a request, up to MaxFaults. The zero value

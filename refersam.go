@@ -1,5 +1,5 @@
 // Package refersam is the domain of the service in plain words: a picture and
-// phrases go in, one mask a phrase comes out. It imports nothing of the other
+// phrases go in, one mask per phrase comes out. It imports nothing of the other
 // packages; every one of them may import it.
 package refersam
 
@@ -11,9 +11,9 @@ import (
 
 // Picture is a decoded picture, upright (its EXIF orientation is applied).
 //
-// Pix holds 3 bytes a pixel (R, G, B), row by row from the top left, without
-// padding: len(Pix) == 3*Width*Height. Nobody writes to Pix once the Picture
-// has been handed on.
+// Pix holds 3 bytes per pixel (R, G, B), row by row from the top left, without
+// padding: len(Pix) == 3*Width*Height. Nothing may write to Pix once the
+// Picture has been handed on.
 type Picture struct {
 	Width, Height int
 	Pix           []uint8
@@ -25,12 +25,12 @@ type Phrase struct {
 	ID string
 	// Text is valid UTF-8 and not blank.
 	Text string
-	// Threshold is the foreground probability from which a pixel belongs to
-	// the mask, in (0, 1); 0 means the model's own.
+	// Threshold is the lowest foreground probability of a pixel of the mask, in
+	// (0, 1); 0 means the model's own threshold.
 	Threshold float64
-	// FillHoles is the area up to which holes of the mask are filled, MinArea
-	// that from which a component stays, in pixels of the mask; Largest leaves
-	// only the largest component. Holes are filled first.
+	// FillHoles is the largest area of a hole that is filled. MinArea is the
+	// smallest area of a component that is kept. Both are in pixels of the mask.
+	// Largest keeps only the largest component. Holes are filled first.
 	FillHoles, MinArea int
 	Largest            bool
 }
@@ -40,10 +40,10 @@ type Size string
 
 // The sizes of masks. The zero Size is SizeOriginal.
 const (
-	// SizeOriginal is that of the upright picture.
+	// SizeOriginal is the size of the upright picture.
 	SizeOriginal Size = "original"
-	// SizeModel is that in which the model answers: a quarter of the square that
-	// it reads, or the part of it that the picture covers.
+	// SizeModel is the size of the model's answer: a quarter of the square that
+	// the model reads, or the part of it that the picture covers.
 	SizeModel Size = "model"
 )
 
@@ -80,16 +80,16 @@ type Box struct {
 	X, Y, W, H int
 }
 
-// Priority says whose work is done first when there is too much.
+// Priority says which work is done first when there is too much.
 type Priority string
 
 // The priorities, most urgent first. The zero Priority is PriorityInteractive.
 const (
-	// PriorityInteractive is for somebody who waits.
+	// PriorityInteractive is for work that a user waits for.
 	PriorityInteractive Priority = "interactive"
 	// PriorityBatch is for work that nobody waits for at the moment.
 	PriorityBatch Priority = "batch"
-	// PriorityShadow is for work whose answer nobody sees.
+	// PriorityShadow is for work with an answer that nobody sees.
 	PriorityShadow Priority = "shadow"
 )
 
@@ -132,20 +132,20 @@ type Request struct {
 	Phrases []Phrase
 	// Variant forces a variant by name. When empty, Unit decides.
 	Variant string
-	// Unit is whom a variant sticks to: the same unit gets the same variant as
-	// long as the split stays the same.
+	// Unit selects the variant: the same unit gets the same variant as long as the
+	// split stays the same.
 	Unit string
-	// Priority says whose work is done first, Key whose it is: when there is
-	// too much to do, keys of the same priority share evenly.
+	// Priority says which work is done first. Key names the owner of the work:
+	// when there is too much to do, keys of the same priority share evenly.
 	Priority Priority
 	Key      string
-	// Size is that of the masks.
+	// Size is the size of the masks.
 	Size Size
 	// Quality asks for Components and Stability of each result.
 	Quality bool
-	// Picture asks for the decoded picture in Encode. It takes 3 bytes a pixel
-	// until the request is answered, and is decoded when the model's answers to
-	// all phrases are there.
+	// Picture asks for the decoded picture in Encode. It takes 3 bytes per pixel
+	// until the request is answered. It is decoded when the model has answered all
+	// phrases.
 	Picture bool
 	// EncodeWeight is how many times as long Encode takes as making the mask,
 	// about, so that it waits its turn on the CPU; 0 is once.
@@ -166,8 +166,8 @@ type Result struct {
 	// Mask has the size that was asked for. It is nil when Request.Encode has
 	// seen it.
 	Mask *Mask
-	// Logits are what Mask was made of: those of the picture alone, stretched to
-	// its size. They are there for Request.Encode only.
+	// Logits are the logits that Mask was made of: the picture's part alone,
+	// stretched to its size. They are set for Request.Encode only.
 	Logits Logits
 	// Picture is the upright picture, for Request.Encode only and if
 	// Request.Picture asks for it.
@@ -189,11 +189,11 @@ type Result struct {
 	// Tokens is how many tokens the phrase has, and Limit how many the model
 	// reads, special tokens counted in both.
 	Tokens, Limit int
-	// Origin says where the model's answer came from. Only with OriginModel is
-	// the time that it took that of the model.
+	// Origin says where the model's answer came from. Only with OriginModel is the
+	// time of the answer the model's time.
 	Origin Origin
-	// ModelTime is the phrase's part of the time for which a model server was
-	// busy with its batch, as seen from here; 0 unless Origin is OriginModel.
+	// ModelTime is the phrase's part of the time that its batch kept a model
+	// server busy, as measured in this process; 0 unless Origin is OriginModel.
 	ModelTime time.Duration
 }
 
@@ -203,10 +203,10 @@ func (r *Result) Empty() bool { return r.Area == 0 }
 // Truncated reports whether the end of the phrase was not read.
 func (r *Result) Truncated() bool { return r.Tokens > r.Limit }
 
-// Response answers a Request: one Result a phrase, in order.
+// Response answers a Request: one Result per phrase, in order.
 type Response struct {
-	// Width and Height are those of the upright picture, MaskWidth and
-	// MaskHeight those of the masks.
+	// Width and Height are the size of the upright picture, MaskWidth and
+	// MaskHeight the size of the masks.
 	Width, Height         int
 	MaskWidth, MaskHeight int
 	// Model is the name of the ensemble that answered, Variant its short name,
