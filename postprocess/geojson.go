@@ -138,8 +138,8 @@ func appendCrossings(marks []int32, a, b refersam.Point, width, height int) []in
 	return marks
 }
 
-// union returns the runs of total pixels in which pixel n is foreground if it
-// lies in one of the spans marks[0] ≤ n < marks[1], marks[2] ≤ n < marks[3], …
+// union returns the runs of total pixels. Pixel n is foreground if it lies in
+// one of the spans marks[0] ≤ n < marks[1], marks[2] ≤ n < marks[3], …
 func union(marks []int32, total int) []uint32 {
 	starts, ends := make([]int32, 0, len(marks)/2), make([]int32, 0, len(marks)/2)
 	for i := 0; i < len(marks); i += 2 {

@@ -25,12 +25,12 @@ const maxLogit = 1e30
 
 // Options say which pixels of the picture belong to a mask.
 type Options struct {
-	// Threshold is the foreground probability from which a pixel belongs to
-	// the mask, in (0, 1).
+	// Threshold is the lowest foreground probability of a pixel of the mask, in
+	// (0, 1).
 	Threshold float64
-	// FillHoles is the area up to which holes are filled, in pixels; 0 fills none.
-	// Holes are filled first, so that everything inside a hole becomes part of the
-	// component around it.
+	// FillHoles is the largest area of a hole that is filled, in pixels; 0 fills
+	// none. Holes are filled first, so that everything inside a hole becomes part
+	// of the component around it.
 	FillHoles int
 	// MinArea is the smallest area of a component that is kept, in pixels.
 	MinArea int
