@@ -18,7 +18,7 @@ type Picture struct {
 	Data []byte `json:"data,omitempty"`
 	// ID is the ID of an Image that the service stores.
 	ID string `json:"id,omitempty"`
-	// URL is an https address from which the service fetches the picture. If the
+	// URL is the https address of the picture. The service fetches it. If the
 	// service may not fetch from this host, the error is CodeFetchRefused.
 	URL string `json:"url,omitempty"`
 }

@@ -10,8 +10,8 @@ import (
 // Model is a model that the service has loaded.
 type Model struct {
 	Name, Variant, Version, Label, Tokenizer, Precision, Checkpoint string
-	// Weight is the part of the units that gets this model, and Threshold is the
-	// foreground probability from which a pixel belongs to a mask, both in [0, 1].
+	// Weight is the part of the units that gets this model. Threshold is the
+	// lowest foreground probability of a pixel of a mask. Both are in [0, 1].
 	Weight, Threshold float64
 	// ImageSize is the side of the square that pictures are scaled to, in pixels,
 	// and MaxTokens is how many tokens of a phrase the model reads.
