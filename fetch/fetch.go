@@ -266,8 +266,8 @@ func (c *Client) get(ctx context.Context, address string, most int64, reserve fu
 	return content.Bytes(), ctx.Err()
 }
 
-// mayBePicture reports whether the first bytes are those of a picture, or of no
-// known type.
+// mayBePicture reports whether a picture can begin with these bytes: their type
+// is a picture's or unknown.
 func mayBePicture(beginning []byte) bool {
 	kind := http.DetectContentType(beginning)
 	return strings.HasPrefix(kind, "image/") || kind == "application/octet-stream" || strings.HasPrefix(kind, "video/") // HEIC is a kind of MP4
