@@ -1,11 +1,12 @@
 // Package tokenize turns phrases into token ids: WordPiece for BERT and
 // byte-level byte pair encoding for CLIP.
 //
-// The ids are those of Hugging Face's fast tokenizers with default settings
+// The ids equal the ids of Hugging Face's fast tokenizers with default settings
 // (transformers' BertTokenizerFast and CLIPTokenizerFast on tokenizers 0.23),
-// for every Unicode character: tables.go is read off that library, so a newer
-// Go or golang.org/x/text changes nothing. As there, a special token written
-// out in the phrase ("[SEP]", "<|endoftext|>") becomes that token.
+// for every Unicode character. tables.go is generated from that library, so a
+// newer Go or golang.org/x/text changes nothing. As in that library, a special
+// token written out in the phrase ("[SEP]", "<|endoftext|>") becomes that
+// token.
 package tokenize
 
 import (
