@@ -95,8 +95,8 @@ func groupsAfter(tokens []token, i int) []int {
 	return groups
 }
 
-// setCount sets the count of the group whose bracket is at open. If the group has
-// no count, setCount adds one as its first field.
+// setCount sets the count of the group with its bracket at open. If the group
+// has no count, setCount adds one as its first field.
 func setCount(text []byte, tokens []token, open, count int) edit {
 	inside := tokens[open].depth + 1
 	for i := open + 1; i+2 < len(tokens) && tokens[i].depth >= inside; i++ {

@@ -122,8 +122,8 @@ func (s *sweep) promising() [][]int {
 	return sets
 }
 
-// setting is the setting in which numbers of instances are compared: with the
-// largest batches and the first mode.
+// setting is the setting that compares numbers of instances: with the largest
+// batches and the first mode.
 func (s *Space) setting(instances []int) Setting { return s.batchings(instances)[0] }
 
 // batchings are the ways to form batches: every mode with batches of at most
