@@ -160,9 +160,9 @@ func (t *Target) send(ctx context.Context, r Request) (status int, err error) {
 	return resp.StatusCode, err
 }
 
-// Open sends the requests that next makes at the arrivals of a shape, and returns
-// their outcomes in the order in which they were due. It returns when all requests
-// have ended.
+// Open sends the requests that next makes at the arrivals of a shape, and
+// returns their outcomes in the order of their due times. It returns when all
+// requests have ended.
 func (t *Target) Open(ctx context.Context, random *rand.Rand, s Shape, duration time.Duration, next func() Request) []Outcome {
 	arrivals := Arrivals(random, s, duration)
 	outcomes := make([]Outcome, len(arrivals))
