@@ -50,16 +50,12 @@ func newPrivateFolder(parent, prefix string) (*privateFolder, error) {
 		if err != nil {
 			return nil, err
 		}
-		var stat syscall.Stat_t
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			err = syscall.Fstat(int(file.Fd()), &stat)
-		}
-		if err == nil && stat.Nlink > 0 {
-			return &privateFolder{path: path, file: file}, nil
-		}
-		if err = errors.Join(err, file.Close()); err != nil {
+		locked, err := lockNew(file)
+		if err != nil {
 			return nil, err
+		}
+		if locked {
+			return &privateFolder{path: path, file: file}, nil
 		}
 	}
 }

@@ -73,19 +73,29 @@ func createLocked() (*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		var stat syscall.Stat_t
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			err = syscall.Fstat(int(file.Fd()), &stat)
-		}
-		if err == nil && stat.Nlink > 0 {
-			return file, nil
-		}
-		// Somebody may have taken it for a stale one before it was locked.
-		if err = errors.Join(err, file.Close()); err != nil {
+		locked, err := lockNew(file)
+		if err != nil {
 			return nil, err
 		}
+		if locked {
+			return file, nil
+		}
 	}
+}
+
+// lockNew locks a file or folder that was just made, and reports whether it is
+// still there: another process may have taken it for a stale one before it was
+// locked. Unless it is locked, file is closed.
+func lockNew(file *os.File) (locked bool, err error) {
+	var stat syscall.Stat_t
+	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+	if err == nil {
+		err = syscall.Fstat(int(file.Fd()), &stat)
+	}
+	if err == nil && stat.Nlink > 0 {
+		return true, nil
+	}
+	return false, errors.Join(err, file.Close())
 }
 
 // removeStaleRegions removes the regions of processes that have died and
