@@ -1,6 +1,7 @@
 package refersam
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -87,6 +88,26 @@ func (e *Error) Unwrap() error { return e.Err }
 // Errorf makes an Error without field or cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Invalidf makes an Error with CodeInvalidRequest about one field of a request.
+func Invalidf(field, format string, args ...any) *Error {
+	return &Error{Code: CodeInvalidRequest, Message: fmt.Sprintf(format, args...), Field: field}
+}
+
+// Late makes the Error for a request whose deadline passed.
+func Late(cause error) *Error {
+	return &Error{Code: CodeDeadlineExceeded, Message: "The request could not be answered in time.", Err: cause}
+}
+
+// Unavailable makes the Error for a part of the service that did not answer: Late
+// if the request's own deadline passed while it waited, else CodeUnavailable with
+// the message.
+func Unavailable(message string, cause error) *Error {
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return Late(cause)
+	}
+	return &Error{Code: CodeUnavailable, Message: message, Err: cause}
 }
 
 // ErrorCode returns the code of err: "" for nil and CodeInternal for errors

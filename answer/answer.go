@@ -1,3 +1,7 @@
+// Package answer turns one question, a picture and phrases, into one answer: it
+// brings the picture, segments the phrases, encodes the masks, and counts the
+// usage. It knows no HTTP. Its callers are requests, items of a batch and items of
+// a job.
 package answer
 
 import (
@@ -112,12 +116,9 @@ type Service struct {
 	masks  *semaphore.Weighted // bytes of memory for encoded masks
 }
 
-// New makes a Service.
-func New(cfg Config, parts Parts) (*Service, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	return &Service{Parts: parts, cfg: cfg, memory: NewMemory(cfg.BodyMemory), masks: semaphore.NewWeighted(cfg.AnswerMemory)}, nil
+// New makes a Service. cfg must be valid.
+func New(cfg Config, parts Parts) *Service {
+	return &Service{Parts: parts, cfg: cfg, memory: NewMemory(cfg.BodyMemory), masks: semaphore.NewWeighted(cfg.AnswerMemory)}
 }
 
 // BodyCost is how many bytes of memory each byte of a body takes at most: a growing
@@ -182,6 +183,12 @@ func (s *Service) fetch(ctx context.Context, from *Source, lease *Lease) (*Pictu
 		return nil, placed(from.Field, err)
 	}
 	return &Picture{Content: content, Digest: sha256.Sum256(content)}, nil
+}
+
+// CheckWebhook refuses an address that no job may report its end to. field is
+// the client's name for the address.
+func (s *Service) CheckWebhook(url, field string) error {
+	return placed(field, s.Fetcher.CheckWebhook(url))
 }
 
 func (s *Service) checkURL(from *Source) error {
@@ -276,11 +283,7 @@ func (p *Prepared) Answer(ctx context.Context, budget *Budget, read time.Duratio
 
 func newTimings(read, fetch, total time.Duration, t refersam.Timings) *api.AnswerTimings {
 	return &api.AnswerTimings{
-		Read: milliseconds(read), Fetch: milliseconds(fetch), Decode: milliseconds(t.Decode), Model: milliseconds(t.Model),
-		Mask: milliseconds(t.Mask), Total: milliseconds(total),
+		Read: api.Milliseconds(read), Fetch: api.Milliseconds(fetch), Decode: api.Milliseconds(t.Decode), Model: api.Milliseconds(t.Model),
+		Mask: api.Milliseconds(t.Mask), Total: api.Milliseconds(total),
 	}
-}
-
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }

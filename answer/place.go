@@ -6,13 +6,6 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// invalid returns an error about one field of a request.
-func invalid(field, format string, args ...any) error {
-	err := refersam.Errorf(refersam.CodeInvalidRequest, format, args...)
-	err.Field = field
-	return err
-}
-
 // translate renames the fields of an error from the parts of a refersam.Request
 // to the client's names.
 func translate(err error, field func(string) string) error {

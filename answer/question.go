@@ -1,7 +1,3 @@
-// Package answer turns one question, a picture and phrases, into one answer: it
-// brings the picture, segments the phrases, encodes the masks, and counts the
-// usage. It knows no HTTP. Its callers are requests, items of a batch and items of
-// a job.
 package answer
 
 import (
@@ -100,7 +96,7 @@ func (q *Question) Wants(format string) bool {
 // prompt with one format, and the format must be a PNG.
 func (q *Question) OnlyPNG() error {
 	if len(q.Prompts) != 1 {
-		return invalid(q.Field("/phrases"), "A PNG shows the mask of exactly one phrase, but the request has %d; "+
+		return refersam.Invalidf(q.Field("/phrases"), "A PNG shows the mask of exactly one phrase, but the request has %d; "+
 			"accept %s to get several, or %s and ask for the format %q.", len(q.Prompts), api.MediaZip, api.MediaJSON, api.FormatPNG)
 	}
 	p := &q.Prompts[0]
@@ -108,7 +104,7 @@ func (q *Question) OnlyPNG() error {
 		p.Formats = []string{api.FormatPNG}
 	}
 	if len(p.Formats) != 1 || mediaOf(p.Formats[0], q.Overlay) != api.MediaPNG {
-		return invalid(q.Field("/formats"), "A PNG answer has exactly one format, which must be a PNG; leave it out for the mask.")
+		return refersam.Invalidf(q.Field("/formats"), "A PNG answer has exactly one format, which must be a PNG; leave it out for the mask.")
 	}
 	return nil
 }

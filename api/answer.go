@@ -5,6 +5,7 @@ package api
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/refersam/refersam"
 )
@@ -64,6 +65,12 @@ type AnswerTimings struct {
 func (t *AnswerTimings) Header() string {
 	return fmt.Sprintf("read;dur=%.3f, fetch;dur=%.3f, decode;dur=%.3f, model;dur=%.3f, mask;dur=%.3f, total;dur=%.3f",
 		t.Read, t.Fetch, t.Decode, t.Model, t.Mask, t.Total)
+}
+
+// Milliseconds writes a duration as the API does: in milliseconds, to the
+// microsecond.
+func Milliseconds(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }
 
 // AnswerImage is the size of the upright picture or of its masks, in pixels.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/schedule"
 )
@@ -203,7 +204,7 @@ func (a *Admin) replicas(c *gin.Context) error {
 		for _, p := range r.Paces {
 			pace := AdminPace{p.Model, p.Serves, causeOf(p.Cause), []AdminSize{}, p.Late}
 			for _, size := range p.Sizes {
-				pace.Sizes = append(pace.Sizes, AdminSize{size.Rows, milliseconds(size.Alone), milliseconds(size.Spaced), size.Batches})
+				pace.Sizes = append(pace.Sizes, AdminSize{size.Rows, api.Milliseconds(size.Alone), api.Milliseconds(size.Spaced), size.Batches})
 			}
 			one.Paces = append(one.Paces, pace)
 		}
@@ -219,8 +220,4 @@ func causeOf(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }

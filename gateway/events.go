@@ -16,7 +16,6 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/api"
-	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/jobs"
 )
 
@@ -118,7 +117,7 @@ func eventNumber(field, value string) (int64, error) {
 }
 
 func notGiven(field string) error {
-	return intake.Invalid(field, "The id of the last event must be one that the stream sent.")
+	return refersam.Invalidf(field, "The id of the last event must be one that the stream sent.")
 }
 
 // follow writes the events after a given one until the job's last event, or until

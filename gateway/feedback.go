@@ -97,27 +97,27 @@ func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, erro
 		Verdict: intake.ValueOr(b.Verdict, ""), Rating: int(intake.ValueOr(b.Rating, 0)), Comment: intake.ValueOr(b.Comment, ""),
 	}
 	if !saneID.MatchString(b.RequestID) {
-		wrong.Add(intake.Invalid("/request_id", badRequestID))
+		wrong.Add(refersam.Invalidf("/request_id", badRequestID))
 	}
 	if f.Item < 0 || f.Item >= api.MaxItems {
-		wrong.Add(intake.Invalid("/item", "The item must be an index from 0 to %d.", api.MaxItems-1))
+		wrong.Add(refersam.Invalidf("/item", "The item must be an index from 0 to %d.", api.MaxItems-1))
 	}
 	if f.Result < 0 || f.Result >= api.MaxPrompts {
-		wrong.Add(intake.Invalid("/result", "The result must be an index from 0 to %d.", api.MaxPrompts-1))
+		wrong.Add(refersam.Invalidf("/result", "The result must be an index from 0 to %d.", api.MaxPrompts-1))
 	}
 	wrong.Add(intake.OneOf(b.Verdict, "/verdict", api.VerdictGood, api.VerdictBad))
 	if b.Rating != nil && (*b.Rating < 1 || *b.Rating > api.MaxRating) {
-		wrong.Add(intake.Invalid("/rating", "The rating must be a whole number from 1 to %d.", api.MaxRating))
+		wrong.Add(refersam.Invalidf("/rating", "The rating must be a whole number from 1 to %d.", api.MaxRating))
 	}
 	if b.Comment != nil && f.Comment == "" {
-		wrong.Add(intake.Invalid("/comment", "The comment is empty; leave it out."))
+		wrong.Add(refersam.Invalidf("/comment", "The comment is empty; leave it out."))
 	}
 	if len(f.Comment) > api.MaxComment {
-		wrong.Add(intake.Invalid("/comment", "The comment must have at most %d bytes.", api.MaxComment))
+		wrong.Add(refersam.Invalidf("/comment", "The comment must have at most %d bytes.", api.MaxComment))
 	}
 	wrong.Add(intake.CheckText("/comment", f.Comment))
 	if b.Verdict == nil && b.Rating == nil && b.Mask == nil && b.Comment == nil {
-		wrong.Add(intake.Invalid("", "The feedback is empty; give a verdict, rating, corrected_mask or comment."))
+		wrong.Add(refersam.Invalidf("", "The feedback is empty; give a verdict, rating, corrected_mask or comment."))
 	}
 	if b.Mask != nil {
 		f.Height, f.Width, f.Counts = b.Mask.Size[0], b.Mask.Size[1], b.Mask.Counts
@@ -130,10 +130,10 @@ func parseFeedback(b *api.FeedbackRequest, maxPixels int) (*store.Feedback, erro
 func checkMask(mask *api.CorrectedMask, maxPixels int) error {
 	height, width := mask.Size[0], mask.Size[1]
 	if height < 1 || width < 1 || width > maxPixels || height > maxPixels/width {
-		return intake.Invalid("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
+		return refersam.Invalidf("/corrected_mask/size", "The size must be height and width, and at most %d pixels.", maxPixels)
 	}
 	if _, err := postprocess.DecodeRLE(mask.Counts, width, height); err != nil {
-		return intake.Invalid("/corrected_mask/counts", "The counts are not a mask of this size in the form of pycocotools.")
+		return refersam.Invalidf("/corrected_mask/counts", "The counts are not a mask of this size in the form of pycocotools.")
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (h *feedbackRoutes) list(c *gin.Context) error {
 	}
 	requestID, named := c.GetQuery("request_id")
 	if named && !saneID.MatchString(requestID) {
-		return intake.Invalid("request_id", badRequestID)
+		return refersam.Invalidf("request_id", badRequestID)
 	}
 	var after *store.Feedback
 	if at.id != "" {

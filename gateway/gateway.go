@@ -116,13 +116,10 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		return nil, err
 	}
 	g.images = images.New(cfg.Images, parts.MaxImage, parts.State, parts.Blobs, log)
-	g.answers, err = answer.New(cfg.Answers, answer.Parts{
+	g.answers = answer.New(cfg.Answers, answer.Parts{
 		Segmenter: parts.Segmenter, MaxImage: parts.MaxImage, Images: g.images, Fetcher: parts.Fetcher, Meter: g.access.Meter,
 		Observe: g.metrics.answered, Log: log,
 	})
-	if err != nil {
-		return nil, err
-	}
 	g.route(pages, parts)
 	return g, nil
 }
@@ -148,7 +145,7 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 
 	models := &modelRoutes{g.segmenter, timeout}
 	pictures := &imageRoutes{g.images, g.answers, bodies, timeout}
-	masks := &segmentRoutes{g.answers, bodies, parts.Segmenter, g.jobs, parts.Fetcher, g.access.Meter, timeout, log}
+	masks := &segmentRoutes{g.answers, bodies, parts.Segmenter, g.jobs, g.access.Meter, timeout, log}
 	jobs := &jobRoutes{g.jobs, g.answers, g.images, log}
 	events := &eventRoutes{
 		jobs: g.jobs, streams: streams{byKey: make(map[string]int)}, gate: g.access, authenticates: cfg.Authenticates(),

@@ -194,7 +194,7 @@ func idempotencyKey(h http.Header) (string, error) {
 		name = name[1 : len(name)-1]
 	}
 	if len(values) > 1 || !idempotencyForm.MatchString(name) {
-		return "", intake.Invalid(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters without quotes, such as a UUID.", api.HeaderIdempotencyKey)
+		return "", refersam.Invalidf(api.HeaderIdempotencyKey, "The header %s must be given once, with 1 to 255 visible ASCII characters without quotes, such as a UUID.", api.HeaderIdempotencyKey)
 	}
 	return name, nil
 }

@@ -145,7 +145,7 @@ func (h *jobRoutes) list(c *gin.Context) error {
 	}
 	status := jobs.Status(c.Query("status"))
 	if _, given := c.GetQuery("status"); given && !slices.Contains(jobs.Statuses, status) {
-		return intake.Invalid("status", "The status must be one of queued, running, succeeded, failed and cancelled.")
+		return refersam.Invalidf("status", "The status must be one of queued, running, succeeded, failed and cancelled.")
 	}
 	var after *jobs.Job
 	if at.id != "" {

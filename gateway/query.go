@@ -25,11 +25,11 @@ func onlyParams(c *gin.Context, names ...string) error {
 	for name, values := range query {
 		switch {
 		case len(names) == 0:
-			return intake.Invalid(name, "The parameter %q does not exist; this route has no query.", name)
+			return refersam.Invalidf(name, "The parameter %q does not exist; this route has no query.", name)
 		case !slices.Contains(names, name):
-			return intake.Invalid(name, "The parameter %q does not exist; the parameters are %s.", name, strings.Join(names, ", "))
+			return refersam.Invalidf(name, "The parameter %q does not exist; the parameters are %s.", name, strings.Join(names, ", "))
 		case len(values) > 1:
-			return intake.Invalid(name, "The parameter %q may be given only once.", name)
+			return refersam.Invalidf(name, "The parameter %q may be given only once.", name)
 		}
 		if err := intake.CheckText(name, values[0]); err != nil {
 			return err
@@ -81,14 +81,14 @@ func parsePage(c *gin.Context, list string, names ...string) (page, error) {
 	if value, given := c.GetQuery("limit"); given {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < 1 || n > api.MaxPage {
-			return p, intake.Invalid("limit", "The limit must be a whole number from 1 to %d.", api.MaxPage)
+			return p, refersam.Invalidf("limit", "The limit must be a whole number from 1 to %d.", api.MaxPage)
 		}
 		p.limit = n
 	}
 	if value, given := c.GetQuery("cursor"); given {
 		created, id, ok := api.ParseCursor(list, value)
 		if !ok {
-			return p, intake.Invalid("cursor", "The cursor must be the next of an earlier page of this list.")
+			return p, refersam.Invalidf("cursor", "The cursor must be the next of an earlier page of this list.")
 		}
 		p.created, p.id = created, id
 	}

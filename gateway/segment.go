@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -23,7 +22,6 @@ type segmentRoutes struct {
 	bodies    *bodies
 	segmenter answer.Segmenter
 	jobs      Jobs
-	fetcher   answer.Fetcher
 	meter     *access.Meter
 	// timeout bounds the answer, counted from when the request has been read.
 	timeout time.Duration
@@ -143,17 +141,10 @@ func (h *segmentRoutes) submit(c *gin.Context, kind, form string, begun time.Tim
 // for a job may have one.
 func (h *segmentRoutes) checkWebhook(async bool, url, field string) error {
 	if !async {
-		return intake.Invalid(field, "Webhooks report the end of a job; send Prefer: %s to create one.", api.PreferAsync)
+		return refersam.Invalidf(field, "Webhooks report the end of a job; send Prefer: %s to create one.", api.PreferAsync)
 	}
 	if url == "" {
 		return nil
 	}
-	err := h.fetcher.CheckWebhook(url)
-	var e *refersam.Error
-	if errors.As(err, &e) && e.Code == refersam.CodeFetchRefused {
-		named := *e
-		named.Field = field
-		return &named
-	}
-	return err
+	return h.answers.CheckWebhook(url, field)
 }

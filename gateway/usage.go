@@ -4,9 +4,9 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/api"
-	"github.com/refersam/refersam/gateway/intake"
 	"github.com/refersam/refersam/store"
 )
 
@@ -32,7 +32,7 @@ func (h *usageRoutes) get(c *gin.Context) error {
 	}
 	wanted, named := c.GetQuery("key")
 	if named && wanted == "" {
-		return intake.Invalid("key", "The id of the key is empty; leave the parameter out for all keys.")
+		return refersam.Invalidf("key", "The id of the key is empty; leave the parameter out for all keys.")
 	}
 	if key := apiKey(c); key != nil && !key.Has(store.ScopeAdmin) {
 		if wanted != "" && wanted != key.ID {
@@ -46,7 +46,7 @@ func (h *usageRoutes) get(c *gin.Context) error {
 	}
 	answer := api.Usage{From: from, To: to, Usage: []api.UsageDay{}}
 	for _, u := range used {
-		answer.Usage = append(answer.Usage, api.UsageDay{Day: u.Day, Key: u.Key, Requests: u.Requests, Pictures: u.Pictures, GPUMS: milliseconds(u.GPU)})
+		answer.Usage = append(answer.Usage, api.UsageDay{Day: u.Day, Key: u.Key, Requests: u.Requests, Pictures: u.Pictures, GPUMS: api.Milliseconds(u.GPU)})
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, answer)
@@ -63,7 +63,7 @@ func usageRange(c *gin.Context, now time.Time) (from, to string, err error) {
 		return "", "", err
 	}
 	if first.After(last) || last.Sub(first) >= maxUsageDays*24*time.Hour {
-		return "", "", intake.Invalid("from", "The range may have at most %d days, and from must not be after to.", maxUsageDays)
+		return "", "", refersam.Invalidf("from", "The range may have at most %d days, and from must not be after to.", maxUsageDays)
 	}
 	return first.Format(time.DateOnly), last.Format(time.DateOnly), nil
 }
@@ -75,7 +75,7 @@ func day(c *gin.Context, name string, unless time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.DateOnly, value)
 	if err != nil {
-		return t, intake.Invalid(name, "The day must be written as 2026-11-22, in UTC.")
+		return t, refersam.Invalidf(name, "The day must be written as 2026-11-22, in UTC.")
 	}
 	return t, nil
 }

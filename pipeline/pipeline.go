@@ -130,11 +130,7 @@ func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refers
 	case err == nil:
 		return resp, nil
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, &refersam.Error{
-			Code:    refersam.CodeDeadlineExceeded,
-			Message: "The request could not be answered in time.",
-			Err:     err,
-		}
+		return nil, refersam.Late(err)
 	case refersam.ErrorCode(err) == refersam.CodeUnavailable, refersam.ErrorCode(err) == refersam.CodeNotReady:
 		s.doubt()
 	}

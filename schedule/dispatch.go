@@ -197,7 +197,7 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 				hopeless = first
 				q.predicted([]*row[R, A]{first}, done, s.settings.Percentile)
 			}
-			s.fail(first, refersam.Errorf(refersam.CodeDeadlineExceeded, messageLate))
+			s.fail(first, refersam.Late(nil))
 			continue
 		}
 		if len(rows) == 0 || first.ticket.due.Before(due) {
@@ -449,7 +449,7 @@ func known(err error) error {
 	case refersam.ErrorCode(err) != refersam.CodeInternal:
 		return err
 	case errors.Is(err, context.DeadlineExceeded):
-		return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: messageLate, Err: err}
+		return refersam.Late(err)
 	}
 	return &refersam.Error{Code: refersam.CodeUpstream, Message: "The model server failed; try again.", Err: err}
 }

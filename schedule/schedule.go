@@ -108,7 +108,6 @@ type Scheduler[R, A any] struct {
 const (
 	messageNone      = "No model server is available at the moment; try again soon."
 	messageNotServed = "No model server has this model at the moment; try again soon."
-	messageLate      = "The request could not be answered in time."
 	messageStopping  = "The service is stopping."
 )
 

@@ -1,18 +1,8 @@
 package store
 
-import (
-	"context"
-	"errors"
+import "github.com/refersam/refersam"
 
-	"github.com/refersam/refersam"
-)
-
-// Unavailable returns the error that a client gets when the database did not
-// answer: refersam.CodeDeadlineExceeded if the request's own deadline passed
-// while it waited, else refersam.CodeUnavailable. The cause is kept for the log.
+// Unavailable returns refersam.Unavailable for the database.
 func Unavailable(cause error) error {
-	if errors.Is(cause, context.DeadlineExceeded) {
-		return &refersam.Error{Code: refersam.CodeDeadlineExceeded, Message: "The request could not be answered in time.", Err: cause}
-	}
-	return &refersam.Error{Code: refersam.CodeUnavailable, Message: "The database of the service is not available; retry shortly.", Err: cause}
+	return refersam.Unavailable("The database of the service is not available; retry shortly.", cause)
 }

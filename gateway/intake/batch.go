@@ -37,7 +37,7 @@ func ParseBatch(r io.Reader, maxImage int64) (*Batch, error) {
 	wrong.Add(err)
 	wrong.Add(checkOutput(&b.Output, func(member string) string { return "/output/" + member }))
 	if len(b.Items) == 0 {
-		wrong.Add(Invalid("/items", "There must be at least one item."))
+		wrong.Add(refersam.Invalidf("/items", "There must be at least one item."))
 	}
 	batch := &Batch{Variant: common.Variant, Deadline: common.Deadline, Webhook: common.Webhook, Items: make([]BatchItem, len(b.Items))}
 	for i := range b.Items {

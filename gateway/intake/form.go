@@ -34,7 +34,7 @@ func parseForm(r *http.Request, maxImage int64) (*Request, error) {
 		return nil, err
 	}
 	if f.req.Source.Field == "" {
-		f.wrong.Add(Invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", api.FieldImage, api.FieldImageID, api.FieldImageURL))
+		f.wrong.Add(refersam.Invalidf(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q or %q.", api.FieldImage, api.FieldImageID, api.FieldImageURL))
 	}
 	return f.request()
 }
@@ -86,7 +86,7 @@ func newFields(pictures ...string) *fields {
 // markGiven refuses a field that was already given.
 func (f *fields) markGiven(name string) error {
 	if f.seen[name] {
-		return Invalid(name, "The field %q may be given only once.", name)
+		return refersam.Invalidf(name, "The field %q may be given only once.", name)
 	}
 	f.seen[name] = true
 	return nil
@@ -121,7 +121,7 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 			return nil
 		}
 		if first := f.req.Source.Field; first != "" {
-			f.wrong.Add(Invalid(name, "The picture was already given in %q.", first))
+			f.wrong.Add(refersam.Invalidf(name, "The picture was already given in %q.", first))
 			return nil
 		}
 		f.req.Source.Field = name
@@ -145,7 +145,7 @@ func (f *fields) read(part *multipart.Part, maxImage int64) (err error) {
 // setSource sets where the picture is, from the form field that s names.
 func setSource(s *answer.Source, value string) error {
 	if value == "" {
-		return Invalid(s.Field, "The field is empty.")
+		return refersam.Invalidf(s.Field, "The field is empty.")
 	}
 	if s.Field == api.FieldImageID {
 		s.ID = value
@@ -165,14 +165,14 @@ func (f *fields) set(name, value string) error {
 	case "format":
 		for format := range strings.SplitSeq(value, ",") {
 			if len(f.options.Formats) == api.MaxFormats {
-				return Invalid(name, "At most %d formats are allowed.", api.MaxFormats)
+				return refersam.Invalidf(name, "At most %d formats are allowed.", api.MaxFormats)
 			}
 			f.options.Formats = append(f.options.Formats, strings.TrimSpace(format))
 		}
 		return nil
 	}
 	if !slices.Contains(api.FieldNames, name) {
-		return Invalid(name, "The field %q does not exist; the fields are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
+		return refersam.Invalidf(name, "The field %q does not exist; the fields are %s.", name, strings.Join(slices.Concat(f.pictures, api.FieldNames), ", "))
 	}
 	if err := f.markGiven(name); err != nil {
 		return err
@@ -184,7 +184,7 @@ func (f *fields) set(name, value string) error {
 	switch name {
 	case "variant":
 		if f.req.Variant = value; value == "" {
-			return Invalid(name, emptyVariant)
+			return refersam.Invalidf(name, emptyVariant)
 		}
 	case "threshold":
 		f.options.Threshold, err = number(name, value)
@@ -202,7 +202,7 @@ func (f *fields) set(name, value string) error {
 		f.req.Output.Overlay = &value
 	case "quality":
 		if value != "true" && value != "false" {
-			return Invalid(name, "The value must be true or false.")
+			return refersam.Invalidf(name, "The value must be true or false.")
 		}
 		quality := value == "true"
 		f.req.Output.Quality = &quality
@@ -213,7 +213,7 @@ func (f *fields) set(name, value string) error {
 		}
 	case "webhook":
 		if f.req.Webhook = value; value == "" {
-			return Invalid(name, "The field is empty.")
+			return refersam.Invalidf(name, "The field is empty.")
 		}
 	case "priority":
 		f.req.Priority, err = parsePriority(value, name)
@@ -230,7 +230,7 @@ var numberForm = regexp.MustCompile(`^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[
 func number(name, value string) (*float64, error) {
 	v, err := strconv.ParseFloat(value, 64)
 	if !numberForm.MatchString(value) || err != nil && !errors.Is(err, strconv.ErrRange) {
-		return nil, Invalid(name, "The value must be a number.")
+		return nil, refersam.Invalidf(name, "The value must be a number.")
 	}
 	return &v, nil
 }
@@ -238,7 +238,7 @@ func number(name, value string) (*float64, error) {
 func wholeNumber(name, value string) (*api.Int, error) {
 	n, err := strconv.ParseInt(value, 10, 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return nil, Invalid(name, "The value must be a whole number.")
+		return nil, refersam.Invalidf(name, "The value must be a whole number.")
 	}
 	v := api.Int(n)
 	return &v, nil
@@ -285,7 +285,7 @@ func readText(part *multipart.Part, name string) (string, error) {
 		if name == "phrase" {
 			return "", &refersam.Error{Code: refersam.CodePhraseTooLong, Message: "The phrase is far too long; use fewer words.", Field: name}
 		}
-		return "", Invalid(name, "The field is too long.")
+		return "", refersam.Invalidf(name, "The field is too long.")
 	}
 	return string(value), nil
 }

@@ -54,7 +54,7 @@ func (r *Request) Question() *answer.Question {
 
 func (r *Request) checkOverlay(sizeField string) error {
 	if q := r.Question(); q.Size == refersam.SizeModel && q.Wants(api.FormatOverlay) {
-		return Invalid(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
+		return refersam.Invalidf(sizeField, "An overlay has the size of the picture; leave it out, or ask for the size %q.", refersam.SizeOriginal)
 	}
 	return nil
 }
@@ -136,7 +136,7 @@ func bodyTooLarge(most int64) error {
 func parseDeadline(ms api.Int, field string) (time.Duration, error) {
 	const most = 24 * time.Hour
 	if ms < 1 || int64(ms) > most.Milliseconds() {
-		return 0, Invalid(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
+		return 0, refersam.Invalidf(field, "The deadline must be a whole number of milliseconds, at least 1 and at most a day.")
 	}
 	return time.Duration(ms) * time.Millisecond, nil
 }
@@ -150,14 +150,14 @@ func parsePriority(value, field string) (refersam.Priority, error) {
 	case refersam.PriorityInteractive, refersam.PriorityBatch:
 		return p, nil
 	default:
-		return "", Invalid(field, "The priority must be %q or %q.", refersam.PriorityInteractive, refersam.PriorityBatch)
+		return "", refersam.Invalidf(field, "The priority must be %q or %q.", refersam.PriorityInteractive, refersam.PriorityBatch)
 	}
 }
 
 // CheckID refuses ids that are too long to be stored, or that are not text.
 func CheckID(field, id string) error {
 	if utf8.RuneCountInString(id) > api.MaxID {
-		return Invalid(field, "The id must have at most %d characters.", api.MaxID)
+		return refersam.Invalidf(field, "The id must have at most %d characters.", api.MaxID)
 	}
 	return CheckText(field, id)
 }
@@ -165,21 +165,13 @@ func CheckID(field, id string) error {
 // CheckText refuses text that databases do not accept.
 func CheckText(field, value string) error {
 	if !IsText(value) {
-		return Invalid(field, "The value must be UTF-8 without NUL.")
+		return refersam.Invalidf(field, "The value must be UTF-8 without NUL.")
 	}
 	return nil
 }
 
 // IsText reports whether a database accepts s as text: UTF-8 without NUL.
 func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
-
-// Invalid returns an error about one field of a request: a JSON pointer or the
-// name of a form field.
-func Invalid(field, format string, args ...any) *refersam.Error {
-	err := refersam.Errorf(refersam.CodeInvalidRequest, format, args...)
-	err.Field = field
-	return err
-}
 
 func tooLarge(field string, most int64) *refersam.Error {
 	return &refersam.Error{

@@ -47,7 +47,7 @@ func readInt(d *jsontext.Decoder, n *api.Int) error {
 	}
 	f, err := strconv.ParseFloat(token.String(), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) || f != math.Trunc(f) {
-		return Invalid(string(d.StackPointer()), "The value is not a whole number.")
+		return refersam.Invalidf(string(d.StackPointer()), "The value is not a whole number.")
 	}
 	*n = api.Int(max(-1<<53, min(f, 1<<53)))
 	return nil
@@ -69,7 +69,7 @@ func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 		}
 		name, place := token.String(), string(d.StackPointer())
 		if d.PeekKind() == 'n' {
-			return Invalid(place, "The value must not be null; leave it out.")
+			return refersam.Invalidf(place, "The value must not be null; leave it out.")
 		}
 		switch name {
 		case "data":
@@ -79,7 +79,7 @@ func readPicture(d *jsontext.Decoder, p *api.Picture) error {
 		case "url":
 			err = json.UnmarshalDecode(d, &p.URL)
 		default:
-			err = Invalid(place, "The field %q does not exist here.", name)
+			err = refersam.Invalidf(place, "The field %q does not exist here.", name)
 		}
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func readList[T any](d *jsontext.Decoder, most int) (list []T, err error) {
 	at := d.StackPointer()
 	for d.PeekKind() != ']' {
 		if len(list) == most {
-			return nil, Invalid(string(at), "At most %d are allowed.", most)
+			return nil, refersam.Invalidf(string(at), "At most %d are allowed.", most)
 		}
 		var element T
 		if err := json.UnmarshalDecode(d, &element); err != nil {
@@ -139,7 +139,7 @@ func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook
 		err   error
 	)
 	if variant != nil && *variant == "" {
-		wrong.Add(Invalid("/variant", emptyVariant))
+		wrong.Add(refersam.Invalidf("/variant", emptyVariant))
 	}
 	if deadlineMS != nil {
 		req.Deadline, err = parseDeadline(*deadlineMS, "/deadline_ms")
@@ -151,7 +151,7 @@ func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook
 	}
 	if webhook != nil {
 		if req.Webhook = webhook.URL; req.Webhook == "" {
-			wrong.Add(Invalid("/webhook/url", "The value is empty."))
+			wrong.Add(refersam.Invalidf("/webhook/url", "The value is empty."))
 		}
 	}
 	return req, wrong.Err()
@@ -190,11 +190,11 @@ func pictureSource(p *api.Picture, at string, maxImage int64) (answer.Source, er
 	}
 	switch {
 	case len(found) == 0:
-		return answer.Source{}, Invalid(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
+		return answer.Source{}, refersam.Invalidf(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
 	case len(found) > 1:
-		return answer.Source{}, Invalid(found[1].Field, "The picture was already given in %q.", found[0].Field)
+		return answer.Source{}, refersam.Invalidf(found[1].Field, "The picture was already given in %q.", found[0].Field)
 	case found[0].Data == nil && found[0].ID == "" && found[0].URL == "":
-		return answer.Source{}, Invalid(found[0].Field, "The value is empty.")
+		return answer.Source{}, refersam.Invalidf(found[0].Field, "The value is empty.")
 	case int64(len(found[0].Data)) > maxImage:
 		return answer.Source{}, tooLarge(found[0].Field, maxImage)
 	}

@@ -17,20 +17,20 @@ func checkOptions(o *api.Options, field func(member string) string) error {
 	var wrong refersam.Faults
 	for i, format := range o.Formats {
 		if !slices.Contains(api.Formats, format) {
-			wrong.Add(Invalid(field(fmt.Sprintf("formats/%d", i)), "The format %q does not exist; the formats are %s.", format, strings.Join(api.Formats, ", ")))
+			wrong.Add(refersam.Invalidf(field(fmt.Sprintf("formats/%d", i)), "The format %q does not exist; the formats are %s.", format, strings.Join(api.Formats, ", ")))
 		}
 	}
 	if v := o.Threshold; v != nil && !(*v > 0 && *v < 1) {
-		wrong.Add(Invalid(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
+		wrong.Add(refersam.Invalidf(field("threshold"), "The threshold must be a number greater than 0 and less than 1."))
 	}
 	if v := o.Tolerance; v != nil && !(*v >= 0 && *v <= api.MaxTolerance) {
-		wrong.Add(Invalid(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", api.MaxTolerance))
+		wrong.Add(refersam.Invalidf(field("tolerance"), "The tolerance must be a number of pixels from 0 to %d.", api.MaxTolerance))
 	}
 	if v := o.MinArea; v != nil && (*v < 0 || *v > api.MaxArea) {
-		wrong.Add(Invalid(field("min_area"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
+		wrong.Add(refersam.Invalidf(field("min_area"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
 	}
 	if v := o.FillHoles; v != nil && (*v < 0 || *v > api.MaxArea) {
-		wrong.Add(Invalid(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
+		wrong.Add(refersam.Invalidf(field("fill_holes"), "The area must be a number of pixels from 0 to %d.", api.MaxArea))
 	}
 	wrong.Add(OneOf(o.Keep, field("keep"), api.KeepAll, api.KeepLargest))
 	return wrong.Err()
@@ -67,7 +67,7 @@ func OneOf(value *string, field string, allowed ...string) error {
 	if value == nil || slices.Contains(allowed, *value) {
 		return nil
 	}
-	return Invalid(field, `The value must be "%s".`, strings.Join(allowed, `" or "`))
+	return refersam.Invalidf(field, `The value must be "%s".`, strings.Join(allowed, `" or "`))
 }
 
 // newPrompt makes a prompt with its own options and, where it has none, the

@@ -45,7 +45,7 @@ func ParseUpload(w http.ResponseWriter, r *http.Request, maxImage int64) (answer
 		return answer.Source{}, ReadError(err)
 	}
 	if from.ID != "" {
-		return answer.Source{}, Invalid(from.Field, "This image is already stored; use its id.")
+		return answer.Source{}, refersam.Invalidf(from.Field, "This image is already stored; use its id.")
 	}
 	return from, nil
 }
@@ -58,7 +58,7 @@ func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err e
 	f := newFields(api.FieldImage, api.FieldImageURL)
 	if err := ReadParts(parts, func(part *multipart.Part) error {
 		if name := part.FormName(); !slices.Contains(f.pictures, name) {
-			f.wrong.Add(Invalid(name, "The field %q does not exist; the fields are %s.", name, strings.Join(f.pictures, ", ")))
+			f.wrong.Add(refersam.Invalidf(name, "The field %q does not exist; the fields are %s.", name, strings.Join(f.pictures, ", ")))
 			return nil
 		}
 		return f.read(part, maxImage)
@@ -69,7 +69,7 @@ func parseUploadForm(r *http.Request, maxImage int64) (from answer.Source, err e
 		return from, err
 	}
 	if f.req.Source.Field == "" {
-		f.wrong.Add(Invalid(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", api.FieldImage, api.FieldImageURL))
+		f.wrong.Add(refersam.Invalidf(api.FieldImage, "The picture is missing: send it as the file %q, or say where it is in %q.", api.FieldImage, api.FieldImageURL))
 	}
 	return f.req.Source, f.wrong.Err()
 }
