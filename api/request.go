@@ -6,10 +6,15 @@ type Int int64
 
 // SegmentRequest is the JSON body of POST /v1/segment.
 type SegmentRequest struct {
-	_        struct{}       `doc:"A picture, phrases, and the form of the answer."`
-	Image    *Picture       `json:"image" required:"true" doc:"The picture"`
-	Prompts  []Prompt       `json:"prompts" required:"true" minItems:"1" doc:"The phrases, at most 32 unless the service is configured otherwise"`
-	Output   Output         `json:"output,omitzero" doc:"The form of the answer"`
+	_       struct{} `doc:"A picture, phrases, and the form of the answer."`
+	Image   *Picture `json:"image" required:"true" doc:"The picture"`
+	Prompts []Prompt `json:"prompts" required:"true" minItems:"1" doc:"The phrases, at most 32 unless the service is configured otherwise"`
+	Output  Output   `json:"output,omitzero" doc:"The form of the answer"`
+	Common
+}
+
+// Common is what a request for masks says once, however many pictures it has.
+type Common struct {
 	Variant  *string        `json:"variant,omitempty" minLength:"1" doc:"The variant that answers, by its name in '/v1/models'; without it the split decides"`
 	Deadline *Int           `json:"deadline_ms,omitempty" minimum:"1" maximum:"86400000" doc:"How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) also applies"`
 	Priority *string        `json:"priority,omitempty" enum:"interactive,batch" doc:"'batch' is for work that may wait: it is done when no interactive work waits"`
@@ -62,13 +67,10 @@ type Output struct {
 
 // BatchRequest is the JSON body of POST /v1/segment:batch.
 type BatchRequest struct {
-	_        struct{}       `doc:"Pictures with phrases, and the form of the answers."`
-	Items    []BatchItem    `json:"items" required:"true" minItems:"1" maxItems:"64" doc:"The pictures"`
-	Output   Output         `json:"output,omitzero" doc:"The form of the answers; an item's own 'output' takes precedence"`
-	Variant  *string        `json:"variant,omitempty" minLength:"1" doc:"The variant that answers, by its name in '/v1/models'; without it the split decides"`
-	Deadline *Int           `json:"deadline_ms,omitempty" minimum:"1" maximum:"86400000" doc:"How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) also applies"`
-	Priority *string        `json:"priority,omitempty" enum:"interactive,batch" doc:"'batch' is for work that may wait: it is done when no interactive work waits"`
-	Webhook  *WebhookTarget `json:"webhook,omitempty" doc:"The webhook that receives the end of the job; only with 'Prefer: respond-async'"`
+	_      struct{}    `doc:"Pictures with phrases, and the form of the answers."`
+	Items  []BatchItem `json:"items" required:"true" minItems:"1" maxItems:"64" doc:"The pictures"`
+	Output Output      `json:"output,omitzero" doc:"The form of the answers; an item's own 'output' takes precedence"`
+	Common
 }
 
 // BatchItem is one picture of a batch.

@@ -33,7 +33,7 @@ func ParseBatch(r io.Reader, maxImage int64) (*Batch, error) {
 		return nil, ReadError(err)
 	}
 	var wrong refersam.Faults
-	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
+	common, err := parseCommon(&b.Common)
 	wrong.Add(err)
 	wrong.Add(checkOutput(&b.Output, func(member string) string { return "/output/" + member }))
 	if len(b.Items) == 0 {

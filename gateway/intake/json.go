@@ -124,7 +124,7 @@ func parseJSON(r io.Reader, maxImage int64) (*Request, error) {
 		return nil, err
 	}
 	var wrong refersam.Faults
-	common, err := parseCommon(b.Variant, b.Deadline, b.Priority, b.Webhook)
+	common, err := parseCommon(&b.Common)
 	wrong.Add(err)
 	req, err := newRequest("", common, b.Image, b.Prompts, &b.Output, maxImage)
 	wrong.Add(err)
@@ -132,25 +132,25 @@ func parseJSON(r io.Reader, maxImage int64) (*Request, error) {
 }
 
 // parseCommon checks the members that apply to all pictures.
-func parseCommon(variant *string, deadlineMS *api.Int, priority *string, webhook *api.WebhookTarget) (Request, error) {
+func parseCommon(c *api.Common) (Request, error) {
 	var (
-		req   = Request{Variant: ValueOr(variant, "")}
+		req   = Request{Variant: ValueOr(c.Variant, "")}
 		wrong refersam.Faults
 		err   error
 	)
-	if variant != nil && *variant == "" {
+	if c.Variant != nil && *c.Variant == "" {
 		wrong.Add(refersam.Invalidf("/variant", emptyVariant))
 	}
-	if deadlineMS != nil {
-		req.Deadline, err = parseDeadline(*deadlineMS, "/deadline_ms")
+	if c.Deadline != nil {
+		req.Deadline, err = parseDeadline(*c.Deadline, "/deadline_ms")
 		wrong.Add(err)
 	}
-	if priority != nil {
-		req.Priority, err = parsePriority(*priority, "/priority")
+	if c.Priority != nil {
+		req.Priority, err = parsePriority(*c.Priority, "/priority")
 		wrong.Add(err)
 	}
-	if webhook != nil {
-		if req.Webhook = webhook.URL; req.Webhook == "" {
+	if c.Webhook != nil {
+		if req.Webhook = c.Webhook.URL; req.Webhook == "" {
 			wrong.Add(refersam.Invalidf("/webhook/url", "The value is empty."))
 		}
 	}
