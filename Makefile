@@ -191,6 +191,10 @@ fmt: .venv/.dev ## Format Go and Python
 generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
+.PHONY: docs
+docs: check-go ## Write the tables of docs/ that repeat the code
+	go run ./docs/generate
+
 .PHONY: swagger-ui
 swagger-ui: ## Fetch the renderer of /docs again, at the version that gateway/swagger-ui.sh names
 	gateway/swagger-ui.sh

@@ -14,7 +14,7 @@ const MaxRating = 5
 // FeedbackRequest is the body of POST /v1/feedback. At least one of Verdict,
 // Rating, Mask and Comment is set.
 type FeedbackRequest struct {
-	_         struct{}       `doc:"What a client says about a mask."`
+	_         struct{}       `doc:"Feedback of a client about a mask."`
 	RequestID string         `json:"request_id" required:"true" pattern:"^[A-Za-z0-9._:-]{1,128}$" doc:"The 'request_id' of the answer with the mask"`
 	Item      *Int           `json:"item,omitempty" minimum:"0" maximum:"63" doc:"The index of the picture in a batch or job; 0 without it"`
 	Result    *Int           `json:"result,omitempty" minimum:"0" maximum:"511" doc:"The index of the result; 0 without it"`
@@ -33,7 +33,7 @@ type CorrectedMask struct {
 
 // Feedback is feedback as it is stored.
 type Feedback struct {
-	_         struct{}  `doc:"What a client has said about a mask."`
+	_         struct{}  `doc:"Stored feedback about a mask."`
 	ID        string    `json:"id" doc:"Its id"`
 	Key       string    `json:"key" doc:"The id of the API key; 'anonymous' without authentication"`
 	RequestID string    `json:"request_id" doc:"The 'request_id' of the answer with the mask"`

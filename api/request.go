@@ -15,9 +15,9 @@ type SegmentRequest struct {
 
 // Common is what a request for masks says once, however many pictures it has.
 type Common struct {
-	Variant  *string        `json:"variant,omitempty" minLength:"1" doc:"The variant that answers, by its name in '/v1/models'; without it the split decides"`
+	Variant  *string        `json:"variant,omitempty" minLength:"1" doc:"The variant that answers, by its name in '/v1/models'; the default is what the split decides"`
 	Deadline *Int           `json:"deadline_ms,omitempty" minimum:"1" maximum:"86400000" doc:"How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) also applies"`
-	Priority *string        `json:"priority,omitempty" enum:"interactive,batch" doc:"'batch' is for work that may wait: it is done when no interactive work waits"`
+	Priority *string        `json:"priority,omitempty" enum:"interactive,batch" doc:"'batch' is for work that may wait: it is done when no interactive work waits; the default is 'interactive', for jobs 'batch'"`
 	Webhook  *WebhookTarget `json:"webhook,omitempty" doc:"The webhook that receives the end of the job; only with 'Prefer: respond-async'"`
 }
 
@@ -47,12 +47,12 @@ type Prompt struct {
 // Options say how one mask is made and written. For a nil or empty member, the
 // value in the request's Output or the service's default applies.
 type Options struct {
-	Formats   []string `json:"formats,omitempty" maxItems:"32" enum:"coco_rle,rle,polygon,png,png8,probability,overlay" doc:"The formats of the masks; 'coco_rle' if the list is empty"`
+	Formats   []string `json:"formats,omitempty" maxItems:"32" enum:"coco_rle,rle,polygon,png,png8,probability,overlay" doc:"The formats of the masks; the default is 'coco_rle'"`
 	Threshold *float64 `json:"threshold,omitempty" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"The foreground probability from which a pixel is in the mask; the default is the model's"`
-	MinArea   *Int     `json:"min_area,omitempty" minimum:"0" maximum:"268435456" doc:"Components of fewer pixels are left out; holes are filled first"`
-	FillHoles *Int     `json:"fill_holes,omitempty" minimum:"0" maximum:"268435456" doc:"Holes of up to this number of pixels are filled"`
+	MinArea   *Int     `json:"min_area,omitempty" minimum:"0" maximum:"268435456" doc:"Components of fewer pixels are left out, after holes are filled; the default is 0"`
+	FillHoles *Int     `json:"fill_holes,omitempty" minimum:"0" maximum:"268435456" doc:"Holes of up to this number of pixels are filled; the default is 0"`
 	Keep      *string  `json:"keep,omitempty" enum:"all,largest" doc:"'largest' keeps only the largest component; the default is 'all'"`
-	Tolerance *float64 `json:"tolerance,omitempty" minimum:"0" maximum:"1000" doc:"How many pixels polygons may deviate from the mask; 0, the default, follows the edges of pixels. Parts and holes that it flattens to a line are left out"`
+	Tolerance *float64 `json:"tolerance,omitempty" minimum:"0" maximum:"1000" doc:"How many pixels polygons may deviate from the mask; the default is 0, which follows the edges of pixels. Parts and holes that it flattens to a line are left out"`
 }
 
 // Output holds settings for a whole request: defaults of the prompts' options, and
@@ -62,7 +62,7 @@ type Output struct {
 	Options
 	Size    *string `json:"size,omitempty" enum:"original,model" doc:"'model' for masks of the model's output size; the default is 'original'. Areas and boxes are in pixels of the mask"`
 	Overlay *string `json:"overlay,omitempty" enum:"png,jpeg" doc:"The file type of overlays; the default is 'png'"`
-	Quality *bool   `json:"quality,omitempty" doc:"Whether results say how reliable the masks are"`
+	Quality *bool   `json:"quality,omitempty" doc:"Whether results say how reliable the masks are; the default is 'false'"`
 }
 
 // BatchRequest is the JSON body of POST /v1/segment:batch.

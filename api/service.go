@@ -69,7 +69,7 @@ type UsageDay struct {
 
 // Build is the body of GET /version.
 type Build struct {
-	_        struct{} `doc:"What the program was built from."`
+	_        struct{} `doc:"The build of the program."`
 	Version  string   `json:"version" doc:"The version of the module"`
 	Revision string   `json:"revision,omitempty" doc:"The commit, if known"`
 	Modified bool     `json:"modified" doc:"Whether the checkout differed from the commit"`

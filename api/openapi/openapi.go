@@ -195,15 +195,15 @@ func (d *description) describeService() {
 		Parameters: []*huma.Param{{Name: "code", In: "path", Required: true, Description: "The code of the problem", Schema: &huma.Schema{Type: huma.TypeString, Enum: codes()}}},
 	}, d.json(api.ProblemDescription{}, "The problem", describe(refersam.CodePhraseEmpty)), refuses(refersam.CodeNotFound))
 	object := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeObject}}
-	d.add(http.MethodGet, api.RouteSpec+".json", "service", "openapiJSON", "This description, as JSON", &huma.Operation{}, fixed("The description", api.MediaJSON, object)...)
-	d.add(http.MethodGet, api.RouteSpec+".yaml", "service", "openapiYAML", "This description, as YAML", &huma.Operation{}, fixed("The description", api.MediaYAML, object)...)
+	d.add(http.MethodGet, api.RouteSpec+".json", "service", "openapiJSON", "Get the description of the API, as JSON", &huma.Operation{}, fixed("The description", api.MediaJSON, object)...)
+	d.add(http.MethodGet, api.RouteSpec+".yaml", "service", "openapiYAML", "Get the description of the API, as YAML", &huma.Operation{}, fixed("The description", api.MediaYAML, object)...)
 
 }
 
 func (d *description) describePages() {
 	page := &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
-	d.add(http.MethodGet, api.RouteDocs, "pages", "docs", "This description, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
+	d.add(http.MethodGet, api.RouteDocs, "pages", "docs", "The description of the API, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
 	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "Get a file of the pages", &huma.Operation{
 		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path; it may contain slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
 	}, append(fixed("The file", "*/*", binaryMedia()), refuses(refersam.CodeNotFound))...)
