@@ -27,6 +27,7 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/telemetry"
 )
 
 var _ refersam.Segmenter = (*client.Client)(nil)
@@ -76,7 +77,8 @@ func start(t *testing.T) *service {
 	settings := gateway.DefaultConfig()
 	settings.Auth = gateway.AuthOn
 	gw, err := gateway.New(settings, gateway.Parts{
-		Segmenter: s.segmenter, MaxImage: preprocess.DefaultConfig().MaxBytes, State: s.state, Blobs: bucket, Jobs: engine, Fetcher: fetcher, Log: log,
+		Segmenter: s.segmenter, MaxImage: preprocess.DefaultConfig().MaxBytes, State: s.state, Blobs: bucket, Jobs: engine, Fetcher: fetcher,
+		Metrics: telemetry.NewMetrics(s.segmenter), Log: log,
 	})
 	fatal(err)
 	t.Cleanup(func() { _ = gw.Close() })

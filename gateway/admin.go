@@ -11,9 +11,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/intake"
@@ -36,18 +33,14 @@ type Admin struct {
 	engine   *gin.Engine
 }
 
-// NewAdmin makes an Admin of a gateway and its scheduler.
-func NewAdmin(g *Gateway, batching Batching, log *slog.Logger) *Admin {
+// NewAdmin makes an Admin of a scheduler and of a handler of its metrics.
+func NewAdmin(batching Batching, metrics http.Handler, log *slog.Logger) *Admin {
 	a := &Admin{batching: batching, log: log, engine: gin.New()}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(g.metrics, &schedulerMetrics{batching}, &jobMetrics{g.jobs, log})
-
 	e := a.engine
 	e.HandleMethodNotAllowed = true
 	e.RedirectTrailingSlash = false
 	e.Use(identify, recoverPanic, secure, sameHost)
-	e.GET("/metrics", gin.WrapH(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
+	e.GET("/metrics", gin.WrapH(metrics))
 	e.GET("/v1/admin/batching", handle(a.get))
 	e.PATCH("/v1/admin/batching", handle(a.patch))
 	e.GET("/v1/admin/replicas", handle(a.replicas))

@@ -22,11 +22,14 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/schedule"
+	"github.com/refersam/refersam/telemetry"
 )
 
 // administration is the administration of a service.
 func administration(s *service) func(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
-	admin := gateway.NewAdmin(s.Gateway, s.segmenter.Scheduler(), slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	scheduler := s.segmenter.Scheduler()
+	admin := gateway.NewAdmin(scheduler, telemetry.Handler(s.metrics, scheduler, s.engine, log), log)
 	return func(method, path, body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 		req := httptest.NewRequest(method, path, strings.NewReader(body))
 		req.Host = "127.0.0.1:8081"

@@ -23,6 +23,7 @@ import (
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/telemetry"
 )
 
 func init() { gin.SetMode(gin.ReleaseMode) }
@@ -63,7 +64,6 @@ type Gateway struct {
 	certificate *certificate
 	log         *slog.Logger
 	engine      *gin.Engine
-	metrics     *metrics
 	stopping    atomic.Bool
 	// draining is closed when streams must end.
 	draining chan struct{}
@@ -79,6 +79,7 @@ type Parts struct {
 	Blobs    images.Bucket
 	Jobs     Jobs
 	Fetcher  answer.Fetcher
+	Metrics  *telemetry.Metrics
 	Log      *slog.Logger
 }
 
@@ -100,7 +101,6 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		draining:  make(chan struct{}),
 		log:       log,
 		engine:    gin.New(),
-		metrics:   newMetrics(parts.Segmenter),
 	}
 	if cfg.TLSCert != "" {
 		if g.certificate, err = newCertificate(cfg.TLSCert, cfg.TLSKey, log); err != nil {
@@ -118,7 +118,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	g.images = images.New(cfg.Images, parts.MaxImage, parts.State, parts.Blobs, log)
 	g.answers = answer.New(cfg.Answers, answer.Parts{
 		Segmenter: parts.Segmenter, MaxImage: parts.MaxImage, Images: g.images, Fetcher: parts.Fetcher, Meter: g.access.Meter,
-		Observe: g.metrics.answered, Log: log,
+		Observe: parts.Metrics.Answer, Log: log,
 	})
 	g.route(pages, parts)
 	return g, nil
@@ -127,7 +127,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 // route adds the routes and their middleware.
 func (g *Gateway) route(pages *pages, parts Parts) {
 	e, cfg, log, timeout := g.engine, &g.cfg, g.log, g.cfg.Answers.RequestTimeout
-	e.Use(identify, g.metrics.count, logAccess(log), recoverPanic, secure, allowOrigins(cfg.CORSOrigins))
+	e.Use(identify, countRequests(parts.Metrics), logAccess(log), recoverPanic, secure, allowOrigins(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", pages.file("index.html"))
 	e.Match(read, api.RouteDocs, allowInlineImages, pages.file("docs.html"))
@@ -180,7 +180,7 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 	e.GET("/v1/usage", door.require(anyScope), timed, handle(usage.get))
 	e.NoRoute(handle(nothingHere))
 	e.NoMethod(handle(methodNotAllowed))
-	g.metrics.expect(e.Routes(), openapi.New())
+	expectRequests(parts.Metrics, e.Routes(), openapi.New())
 }
 
 func (g *Gateway) newDoor() *door {

@@ -27,6 +27,7 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
 	"go.uber.org/goleak"
 )
@@ -44,6 +45,7 @@ type service struct {
 	state     *store.Store
 	blobs     *blobs.Bucket
 	engine    *jobs.Engine
+	metrics   *telemetry.Metrics
 	fetcher   *outside
 	log       *bytes.Buffer
 	// description describes the API; every answer is checked against it.
@@ -54,6 +56,9 @@ type service struct {
 // newGateway makes a gateway that is closed at the end of the test.
 func newGateway(t testing.TB, cfg gateway.Config, parts gateway.Parts) *gateway.Gateway {
 	t.Helper()
+	if parts.Metrics == nil {
+		parts.Metrics = telemetry.NewMetrics(parts.Segmenter)
+	}
 	gw, err := gateway.New(cfg, parts)
 	if err != nil {
 		t.Fatal(err)
@@ -166,11 +171,14 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 	for _, c := range change {
 		c(&cfg)
 	}
-	s := &service{model: model, segmenter: segmenter, state: state, blobs: bucket, fetcher: &outside{}, log: &bytes.Buffer{}}
+	s := &service{model: model, segmenter: segmenter, state: state, blobs: bucket, metrics: telemetry.NewMetrics(segmenter), fetcher: &outside{}, log: &bytes.Buffer{}}
 	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
 		t.Fatal(err)
 	}
-	s.Gateway = newGateway(t, cfg, gateway.Parts{Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: slog.New(slog.NewJSONHandler(s.log, nil))})
+	s.Gateway = newGateway(t, cfg, gateway.Parts{
+		Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Metrics: s.metrics,
+		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
+	})
 	s.work(t)
 	spec := httptest.NewRecorder()
 	s.ServeHTTP(spec, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))

@@ -42,7 +42,6 @@ type Jobs interface {
 	Redeliver(ctx context.Context, apiKey, id string) (*jobs.Job, error)
 	Secrets(ctx context.Context, apiKey string, now time.Time) (*jobs.Secrets, error)
 	RotateSecret(ctx context.Context, apiKey string, now time.Time) (*jobs.Secrets, error)
-	Backlog(ctx context.Context) (jobs.Backlog, error)
 }
 
 // prefersAsync reports whether a client wants a job (RFC 7240, section 4.1).

@@ -152,7 +152,7 @@ func TestTLS_Config(t *testing.T) {
 	} {
 		cfg := gateway.DefaultConfig()
 		cfg.TLSCert, cfg.TLSKey = tc.cert, tc.key
-		_, err := gateway.New(cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
+		_, err := gateway.New(cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Metrics: s.metrics, Log: discard})
 		if tc.ok && err != nil || !tc.ok && (err == nil || !strings.Contains(err.Error(), "REFERSAM_TLS_")) {
 			t.Errorf("%s: %v", tc.name, err)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
 )
 
@@ -29,7 +29,7 @@ var foreign = []string{"REFERSAM_EMOJI_FONT"}
 
 // Config is the configuration of all packages.
 type Config struct {
-	Log        LogConfig
+	Log        telemetry.LogConfig
 	Gateway    gateway.Config
 	Store      store.Config
 	Blobs      blobs.Config
@@ -44,20 +44,11 @@ type Config struct {
 	firstKey bool // set only by the command line
 }
 
-// LogConfig says what is logged and how.
-type LogConfig struct {
-	// Level is the least important level that is logged: DEBUG, INFO, WARN or
-	// ERROR. Default INFO.
-	Level slog.Level `env:"REFERSAM_LOG_LEVEL"`
-	// Format is "text" or "json". Default "text".
-	Format string `env:"REFERSAM_LOG_FORMAT"`
-}
-
 // loadConfig returns the defaults overlaid with the environment. Values that the
 // command does not need may be missing.
 func loadConfig(environ []string) (*Config, error) {
 	cfg := &Config{
-		Log:        LogConfig{Level: slog.LevelInfo, Format: "text"},
+		Log:        telemetry.DefaultLogConfig(),
 		Gateway:    gateway.DefaultConfig(),
 		Store:      store.DefaultConfig(),
 		Jobs:       jobs.DefaultConfig(),
@@ -69,8 +60,8 @@ func loadConfig(environ []string) (*Config, error) {
 		environ:    env.ToMap(environ),
 	}
 	errs := cfg.parse()
-	if cfg.Log.Format != "text" && cfg.Log.Format != "json" {
-		errs = append(errs, fmt.Errorf("REFERSAM_LOG_FORMAT is %q, allowed: text, json", cfg.Log.Format))
+	if err := cfg.Log.Validate(); err != nil { // every command logs
+		errs = append(errs, err)
 	}
 	if unknown := cfg.unknown(); len(unknown) > 0 {
 		errs = append(errs, fmt.Errorf("no such variable: %s; “refersam config” lists them", strings.Join(unknown, ", ")))
@@ -198,15 +189,6 @@ func format(v reflect.Value) string {
 		return strings.Join(list, ",")
 	}
 	return fmt.Sprint(v.Interface())
-}
-
-// logger writes to w.
-func (c *LogConfig) logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }
 
 type configCommand struct{}

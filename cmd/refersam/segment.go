@@ -16,6 +16,7 @@ import (
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/postprocess"
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
 )
 
@@ -40,7 +41,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	if _, set := cfg.environ["REFERSAM_LOG_LEVEL"]; !set {
 		cfg.Log.Level = slog.LevelWarn
 	}
-	log := cfg.Log.logger(m.Stderr)
+	log := telemetry.NewLogger(cfg.Log, m.Stderr)
 	image, err := readPicture(c.Picture, m.Stdin, cfg.Preprocess.MaxBytes)
 	if err != nil {
 		return err

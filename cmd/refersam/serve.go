@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
 )
 
@@ -28,7 +29,7 @@ func (c *serveCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	log := cfg.Log.logger(m.Stderr)
+	log := telemetry.NewLogger(cfg.Log, m.Stderr)
 	fleet, err := triton.NewFleet(cfg.Triton, log)
 	if err != nil {
 		return err

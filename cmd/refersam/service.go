@@ -15,6 +15,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
@@ -76,6 +77,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	if err != nil {
 		return err
 	}
+	metrics := telemetry.NewMetrics(segmenter)
 	gw, err := gateway.New(cfg.Gateway, gateway.Parts{
 		Segmenter: segmenter,
 		MaxImage:  cfg.Preprocess.MaxBytes,
@@ -83,6 +85,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		Blobs:     bucket,
 		Jobs:      engine,
 		Fetcher:   fetcher,
+		Metrics:   metrics,
 		Log:       log,
 	})
 	if err != nil {
@@ -106,7 +109,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	administration, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
 	if adminLn != nil {
-		admin := gateway.NewAdmin(gw, segmenter.Scheduler(), log)
+		admin := gateway.NewAdmin(segmenter.Scheduler(), telemetry.Handler(metrics, segmenter.Scheduler(), engine, log), log)
 		g.Go(func() error { return admin.Serve(administration, adminLn) })
 	}
 	log.Info("listening", "address", ln.Addr().String())

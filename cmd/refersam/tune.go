@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/schedule"
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/tune"
 )
 
@@ -46,7 +47,7 @@ func (c *tuneCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error)
 	// servers all the time.
 	logging := cfg.Log
 	logging.Level = max(logging.Level, slog.LevelWarn)
-	log := logging.logger(m.Stderr)
+	log := telemetry.NewLogger(logging, m.Stderr)
 	cfg.Local.Logger = log
 	servers, err := c.servers(ctx, m, cfg, log)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/errgroup"
 )
@@ -44,7 +45,7 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	if _, _, err := triton.Ensembles(cfg.Local.Repository, cfg.Local.ConfigName); err != nil {
 		return err
 	}
-	log := cfg.Log.logger(m.Stderr)
+	log := telemetry.NewLogger(cfg.Log, m.Stderr)
 	cfg.Local.Logger = log
 	fleet, err := triton.NewFleet(cfg.Triton, log)
 	if err != nil {

@@ -1,4 +1,4 @@
-package gateway
+package telemetry
 
 import (
 	"context"
@@ -6,10 +6,16 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/refersam/refersam/jobs"
 )
 
-// jobMetrics queries the database at every scrape.
-type jobMetrics struct {
+// Jobs counts the stored jobs; *jobs.Engine is one.
+type Jobs interface {
+	Backlog(ctx context.Context) (jobs.Backlog, error)
+}
+
+// jobsCollector queries the database at every scrape.
+type jobsCollector struct {
 	jobs Jobs
 	log  *slog.Logger
 }
@@ -21,7 +27,7 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (m *jobMetrics) Describe(ch chan<- *prometheus.Desc) {
+func (m *jobsCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- jobItemsDesc
 	ch <- jobAgeDesc
 	ch <- webhooksDesc
@@ -29,7 +35,8 @@ func (m *jobMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector. If the database cannot be reached, it
 // sends no values.
-func (m *jobMetrics) Collect(ch chan<- prometheus.Metric) {
+func (m *jobsCollector) Collect(ch chan<- prometheus.Metric) {
+	// The interface passes no context on, so a query is bounded by time alone.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	b, err := m.jobs.Backlog(ctx)

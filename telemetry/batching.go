@@ -1,4 +1,4 @@
-package gateway
+package telemetry
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -6,8 +6,13 @@ import (
 	"github.com/refersam/refersam/schedule"
 )
 
-// schedulerMetrics is a prometheus.Collector of a scheduler's state.
-type schedulerMetrics struct{ batching Batching }
+// Batching has the state of batching; *schedule.Scheduler is one.
+type Batching interface {
+	Snapshot() schedule.Snapshot
+}
+
+// batchingCollector is a prometheus.Collector of a scheduler's state.
+type batchingCollector struct{ batching Batching }
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("refersam_"+name, help, labels, nil)
@@ -44,12 +49,12 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (s *schedulerMetrics) Describe(out chan<- *prometheus.Desc) {
+func (s *batchingCollector) Describe(out chan<- *prometheus.Desc) {
 	prometheus.DescribeByCollect(s, out)
 }
 
 // Collect implements prometheus.Collector.
-func (s *schedulerMetrics) Collect(out chan<- prometheus.Metric) {
+func (s *batchingCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
