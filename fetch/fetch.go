@@ -35,8 +35,8 @@ type Config struct {
 	// WebhookHosts are the hosts that webhooks may be sent to, in the same form, or
 	// * for any public host. Default none: there are no webhooks.
 	WebhookHosts []string `env:"REFERSAM_WEBHOOK_HOSTS"`
-	// Networks may be reached although they are not public: networks such as
-	// 10.1.0.0/16, separated by commas. Default none.
+	// Networks are networks that may be reached although they are not public, such
+	// as 10.1.0.0/16, separated by commas. Default none.
 	Networks []string `env:"REFERSAM_FETCH_NETWORKS"`
 	// Timeout is how long fetching a picture may take. Default 10s.
 	Timeout time.Duration `env:"REFERSAM_FETCH_TIMEOUT"`

@@ -20,8 +20,8 @@ type Config struct {
 	// MaxPhraseBytes is how long one phrase may be, in bytes of UTF-8 in
 	// Unicode's form NFC. Default 1,000.
 	MaxPhraseBytes int `env:"REFERSAM_MAX_PHRASE_BYTES"`
-	// MaxMaskPixels bounds what one answer takes in work: the pixels of the
-	// picture times the number of phrases. Default 268,435,456.
+	// MaxMaskPixels bounds the work for one answer: the pixels of the picture times
+	// the number of phrases. Default 268,435,456.
 	MaxMaskPixels int `env:"REFERSAM_MAX_MASK_PIXELS"`
 	// Workers is how many CPU-bound steps (decode and resize of a picture,
 	// upsampling and encoding of a mask) run at once over all requests, and so

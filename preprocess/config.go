@@ -35,7 +35,7 @@ type Config struct {
 	// resized at one time may take together; further ones wait. Live memory is counted:
 	// the collector may let the process hold up to twice as much. It must
 	// suffice for one picture of MaxPixels in the costliest encoding: 24 bytes
-	// a pixel and 137 MiB. Default 1610612736 (1.5 GiB).
+	// per pixel and 137 MiB. Default 1610612736 (1.5 GiB).
 	DecodeMemory int64 `env:"REFERSAM_DECODE_MEMORY_BYTES"`
 
 	// LenientJPEG takes a JPEG without its end, as Pillow does with

@@ -20,7 +20,7 @@ const (
 	Off Mode = "off"
 )
 
-// Settings are what can be changed while requests are served.
+// Settings are the values that can be changed while requests are served.
 type Settings struct {
 	// Mode is how rows become batches: "adaptive", "fixed" or "off". Default
 	// "adaptive".

@@ -12,8 +12,9 @@ import (
 type Config struct {
 	// Data is the folder of the SQLite database. Default "var".
 	Data string `env:"REFERSAM_DATA"`
-	// DatabaseURL, as postgres://user:password@host/name, selects PostgreSQL
-	// instead, which several gateways may share. Default none.
+	// DatabaseURL is the address of a PostgreSQL, as
+	// postgres://user:password@host/name, which several gateways may share.
+	// Default none: SQLite.
 	DatabaseURL URL `env:"REFERSAM_DATABASE_URL"`
 }
 

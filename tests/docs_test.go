@@ -2,29 +2,49 @@ package tests_test
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
-// The handbook names all settings and no others.
+var (
+	settingRow  = regexp.MustCompile("(?m)^\\| (`REFERSAM_[A-Z_`, ]+) \\| ([^|]*) \\|")
+	settingName = regexp.MustCompile("REFERSAM_[A-Z_]+")
+)
+
+// The handbook names all settings and no others, with the defaults that the program
+// has.
 func TestDocsSettings(t *testing.T) {
-	var known []string
+	written := make(map[string]string) // the default of each variable
+	for _, row := range settingRow.FindAllStringSubmatch(readFile(t, "docs/operations.md"), -1) {
+		for _, name := range settingName.FindAllString(row[1], -1) {
+			written[name] = row[2]
+		}
+	}
 	for line := range strings.Lines(command(t, nil, executable, "config")) {
-		known = append(known, strings.Fields(line)[0])
-	}
-	var written []string
-	for _, row := range regexp.MustCompile("(?m)^\\| `(REFERSAM_[A-Z_]+)`").FindAllStringSubmatch(readFile(t, "docs/operations.md"), -1) {
-		written = append(written, row[1])
-	}
-	for _, name := range known {
-		if !slices.Contains(written, name) {
+		fields := strings.Fields(line) // name, value if there is one, source
+		name, value := fields[0], strings.Join(fields[1:len(fields)-1], " ")
+		standard, known := written[name]
+		if !known {
 			t.Errorf("docs/operations.md does not name %s", name)
+		} else if value != "" && !sameSetting(standard, value) {
+			t.Errorf("docs/operations.md says that the default of %s is %q, and it is %q", name, standard, value)
 		}
+		delete(written, name)
 	}
-	for _, name := range written {
-		if !slices.Contains(known, name) {
-			t.Errorf("docs/operations.md names %s, which refersam config does not know", name)
-		}
+	for name := range written {
+		t.Errorf("docs/operations.md names %s, which refersam config does not know", name)
 	}
+}
+
+// sameSetting reports whether a default in words begins with a value, such as
+// "60s", "`auto`" or "268,435,456 (256 MiB)" with 1m0s, auto and 268435456.
+func sameSetting(words, value string) bool {
+	first, _, _ := strings.Cut(strings.Trim(words, "`"), " ")
+	first = strings.TrimRight(first, ",;:`")
+	if want, err := time.ParseDuration(value); err == nil {
+		got, err := time.ParseDuration(first)
+		return err == nil && got == want
+	}
+	return strings.ReplaceAll(first, ",", "") == value
 }

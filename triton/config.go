@@ -21,7 +21,7 @@ type Config struct {
 	// Checkpoints pins variants to weights, as in "bert:4acc7e55": among the
 	// servers that have the variant, only servers with a checkpoint that begins
 	// with these digits are used. Give 8 hexadecimal digits or more. Default:
-	// none; the fleet decides, see Fleet.Catalog.
+	// none; most servers decide.
 	Checkpoints []string `env:"REFERSAM_CHECKPOINTS"`
 	// Connections is how many connections each server gets. One connection has
 	// one writer and one flow-control window, so large batches queue behind
