@@ -29,7 +29,7 @@ type group struct {
 }
 
 // firstFolders are the folders with settings that most operators change.
-var firstFolders = []string{"gateway", "cmd/refersam", "store", "blobs"}
+var firstFolders = []string{"gateway", "telemetry", "store", "blobs"}
 
 // settingTable lists the variables of the environment, with the comments of the
 // fields that they fill.
