@@ -192,7 +192,7 @@ generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 	go generate ./...
 
 .PHONY: docs
-docs: check-go ## Write the tables of docs/ that repeat the code
+docs: check-go ## Write the tables of docs/ that repeat the code, and the picture of the parts
 	go run ./docs/generate
 
 .PHONY: swagger-ui

@@ -1,6 +1,6 @@
-// Command generate writes the tables of the documentation that repeat the code:
-// everything between the markers of docs/**/*.md. A test in this folder fails if
-// they are out of date.
+// Command generate writes the parts of the documentation that repeat the code: the
+// tables between the markers of docs/**/*.md, and the picture of the parts. A test
+// in this folder fails if they are out of date.
 //
 //	go run ./docs/generate [FOLDER OF THE REPOSITORY]
 package main
@@ -55,7 +55,7 @@ func Generate(root string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := make(map[string][]byte)
+	files := map[string][]byte{picturePath: picture()}
 	places := placesOfTypes(pages)
 	for name, text := range pages {
 		if !marked.MatchString(text) {
