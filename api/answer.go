@@ -40,7 +40,7 @@ type Answer struct {
 	Image     AnswerImage `json:"image" doc:"The upright picture"`
 	// Mask is the size of the masks. Areas and boxes are in pixels of this size.
 	Mask     AnswerImage    `json:"mask" doc:"The size of the masks; areas and boxes are in pixels of this size"`
-	Model    AnswerModel    `json:"model" doc:"What answered"`
+	Model    AnswerModel    `json:"model" doc:"The model that answered"`
 	Results  []AnswerResult `json:"results" doc:"One result per phrase, in the order of the phrases"`
 	Warnings []Warning      `json:"warnings,omitempty" doc:"Warnings about results"`
 	Timings  *AnswerTimings `json:"timings,omitempty" doc:"How long each step took"`

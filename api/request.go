@@ -48,7 +48,7 @@ type Prompt struct {
 // value in the request's Output or the service's default applies.
 type Options struct {
 	Formats   []string `json:"formats,omitempty" maxItems:"32" enum:"coco_rle,rle,polygon,png,png8,probability,overlay" doc:"The formats of the masks; the default is 'coco_rle'"`
-	Threshold *float64 `json:"threshold,omitempty" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"The foreground probability from which a pixel is in the mask; the default is the model's"`
+	Threshold *float64 `json:"threshold,omitempty" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"A pixel is in the mask if its foreground probability is at least this; the default is the model's"`
 	MinArea   *Int     `json:"min_area,omitempty" minimum:"0" maximum:"268435456" doc:"Components of fewer pixels are left out, after holes are filled; the default is 0"`
 	FillHoles *Int     `json:"fill_holes,omitempty" minimum:"0" maximum:"268435456" doc:"Holes of up to this number of pixels are filled; the default is 0"`
 	Keep      *string  `json:"keep,omitempty" enum:"all,largest" doc:"'largest' keeps only the largest component; the default is 'all'"`

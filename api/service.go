@@ -35,7 +35,7 @@ type Model struct {
 	ImageSize  int      `json:"image_size" doc:"The side of the square that pictures are scaled to, in pixels"`
 	Tokenizer  string   `json:"tokenizer" doc:"How phrases become tokens"`
 	MaxTokens  int      `json:"max_tokens" doc:"How many tokens of a phrase the model reads"`
-	Threshold  float64  `json:"threshold" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"The probability from which a pixel is foreground"`
+	Threshold  float64  `json:"threshold" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"A pixel is foreground if its probability is at least this"`
 	Precision  string   `json:"precision" doc:"The precision of the model's arithmetic"`
 	Checkpoint string   `json:"checkpoint" doc:"The SHA-256 of the model's weights"`
 }

@@ -110,11 +110,11 @@ func (d *description) addGuarded(method, path, tag, id, summary string, op *huma
 	d.add(method, path, tag, id, summary, op, answers...)
 	for status, response := range op.Responses {
 		if status == "401" || status == "403" {
-			response.Headers["WWW-Authenticate"] = header("What is missing: a key, or the named scope of the key (RFC 6750)", huma.TypeString)
+			response.Headers["WWW-Authenticate"] = header("The missing part: a key, or the named scope of the key (RFC 6750)", huma.TypeString)
 			continue // the key's quota is not known yet
 		}
 		response.Headers["RateLimit-Policy"] = header("The quota of the API key (draft-ietf-httpapi-ratelimit-headers-10); absent if it is not limited", huma.TypeString)
-		response.Headers["RateLimit"] = header("What is left of the quota", huma.TypeString)
+		response.Headers["RateLimit"] = header("The rest of the quota", huma.TypeString)
 		if status[0] == '2' && slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == api.HeaderIdempotencyKey }) {
 			response.Headers[api.HeaderReplayed] = header("`true` if this is the first answer to this Idempotency-Key, sent again", huma.TypeString)
 		}
