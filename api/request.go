@@ -15,6 +15,7 @@ type SegmentRequest struct {
 
 // Common is what a request for masks says once, however many pictures it has.
 type Common struct {
+	_        struct{}       `doc:"The members that requests for one picture and for several pictures share."`
 	Variant  *string        `json:"variant,omitempty" minLength:"1" doc:"The variant that answers, by its name in '/v1/models'; the default is what the split decides"`
 	Deadline *Int           `json:"deadline_ms,omitempty" minimum:"1" maximum:"86400000" doc:"How long the client waits, in milliseconds from the request's arrival; the service's own limit (30 s by default) also applies"`
 	Priority *string        `json:"priority,omitempty" enum:"interactive,batch" doc:"'batch' is for work that may wait: it is done when no interactive work waits; the default is 'interactive', for jobs 'batch'"`
@@ -47,6 +48,7 @@ type Prompt struct {
 // Options say how one mask is made and written. For a nil or empty member, the
 // value in the request's Output or the service's default applies.
 type Options struct {
+	_         struct{} `doc:"How one mask is made and written."`
 	Formats   []string `json:"formats,omitempty" maxItems:"32" enum:"coco_rle,rle,polygon,png,png8,probability,overlay" doc:"The formats of the masks; the default is 'coco_rle'"`
 	Threshold *float64 `json:"threshold,omitempty" exclusiveMinimum:"0" exclusiveMaximum:"1" doc:"A pixel is in the mask if its foreground probability is at least this; the default is the model's"`
 	MinArea   *Int     `json:"min_area,omitempty" minimum:"0" maximum:"268435456" doc:"Components of fewer pixels are left out, after holes are filled; the default is 0"`
