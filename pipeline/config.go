@@ -33,11 +33,11 @@ type Config struct {
 	// LearnTimeout bounds one look at the served models, a real inference on
 	// each of them included. Default 60s.
 	LearnTimeout time.Duration `env:"REFERSAM_LEARN_TIMEOUT"`
-	// CacheBytes is how much memory the answers of models may take that are
-	// kept for the next time that the same phrase is asked of the same picture;
-	// 0 keeps none. Default 67108864 (64 MiB).
+	// CacheBytes is the memory for cached answers of models. They are used again
+	// when the same phrase is asked of the same picture. 0 caches none. Default
+	// 67108864 (64 MiB).
 	CacheBytes int64 `env:"REFERSAM_CACHE_BYTES"`
-	// CacheTTL is how long such an answer is kept at most. Default 10m.
+	// CacheTTL is how long a cached answer is kept at most. Default 10m.
 	CacheTTL time.Duration `env:"REFERSAM_CACHE_TTL"`
 	// Schedule says when and where rows run.
 	Schedule schedule.Config

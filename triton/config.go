@@ -38,10 +38,10 @@ type Config struct {
 	// SharedMemory is "auto" or "off". auto: pictures go to servers on this
 	// machine through shared memory. Default "auto".
 	SharedMemory string `env:"REFERSAM_SHARED_MEMORY"`
-	// SharedMemoryBytes is how much of /dev/shm is taken for that, as soon as
+	// SharedMemoryBytes is how much of /dev/shm is taken for pictures, as soon as
 	// there is a server on this machine. A picture of 1024 × 1024 takes 3 MiB
-	// from when it has been decoded to its answer; what finds no room goes as
-	// bytes. Default 268,435,456.
+	// from when it has been decoded to its answer; without free memory it goes
+	// as bytes. Default 268,435,456.
 	SharedMemoryBytes int `env:"REFERSAM_SHARED_MEMORY_BYTES"`
 	// Resolver resolves hosts. Default: the system's.
 	Resolver Resolver `env:"-"`

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -44,21 +43,9 @@ func TestTypes(t *testing.T) {
 // markdownFiles returns the text of all pages of the repository by path.
 func markdownFiles(t *testing.T) map[string]string {
 	t.Helper()
-	list := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md")
-	list.Dir = root
-	out, err := list.Output()
+	pages, err := readFiles(root, ".md")
 	if err != nil {
 		t.Fatal(err)
-	}
-	pages := make(map[string]string)
-	for _, name := range strings.Fields(string(out)) {
-		text, err := os.ReadFile(filepath.Join(root, name))
-		if os.IsNotExist(err) {
-			continue // deleted and not yet committed
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		pages[name] = string(text)
 	}
 	if len(pages) < 10 {
 		t.Fatalf("there are %d pages", len(pages))

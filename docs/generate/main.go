@@ -39,19 +39,7 @@ var marked = regexp.MustCompile(`(?s)(<!-- make docs: (\w+)([^>]*?) -->\n).*?(<!
 // Generate returns the content of all files that are generated, wholly or in part,
 // by their path below root.
 func Generate(root string) (map[string][]byte, error) {
-	pages := make(map[string]string)
-	err := filepath.WalkDir(filepath.Join(root, "docs"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(path) != ".md" {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		name, err := filepath.Rel(root, path)
-		pages[filepath.ToSlash(name)] = string(text)
-		return err
-	})
+	pages, err := readFiles(root, ".md")
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +59,34 @@ func Generate(root string) (map[string][]byte, error) {
 		})
 		files[name] = []byte(text)
 	}
+	return files, err
+}
+
+// readFiles returns the files of the repository with an extension, by their path
+// below root. Installed, built and downloaded files are left out.
+func readFiles(root, extension string) (map[string]string, error) {
+	files := make(map[string]string)
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name == "bin" || name == "var" || d.Name() == "node_modules" || name != "." && strings.HasPrefix(d.Name(), ".") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if filepath.Ext(path) != extension {
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		files[filepath.ToSlash(name)] = string(text)
+		return err
+	})
 	return files, err
 }
 

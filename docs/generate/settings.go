@@ -5,9 +5,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -64,7 +63,7 @@ func settingTable(root string) (string, error) {
 func sentence(comment string, names ...string) string {
 	comment = strings.TrimSpace(comment)
 	comment = strings.TrimPrefix(comment, strings.Join(names, " and ")+" ")
-	for _, verb := range []string{"is ", "are ", "says ", "sets ", "bounds "} {
+	for _, verb := range []string{"is ", "are ", "says ", "sets "} {
 		if rest, ok := strings.CutPrefix(comment, verb); ok {
 			comment = rest
 			break
@@ -77,6 +76,7 @@ func sentence(comment string, names ...string) string {
 
 var (
 	inQuotes = regexp.MustCompile(`"([^"]*)"`)
+	address  = regexp.MustCompile(`(^|[\s(])((?:[a-z]\w*://|/[a-z])[^\s,;)]*[^\s,;.)])`)
 	variable = regexp.MustCompile("(`?)(REFERSAM_[A-Z_]+)`?")
 )
 
@@ -91,34 +91,27 @@ func (g *group) escape(comment string) string {
 	}
 	comment = strings.NewReplacer("*", `\*`, "<", "&lt;", "|", `\|`).Replace(comment)
 	comment = inQuotes.ReplaceAllString(comment, "`$1`")
+	comment = address.ReplaceAllString(comment, "$1`$2`")
 	return variable.ReplaceAllString(comment, "`$2`")
 }
 
 // readSettings finds the structs with fields that the environment fills.
 func readSettings(root string) ([]group, error) {
+	files, err := readFiles(root, ".go")
+	if err != nil {
+		return nil, err
+	}
 	var groups []group
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if strings.HasSuffix(name, "_test.go") || !strings.Contains(files[name], `env:"REFERSAM_`) {
+			continue
+		}
+		found, err := parseSettings(files[name], path.Dir(name))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if name := d.Name(); d.IsDir() && path != root && (name[0] == '.' || slices.Contains([]string{"bin", "var", "docs", "benchmarks", "testdata", "model_repository", "export"}, name)) {
-			return filepath.SkipDir
-		}
-		if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		text, err := os.ReadFile(path)
-		if err != nil || !strings.Contains(string(text), `env:"REFERSAM_`) {
-			return err
-		}
-		folder, err := filepath.Rel(root, filepath.Dir(path))
-		if err != nil {
-			return err
-		}
-		found, err := parseSettings(text, filepath.ToSlash(folder))
 		groups = append(groups, found...)
-		return err
-	})
+	}
 	rank := func(g group) int {
 		if at := slices.Index(firstFolders, g.folder); at >= 0 {
 			return at
@@ -126,10 +119,10 @@ func readSettings(root string) ([]group, error) {
 		return len(firstFolders)
 	}
 	slices.SortStableFunc(groups, func(a, b group) int { return rank(a) - rank(b) })
-	return groups, err
+	return groups, nil
 }
 
-func parseSettings(text []byte, folder string) ([]group, error) {
+func parseSettings(text string, folder string) ([]group, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), folder, text, parser.ParseComments)
 	if err != nil {
 		return nil, err
