@@ -130,3 +130,33 @@ func TestLinks(t *testing.T) {
 		t.Errorf("%d links were checked", checked)
 	}
 }
+
+// The table of the parts names every folder with Go code, and no folder that is
+// gone.
+func TestParts(t *testing.T) {
+	_, table, _ := strings.Cut(markdownFiles(t)["docs/architecture.md"], "## The parts")
+	table, _, _ = strings.Cut(table, "\n## ")
+	named := make(map[string]bool)
+	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]*) \|`).FindAllStringSubmatch(table, -1) {
+		for _, folder := range regexp.MustCompile("`([\\w/]+)/`").FindAllStringSubmatch(row[1], -1) {
+			named[folder[1]] = true
+			if _, err := os.Stat(filepath.Join(root, folder[1])); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	files, err := readFiles(root, ".go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := make(map[string]bool)
+	for name := range files {
+		top, _, inside := strings.Cut(name, "/")
+		if inside && !named[top] && !named[path.Dir(name)] {
+			missing[top] = true
+		}
+	}
+	for folder := range missing {
+		t.Errorf("docs/architecture.md does not say what %s owns", folder)
+	}
+}
