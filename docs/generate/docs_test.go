@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -158,5 +161,39 @@ func TestParts(t *testing.T) {
 	}
 	for folder := range missing {
 		t.Errorf("docs/architecture.md does not say what %s owns", folder)
+	}
+}
+
+// Every example in JSON, except for examples with a gap (…), is an object of the
+// API and has no member that the object does not have.
+func TestExamples(t *testing.T) {
+	fits := func(example string) bool {
+		for _, v := range append(slices.Clone(requests), answers...) {
+			decoder := json.NewDecoder(strings.NewReader(example))
+			decoder.DisallowUnknownFields()
+			if decoder.Decode(reflect.New(reflect.TypeOf(v)).Interface()) == nil {
+				return true
+			}
+		}
+		return false
+	}
+	checked := 0
+	for name, text := range markdownFiles(t) {
+		if path.Dir(name) != "docs/api" {
+			continue
+		}
+		for _, block := range regexp.MustCompile("(?ms)^```json\n(.*?)^```").FindAllStringSubmatch(text, -1) {
+			example := strings.ReplaceAll(block[1], "<base64>", "")
+			if !json.Valid([]byte(example)) && strings.Contains(example, "…") {
+				continue
+			}
+			checked++
+			if !fits(example) {
+				t.Errorf("%s has an example that is no object of the API:\n%s", name, example)
+			}
+		}
+	}
+	if checked < 6 {
+		t.Errorf("%d examples were checked", checked)
 	}
 }
