@@ -25,19 +25,23 @@ import (
 // weights of the stages can change one after the other.
 var tiny = ensembles.Cost{Fixed: time.Millisecond}
 
-// startWeights starts a tritonserver with numbered weights. It accepts other
-// weights by a request, as in explicit model control, or by a restart at the same
-// address.
-func startWeights(t *testing.T, weights int) *tritonServer {
+// weighted is a tritonserver with numbered weights. It accepts other weights by a
+// request, as in explicit model control, or by a restart at the same address.
+type weighted struct {
+	*tritonServer
+	write func(dir string, cost ensembles.Cost, weights int) error
+}
+
+func startWeights(t *testing.T, weights int, write func(dir string, cost ensembles.Cost, weights int) error) *weighted {
 	t.Helper()
-	return startTriton(t, func(dir string) error { return ensembles.WriteWeights(dir, tiny, weights) })
+	return &weighted{startTriton(t, func(dir string) error { return write(dir, tiny, weights) }), write}
 }
 
 // restart gives the server other weights by killing it.
-func (s *tritonServer) restart(t *testing.T, weights int) {
+func (s *weighted) restart(t *testing.T, weights int) {
 	t.Helper()
 	s.kill(t)
-	if err := ensembles.WriteWeights(s.config.Repository, tiny, weights); err != nil {
+	if err := s.write(s.config.Repository, tiny, weights); err != nil {
 		t.Error(err)
 	}
 	s.start(t)
@@ -45,9 +49,9 @@ func (s *tritonServer) restart(t *testing.T, weights int) {
 
 // reload gives the server other weights while it serves, one model after the
 // other in a random order. In the pauses between them it has stages of both.
-func (s *tritonServer) reload(t *testing.T, random *rand.Rand, weights int) {
+func (s *weighted) reload(t *testing.T, random *rand.Rand, weights int) {
 	t.Helper()
-	if err := ensembles.WriteWeights(s.config.Repository, tiny, weights); err != nil {
+	if err := s.write(s.config.Repository, tiny, weights); err != nil {
 		t.Error(err)
 		return
 	}
@@ -179,10 +183,16 @@ func TestAnswersNameTheirWeights(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, memory := range []string{"auto", "off"} {
-		t.Run("shared memory "+memory, func(t *testing.T) {
-			one, other := startWeights(t, 1), startWeights(t, 1)
-			g := serveBefore(t, []string{"REFERSAM_SHARED_MEMORY=" + memory, "REFERSAM_REFRESH_INTERVAL=1s"}, one.address, other.address)
+	for _, test := range []struct {
+		name, memory string
+		write        func(dir string, cost ensembles.Cost, weights int) error
+	}{
+		{"stamps and shared memory", "auto", ensembles.WriteWeights},
+		{"looks without shared memory", "off", ensembles.WriteUnstamped},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			one, other := startWeights(t, 1, test.write), startWeights(t, 1, test.write)
+			g := serveBefore(t, []string{"REFERSAM_SHARED_MEMORY=" + test.memory, "REFERSAM_REFRESH_INTERVAL=1s"}, one.address, other.address)
 			w := &witness{service: g.service, tokens: tokens}
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})
@@ -194,7 +204,7 @@ func TestAnswersNameTheirWeights(t *testing.T) {
 			for weights := 2; weights <= 6; weights++ {
 				// In turns the weights are ones that were loaded before.
 				next := 1 + weights%3
-				for _, s := range []*tritonServer{one, other} {
+				for _, s := range []*weighted{one, other} {
 					time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
 					if random.IntN(3) == 0 {
 						s.restart(t, next)

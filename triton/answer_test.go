@@ -1,6 +1,7 @@
 package triton_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/triton"
 	pb "github.com/refersam/refersam/triton/inferencepb"
@@ -20,6 +22,89 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
+
+// An answer whose stamps are not those of the contract is not used. Infer asks the
+// server for nothing else than the answer.
+func TestStamps(t *testing.T) {
+	config := stampedConfig()
+	wanted := contractOf(config)
+	for _, test := range []struct {
+		name   string
+		change func(*pb.ModelInferResponse)
+		fault  triton.Fault
+		want   string
+	}{
+		{"right", func(*pb.ModelInferResponse) {}, "", ""},
+		{"other weights in a stage", func(r *pb.ModelInferResponse) { r.RawOutputContents[2][8] ^= 1 }, triton.Replaced,
+			"its stage refersam_fake_decoder answered with the checkpoint 0f0f0f0e, and refersam_fake has the checkpoint 0f0f0f0f"},
+		{"no stamp of a stage", func(r *pb.ModelInferResponse) {
+			r.Outputs, r.RawOutputContents = r.Outputs[:2], r.RawOutputContents[:2]
+		}, triton.BadAnswer, "answer of 2 tensors and 2 contents lacks decoder_stamp"},
+		{"stamps of another type", func(r *pb.ModelInferResponse) { r.Outputs[1].Datatype = "INT64" }, triton.BadAnswer, `image_stamp is "INT64" [2 2]`},
+		{"a stamp for one row of two", func(r *pb.ModelInferResponse) { r.RawOutputContents[1] = r.RawOutputContents[1][:8] }, triton.BadAnswer, "in 8 bytes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var asked []string
+			server := &fakeServer{infer: func(_ context.Context, request *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+				for _, output := range request.GetOutputs() {
+					asked = append(asked, output.GetName())
+				}
+				answer := goodAnswer(2)
+				for _, name := range []string{"image_stamp", "decoder_stamp"} {
+					answer.Outputs = append(answer.Outputs, &pb.ModelInferResponse_InferOutputTensor{Name: name, Datatype: "INT32", Shape: []int64{2, 2}})
+					answer.RawOutputContents = append(answer.RawOutputContents, bytes.Repeat([]byte{0x0f}, 16))
+				}
+				test.change(answer)
+				return answer, nil
+			}}
+			rng := rand.New(rand.NewPCG(1, 1))
+			_, err := replicaAt(t, serveFake(t, "127.0.0.1:0", server)).Infer(t.Context(), wanted, []triton.Row{randomRow(rng), randomRow(rng)})
+			if diff := cmp.Diff([]string{"mask_logits", "image_stamp", "decoder_stamp"}, asked); diff != "" {
+				t.Errorf("outputs asked for (-want +got):\n%s", diff)
+			}
+			if server.configs != 0 {
+				t.Errorf("%d looks at the model, want none", server.configs)
+			}
+			var fault *triton.ReplicaError
+			switch {
+			case test.want == "" && err != nil:
+				t.Error(err)
+			case test.want != "" && (!errors.As(err, &fault) || fault.Fault != test.fault || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("error %v, want the fault %q that says %q", err, test.fault, test.want)
+			}
+		})
+	}
+}
+
+// A server that refuses a request because it has loaded a model of other sizes is
+// at fault, not the request.
+func TestStampsOfOtherSizes(t *testing.T) {
+	wanted, config := contractOf(stampedConfig()), stampedConfig()
+	config.Parameters["max_tokens"].StringValue = "9"
+	config.Input[0].Dims, config.Input[1].Dims = []int64{9}, []int64{9}
+	server := &fakeServer{config: config, stage: &pb.ModelConfig{}, infer: func(context.Context, *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+		return nil, status.Error(codes.InvalidArgument, "unexpected shape for input 'input_ids'")
+	}}
+	rng := rand.New(rand.NewPCG(1, 1))
+	_, err := replicaAt(t, serveFake(t, "127.0.0.1:0", server)).Infer(t.Context(), wanted, []triton.Row{randomRow(rng)})
+	var fault *triton.ReplicaError
+	if !errors.As(err, &fault) || fault.Fault != triton.Replaced {
+		t.Errorf("error %v, want the fault %q", err, triton.Replaced)
+	}
+}
+
+// stampedConfig is fakeConfig with two stages that have stamps.
+func stampedConfig() *pb.ModelConfig {
+	config := fakeConfig(imageSize)
+	for _, stage := range []string{"image", "decoder"} {
+		stamp := stage + "_stamp"
+		config.Output = append(config.Output, &pb.ModelOutput{Name: stamp, DataType: pb.DataType_TYPE_INT32, Dims: []int64{2}})
+		config.EnsembleScheduling.Step = append(config.EnsembleScheduling.Step, &pb.ModelEnsembling_Step{
+			ModelName: config.Name + "_" + stage, OutputMap: map[string]string{stamp: stamp},
+		})
+	}
+	return config
+}
 
 func TestHostileAnswers(t *testing.T) {
 	logit := func(i int, value float64) func(*pb.ModelInferResponse) {

@@ -1,6 +1,7 @@
 package triton
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,7 +23,26 @@ const (
 	tensorAttentionMask = "attention_mask"
 	tensorMaskLogits    = "mask_logits"
 	tensorCoarseLogits  = "coarse_logits"
+	// stampSuffix ends the name of a stage's stamp.
+	stampSuffix = "_stamp"
 )
+
+// stampBytes is the size of a stamp: two INT32.
+const stampBytes = 8
+
+// stamp is the first 64 bits of a checkpoint.
+type stamp [stampBytes]byte
+
+func (s stamp) String() string { return hex.EncodeToString(s[:]) }
+
+// stampIn reads a stamp from a tensor: two little-endian numbers, each of which is
+// 32 bits of the checkpoint in big-endian order.
+func stampIn(raw []byte) (s stamp) {
+	for i := 0; i < stampBytes; i += numberBytes {
+		binary.BigEndian.PutUint32(s[i:], binary.LittleEndian.Uint32(raw[i:]))
+	}
+	return s
+}
 
 // LogitsStride is how many pixels of the model's picture one logit covers
 // along each axis.
@@ -83,14 +103,31 @@ type Contract struct {
 	// order of its configuration, with "," between them: a slice would not let
 	// contracts be compared with ==.
 	Steps string
+	// Stamps are the outputs that hold the stamps of the stages, one for each of
+	// Steps, joined like them. It is empty if a stage has none.
+	//
+	// A stamp, INT32 [N, 2], is the first 64 bits of the checkpoint of a stage, so
+	// an answer with the stamps of all stages shows which weights made it.
+	Stamps string
 }
 
 // StepNames returns Steps one by one.
-func (c *Contract) StepNames() []string {
-	if c.Steps == "" {
+func (c *Contract) StepNames() []string { return splitList(c.Steps) }
+
+// stampNames returns Stamps one by one.
+func (c *Contract) stampNames() []string { return splitList(c.Stamps) }
+
+func splitList(s string) []string {
+	if s == "" {
 		return nil
 	}
-	return strings.Split(c.Steps, ",")
+	return strings.Split(s, ",")
+}
+
+// stamp is the stamp of Checkpoint.
+func (c *Contract) stamp() (s stamp) {
+	_, _ = hex.Decode(s[:], []byte(c.Checkpoint)[:2*stampBytes]) // ParseContract has checked it
+	return s
 }
 
 // LogitsSize is the side of the model's square output.
@@ -110,11 +147,17 @@ func ParseContract(cfg *pb.ModelConfig) (Contract, error) {
 		Variant:  p.text("variant", variantPattern.MatchString, "lower case letters, digits and '_'"),
 		Label:    p.values["label"].GetStringValue(),
 	}
-	var steps []string
+	var steps, stamps []string
 	for _, step := range cfg.GetEnsembleScheduling().GetStep() {
 		steps = append(steps, step.GetModelName())
+		if stamp := stampOf(step, cfg.GetOutput()); stamp != "" {
+			stamps = append(stamps, stamp)
+		}
 	}
 	c.Steps = strings.Join(steps, ",")
+	if len(stamps) == len(steps) {
+		c.Stamps = strings.Join(stamps, ",")
+	}
 	p.oneOf("contract", contractVersions)
 	c.Tokenizer = p.oneOf("tokenizer", tokenizers)
 	c.MaxTokens = p.integer("max_tokens", 3, 512, 1)
@@ -139,6 +182,19 @@ func ParseContract(cfg *pb.ModelConfig) (Contract, error) {
 		return Contract{}, err
 	}
 	return c, nil
+}
+
+// stampOf returns the ensemble's output that holds the stamp of a step, or "" if
+// the step has no stamp.
+func stampOf(step *pb.ModelEnsembling_Step, outputs []*pb.ModelOutput) string {
+	for own, name := range step.GetOutputMap() {
+		if strings.HasSuffix(own, stampSuffix) && slices.ContainsFunc(outputs, func(o *pb.ModelOutput) bool {
+			return o.GetName() == name && o.GetDataType() == pb.DataType_TYPE_INT32 && slices.Equal(o.GetDims(), []int64{stampBytes / numberBytes})
+		}) {
+			return name
+		}
+	}
+	return ""
 }
 
 // contractParser collects what is wrong with a configuration. Its methods

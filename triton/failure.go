@@ -101,16 +101,26 @@ func aboutToEnd(ctx context.Context) bool {
 	return ok && time.Until(deadline) < timerSkew
 }
 
-// inferFailure is failure for an inference. Triton says Unavailable both when
-// a model is loading and when the server itself stops, so it is asked which.
-func (r *Replica) inferFailure(ctx context.Context, c *Contract, err error) error {
+// inferFailure is failure for an inference. Triton says Unavailable both when a
+// model is loading and when the server itself stops, so inferFailure asks which of
+// the two it is. A request that Triton refuses may fit another model, which was
+// loaded since c was read.
+func (r *Replica) inferFailure(ctx context.Context, conn *connection, c *Contract, err error) error {
 	failure := r.failure(ctx, c.Model, "inference", err)
-	if ctx.Err() != nil || status.Code(err) != codes.Unavailable {
+	if ctx.Err() != nil {
 		return failure
 	}
-	answer, readyErr := r.stub().ModelReady(ctx, &pb.ModelReadyRequest{Name: c.Model, Version: c.Version})
-	if readyErr == nil && !answer.GetReady() {
-		return r.fault(NotReady, c.Model, err)
+	switch status.Code(err) {
+	case codes.Unavailable:
+		answer, readyErr := r.stub().ModelReady(ctx, &pb.ModelReadyRequest{Name: c.Model, Version: c.Version})
+		if readyErr == nil && !answer.GetReady() {
+			return r.fault(NotReady, c.Model, err)
+		}
+	case codes.InvalidArgument:
+		seen, lookErr := r.look(ctx, conn, c, time.Now())
+		if lookErr == nil && seen.contract != *c {
+			return r.fault(Replaced, c.Model, fmt.Errorf("%w: %w", differs(c, &seen.contract), err))
+		}
 	}
 	return failure
 }

@@ -27,6 +27,7 @@ type fakeServer struct {
 	stage    *pb.ModelConfig // of models that are called otherwise than config's; nil: config
 	versions []string        // of refersam_fake_image
 	config   *pb.ModelConfig // of the only model; nil: fakeConfig, which the index does not list
+	configs  int             // how often a configuration was asked for
 }
 
 func (s *fakeServer) RepositoryIndex(context.Context, *pb.RepositoryIndexRequest) (*pb.RepositoryIndexResponse, error) {
@@ -41,6 +42,7 @@ func (s *fakeServer) RepositoryIndex(context.Context, *pb.RepositoryIndexRequest
 func (s *fakeServer) ModelConfig(_ context.Context, request *pb.ModelConfigRequest) (*pb.ModelConfigResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.configs++
 	if s.stage != nil && request.GetName() != s.config.GetName() {
 		return &pb.ModelConfigResponse{Config: proto.CloneOf(s.stage)}, nil
 	}

@@ -25,7 +25,8 @@ type Row struct {
 const maxResponseOverhead = 64 << 10
 
 const (
-	logitBytes = 4
+	// numberBytes is the size of a logit, and of a number of a stamp.
+	numberBytes = 4
 	// notFinite is the exponent of infinities and NaNs.
 	notFinite = 0x7f80_0000
 )
@@ -54,6 +55,10 @@ func tokensRequest(c *Contract, n int, row func(k int) *Row) *pb.ModelInferReque
 		}
 	}
 	count, size, tokens := int64(n), int64(c.ImageSize), int64(c.MaxTokens)
+	var outputs []*pb.ModelInferRequest_InferRequestedOutputTensor
+	for _, name := range append([]string{tensorMaskLogits}, c.stampNames()...) {
+		outputs = append(outputs, &pb.ModelInferRequest_InferRequestedOutputTensor{Name: name})
+	}
 	return &pb.ModelInferRequest{
 		ModelName:    c.Model,
 		ModelVersion: c.Version,
@@ -62,7 +67,7 @@ func tokensRequest(c *Contract, n int, row func(k int) *Row) *pb.ModelInferReque
 			{Name: tensorInputIDs, Datatype: "INT32", Shape: []int64{count, tokens}},
 			{Name: tensorAttentionMask, Datatype: "INT32", Shape: []int64{count, tokens}},
 		},
-		Outputs:          []*pb.ModelInferRequest_InferRequestedOutputTensor{{Name: tensorMaskLogits}},
+		Outputs:          outputs,
 		RawInputContents: [][]byte{ids, mask},
 	}
 }
@@ -87,21 +92,53 @@ func checkRows(contract *Contract, rows []Row) error {
 	return nil
 }
 
+// contents returns the bytes of an output, which must have a type of 4 bytes per
+// number and a shape.
+func contents(response *pb.ModelInferResponse, name, datatype string, shape ...int64) ([]byte, error) {
+	outputs, contents := response.GetOutputs(), response.GetRawOutputContents()
+	i := slices.IndexFunc(outputs, func(o *pb.ModelInferResponse_InferOutputTensor) bool { return o.GetName() == name })
+	if i < 0 || len(contents) != len(outputs) {
+		return nil, fmt.Errorf("answer of %d tensors and %d contents lacks %s", len(outputs), len(contents), name)
+	}
+	raw, size := contents[i], numberBytes
+	for _, n := range shape {
+		size *= int(n)
+	}
+	if got := len(outputs[i].GetShape()); got != len(shape) {
+		return nil, fmt.Errorf("%s has %d axes, want %s %v", name, got, datatype, shape)
+	}
+	if outputs[i].GetDatatype() != datatype || !slices.Equal(outputs[i].GetShape(), shape) || len(raw) != size {
+		return nil, fmt.Errorf("%s is %.16q %v in %d bytes, want %s %v", name,
+			outputs[i].GetDatatype(), outputs[i].GetShape(), len(raw), datatype, shape)
+	}
+	return raw, nil
+}
+
+// checkStamps returns an error and its Fault, Replaced, for a stage that made a row
+// with the weights of another checkpoint than c's. The Fault is BadAnswer if the
+// response has no stamps.
+func checkStamps(response *pb.ModelInferResponse, c *Contract, n int) (Fault, error) {
+	want, steps := c.stamp(), c.StepNames()
+	for i, name := range c.stampNames() {
+		raw, err := contents(response, name, "INT32", int64(n), stampBytes/numberBytes)
+		if err != nil {
+			return BadAnswer, err
+		}
+		for row := range n {
+			if got := stampIn(raw[stampBytes*row:]); got != want {
+				return Replaced, fmt.Errorf("its stage %s answered with the checkpoint %s, and %s has the checkpoint %s",
+					steps[i], short(got.String()), c.Model, short(want.String()))
+			}
+		}
+	}
+	return "", nil
+}
+
 // logits takes the n masks of side × side logits out of a response.
 func logits(response *pb.ModelInferResponse, n, side int) ([]refersam.Logits, error) {
-	outputs, contents := response.GetOutputs(), response.GetRawOutputContents()
-	i := slices.IndexFunc(outputs, func(o *pb.ModelInferResponse_InferOutputTensor) bool { return o.GetName() == tensorMaskLogits })
-	if i < 0 || len(contents) != len(outputs) {
-		return nil, fmt.Errorf("answer of %d tensors and %d contents lacks %s",
-			len(outputs), len(contents), tensorMaskLogits)
-	}
-	raw, shape := contents[i], []int64{int64(n), int64(side), int64(side)}
-	if got := len(outputs[i].GetShape()); got != len(shape) {
-		return nil, fmt.Errorf("%s has %d axes, want FP32 %v", tensorMaskLogits, got, shape)
-	}
-	if outputs[i].GetDatatype() != "FP32" || !slices.Equal(outputs[i].GetShape(), shape) || len(raw) != logitBytes*n*side*side {
-		return nil, fmt.Errorf("%s is %.16q %v in %d bytes, want FP32 %v", tensorMaskLogits,
-			outputs[i].GetDatatype(), outputs[i].GetShape(), len(raw), shape)
+	raw, err := contents(response, tensorMaskLogits, "FP32", int64(n), int64(side), int64(side))
+	if err != nil {
+		return nil, err
 	}
 	masks := make([]refersam.Logits, n)
 	for i := range masks {
@@ -109,7 +146,7 @@ func logits(response *pb.ModelInferResponse, n, side int) ([]refersam.Logits, er
 		// whole batch in memory.
 		values := make([]float32, side*side)
 		for j := range values {
-			bits := binary.LittleEndian.Uint32(raw[logitBytes*(i*side*side+j):])
+			bits := binary.LittleEndian.Uint32(raw[numberBytes*(i*side*side+j):])
 			if bits&notFinite == notFinite {
 				return nil, fmt.Errorf("row %d: logit %d is %v", i, j, math.Float32frombits(bits))
 			}

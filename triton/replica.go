@@ -164,10 +164,11 @@ func (r *Replica) stub() pb.GRPCInferenceServiceClient {
 }
 
 // Infer runs rows, 1 to c.MaxBatch of them, as one batch on this server and
-// returns one Logits of S/4 × S/4 a row, in order; all of them are finite, and
-// made by the model that c describes: by no other one that the server has loaded
-// under its name. It reads ids and masks only while it runs. It holds Pixels by itself for as long
-// as it reads them, which is a moment longer when a call is given up.
+// returns one Logits of S/4 × S/4 per row, in order. All of them are finite. They
+// were made with c's weights, even if the server has loaded other weights under
+// the same name: by their stamps, or by looks if c has no stamps. Infer reads ids
+// and masks only while it runs. It holds Pixels by itself for as long as it reads
+// them, which is a moment longer when a call is given up.
 //
 // Its errors are of these classes:
 //   - *ReplicaError: this replica is at fault. Another may be asked.
@@ -178,6 +179,11 @@ func (r *Replica) stub() pb.GRPCInferenceServiceClient {
 //     the replica is slow or hangs is possible.
 //   - any other: rows that do not fit the contract, which no replica can run.
 func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersam.Logits, error) {
+	return r.infer(ctx, c, rows, c.Stamps == "")
+}
+
+// infer is Infer. With looks it also looks at the model, before and after.
+func (r *Replica) infer(ctx context.Context, c *Contract, rows []Row, looks bool) ([]refersam.Logits, error) {
 	if err := checkRows(c, rows); err != nil {
 		return nil, err
 	}
@@ -186,24 +192,32 @@ func (r *Replica) Infer(ctx context.Context, c *Contract, rows []Row) ([]refersa
 	conn := r.connection()
 	conn.load.Add(callLoad)
 	defer conn.load.Add(-callLoad)
-	before, err := r.look(ctx, conn, c, time.Now().Add(-lookAge))
-	if err != nil {
-		return nil, err
-	}
-	if err := before.follows(before, c); err != nil {
-		return nil, r.fault(Replaced, c.Model, err)
+	var before *look
+	if looks {
+		var err error
+		if before, err = r.look(ctx, conn, c, time.Now().Add(-lookAge)); err != nil {
+			return nil, err
+		}
+		if err := before.follows(before, c); err != nil {
+			return nil, r.fault(Replaced, c.Model, err)
+		}
 	}
 	response, order, err := r.send(ctx, conn, c, rows)
 	if err != nil {
 		r.registration.unanswered.Store(time.Now().UnixNano())
-		return nil, r.inferFailure(ctx, c, err)
+		return nil, r.inferFailure(ctx, conn, c, err)
 	}
-	after, err := r.look(ctx, conn, c, time.Now())
-	if err != nil {
-		return nil, err
+	if looks {
+		after, err := r.look(ctx, conn, c, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		if err := after.follows(before, c); err != nil {
+			return nil, r.fault(Replaced, c.Model, err)
+		}
 	}
-	if err := after.follows(before, c); err != nil {
-		return nil, r.fault(Replaced, c.Model, err)
+	if fault, err := checkStamps(response, c, len(rows)); err != nil {
+		return nil, r.fault(fault, c.Model, err)
 	}
 	answers, err := logits(response, len(rows), c.LogitsSize())
 	if err != nil {
@@ -244,7 +258,7 @@ func (c *connection) modelInfer(ctx context.Context, contract *Contract, n int, 
 	defer c.load.Add(-int64(size))
 	response := new(pb.ModelInferResponse)
 	err := c.grpc.Invoke(ctx, pb.GRPCInferenceService_ModelInfer_FullMethodName, request, response, grpc.ForceCodecV2(codec),
-		grpc.MaxCallRecvMsgSize(logitBytes*n*contract.LogitsSize()*contract.LogitsSize()+maxResponseOverhead))
+		grpc.MaxCallRecvMsgSize(numberBytes*n*contract.LogitsSize()*contract.LogitsSize()+maxResponseOverhead))
 	return response, err
 }
 

@@ -201,6 +201,7 @@ def test_ensemble_config_is_the_contract(exported: Path, kind: str):
     assert shapes(ensemble.output) == {
         "mask_logits": ("FP32", [SIZE // 4, SIZE // 4]),
         "coarse_logits": ("FP32", [SIZE // 4, SIZE // 4]),
+        **{f"{stage}_stamp": ("INT32", [2]) for stage in STAGES},
     }
     assert {key: value.string_value for key, value in ensemble.parameters.items()} == {
         "contract": "1",
@@ -251,6 +252,21 @@ def test_stage_configs_fit_graph_and_ensemble(exported: Path, kind: str, name: s
     cpu = read_config(folder / "configs" / "cpu.pbtxt")
     assert cpu.backend == "onnxruntime"
     assert [group.kind for group in cpu.instance_group] == [schema().ModelInstanceGroup.KIND_CPU]
+
+
+@pytest.mark.parametrize("kind", ["bert", "clip"])
+@pytest.mark.parametrize("name", STAGES)
+def test_every_row_of_a_stage_names_the_checkpoint(exported: Path, kind: str, name: str):
+    session = onnxruntime.InferenceSession(
+        exported / "models" / f"refersam_{kind}_{name}" / "1" / "model.onnx"
+    )
+    digest = hashlib.sha256((exported / f"{kind}.pt").read_bytes()).digest()
+    types = {"tensor(float)": np.float32, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8}
+    for rows in (1, 5):
+        inputs = {i.name: np.ones((rows, *i.shape[1:]), types[i.type]) for i in session.get_inputs()}
+        (stamps,) = session.run([f"{name}_stamp"], inputs)
+        assert stamps.dtype == np.int32
+        assert [row.astype(">i4").tobytes() for row in stamps] == [digest[:8]] * rows
 
 
 def test_written_config_reads_back(exported: Path):
@@ -396,9 +412,10 @@ def test_a_graph_that_disagrees_is_not_written(
 ):
     """The decoder's largest weights are off by 1 %; the repository keeps what it had."""
     (tmp_path / "refersam_bert_text").mkdir()
+    export_stage = graphs.export
 
     def spoiled(stage: Any, arguments: Any) -> onnx.ModelProto:
-        model = onnx.load(exported / "models" / f"refersam_bert_{stage.name}" / "1" / "model.onnx")
+        model = export_stage(stage, arguments)
         if stage.name == "decoder":
             tensor = max(model.graph.initializer, key=lambda t: np.prod(t.dims))
             values = numpy_helper.to_array(tensor)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -65,6 +66,25 @@ var dims = map[string]string{
 	"coarse_logits":  fmt.Sprintf("data_type: TYPE_FP32 dims: [%d, %d]", side, side),
 }
 
+// dimsOf returns a tensor's type and shape without the batch.
+func dimsOf(tensor string) string {
+	if strings.HasSuffix(tensor, "_stamp") {
+		return "data_type: TYPE_INT32 dims: [2]"
+	}
+	return dims[tensor]
+}
+
+// stamped returns stages that name their checkpoint in every answer.
+func stamped(stages []stage) []stage {
+	stages = slices.Clone(stages)
+	for i, s := range stages {
+		stages[i].outputs = append(slices.Clone(s.outputs), s.stamp())
+	}
+	return stages
+}
+
+func (s stage) stamp() string { return s.name + "_stamp" }
+
 // whole is the null ensemble in one step, because every further step adds a cost
 // that is not the gateway's.
 var whole = []stage{
@@ -109,6 +129,12 @@ const (
 // answer shows which weights made it, and whether stages have different weights.
 // Its checkpoint is CheckpointOf(weights).
 func WriteWeights(dir string, cost Cost, weights int) error {
+	return writeWeights(dir, CalibratedVariant, stamped(stages), cost, sharedDevice, CheckpointOf(weights), weights)
+}
+
+// WriteUnstamped is WriteWeights for an ensemble whose answers do not name their
+// weights.
+func WriteUnstamped(dir string, cost Cost, weights int) error {
 	return writeWeights(dir, CalibratedVariant, stages, cost, sharedDevice, CheckpointOf(weights), weights)
 }
 
@@ -118,7 +144,7 @@ func CheckpointOf(weights int) string {
 }
 
 func write(dir, variant string, stages []stage, cost Cost, device string) error {
-	return writeWeights(dir, variant, stages, cost, device, strings.Repeat("0123456789abcdef", 4), 0)
+	return writeWeights(dir, variant, stamped(stages), cost, device, strings.Repeat("0123456789abcdef", 4), 0)
 }
 
 func writeWeights(dir, variant string, stages []stage, cost Cost, device, checkpoint string, weights int) error {
@@ -127,7 +153,11 @@ func writeWeights(dir, variant string, stages []stage, cost Cost, device, checkp
 		return err
 	}
 	var steps strings.Builder
+	outputs := []string{"mask_logits", "coarse_logits"}
 	for _, s := range stages {
+		if slices.Contains(s.outputs, s.stamp()) {
+			outputs = append(outputs, s.stamp())
+		}
 		name := ensemble + "_" + s.name
 		if err := writeStage(dir, name, s, cost.share(s.percent), device, checkpoint, weights); err != nil {
 			return err
@@ -137,7 +167,7 @@ func writeWeights(dir, variant string, stages []stage, cost Cost, device, checkp
 	}
 	config := fmt.Sprintf("name: %q\nplatform: \"ensemble\"\nmax_batch_size: %d\n", ensemble, MaxBatch) +
 		tensors("input", []string{"image", "input_ids", "attention_mask"}) +
-		tensors("output", []string{"mask_logits", "coarse_logits"}) +
+		tensors("output", outputs) +
 		"ensemble_scheduling {\n" + steps.String() + "}\n" +
 		parameters(
 			"contract", "1", "variant", variant, "label", "answers spell their rows", "tokenizer", Tokenizer,
@@ -167,7 +197,7 @@ func writeStage(dir, name string, s stage, cost Cost, device, checkpoint string,
 func tensors(kind string, names []string) string {
 	var b strings.Builder
 	for _, name := range names {
-		fmt.Fprintf(&b, "%s { name: %q %s }\n", kind, name, dims[name])
+		fmt.Fprintf(&b, "%s { name: %q %s }\n", kind, name, dimsOf(name))
 	}
 	return b.String()
 }

@@ -38,6 +38,8 @@ class TritonPythonModel:
         self.function = FUNCTIONS[parameters["function"]]
         self.fixed, self.row = (int(parameters[key]) / 1e6 for key in ("fixed_us", "row_us"))
         self.weights = int(parameters["weights"])
+        self.stamp = np.frombuffer(bytes.fromhex(parameters["checkpoint"][:16]), ">i4").astype(np.int32)
+        self.stamp_name = parameters["function"] + "_stamp"
         own = parameters["device"] == "own"
         self.device = None if own else (Path(args["model_repository"]).parent / "device").open("wb")
 
@@ -61,7 +63,9 @@ class TritonPythonModel:
         ]
 
     def marked(self, result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The marks of pictures and phrases show which weights made them."""
+        """The marks of pictures and phrases show which weights made them, and so does the stamp."""
+        rows = len(next(iter(result.values())))
+        result[self.stamp_name] = np.tile(self.stamp, (rows, 1))
         if self.weights:
             for name in {"image_mark", "text_mark"} & result.keys():
                 result[name] = (result[name] + self.weights) % 2**BITS

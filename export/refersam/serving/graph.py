@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 from torch import Tensor, Value
 from torch.onnx import symbolic_helper
 
@@ -81,6 +82,35 @@ def export(stage: Stage, arguments: Sequence[Tensor]) -> onnx.ModelProto:
         _set_shape(value, result.shape[1:])
     _constants_to_initializers(graph.graph)
     return graph
+
+
+def stamp_values(checkpoint: str) -> np.ndarray:
+    """The stamp of a checkpoint: the first 64 bits of its SHA-256 as two big-endian numbers, int32 [2]."""
+    return np.frombuffer(bytes.fromhex(checkpoint[:16]), ">i4").astype(np.int32)
+
+
+def stamp(model: onnx.ModelProto, name: str, checkpoint: str) -> None:
+    """Add an output `name` to a graph, int32 [batch, 2]: the stamp of the checkpoint, once per row.
+
+    A server may load other weights under the same name at any time, and its answers do not say which weights
+    made them. The stamp travels with the answer, so the gateway can tell.
+    """
+    graph = model.graph
+    constants = {
+        f"{name}_values": stamp_values(checkpoint)[None],
+        f"{name}_first": np.array([0], np.int64),
+        f"{name}_width": np.array([2], np.int64),
+    }
+    graph.initializer.extend(numpy_helper.from_array(array, key) for key, array in constants.items())
+    graph.node.extend(
+        [
+            helper.make_node("Shape", [graph.input[0].name], [f"{name}_shape"]),
+            helper.make_node("Gather", [f"{name}_shape", f"{name}_first"], [f"{name}_rows"]),
+            helper.make_node("Concat", [f"{name}_rows", f"{name}_width"], [f"{name}_size"], axis=0),
+            helper.make_node("Expand", [f"{name}_values", f"{name}_size"], [name]),
+        ]
+    )
+    graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.INT32, [BATCH, 2]))
 
 
 def save(model: onnx.ModelProto, path: Path) -> None:

@@ -29,7 +29,7 @@ CONTRACT = "1"
 """Version of the ensemble's tensors and parameters. The gateway refuses any other."""
 
 OUTPUTS = ("mask_logits", "coarse_logits")
-"""Tensors that leave the ensemble; all others stay between its stages."""
+"""Tensors that leave the ensemble beside the stages' stamps; all others stay between its stages."""
 
 MASK = "attention_mask"
 ONES = "ones"
@@ -58,6 +58,11 @@ class StageSpec:
     name: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+    @property
+    def stamp(self) -> Tensor:
+        """The output that names the checkpoint (see `graph.stamp`). It comes after `outputs`."""
+        return Tensor(f"{self.name}_stamp", np.dtype(np.int32), (2,))
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,12 @@ def ensemble_parameters(
 def write_stage(root: Path, variant: Variant, stage: StageSpec, graph: ModelProto) -> Path:
     """Write the folder of one stage under `root`, and `check` its graph; returns the graph's path.
 
-    The graph must not be used afterwards (see `graph.save`).
+    The graph gets its stamp here. It must not be used afterwards (see `graph.save`).
     """
     folder = root / variant.stage_model(stage)
     (folder / "1").mkdir(parents=True)
     path = folder / "1" / "model.onnx"
+    graphs.stamp(graph, stage.stamp.name, variant.parameters["checkpoint"])
     graphs.save(graph, path)
     (folder / "config.pbtxt").write_text(pbtxt(stage_config(variant, stage, "tensorrt")))
     (folder / "configs").mkdir()
@@ -207,7 +213,7 @@ def stage_config(variant: Variant, stage: StageSpec, target: str) -> dict[str, A
     config |= {
         "max_batch_size": BATCH_SIZES[-1],
         "input": [_tensor_config(t) for t in stage.inputs],
-        "output": [_tensor_config(t) for t in stage.outputs],
+        "output": [_tensor_config(t) for t in (*stage.outputs, stage.stamp)],
         # No max_queue_size: servers before 26.02 never answer an ensemble's request once a stage's queue is
         # full (triton-inference-server/core#466). The gateway bounds what is under way.
         "dynamic_batching": {
@@ -226,7 +232,7 @@ def stage_config(variant: Variant, stage: StageSpec, target: str) -> dict[str, A
 
 
 def ensemble_config(variant: Variant) -> dict[str, Any]:
-    """Configuration of the ensemble: inputs that no stage makes, `OUTPUTS`, one step per stage."""
+    """Configuration of the ensemble: inputs that no stage makes, `OUTPUTS` and stamps, one step per stage."""
     made = {t.name: t for stage in variant.stages for t in stage.outputs}
     read = {t.name: t for stage in variant.stages for t in stage.inputs}
     return {
@@ -234,7 +240,10 @@ def ensemble_config(variant: Variant) -> dict[str, Any]:
         "platform": "ensemble",
         "max_batch_size": BATCH_SIZES[-1],
         "input": [_tensor_config(t) for t in read.values() if t.name not in made],
-        "output": [_tensor_config(made[name]) for name in OUTPUTS],
+        "output": [
+            _tensor_config(t)
+            for t in (*(made[name] for name in OUTPUTS), *(stage.stamp for stage in variant.stages))
+        ],
         "parameters": _parameters(variant.parameters),
         "ensemble_scheduling": {
             "step": [
@@ -242,7 +251,7 @@ def ensemble_config(variant: Variant) -> dict[str, Any]:
                     "model_name": variant.stage_model(stage),
                     "model_version": -1,
                     "input_map": [{"key": t.name, "value": t.name} for t in stage.inputs],
-                    "output_map": [{"key": t.name, "value": t.name} for t in stage.outputs],
+                    "output_map": [{"key": t.name, "value": t.name} for t in (*stage.outputs, stage.stamp)],
                 }
                 for stage in variant.stages
             ]
