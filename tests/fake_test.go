@@ -2,6 +2,8 @@ package tests_test
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"math"
 	"net"
 	"os"
@@ -80,7 +82,24 @@ func (f *fakeTriton) ModelStatistics(context.Context, *pb.ModelStatisticsRequest
 }
 
 func (f *fakeTriton) ModelInfer(ctx context.Context, r *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
-	return (*f.infer.Load())(ctx, int(r.GetInputs()[0].GetShape()[0]))
+	n := int(r.GetInputs()[0].GetShape()[0])
+	answer, err := (*f.infer.Load())(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	checkpoint, err := hex.DecodeString(f.config.GetParameters()["checkpoint"].GetStringValue())
+	if err != nil {
+		return nil, err
+	}
+	stamp := make([]byte, 0, 8*n)
+	for range n {
+		for i := 0; i < 8; i += 4 {
+			stamp = binary.LittleEndian.AppendUint32(stamp, binary.BigEndian.Uint32(checkpoint[i:]))
+		}
+	}
+	answer.Outputs = append(answer.Outputs, &pb.ModelInferResponse_InferOutputTensor{Name: "whole_stamp", Datatype: "INT32", Shape: []int64{int64(n), 2}})
+	answer.RawOutputContents = append(answer.RawOutputContents, stamp)
+	return answer, nil
 }
 
 const cells = ensembles.ImageSize / 4
