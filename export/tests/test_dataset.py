@@ -91,7 +91,7 @@ def test_a_phase_on_labels_needs_labels(tmp_path: Path, config: Path, capsys: py
 @pytest.mark.parametrize(
     ("spec", "split", "message"),
     [
-        ("refcoko:x", "train", "no data set 'refcoko'; allowed: scenes, squares"),
+        ("refcoko:x", "train", "no data set 'refcoko'; allowed: photos, scenes, squares"),
         ("squares:{}", "dev", "no split 'dev'; allowed: train, val, testA"),
         ("squares:{}/absent", "train", "no folder of squares"),
         ("scenes", "train", "name its folder: scenes:DIR"),
