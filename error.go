@@ -51,9 +51,8 @@ type Error struct {
 	// Message says what is wrong and what to do about it. It never holds
 	// secrets, addresses or file names of the server.
 	Message string
-	// Field names the part of the request at fault, as a JSON pointer or form
-	// field ("phrase", "/prompts/0/text"); empty when none is.
-	Field string
+	// At is the part of the request at fault; the zero Place when none is.
+	At Place
 	// RetryAfter is when to try again, for CodeOverloaded, CodeQuotaExceeded,
 	// CodeUnderWay and CodeUnfinished; 0 when nobody knows.
 	RetryAfter time.Duration
@@ -70,8 +69,8 @@ type Error struct {
 // Error returns all that is known, the cause too, for logs.
 func (e *Error) Error() string {
 	s := string(e.Code) + ": " + e.Message
-	if e.Field != "" {
-		s += " (" + e.Field + ")"
+	if e.At != (Place{}) {
+		s += " (" + e.At.String() + ")"
 	}
 	if e.RequestID != "" {
 		s += " [request " + e.RequestID + "]"
@@ -85,14 +84,15 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Errorf makes an Error without field or cause.
+// Errorf makes an Error without place or cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Invalidf makes an Error with CodeInvalidRequest about one field of a request.
-func Invalidf(field, format string, args ...any) *Error {
-	return &Error{Code: CodeInvalidRequest, Message: fmt.Sprintf(format, args...), Field: field}
+// Invalidf makes an Error with CodeInvalidRequest about the part of a request that
+// the client calls name.
+func Invalidf(name, format string, args ...any) *Error {
+	return &Error{Code: CodeInvalidRequest, Message: fmt.Sprintf(format, args...), At: Named(name)}
 }
 
 // Late makes the Error for a request whose deadline passed.

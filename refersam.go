@@ -5,7 +5,6 @@ package refersam
 
 import (
 	"context"
-	"crypto/sha256"
 	"time"
 )
 
@@ -126,8 +125,6 @@ type Request struct {
 	// Image is an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF) exactly as it came
 	// from outside: nothing about it has been checked.
 	Image []byte
-	// Digest is the SHA-256 of Image, if the caller has computed it anyway.
-	Digest *[sha256.Size]byte
 	// Phrases holds at least one phrase; results keep their order.
 	Phrases []Phrase
 	// Variant forces a variant by name. When empty, Unit decides.
@@ -135,27 +132,12 @@ type Request struct {
 	// Unit selects the variant: the same unit gets the same variant as long as the
 	// split stays the same.
 	Unit string
-	// Priority says which work is done first. Key names the owner of the work:
-	// when there is too much to do, keys of the same priority share evenly.
+	// Priority says which work is done first.
 	Priority Priority
-	Key      string
 	// Size is the size of the masks.
 	Size Size
 	// Quality asks for Components and Stability of each result.
 	Quality bool
-	// Picture asks for the decoded picture in Encode. It takes 3 bytes per pixel
-	// until the request is answered. It is decoded when the model has answered all
-	// phrases.
-	Picture bool
-	// EncodeWeight is how many times as long Encode takes as making the mask,
-	// about, so that it waits its turn on the CPU; 0 is once.
-	EncodeWeight int
-	// Encode, if there is one, is called once for each result as soon as its
-	// mask is made, with the index of the phrase, and for several results at
-	// once. Mask, Logits and Picture are dropped thereafter: they are zero in
-	// the Response. So the masks of a request are never all in memory. Its error ends the
-	// request.
-	Encode func(i int, r *Result) error
 }
 
 // Result is what one phrase means.
@@ -163,15 +145,8 @@ type Result struct {
 	PhraseID string
 	// Phrase is the text of the phrase, as the request has it.
 	Phrase string
-	// Mask has the size that was asked for. It is nil when Request.Encode has
-	// seen it.
+	// Mask has the size that was asked for.
 	Mask *Mask
-	// Logits are the logits that Mask was made of: the picture's part alone,
-	// stretched to its size. They are set for Request.Encode only.
-	Logits Logits
-	// Picture is the upright picture, for Request.Encode only and if
-	// Request.Picture asks for it.
-	Picture *Picture
 	// Score is the mean foreground probability over the mask's foreground, in
 	// [0, 1]; 0 for an empty mask. It is not calibrated.
 	Score float64

@@ -20,8 +20,8 @@ type State interface {
 	Keys
 	Quotas
 	Ledger
-	// Shared reports whether other gateways may use the same state.
-	Shared() bool
+	// MultiGateway reports whether other gateways may use the same state.
+	MultiGateway() bool
 }
 
 // Gate authenticates clients and holds each API key to its limits. All methods
@@ -31,6 +31,7 @@ type Gate struct {
 	keys    Keys
 	keyring *keyring
 	limiter *limiter
+	log     *slog.Logger
 }
 
 // New makes a Gate. name identifies this process among the gateways that share
@@ -41,14 +42,53 @@ func New(state State, name string, log *slog.Logger) (*Gate, error) {
 		return nil, err
 	}
 	var quotas Quotas
-	if state.Shared() {
+	if state.MultiGateway() {
 		quotas = state
 	}
-	return &Gate{Meter: newMeter(state, name), keys: state, keyring: keyring, limiter: newLimiter(quotas, name, log)}, nil
+	return &Gate{Meter: newMeter(state, name), keys: state, keyring: keyring, limiter: newLimiter(quotas, name, log), log: log}, nil
 }
 
-// Close ends the Gate's background work. It does not flush the Meter.
-func (g *Gate) Close() { g.keyring.cache.StopAllGoroutines() }
+// Run writes counted usage every FlushInterval and renews leases every
+// RenewInterval, until ctx ends.
+func (g *Gate) Run(ctx context.Context) {
+	flush, renew := time.NewTicker(FlushInterval), time.NewTicker(RenewInterval)
+	defer flush.Stop()
+	defer renew.Stop()
+	var failing bool
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-flush.C:
+			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+			err := g.Flush(bounded)
+			cancel()
+			if err != nil && !failing && ctx.Err() == nil {
+				g.log.Warn("usage cannot be written at the moment; it is kept in memory", "cause", err)
+			}
+			failing = err != nil
+		case <-renew.C:
+			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
+			g.Renew(bounded)
+			cancel()
+		}
+	}
+}
+
+// upkeepTimeout bounds one round of Run.
+const upkeepTimeout = 5 * time.Second
+
+// Close ends the Gate's background work and writes the usage that was counted since
+// Run last wrote it. Nothing may use the Gate at the same time.
+func (g *Gate) Close() error {
+	defer g.keyring.cache.StopAllGoroutines()
+	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
+	defer cancel()
+	if err := g.Flush(ctx); err != nil {
+		return fmt.Errorf("usage of the last %s was not written: %w", FlushInterval, err)
+	}
+	return nil
+}
 
 // stateTimeout is how long a request waits for the database to say who its
 // client is and whether the client may go on. A database that takes longer

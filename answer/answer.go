@@ -16,28 +16,24 @@ import (
 	"github.com/refersam/refersam/access"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/triton"
 	"golang.org/x/sync/semaphore"
 )
 
-// Segmenter finds masks; *pipeline.Segmenter is one. All of it is safe for
+// Segmenter finds masks; *experiment.Segmenter is one. All of it is safe for
 // concurrent use.
 type Segmenter interface {
-	refersam.Segmenter
-	// Choose describes the variant that would answer req now, or returns the
-	// error that Segment would for it.
-	Choose(req *refersam.Request) (pipeline.Variant, error)
-	// Check returns the error that Segment would return for the request without its
-	// picture.
-	Check(req *refersam.Request) error
-	// Inspect reads the header of an encoded picture. Its errors are the errors
-	// that Segment returns about pictures.
-	Inspect(ctx context.Context, image []byte) (pipeline.Header, error)
-	// CheckMasks returns the error that Segment would return for this number of
-	// phrases and a picture of width × height pixels.
-	CheckMasks(width, height, phrases int) error
+	// Assign returns the variant that a client has named, or else the variant of
+	// its unit.
+	Assign(named, unit string) experiment.Assignment
+	// Prepare checks a request that the variant of an assignment is to answer.
+	Prepare(req *refersam.Request, a experiment.Assignment, options pipeline.Options) (*experiment.Prepared, error)
+	// CheckVariant returns the error that Prepare would return for an assignment.
+	CheckVariant(a experiment.Assignment) error
 }
 
 // Fetcher downloads from addresses that clients name; *fetch.Client is one. It
@@ -103,9 +99,7 @@ type Parts struct {
 	Images   *images.Keeper
 	Fetcher  Fetcher
 	Meter    *access.Meter
-	// Observe is called with every response.
-	Observe func(*refersam.Response)
-	Log     *slog.Logger
+	Log      *slog.Logger
 }
 
 // Service answers questions. All methods are safe for concurrent use.
@@ -148,18 +142,18 @@ func (s *Service) ReserveResult(n int64) (release func(), err error) {
 // Picture is an encoded picture exactly as it was sent, and its SHA-256.
 type Picture = images.Picture
 
-// Bring returns the picture of a question. A picture that was not sent with the
-// request takes memory from lease. Errors carry the client's name of the picture.
-func (s *Service) Bring(ctx context.Context, who Caller, from *Source, lease *Lease) (*Picture, error) {
+// bring returns the picture of a question. A picture that was not sent with the
+// request takes memory from lease.
+func (s *Service) bring(ctx context.Context, who Caller, from *Source, lease *Lease) (*Picture, error) {
 	switch {
 	case from.ID != "":
 		image, err := s.Images.Find(ctx, who.Account, from.ID)
 		if err != nil {
-			return nil, placed(from.Field, err)
+			return nil, inImage(err)
 		}
 		content, err := s.Images.Content(ctx, image, lease.Take)
 		if err != nil {
-			return nil, placed(from.Field, err)
+			return nil, inImage(err)
 		}
 		digest, _ := images.Digest(image.ID)
 		return &Picture{Content: content, Digest: digest}, nil
@@ -180,20 +174,17 @@ func (s *Service) fetch(ctx context.Context, from *Source, lease *Lease) (*Pictu
 		return lease.Take(ctx, BodyCost*bytes)
 	})
 	if err != nil {
-		return nil, placed(from.Field, err)
+		return nil, inImage(err)
 	}
 	return &Picture{Content: content, Digest: sha256.Sum256(content)}, nil
 }
 
-// CheckWebhook refuses an address that no job may report its end to. field is
-// the client's name for the address.
-func (s *Service) CheckWebhook(url, field string) error {
-	return placed(field, s.Fetcher.CheckWebhook(url))
+// CheckWebhook refuses an address that no job may report its end to.
+func (s *Service) CheckWebhook(url string, naming Naming) error {
+	return refersam.Rename(at(refersam.AtWebhook, s.Fetcher.CheckWebhook(url)), naming.Name)
 }
 
-func (s *Service) checkURL(from *Source) error {
-	return placed(from.Field, s.Fetcher.CheckPicture(from.URL))
-}
+func (s *Service) checkURL(from *Source) error { return inImage(s.Fetcher.CheckPicture(from.URL)) }
 
 func (s *Service) stored(ctx context.Context, from *Source, lease *Lease) (*Picture, error) {
 	if err := lease.Take(ctx, from.Bytes); err != nil {
@@ -202,7 +193,7 @@ func (s *Service) stored(ctx context.Context, from *Source, lease *Lease) (*Pict
 	content, err := s.Images.Object(ctx, from.Object, from.Bytes)
 	if errors.Is(err, blobs.ErrNotFound) {
 		s.Log.Warn("the picture of a job is missing", "object", from.Object)
-		return nil, &refersam.Error{Code: refersam.CodeImageNotFound, Message: "The picture of the job is gone; submit the job again.", Field: from.Field, Err: err}
+		return nil, &refersam.Error{Code: refersam.CodeImageNotFound, Message: "The picture of the job is gone; submit the job again.", At: refersam.AtImage, Err: err}
 	}
 	if err != nil {
 		return nil, err
@@ -210,16 +201,15 @@ func (s *Service) stored(ctx context.Context, from *Source, lease *Lease) (*Pict
 	return &Picture{Content: content, Digest: sha256.Sum256(content)}, nil
 }
 
-// Keep stores a picture for the caller's key, and reports whether it is new.
-// field is the client's name for the picture.
-func (s *Service) Keep(ctx context.Context, who Caller, field string, p *Picture) (*store.Image, bool, error) {
-	return s.Images.Keep(ctx, who.Account, *p, func() (images.Header, error) {
-		h, err := s.Segmenter.Inspect(ctx, p.Content)
-		if err != nil {
-			return images.Header{}, translate(err, func(string) string { return field })
-		}
-		return images.Header(h), nil
-	})
+// Keep brings a picture and stores it for the caller's key. It reports whether the
+// picture is new.
+func (s *Service) Keep(ctx context.Context, who Caller, from *Source, lease *Lease) (*store.Image, bool, error) {
+	p, err := s.bring(ctx, who, from, lease)
+	if err != nil {
+		return nil, false, refersam.Rename(err, from.name)
+	}
+	image, created, err := s.Images.Keep(ctx, who.Account, *p)
+	return image, created, refersam.Rename(err, from.name)
 }
 
 // Prepared is a question with its picture. It can be answered once.
@@ -229,26 +219,44 @@ type Prepared struct {
 	Question *Question
 	// Digest is the SHA-256 of the encoded picture.
 	Digest  [sha256.Size]byte
-	request *refersam.Request
+	inner   *experiment.Prepared
 	begun   time.Time
 	fetched time.Duration
 }
 
-// Prepare brings the picture of a question. lease provides the memory for it; the
-// caller must hold lease until the answer has been made.
+// Prepare brings the picture of a question and draws its variant. lease provides
+// the memory for the picture; the caller must hold lease until the answer has been
+// made. Errors carry the client's names.
 func (s *Service) Prepare(ctx context.Context, who Caller, q *Question, lease *Lease) (*Prepared, error) {
 	begun := time.Now()
-	pic, err := s.Bring(ctx, who, &q.Source, lease)
+	pic, err := s.bring(ctx, who, &q.Source, lease)
 	if err != nil {
-		return nil, err
+		return nil, refersam.Rename(err, q.Name)
 	}
-	return &Prepared{
-		service: s, who: who, Question: q, Digest: pic.Digest, request: q.request(who, pic), begun: begun, fetched: time.Since(begun),
-	}, nil
+	fetched := time.Since(begun)
+	inner, err := s.Segmenter.Prepare(q.request(who, pic.Content), s.assign(who, q), pipeline.Options{Key: who.FairnessKey, Digest: &pic.Digest})
+	if err != nil {
+		return nil, refersam.Rename(err, q.Name)
+	}
+	return &Prepared{service: s, who: who, Question: q, Digest: pic.Digest, inner: inner, begun: begun, fetched: fetched}, nil
 }
 
-// Variant describes the variant that would answer now.
-func (p *Prepared) Variant() (pipeline.Variant, error) { return p.service.Segmenter.Choose(p.request) }
+// assign returns the variant that answers a question.
+func (s *Service) assign(who Caller, q *Question) experiment.Assignment {
+	if q.Drawn {
+		return experiment.Assignment{Variant: q.Variant}
+	}
+	return s.Segmenter.Assign(q.Variant, who.Unit)
+}
+
+// CheckVariant returns the error that all questions of a caller with this variant
+// would get because of it.
+func (s *Service) CheckVariant(who Caller, variant string) error {
+	return refersam.Rename(s.Segmenter.CheckVariant(s.Segmenter.Assign(variant, who.Unit)), Naming{}.Name)
+}
+
+// Contract describes the model that would answer now, or returns why it cannot.
+func (p *Prepared) Contract() (triton.Contract, error) { return p.inner.Contract() }
 
 // Answered is an answer that has not been written yet.
 type Answered struct {
@@ -264,12 +272,14 @@ type Answered struct {
 func (p *Prepared) Answer(ctx context.Context, budget *Budget, read time.Duration) (*Answered, error) {
 	s, q := p.service, p.Question
 	encoder := encoder{question: q, masks: make([]api.AnswerMasks, len(q.Prompts)), budget: budget}
-	p.request.Encode = encoder.encode
-	resp, err := s.Segmenter.Segment(ctx, p.request)
-	if err != nil {
-		return nil, translate(err, q.Field)
+	sink := pipeline.Sink{Encode: encoder.encode, Picture: q.Wants(api.FormatOverlay)}
+	if sink.Picture || q.Wants(api.FormatProbability) {
+		sink.Weight = encodeWeight
 	}
-	s.Observe(resp)
+	resp, err := p.inner.Run(ctx, &sink)
+	if err != nil {
+		return nil, refersam.Rename(err, q.Name)
+	}
 	s.Meter.CountPicture(p.who.Account, resp)
 	a := NewAnswer(p.who.RequestID, resp, encoder.masks)
 	if q.Quality {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/postprocess"
 )
 
@@ -26,17 +27,17 @@ type encoder struct {
 	budget   *Budget
 }
 
-// encode implements refersam.Request.Encode.
-func (e *encoder) encode(i int, r *refersam.Result) error {
+// encode implements pipeline.Sink.Encode.
+func (e *encoder) encode(i int, r *refersam.Result, from pipeline.Origin) error {
 	for _, format := range e.question.Prompts[i].Formats {
-		if err := e.write(&e.masks[i], format, e.question.Prompts[i].Tolerance, r); err != nil {
+		if err := e.write(&e.masks[i], format, e.question.Prompts[i].Tolerance, r, from); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *encoder) write(m *api.AnswerMasks, format string, tolerance float64, r *refersam.Result) (err error) {
+func (e *encoder) write(m *api.AnswerMasks, format string, tolerance float64, r *refersam.Result, from pipeline.Origin) (err error) {
 	switch format {
 	case api.FormatRLE:
 		m.RLE = NewRLE(r.Mask)
@@ -54,14 +55,14 @@ func (e *encoder) write(m *api.AnswerMasks, format string, tolerance float64, r 
 		m.PNG8, err = e.file(func(w io.Writer) error { return postprocess.EncodePNG8(w, r.Mask) })
 	case api.FormatProbability:
 		m.Probability, err = e.file(func(w io.Writer) error {
-			return postprocess.EncodeProbability(w, r.Logits, r.Mask.Width, r.Mask.Height)
+			return postprocess.EncodeProbability(w, from.Logits, r.Mask.Width, r.Mask.Height)
 		})
 	case api.FormatOverlay:
 		m.Overlay, err = e.file(func(w io.Writer) error {
 			if e.question.Overlay == api.OverlayJPEG {
-				return postprocess.EncodeOverlayJPEG(w, r.Picture, r.Mask, tint, jpegQuality)
+				return postprocess.EncodeOverlayJPEG(w, from.Picture, r.Mask, tint, jpegQuality)
 			}
-			return postprocess.EncodeOverlayPNG(w, r.Picture, r.Mask, tint)
+			return postprocess.EncodeOverlayPNG(w, from.Picture, r.Mask, tint)
 		})
 	default:
 		return fmt.Errorf("unknown mask format %q", format)

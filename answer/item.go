@@ -9,14 +9,18 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/jobs"
+	"github.com/refersam/refersam/pipeline"
 )
 
 // storedQuestion is a question, without its picture, as the database stores it for
 // a job. Later versions must be able to read it, as long as jobs are stored.
 type storedQuestion struct {
-	Prompts  []storedPrompt
-	Output   storedOutput
+	Prompts []storedPrompt
+	Output  storedOutput
+	// Variant is the variant that the client has named, or that was drawn when the
+	// job was accepted if Drawn. It is empty if no variant was known then.
 	Variant  string
+	Drawn    bool
 	Priority refersam.Priority
 	Naming   Naming
 	// Field is the client's name for the picture. URL is the address to fetch it
@@ -80,15 +84,14 @@ func (s *Service) Submission(ctx context.Context, who Caller, form string, begun
 // work returns the work of an item, without a picture that is not stored yet.
 func (s *Service) work(ctx context.Context, who Caller, form string, begun time.Time, item *Item) (jobs.Work, error) {
 	q := item.Question
-	err := s.Segmenter.Check(q.request(who, &Picture{}))
-	switch refersam.ErrorCode(err) {
-	case "", refersam.CodeNotReady, refersam.CodeUnavailable: // the job can wait for the model
-	default:
-		return jobs.Work{}, translate(err, q.Field)
+	assignment := s.Segmenter.Assign(q.Variant, who.Unit)
+	prepared, err := s.Segmenter.Prepare(q.request(who, q.Source.Data), assignment, pipeline.Options{})
+	if err != nil {
+		return jobs.Work{}, refersam.Rename(err, q.Name)
 	}
 	stored := storedQuestion{
 		Output:  storedOutput{q.Size, q.Overlay, q.Quality},
-		Variant: q.Variant, Priority: q.Priority, Naming: q.Naming,
+		Variant: assignment.Variant, Drawn: !assignment.Forced && assignment.Variant != "", Priority: q.Priority, Naming: q.Naming,
 		Field: q.Source.Field, URL: q.Source.URL, Form: form,
 		Sharer: who.FairnessKey, Unit: who.Unit,
 	}
@@ -111,23 +114,19 @@ func (s *Service) work(ctx context.Context, who Caller, form string, begun time.
 	case q.Source.ID != "":
 		image, err := s.Images.Find(ctx, who.Account, q.Source.ID)
 		if err != nil {
-			return w, placed(q.Source.Field, err)
+			return w, refersam.Rename(inImage(err), q.Name)
 		}
-		if err := s.Segmenter.CheckMasks(image.Width, image.Height, len(q.Prompts)); err != nil {
-			return w, translate(err, q.Field)
+		if err := prepared.CheckSize(image.Width, image.Height); err != nil {
+			return w, refersam.Rename(err, q.Name)
 		}
 		w.Picture, w.Bytes = image.Blob, image.Bytes
 	case q.Source.URL != "":
 		if err := s.checkURL(&q.Source); err != nil {
-			return w, err
+			return w, refersam.Rename(err, q.Name)
 		}
 	default:
-		header, err := s.Segmenter.Inspect(ctx, q.Source.Data)
-		if err == nil {
-			err = s.Segmenter.CheckMasks(header.Width, header.Height, len(q.Prompts))
-		}
-		if err != nil {
-			return w, translate(err, q.Field)
+		if _, err := prepared.Header(); err != nil {
+			return w, refersam.Rename(err, q.Name)
 		}
 		w.Bytes = int64(len(q.Source.Data))
 	}
@@ -178,7 +177,7 @@ func (s *Service) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 func (q *storedQuestion) question(w *jobs.Work) *Question {
 	question := &Question{
 		Source:  Source{Field: q.Field, URL: q.URL, Object: w.Picture, Bytes: w.Bytes},
-		Variant: q.Variant, Size: q.Output.Size, Overlay: q.Output.Overlay, Quality: q.Output.Quality,
+		Variant: q.Variant, Drawn: q.Drawn, Size: q.Output.Size, Overlay: q.Output.Overlay, Quality: q.Output.Quality,
 		Priority: q.Priority, Naming: q.Naming,
 	}
 	for _, p := range q.Prompts {

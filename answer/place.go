@@ -6,35 +6,55 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// translate renames the fields of an error from the parts of a refersam.Request
-// to the client's names.
-func translate(err error, field func(string) string) error {
-	var e *refersam.Error
-	if !errors.As(err, &e) || e.Field == "" {
-		return err
-	}
-	translated := *e
-	translated.Field = field(e.Field)
-	translated.Also = make([]*refersam.Error, len(e.Also))
-	for i, other := range e.Also {
-		also := *other
-		also.Field = field(other.Field)
-		translated.Also[i] = &also
-	}
-	return &translated
+// Naming says in what form the client wrote its request, so that errors name the
+// parts of the request as the client does: as a field of a form, or as a member
+// below a place in JSON. Jobs store it.
+type Naming struct {
+	Form bool
+	At   string
 }
 
-// placed names the field of an error about a picture, unless the error is about
-// the service.
-func placed(field string, err error) error {
+// Name returns the client's name for a part of its request.
+func (n Naming) Name(p refersam.Place) string {
+	if n.Form {
+		return p.String()
+	}
+	return p.Pointer(n.At)
+}
+
+// Name returns the client's name for a part of the question.
+func (q *Question) Name(p refersam.Place) string {
+	if p == refersam.AtImage {
+		return q.Source.Field
+	}
+	return q.Naming.Name(p)
+}
+
+// name is Question.Name for a picture without a question.
+func (s *Source) name(p refersam.Place) string {
+	if p == refersam.AtImage {
+		return s.Field
+	}
+	return p.String()
+}
+
+// at gives an error its place.
+func at(place refersam.Place, err error) error {
+	var e *refersam.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	placed := *e
+	placed.At = place
+	return &placed
+}
+
+// inImage is at for an error of bringing a picture. An error of the service has no
+// place.
+func inImage(err error) error {
 	switch refersam.ErrorCode(err) {
 	case refersam.CodeImageNotFound, refersam.CodeImageTooLarge, refersam.CodeUnsupportedMedia, refersam.CodeFetchRefused, refersam.CodeFetchFailed:
-		var e *refersam.Error
-		if errors.As(err, &e) {
-			named := *e
-			named.Field = field
-			return &named
-		}
+		return at(refersam.AtImage, err)
 	}
 	return err
 }

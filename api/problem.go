@@ -114,7 +114,7 @@ func NewProblem(err error, requestID string) (p Problem, retryAfter time.Duratio
 		Status:    k.status,
 		Detail:    Showable(shown.Message),
 		Code:      code,
-		Field:     Showable(shown.Field),
+		Field:     Showable(shown.At.String()),
 		RequestID: requestID,
 		Errors:    problemErrors(shown),
 	}, shown.RetryAfter
@@ -137,11 +137,11 @@ func Showable(s string) string {
 func problemErrors(err *refersam.Error) []ProblemError {
 	var all []ProblemError
 	for _, e := range append([]*refersam.Error{err}, err.Also...) {
-		if e.Field == "" || len(all) == refersam.MaxFaults {
+		if e.At == (refersam.Place{}) || len(all) == refersam.MaxFaults {
 			continue
 		}
 		shown := ProblemError{Detail: Showable(e.Message)}
-		if pointer := Showable(e.Field); strings.HasPrefix(pointer, "/") {
+		if pointer := Showable(e.At.String()); strings.HasPrefix(pointer, "/") {
 			shown.Pointer = "#" + (&url.URL{Fragment: pointer}).EscapedFragment()
 		} else {
 			shown.Field = pointer

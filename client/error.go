@@ -44,16 +44,17 @@ type problem struct {
 
 // err converts p to an error of the domain.
 func (p *problem) err() *refersam.Error {
-	e := &refersam.Error{Code: cmp.Or(p.Code, codeOf(p.Status)), Message: p.Detail, Field: p.Field, RequestID: p.RequestID}
+	e := &refersam.Error{Code: cmp.Or(p.Code, codeOf(p.Status)), Message: p.Detail, At: refersam.Named(p.Field), RequestID: p.RequestID}
 	for i, fault := range p.Errors {
-		also := &refersam.Error{Code: e.Code, Message: fault.Detail, Field: fault.Field, RequestID: p.RequestID}
+		name := fault.Field
 		if fault.Pointer != "" {
-			also.Field = strings.TrimPrefix(fault.Pointer, "#")
-			if pointer, err := url.PathUnescape(also.Field); err == nil {
-				also.Field = pointer
+			name = strings.TrimPrefix(fault.Pointer, "#")
+			if pointer, err := url.PathUnescape(name); err == nil {
+				name = pointer
 			}
 		}
-		if i > 0 || also.Field != e.Field {
+		also := &refersam.Error{Code: e.Code, Message: fault.Detail, At: refersam.Named(name), RequestID: p.RequestID}
+		if i > 0 || also.At != e.At {
 			e.Also = append(e.Also, also)
 		}
 	}

@@ -67,7 +67,7 @@ func TestJob(t *testing.T) {
 		t.Errorf("%+v", seen)
 	}
 	var e *refersam.Error
-	if !errors.As(j.Err(), &e) || e.Code != refersam.CodeInvalidImage || e.RequestID != "sub" || e.Field != "/items/1/image/data" || !strings.Contains(j.Err().Error(), "item 1") {
+	if !errors.As(j.Err(), &e) || e.Code != refersam.CodeInvalidImage || e.RequestID != "sub" || e.At != refersam.Named("/items/1/image/data") || !strings.Contains(j.Err().Error(), "item 1") {
 		t.Errorf("%v", j.Err())
 	}
 	for i, want := range []client.JobItem{

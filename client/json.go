@@ -17,9 +17,9 @@ func encode(v any) ([]byte, error) {
 	var number *json.SemanticError
 	switch {
 	case errors.As(err, &text):
-		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The text is not UTF-8; convert it to UTF-8.", Field: string(text.JSONPointer), Err: err}
+		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The text is not UTF-8; convert it to UTF-8.", At: refersam.Named(string(text.JSONPointer)), Err: err}
 	case errors.As(err, &number):
-		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The number is not finite; give a finite number.", Field: string(number.JSONPointer), Err: err}
+		return nil, &refersam.Error{Code: refersam.CodeInvalidRequest, Message: "The number is not finite; give a finite number.", At: refersam.Named(string(number.JSONPointer)), Err: err}
 	}
 	return body, err
 }

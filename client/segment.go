@@ -57,19 +57,15 @@ type BatchResult struct {
 	ID string
 	// Answer is nil if there is an error.
 	Answer *Answer
-	// Err is nil or a *refersam.Error. Its Field names the place in the whole
+	// Err is nil or a *refersam.Error. Its At names the place in the whole
 	// batch, such as /items/1/image/data.
 	Err error
 }
 
 // Segment implements refersam.Segmenter. The request's ID is sent as with
-// WithRequestID; its Digest and Key are ignored. Picture and PriorityShadow are not
-// available over HTTP and return CodeInvalidRequest. The response is an Answer's
-// Response. An error of Encode is returned unchanged.
+// WithRequestID. PriorityShadow is not available over HTTP and returns
+// CodeInvalidRequest. The response is an Answer's Response.
 func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.Response, error) {
-	if req.Picture {
-		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "Decoded pictures are not available over HTTP; leave Picture unset.")
-	}
 	if req.ID != "" {
 		ctx = WithRequestID(ctx, req.ID)
 	}
@@ -78,15 +74,6 @@ func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.
 		RequestOptions{Variant: req.Variant, Unit: req.Unit, Priority: req.Priority})
 	if err != nil {
 		return nil, err
-	}
-	if req.Encode == nil {
-		return &a.Response, nil
-	}
-	for i := range a.Results {
-		if err := req.Encode(i, &a.Results[i]); err != nil {
-			return nil, err
-		}
-		a.Results[i].Mask = nil
 	}
 	return &a.Response, nil
 }

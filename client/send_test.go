@@ -440,9 +440,9 @@ func TestFaultsOfProblems(t *testing.T) {
 		}
 		var also []string
 		for _, a := range e.Also {
-			also = append(also, fmt.Sprint(a.Field, " ", a.Message))
+			also = append(also, fmt.Sprint(a.At, " ", a.Message))
 		}
-		if got := e.Field + ": " + strings.Join(also, ", "); got != tc.want {
+		if got := e.At.String() + ": " + strings.Join(also, ", "); got != tc.want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}

@@ -1,4 +1,5 @@
-// Package experiment decides which variant of the model answers whom.
+// Package experiment decides which variant of the model answers whom. It wraps a
+// pipeline.Segmenter, which asks the variant that a request names.
 package experiment
 
 import (
@@ -12,9 +13,9 @@ import (
 	"strings"
 )
 
-// salt separates this assignment from every other one made from the same
-// units. Changing it reshuffles everybody.
-const salt = "refersam/variant"
+// defaultSalt separates the assignment of REFERSAM_SPLIT from every other one made
+// from the same units. Changing it reshuffles everybody.
+const defaultSalt = "refersam/variant"
 
 // Split shares units out among variants in proportion to integer weights.
 //
@@ -26,6 +27,7 @@ const salt = "refersam/variant"
 // The zero Split has no variants. A Split is safe for concurrent use.
 type Split struct {
 	arms []arm
+	salt string
 }
 
 type arm struct {
@@ -63,7 +65,7 @@ func ParseSplit(s string) (Split, error) {
 // NewSplit makes a Split of weights by variant: integers ≥ 0 with a positive
 // sum.
 func NewSplit(weights map[string]int) (Split, error) {
-	var s Split
+	s := Split{salt: defaultSalt}
 	positive := false
 	for name, weight := range weights {
 		if weight < 0 {
@@ -77,6 +79,14 @@ func NewSplit(weights map[string]int) (Split, error) {
 	}
 	slices.SortFunc(s.arms, func(a, b arm) int { return strings.Compare(a.name, b.name) })
 	return s, nil
+}
+
+// WithSalt returns a split with the same weights that draws independently of
+// splits with other salts: what one split gives a unit says nothing about what the
+// other gives it. Each experiment has its own salt.
+func (s Split) WithSalt(salt string) Split {
+	s.salt = salt
+	return s
 }
 
 // Variants returns the names in the split, in alphabetical order, those with
@@ -112,7 +122,7 @@ func (s Split) Assign(unit string) string {
 		if a.weight == 0 {
 			continue
 		}
-		if score := float64(a.weight) / -math.Log(uniform(a.name, unit)); score > bestScore {
+		if score := float64(a.weight) / -math.Log(s.uniform(a.name, unit)); score > bestScore {
 			best, bestScore = a.name, score
 		}
 	}
@@ -130,7 +140,7 @@ func (s Split) String() string {
 
 // uniform hashes a variant and a unit to a number in (0, 1), both ends
 // excluded so that its logarithm is finite and not zero.
-func uniform(variant, unit string) float64 {
-	sum := sha256.Sum256([]byte(salt + "\x00" + variant + "\x00" + unit))
+func (s Split) uniform(variant, unit string) float64 {
+	sum := sha256.Sum256([]byte(s.salt + "\x00" + variant + "\x00" + unit))
 	return (float64(binary.BigEndian.Uint64(sum[:])>>12) + 0.5) / (1 << 52)
 }

@@ -139,3 +139,31 @@ func mustParse(t *testing.T, s string) experiment.Split {
 	}
 	return split
 }
+
+// Splits with different salts draw independently: of the units that one gives to a,
+// the other gives a its own share.
+func TestSplit_WithSalt(t *testing.T) {
+	one, err := experiment.ParseSplit("a:30,b:70")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := one.WithSalt("another experiment")
+	var first, both float64
+	const units = 20_000
+	for i := range units {
+		unit := fmt.Sprint("unit-", i)
+		if one.Assign(unit) == "a" {
+			first++
+			if other.Assign(unit) == "a" {
+				both++
+			}
+		}
+	}
+	// The standard deviation of both/first is 0.006.
+	if got := both / first; math.Abs(got-0.3) > 0.025 {
+		t.Errorf("%.3f of the units of one split get the same variant by the other, want 0.3", got)
+	}
+	if got := first / units; math.Abs(got-0.3) > 0.015 {
+		t.Errorf("the share of a is %.3f, want 0.3", got)
+	}
+}

@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
+	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
@@ -184,11 +187,11 @@ func TestAccess_DatabaseAway(t *testing.T) {
 
 // withState is another gateway of the service. It requires keys and uses the test's
 // state.
-func (s *service) withState(t *testing.T, state gateway.State) *gateway.Gateway {
+func (s *service) withState(t *testing.T, state gatewaytest.State) *gatewaytest.Service {
 	t.Helper()
 	cfg := gateway.DefaultConfig()
 	cfg.Auth = gateway.AuthOn
-	gw := newGateway(t, cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: discard})
+	gw := gatewaytest.Start(t, cfg, gatewaytest.Parts{Model: s.segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Log: discard})
 	return gw
 }
 
@@ -396,7 +399,7 @@ func TestShared(t *testing.T) {
 			eventually(t, "no batch", func() bool { return waiting() == 1 })
 		}
 		for _, s := range gateways {
-			s.RenewSlots(t.Context())
+			s.Access.Renew(t.Context())
 			expectProblem(t, s.do(bearer(segment(), token)), http.StatusTooManyRequests, "quota_exceeded", "")
 		}
 		for _, release := range releases {
@@ -411,7 +414,7 @@ func TestShared(t *testing.T) {
 		for range 2 {
 			for _, s := range gateways {
 				decode(t, s.do(bearer(segment(), token)))
-				if err := s.Flush(t.Context()); err != nil {
+				if err := s.Access.Flush(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -424,12 +427,12 @@ func TestShared(t *testing.T) {
 
 // recording is a Segmenter that records its requests.
 type recording struct {
-	gateway.Segmenter
-	request *refersam.Request
+	experiment.Inner
+	options pipeline.Options
 }
 
-func (r *recording) Segment(_ context.Context, req *refersam.Request) (*refersam.Response, error) {
-	r.request = req
+func (r *recording) Prepare(_ *refersam.Request, options pipeline.Options) (*pipeline.Prepared, error) {
+	r.options = options
 	return nil, refersam.Errorf(refersam.CodeNotReady, "No.")
 }
 
@@ -439,8 +442,8 @@ func TestSharer(t *testing.T) {
 	for _, auth := range []string{gateway.AuthOn, gateway.AuthOff} {
 		cfg := gateway.DefaultConfig()
 		cfg.Auth = auth
-		asked := &recording{Segmenter: s.segmenter}
-		gw := newGateway(t, cfg, gateway.Parts{Segmenter: asked, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
+		asked := &recording{Inner: s.segmenter}
+		gw := gatewaytest.Start(t, cfg, gatewaytest.Parts{Model: asked, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
 		token := s.newKey(t, store.Key{})
 		req := bearer(segment(), token)
 		req.RemoteAddr = "192.0.2.7:1234"
@@ -449,8 +452,8 @@ func TestSharer(t *testing.T) {
 		if auth == gateway.AuthOff {
 			want = "192.0.2.7"
 		}
-		if asked.request.Key != want {
-			t.Errorf("%s: %s, want %s", auth, asked.request.Key, want)
+		if asked.options.Key != want {
+			t.Errorf("%s: %s, want %s", auth, asked.options.Key, want)
 		}
 	}
 }
@@ -510,7 +513,7 @@ type silent struct {
 	about map[string]bool
 }
 
-func (s *silent) Shared() bool { return true }
+func (s *silent) MultiGateway() bool { return true }
 
 func (s *silent) TakeTokens(ctx context.Context, key string, rate store.Rate, want int64, now time.Time) (store.Tokens, error) {
 	if s.about[key] {
@@ -552,7 +555,7 @@ func TestDatabaseSilent(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	renewal, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	group.Go(func() { gw.RenewSlots(renewal) })
+	group.Go(func() { gw.Access.Renew(renewal) })
 	time.Sleep(100 * time.Millisecond)
 	w := httptest.NewRecorder()
 	gw.ServeHTTP(w, bearer(segment(), fine))

@@ -41,7 +41,7 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 		return err
 	}
 	if async := prefersAsync(c.Request.Header); async || batch.Webhook != "" {
-		if err := h.checkWebhook(async, batch.Webhook, "/webhook/url"); err != nil {
+		if err := h.checkWebhook(async, batch.Webhook, answer.Naming{}); err != nil {
 			return err
 		}
 		items, err := batch.Work()
@@ -50,7 +50,8 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 		}
 		return h.submit(c, api.JobKindBatch, api.MediaJSON, begun, batch.Webhook, items)
 	}
-	if _, err := h.segmenter.Choose(&refersam.Request{Variant: batch.Variant}); err != nil {
+	who := caller(c)
+	if err := h.answers.CheckVariant(who, batch.Variant); err != nil {
 		return err
 	}
 	if batch.ByReference() {
@@ -60,7 +61,6 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 	defer cancel()
 	budget := h.answers.Budget()
 	defer budget.Release()
-	who := caller(c)
 	answers := api.BatchAnswer{RequestID: who.RequestID, Results: make([]api.BatchResult, len(batch.Items))}
 	var group errgroup.Group
 	group.SetLimit(itemsAtOnce)

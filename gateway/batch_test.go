@@ -136,7 +136,7 @@ func TestBatchDeadlineAndUsage(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	s.model.SetBefore(nil)
-	s.Forget()
+	s.Access.Forget()
 	decodeBatch(t, s.do(bearer(batchRequest(`{"items": [{"image": {"data": %[1]q}, "prompts": [{"text": "red"}]}, {"image": {"data": %[1]q}, "prompts": [{"text": "green"}]}]}`, encoded), key)))
 	used := usage(t, s.do(bearer(httptest.NewRequest(http.MethodGet, "/v1/usage", nil), key)))
 	if len(used) != 1 || used[0].Requests != 1 || used[0].Pictures != 2 || used[0].Day != time.Now().UTC().Format(time.DateOnly) {

@@ -33,7 +33,7 @@ func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
 	if len(known) == 0 {
 		return false
 	}
-	v, err := p.Variant()
+	v, err := p.Contract()
 	if err != nil {
 		return false // Answer returns the same error
 	}

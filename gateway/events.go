@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/access"
+	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/jobs"
 )
@@ -192,7 +193,7 @@ func (h *eventRoutes) writeEvent(ctx context.Context, s *stream, j *jobs.Job, ev
 		if err != nil {
 			return err
 		}
-		kind, data = "item", newJobItem(j, item)
+		kind, data = "item", answer.NewJobItem(j, item)
 	}
 	body, err := json.Marshal(data)
 	if err != nil {

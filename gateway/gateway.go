@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/api/openapi"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
@@ -28,26 +28,23 @@ import (
 
 func init() { gin.SetMode(gin.ReleaseMode) }
 
-// Segmenter is what the gateway serves; *pipeline.Segmenter is one. All of it
+// Segmenter describes what the gateway serves; *experiment.Segmenter is one. All of it
 // is safe for concurrent use.
 type Segmenter interface {
-	answer.Segmenter
-	// Ready returns nil when Segment can answer, otherwise a *refersam.Error.
+	// Ready returns nil when requests can be answered, otherwise a *refersam.Error.
 	Ready() error
 	// Variants describes the variants that can answer.
-	Variants() []pipeline.Variant
+	Variants() []experiment.Variant
 	// Unusable describes the configured variants that cannot answer.
-	Unusable() []pipeline.Unusable
-	// Limits are the limits of Segment.
+	Unusable() []experiment.Unusable
+	// Limits are the limits of a request.
 	Limits() pipeline.Limits
 }
 
 // State is the state that the gateway stores permanently; *store.Store is one. All
 // of it is safe for concurrent use and may be called again after an error.
 type State interface {
-	access.State
 	Answers
-	images.State
 	Opinions
 }
 
@@ -56,9 +53,7 @@ type Gateway struct {
 	cfg       Config
 	segmenter Segmenter
 	state     State
-	images    *images.Keeper
 	answers   *answer.Service
-	jobs      Jobs
 	access    *access.Gate
 	// certificate is nil without TLS.
 	certificate *certificate
@@ -72,15 +67,13 @@ type Gateway struct {
 // Parts are the parts of a Gateway. The Gateway does not close them.
 type Parts struct {
 	Segmenter Segmenter
-	// MaxImage is the size of the largest encoded picture that Segmenter accepts,
-	// in bytes.
-	MaxImage int64
-	State    State
-	Blobs    images.Bucket
-	Jobs     Jobs
-	Fetcher  answer.Fetcher
-	Metrics  *telemetry.Metrics
-	Log      *slog.Logger
+	Access    *access.Gate
+	Images    *images.Keeper
+	Answers   *answer.Service
+	Jobs      Jobs
+	State     State
+	Metrics   *telemetry.Metrics
+	Log       *slog.Logger
 }
 
 // New makes a Gateway.
@@ -97,7 +90,8 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 		cfg:       cfg,
 		segmenter: parts.Segmenter,
 		state:     parts.State,
-		jobs:      parts.Jobs,
+		answers:   parts.Answers,
+		access:    parts.Access,
 		draining:  make(chan struct{}),
 		log:       log,
 		engine:    gin.New(),
@@ -112,14 +106,6 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 	if err := g.engine.SetTrustedProxies(cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
-	if g.access, err = access.New(parts.State, rand.Text(), log); err != nil {
-		return nil, err
-	}
-	g.images = images.New(cfg.Images, parts.MaxImage, parts.State, parts.Blobs, log)
-	g.answers = answer.New(cfg.Answers, answer.Parts{
-		Segmenter: parts.Segmenter, MaxImage: parts.MaxImage, Images: g.images, Fetcher: parts.Fetcher, Meter: g.access.Meter,
-		Observe: parts.Metrics.Answer, Log: log,
-	})
 	g.route(pages, parts)
 	return g, nil
 }
@@ -139,20 +125,20 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 	e.GET("/version", handle(version))
 	e.GET("/problems/:code", handle(problemKind))
 
-	door, bodies := g.newDoor(), g.newBodies(parts.MaxImage)
+	door, bodies := g.newDoor(), g.newBodies(parts.Answers.MaxImage)
 	idempotent := g.newIdempotency(bodies)
 	timed := withTimeout(timeout)
 
 	models := &modelRoutes{g.segmenter, timeout}
-	pictures := &imageRoutes{g.images, g.answers, bodies, timeout}
-	masks := &segmentRoutes{g.answers, bodies, parts.Segmenter, g.jobs, g.access.Meter, timeout, log}
-	jobs := &jobRoutes{g.jobs, g.answers, g.images, log}
+	pictures := &imageRoutes{parts.Images, parts.Answers, bodies, timeout}
+	masks := &segmentRoutes{parts.Answers, bodies, parts.Jobs, parts.Access.Meter, timeout, log}
+	jobs := &jobRoutes{parts.Jobs, parts.Answers, parts.Images, log}
 	events := &eventRoutes{
-		jobs: g.jobs, streams: streams{byKey: make(map[string]int)}, gate: g.access, authenticates: cfg.Authenticates(),
+		jobs: parts.Jobs, streams: streams{byKey: make(map[string]int)}, gate: g.access, authenticates: cfg.Authenticates(),
 		draining: g.draining, timeout: cfg.WriteTimeout, log: log,
 	}
-	feedback := &feedbackRoutes{g.state, bodies, g.segmenter.Limits().MaxImagePixels, cfg.FeedbackPerKey, timeout}
-	usage := &usageRoutes{g.access.Meter}
+	feedback := &feedbackRoutes{parts.State, bodies, g.segmenter.Limits().MaxImagePixels, cfg.FeedbackPerKey, timeout}
+	usage := &usageRoutes{parts.Access.Meter}
 
 	v1 := e.Group("/v1", door.require(store.ScopeSegment))
 	v1.GET("/models", noQuery, handle(models.list))
@@ -232,29 +218,11 @@ const maxHeader = 64 << 10
 // flight may finish within ShutdownGrace; then Serve cuts off the rest and returns
 // an error.
 func (g *Gateway) Serve(ctx context.Context, ln net.Listener) error {
-	ctxUpkeep, stopUpkeep := context.WithCancel(context.WithoutCancel(ctx))
-	var upkeep sync.WaitGroup
-	upkeep.Go(func() { g.upkeep(ctxUpkeep) })
-	upkeep.Go(func() { g.images.Run(ctxUpkeep) })
-	err := g.serve(ctx, ln)
-	stopUpkeep()
-	upkeep.Wait()
-	return err
-}
-
-// Close writes the usage that was counted since Serve last wrote it. Neither Serve
-// nor Work may be running.
-func (g *Gateway) Close() error {
-	defer g.access.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), upkeepTimeout)
-	defer cancel()
-	if err := g.access.Flush(ctx); err != nil {
-		return fmt.Errorf("usage of the last %s was not written: %w", access.FlushInterval, err)
-	}
-	return nil
-}
-
-func (g *Gateway) serve(ctx context.Context, ln net.Listener) error {
+	sweeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var sweeper sync.WaitGroup
+	sweeper.Go(func() { g.sweep(sweeping) })
+	defer sweeper.Wait()
+	defer stop()
 	server := g.newServer()
 	served := make(chan error, 1)
 	go func() {
@@ -289,43 +257,27 @@ func (g *Gateway) serve(ctx context.Context, ln net.Listener) error {
 }
 
 const (
-	// sweepInterval is how often expired rows are deleted.
+	// sweepInterval is how often expired rows are deleted, and sweepTimeout how long
+	// that may take.
 	sweepInterval = 10 * time.Minute
-	// upkeepTimeout bounds one round of upkeep.
-	upkeepTimeout = 5 * time.Second
+	sweepTimeout  = 5 * time.Second
 )
 
-// upkeep writes counted usage, renews leases and deletes expired rows, until ctx
-// ends.
-func (g *Gateway) upkeep(ctx context.Context) {
-	flush, renew, sweep := time.NewTicker(access.FlushInterval), time.NewTicker(access.RenewInterval), time.NewTicker(sweepInterval)
-	defer flush.Stop()
-	defer renew.Stop()
-	defer sweep.Stop()
-	var failing bool
+// sweep deletes expired rows until ctx ends.
+func (g *Gateway) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-flush.C:
-			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
-			err := g.access.Flush(bounded)
-			cancel()
-			if err != nil && !failing && ctx.Err() == nil {
-				g.log.Warn("usage cannot be written at the moment; it is kept in memory", "cause", err)
-			}
-			failing = err != nil
-		case <-renew.C:
-			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
-			g.access.Renew(bounded)
-			cancel()
-		case <-sweep.C:
-			bounded, cancel := context.WithTimeout(ctx, upkeepTimeout)
-			if err := g.state.Sweep(bounded, time.Now()); err != nil && ctx.Err() == nil {
-				g.log.Warn("expired rows of the database could not be deleted; the next round tries again", "cause", err)
-			}
-			cancel()
+		case <-ticker.C:
 		}
+		bounded, cancel := context.WithTimeout(ctx, sweepTimeout)
+		if err := g.state.Sweep(bounded, time.Now()); err != nil && ctx.Err() == nil {
+			g.log.Warn("expired rows of the database could not be deleted; the next round tries again", "cause", err)
+		}
+		cancel()
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
@@ -39,7 +40,7 @@ const maxImage = 1 << 20
 
 // service is a gateway with a real pipeline and a model made for tests.
 type service struct {
-	*gateway.Gateway
+	*gatewaytest.Service
 	model     *pipelinetest.ColourModel
 	segmenter *pipeline.Segmenter
 	state     *store.Store
@@ -51,20 +52,6 @@ type service struct {
 	// description describes the API; every answer is checked against it.
 	description *description
 	t           testing.TB
-}
-
-// newGateway makes a gateway that is closed at the end of the test.
-func newGateway(t testing.TB, cfg gateway.Config, parts gateway.Parts) *gateway.Gateway {
-	t.Helper()
-	if parts.Metrics == nil {
-		parts.Metrics = telemetry.NewMetrics(parts.Segmenter)
-	}
-	gw, err := gateway.New(cfg, parts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = gw.Close() })
-	return gw
 }
 
 // start returns a service that is ready. Its requests are served one at a time
@@ -175,8 +162,8 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
 		t.Fatal(err)
 	}
-	s.Gateway = newGateway(t, cfg, gateway.Parts{
-		Segmenter: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Metrics: s.metrics,
+	s.Service = gatewaytest.Start(t, cfg, gatewaytest.Parts{
+		Model: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Metrics: s.metrics,
 		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
 	})
 	s.work(t)
@@ -190,7 +177,7 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 func (s *service) work(t testing.TB) {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.engine.Run(ctx, s.Work, s.Payload) }()
+	go func() { done <- s.RunJobs(ctx, s.engine) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-done; err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
 )
@@ -143,14 +144,14 @@ func TestIdempotency_UnderWay(t *testing.T) {
 		<-release
 		return nil
 	}}
-	var gateways []*gateway.Gateway
+	var gateways []*gatewaytest.Service
 	for range 2 {
 		s := start(t)
-		gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
+		gw := gatewaytest.Start(t, withoutKeys(), gatewaytest.Parts{Model: s.segmenter, MaxImage: maxImage, State: openState(t, store.Config{DatabaseURL: address}), Blobs: openBlobs(t), Log: discard})
 		gw.HandleOnce("/v1/orders", o.post)
 		gateways = append(gateways, gw)
 	}
-	do := func(gw *gateway.Gateway) *httptest.ResponseRecorder {
+	do := func(gw *gatewaytest.Service) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		gw.ServeHTTP(w, order("a", "x"))
 		return w

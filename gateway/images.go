@@ -45,11 +45,7 @@ func (h *imageRoutes) upload(c *gin.Context) error {
 		dropBody(c, lease)
 	}
 	who := caller(c)
-	pic, err := h.answers.Bring(ctx, who, &from, lease)
-	if err != nil {
-		return err
-	}
-	image, created, err := h.answers.Keep(ctx, who, from.Field, pic)
+	image, created, err := h.answers.Keep(ctx, who, &from, lease)
 	if err != nil {
 		return err
 	}

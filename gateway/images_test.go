@@ -23,6 +23,7 @@ import (
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/blobs/blobstest"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
@@ -491,7 +492,7 @@ func TestImageStorageAway(t *testing.T) {
 	if err := os.WriteFile(folder, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
+	gw := gatewaytest.Start(t, withoutKeys(), gatewaytest.Parts{Model: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: broken, Log: discard})
 	w := httptest.NewRecorder()
 	gw.ServeHTTP(w, upload())
 	expectProblem(t, w, http.StatusServiceUnavailable, "upstream_unavailable", "")

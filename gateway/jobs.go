@@ -69,33 +69,6 @@ func idempotentID(c *gin.Context, prefix string) string {
 	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
 }
 
-func newJob(j *jobs.Job) api.Job {
-	a := api.Job{
-		ID: j.ID, Kind: j.Kind, Status: api.JobStatus(j.Status), RequestID: j.RequestID,
-		CreatedAt: j.Created, StartedAt: timeOrNil(j.Started), FinishedAt: timeOrNil(j.Finished), ExpiresAt: timeOrNil(j.Expires),
-		Progress: api.JobProgress{Total: j.Total, Succeeded: j.Succeeded, Failed: j.Failed, Cancelled: j.Cancelled},
-	}
-	for i := range j.Items {
-		a.Items = append(a.Items, newJobItem(j, &j.Items[i]))
-	}
-	if w := j.Webhook; w != nil {
-		a.Webhook = &api.Webhook{URL: w.URL, Status: string(w.Status), Attempts: w.Attempts, LastAttemptAt: timeOrNil(w.Tried), LastError: api.Showable(w.LastError)}
-	}
-	return a
-}
-
-func newJobItem(j *jobs.Job, i *jobs.Item) api.JobItem {
-	a := api.JobItem{Index: i.Index, ID: i.ID, Status: api.JobStatus(i.Status)}
-	if i.Status == jobs.Succeeded {
-		a.Result = fmt.Sprintf("/v1/jobs/%s/items/%d", j.ID, i.Index)
-	}
-	if i.Problem != nil {
-		p, _ := api.NewProblem(i.Problem.Err(), j.RequestID)
-		a.Problem = &p
-	}
-	return a
-}
-
 // timeOrNil returns nil for the zero time.
 func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
@@ -160,7 +133,7 @@ func (h *jobRoutes) list(c *gin.Context) error {
 			list.Next = api.Cursor(api.ListJobs, found[i-1].Created, found[i-1].ID)
 			break
 		}
-		list.Jobs = append(list.Jobs, newJob(j))
+		list.Jobs = append(list.Jobs, answer.NewJob(j))
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, list)
@@ -189,7 +162,7 @@ func (h *jobRoutes) answer(c *gin.Context, status int, j *jobs.Job, err error) e
 		return jobsError(err)
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, status, newJob(j))
+	return writeStatusJSON(c, status, answer.NewJob(j))
 }
 
 // delete answers DELETE /v1/jobs/{id}.
@@ -280,16 +253,4 @@ func answerSecret(c *gin.Context, s *jobs.Secrets, err error) error {
 	}
 	c.Header("Cache-Control", "no-store")
 	return writeJSON(c, api.WebhookSecret{Secret: s.Current, PreviousUntil: timeOrNil(s.PreviousUntil)})
-}
-
-// Payload is the jobs.Payload of webhooks.
-func (g *Gateway) Payload(j *jobs.Job) ([]byte, error) {
-	a := newJob(j)
-	a.Webhook = nil // the webhook is not part of its own message
-	return json.Marshal(api.WebhookMessage{Type: api.WebhookJobFinished, Timestamp: j.Finished, Data: a}, json.Deterministic(true))
-}
-
-// Work answers an item of a job. It is the jobs.Worker of the service.
-func (g *Gateway) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
-	return g.answers.Work(ctx, w)
 }

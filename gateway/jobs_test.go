@@ -16,7 +16,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
+	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
@@ -61,6 +64,40 @@ func (s *service) finish(t *testing.T, id string) jobDocument {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// The variant of a job is drawn when the job is accepted. A gateway that was
+// started with another split meanwhile does not draw it again.
+func TestJob_KeepsItsVariant(t *testing.T) {
+	s := start(t)
+	accept := func(split string) string {
+		gw := gatewaytest.Start(t, withoutKeys(), gatewaytest.Parts{
+			Model: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: s.blobs, Jobs: s.paused(t), Fetcher: s.fetcher, Log: discard,
+			Experiment: experiment.Config{Split: split},
+		})
+		w := httptest.NewRecorder()
+		gw.ServeHTTP(w, async(form(part{"image", picture}, part{"phrase", "red"})))
+		return decodeJob(t, w, http.StatusAccepted).ID
+	}
+	for _, variant := range []string{"bert", "clip"} {
+		id := accept(variant + ":1") // s, which does the job, shares clients out evenly
+		if j := s.finish(t, id); j.Status != "succeeded" {
+			t.Fatalf("%+v", j)
+		}
+		if got := decode(t, s.get("/v1/jobs/"+id+"/items/0")).Model.Variant; got != variant {
+			t.Errorf("accepted under the split %s:1 and answered by %s", variant, got)
+		}
+	}
+}
+
+// paused is a job engine on the service's database that accepts jobs and does none.
+func (s *service) paused(t *testing.T) *jobs.Engine {
+	t.Helper()
+	engine, err := jobs.Open(t.Context(), jobs.DefaultConfig(), s.state, nil, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return engine
 }
 
 // A job gives the same answer as a request, in every form of request and answer.

@@ -6,7 +6,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/api"
-	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/experiment"
 )
 
 // modelRoutes are the routes for the variants.
@@ -53,7 +53,7 @@ func (h *modelRoutes) get(c *gin.Context) error {
 	return refersam.Errorf(refersam.CodeNotFound, "The model does not exist; /v1/models lists all models.")
 }
 
-func newModel(v *pipeline.Variant) api.Model {
+func newModel(v *experiment.Variant) api.Model {
 	return api.Model{
 		Name:       v.Model,
 		Variant:    v.Variant,

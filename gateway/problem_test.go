@@ -19,7 +19,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
+	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
@@ -576,16 +579,16 @@ func TestBodyMemory(t *testing.T) {
 }
 
 // panicking is a Segmenter with a bug.
-type panicking struct{ gateway.Segmenter }
+type panicking struct{ experiment.Inner }
 
-func (panicking) Segment(context.Context, *refersam.Request) (*refersam.Response, error) {
+func (panicking) Prepare(*refersam.Request, pipeline.Options) (*pipeline.Prepared, error) {
 	panic("a bug at line 12")
 }
 
 func TestPanic(t *testing.T) {
 	s := start(t)
-	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: panicking{s.segmenter}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
-	s.Gateway = gw
+	gw := gatewaytest.Start(t, withoutKeys(), gatewaytest.Parts{Model: panicking{s.segmenter}, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Log: discard})
+	s.Service = gw
 	w := s.do(form(part{"image", picture}, part{"phrase", "red"}))
 	expectProblem(t, w, http.StatusInternalServerError, "internal", "")
 	if strings.Contains(w.Body.String(), "bug") {

@@ -18,11 +18,10 @@ import (
 
 // segmentRoutes are the routes for masks.
 type segmentRoutes struct {
-	answers   *answer.Service
-	bodies    *bodies
-	segmenter answer.Segmenter
-	jobs      Jobs
-	meter     *access.Meter
+	answers *answer.Service
+	bodies  *bodies
+	jobs    Jobs
+	meter   *access.Meter
 	// timeout bounds the answer, counted from when the request has been read.
 	timeout time.Duration
 	log     *slog.Logger
@@ -52,11 +51,7 @@ func (h *segmentRoutes) segment(c *gin.Context) error {
 		}
 	}
 	if async := prefersAsync(c.Request.Header); async || req.Webhook != "" {
-		field := "webhook"
-		if !req.Naming.Form {
-			field = "/webhook/url"
-		}
-		if err := h.checkWebhook(async, req.Webhook, field); err != nil {
+		if err := h.checkWebhook(async, req.Webhook, req.Naming); err != nil {
 			return err
 		}
 		return h.submit(c, api.JobKindSegment, form, begun, req.Webhook, []answer.Item{{Question: question, Deadline: req.Deadline}})
@@ -134,17 +129,17 @@ func (h *segmentRoutes) submit(c *gin.Context, kind, form string, begun time.Tim
 	c.Header("Location", "/v1/jobs/"+j.ID)
 	c.Header(api.HeaderApplied, api.PreferAsync)
 	c.Header("Cache-Control", "no-store")
-	return writeStatusJSON(c, http.StatusAccepted, newJob(j))
+	return writeStatusJSON(c, http.StatusAccepted, answer.NewJob(j))
 }
 
 // checkWebhook checks the address that receives the end of a job. Only a request
 // for a job may have one.
-func (h *segmentRoutes) checkWebhook(async bool, url, field string) error {
+func (h *segmentRoutes) checkWebhook(async bool, url string, naming answer.Naming) error {
 	if !async {
-		return refersam.Invalidf(field, "Webhooks report the end of a job; send Prefer: %s to create one.", api.PreferAsync)
+		return refersam.Invalidf(naming.Name(refersam.AtWebhook), "Webhooks report the end of a job; send Prefer: %s to create one.", api.PreferAsync)
 	}
 	if url == "" {
 		return nil
 	}
-	return h.answers.CheckWebhook(url, field)
+	return h.answers.CheckWebhook(url, naming)
 }

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 )
 
 // pair is a certificate for a name, and its key, as PEM.
@@ -152,7 +153,10 @@ func TestTLS_Config(t *testing.T) {
 	} {
 		cfg := gateway.DefaultConfig()
 		cfg.TLSCert, cfg.TLSKey = tc.cert, tc.key
-		_, err := gateway.New(cfg, gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Metrics: s.metrics, Log: discard})
+		other, err := gatewaytest.New(cfg, gatewaytest.Parts{Model: s.segmenter, MaxImage: maxImage, State: s.state, Blobs: openBlobs(t), Metrics: s.metrics, Log: discard})
+		if err == nil {
+			_ = other.Access.Close()
+		}
 		if tc.ok && err != nil || !tc.ok && (err == nil || !strings.Contains(err.Error(), "REFERSAM_TLS_")) {
 			t.Errorf("%s: %v", tc.name, err)
 		}

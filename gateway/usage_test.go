@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/store"
 )
 
@@ -105,17 +105,17 @@ func (f *faulty) AddUsage(ctx context.Context, gateway string, seq int64, batch 
 func TestUsage_Faults(t *testing.T) {
 	s := start(t)
 	state := &faulty{Store: s.state}
-	gw := newGateway(t, withoutKeys(), gateway.Parts{Segmenter: s.segmenter, MaxImage: maxImage, State: state, Blobs: openBlobs(t), Log: discard})
+	gw := gatewaytest.Start(t, withoutKeys(), gatewaytest.Parts{Model: s.segmenter, MaxImage: maxImage, State: state, Blobs: openBlobs(t), Log: discard})
 	for range 10 {
 		w := httptest.NewRecorder()
 		gw.ServeHTTP(w, segment())
 		decode(t, w)
-		_ = gw.Flush(t.Context())
+		_ = gw.Access.Flush(t.Context())
 	}
 	for range 3 {
-		_ = gw.Flush(t.Context())
+		_ = gw.Access.Flush(t.Context())
 	}
-	if err := gw.Flush(t.Context()); err != nil {
+	if err := gw.Access.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if all := usage(t, s.get("/v1/usage")); len(all) != 1 || all[0].Requests != 10 {
@@ -140,7 +140,7 @@ func TestUsage_Stop(t *testing.T) {
 		t.Fatal(err)
 	}
 	decode(t, s.do(segment()))
-	if err := s.Close(); err != nil {
+	if err := s.Access.Close(); err != nil {
 		t.Fatal(err)
 	}
 	today := time.Now().UTC().Format(time.DateOnly)

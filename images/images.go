@@ -16,6 +16,7 @@ import (
 
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
 )
 
@@ -75,16 +76,17 @@ const dropTimeout = 5 * time.Second
 // Keeper stores images and objects for API keys. All methods are safe for
 // concurrent use and return a *refersam.Error.
 type Keeper struct {
-	cfg      Config
-	maxImage int64
-	state    State
-	bucket   Bucket
-	log      *slog.Logger
+	cfg       Config
+	maxImage  int64
+	state     State
+	bucket    Bucket
+	inspector Inspector
+	log       *slog.Logger
 }
 
 // New makes a Keeper of pictures of at most maxImage bytes.
-func New(cfg Config, maxImage int64, state State, bucket Bucket, log *slog.Logger) *Keeper {
-	return &Keeper{cfg, maxImage, state, bucket, log}
+func New(cfg Config, maxImage int64, state State, bucket Bucket, inspector Inspector, log *slog.Logger) *Keeper {
+	return &Keeper{cfg, maxImage, state, bucket, inspector, log}
 }
 
 // idPrefix comes before the SHA-256 of an image's bytes in its id.
@@ -110,17 +112,15 @@ type Picture struct {
 	Digest  [sha256.Size]byte
 }
 
-// Header is what the header of an encoded picture says.
-type Header struct {
-	Width, Height int
-	MediaType     string
+// Inspector reads the headers of encoded pictures; *preprocess.Decoder is one. Its
+// errors are a *refersam.Error.
+type Inspector interface {
+	Header(content []byte) (preprocess.Header, error)
 }
 
 // Keep stores a picture for a key, and reports whether the key had none with
 // the same bytes. If it had one, the image is kept for another TTL from now.
-// inspect reads the header of a picture that is new; its error is returned as
-// it is.
-func (k *Keeper) Keep(ctx context.Context, key string, p Picture, inspect func() (Header, error)) (image *store.Image, created bool, err error) {
+func (k *Keeper) Keep(ctx context.Context, key string, p Picture) (image *store.Image, created bool, err error) {
 	now := time.Now()
 	id := idPrefix + hex.EncodeToString(p.Digest[:])
 	var lost string
@@ -138,7 +138,7 @@ func (k *Keeper) Keep(ctx context.Context, key string, p Picture, inspect func()
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, false, store.Unavailable(err)
 	}
-	header, err := inspect()
+	header, err := k.inspector.Header(p.Content)
 	if err != nil {
 		return nil, false, err
 	}

@@ -304,7 +304,7 @@ func testProblems(t *testing.T, b *bench) {
 		n := tries[w.Index].Add(1)
 		switch w.Index {
 		case 0:
-			return jobs.Result{}, &refersam.Error{Code: refersam.CodeInvalidImage, Message: "broken", Field: "/image"}
+			return jobs.Result{}, &refersam.Error{Code: refersam.CodeInvalidImage, Message: "broken", At: refersam.Named("/image")}
 		case 1:
 			if n == 1 {
 				return jobs.Result{}, refersam.Errorf(refersam.CodeUpstream, "once")

@@ -123,7 +123,7 @@ func newRunner[Tx any](driver riverdriver.Driver[Tx], cfg *riverqueue.Config, te
 func (e *Engine) Run(ctx context.Context, work Worker, payload Payload) error {
 	// The work that Run starts outlives ctx until the grace is over.
 	background := context.WithoutCancel(ctx)
-	if !e.state.Shared() {
+	if !e.state.MultiGateway() {
 		lock, err := e.acquireFolderLock(ctx)
 		if lock == nil {
 			return err
@@ -159,7 +159,7 @@ func (e *Engine) Run(ctx context.Context, work Worker, payload Payload) error {
 		stopWatching()
 		watch.Wait()
 	}()
-	if e.state.Shared() {
+	if e.state.MultiGateway() {
 		// Announced before the first item runs; otherwise other processes would
 		// take this one for dead and run its items too.
 		presence, err := e.state.AnnouncePresence(background, e.name)

@@ -89,7 +89,7 @@ func (e *Engine) fail(ctx context.Context, w *Work, cause error) error {
 	p := &Problem{Code: refersam.CodeInternal, Message: "An internal error occurred; the service's log has its cause under the id of the request."}
 	var domain *refersam.Error
 	if errors.As(cause, &domain) {
-		p = &Problem{Code: domain.Code, Message: domain.Message, Field: domain.Field}
+		p = &Problem{Code: domain.Code, Message: domain.Message, Field: domain.At.String()}
 	}
 	return e.end(ctx, w, store.ItemEnd{Status: Failed, Problem: p})
 }

@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/schedule"
 )
 
 // Config says how pictures and phrases go through the pipeline.
 type Config struct {
-	// Split shares units out among variants by weight, as in
-	// "bert:90,clip:10". Default: empty, an equal share for every variant that
-	// is loaded.
-	Split string `env:"REFERSAM_SPLIT"`
+	// Required are variants that must be there. One that is missing at the start is
+	// an error, and one that is missing later is reported as unusable. RequiredBy
+	// says in that error which setting names them.
+	Required   []string `env:"-"`
+	RequiredBy string   `env:"-"`
 	// MaxPhrases is how many phrases one request may ask. Default 32.
 	MaxPhrases int `env:"REFERSAM_MAX_PHRASES"`
 	// MaxPhraseBytes is how long one phrase may be, in bytes of UTF-8 in
@@ -60,11 +60,6 @@ func DefaultConfig() Config {
 // Validate reports everything that is wrong with c.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.Split != "" {
-		if _, err := experiment.ParseSplit(c.Split); err != nil {
-			errs = append(errs, fmt.Errorf("REFERSAM_SPLIT is %q, allowed: variants with weights, as bert:90,clip:10: %w", c.Split, err))
-		}
-	}
 	for _, positive := range []struct {
 		name  string
 		value int64

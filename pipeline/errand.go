@@ -37,17 +37,18 @@ var classes = map[refersam.Priority]schedule.Class{
 	refersam.PriorityShadow:      schedule.Shadow,
 }
 
-// begin starts an errand for flights that req leads, each for one of the rows;
+// begin starts an errand for flights that p leads, each for one of the rows;
 // or settles them, if the scheduler does not admit it.
-func (s *Segmenter) begin(v *variant, req *refersam.Request, deadline time.Time, rows []triton.Row, flights []*flight) {
+func (p *Prepared) begin(v *variant, deadline time.Time, rows []triton.Row, flights []*flight) {
+	s := p.segmenter
 	size := 3 * v.contract.ImageSize * v.contract.ImageSize
 	ticket, err := s.scheduler.Admit(schedule.Job{
 		Model:    v.queue,
 		MaxBatch: v.contract.MaxBatch,
 		Rows:     len(rows),
 		Bytes:    int64(size),
-		Class:    classes[req.Priority],
-		Key:      req.Key,
+		Class:    classes[p.request.Priority],
+		Key:      p.options.Key,
 		Deadline: deadline,
 		Before:   s.decoding.mean(),
 		After:    s.finishing.mean(),
@@ -59,7 +60,7 @@ func (s *Segmenter) begin(v *variant, req *refersam.Request, deadline time.Time,
 		}
 		return
 	}
-	e := &errand{s: s, v: v, image: req.Image, rows: rows, flights: flights, ticket: ticket, left: make([]bool, len(rows)), going: len(rows)}
+	e := &errand{s: s, v: v, image: p.request.Image, rows: rows, flights: flights, ticket: ticket, left: make([]bool, len(rows)), going: len(rows)}
 	e.ctx, e.cancel = context.WithDeadline(context.Background(), deadline)
 	for i, f := range flights {
 		f.abandon = func() { e.leave(i) }
@@ -75,7 +76,7 @@ func (e *errand) run() {
 	if err != nil {
 		e.ticket.Close()
 		for _, f := range e.flights {
-			e.s.reuse.settle(f, found{}, ofImage(err))
+			e.s.reuse.settle(f, found{}, err)
 		}
 		return
 	}

@@ -52,7 +52,9 @@ func (p *pace) check(cost int64, deadline time.Time) error {
 		return nil
 	}
 	p.took *= paceDoubt
-	return refersam.Errorf(refersam.CodeDeadlineExceeded,
+	err := refersam.Errorf(refersam.CodeDeadlineExceeded,
 		"The picture would take about %v to decode, and %v are left; send a smaller one.",
 		need.Round(time.Millisecond), max(left, 0).Round(time.Millisecond))
+	err.At = refersam.AtImage
+	return err
 }

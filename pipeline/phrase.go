@@ -18,14 +18,14 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 		return nil, &refersam.Error{
 			Code:    refersam.CodeInvalidRequest,
 			Message: "At least one phrase is needed.",
-			Field:   "/phrases",
+			At:      refersam.AtPhrases,
 		}
 	}
 	if len(phrases) > s.cfg.MaxPhrases {
 		return nil, &refersam.Error{
 			Code:    refersam.CodeInvalidRequest,
 			Message: fmt.Sprintf("%d phrases were given; at most %d are answered at once.", len(phrases), s.cfg.MaxPhrases),
-			Field:   "/phrases",
+			At:      refersam.AtPhrases,
 		}
 	}
 	normal := make([]refersam.Phrase, len(phrases))
@@ -33,7 +33,7 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 	for i, p := range phrases {
 		text, err := s.normalizeText(p.Text)
 		if err != nil {
-			err.Field = fmt.Sprintf("/phrases/%d", i)
+			err.At = refersam.AtPhrase(i)
 			if len(phrases) > 1 { // forms have no places
 				err.Message = fmt.Sprintf("Phrase %d of %d: %s", i+1, len(phrases), err.Message)
 			}
@@ -43,7 +43,7 @@ func (s *Segmenter) normalize(phrases []refersam.Phrase) ([]refersam.Phrase, err
 			wrong.Add(&refersam.Error{
 				Code:    refersam.CodeInvalidRequest,
 				Message: "The threshold must be greater than 0 and less than 1.",
-				Field:   fmt.Sprintf("/phrases/%d/threshold", i),
+				At:      refersam.AtThreshold(i),
 			})
 		}
 		normal[i] = p

@@ -6,7 +6,6 @@ package pipeline
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -46,9 +45,7 @@ type Model interface {
 // models and the way from logits to masks. It knows no variant before Run or
 // Learn has learnt them from the model, and no replica before SetReplicas.
 //
-// The Field of its errors is a JSON pointer into refersam.Request with lower
-// case names: "/image", "/variant", "/phrases", "/phrases/3",
-// "/phrases/3/threshold".
+// A request of it names its variant, unless only one is loaded.
 type Segmenter struct {
 	cfg     Config
 	decoder *preprocess.Decoder
@@ -109,56 +106,31 @@ func (s *Segmenter) Close() {
 	s.reuse.close()
 }
 
-// Segment implements refersam.Segmenter.
-func (s *Segmenter) Segment(ctx context.Context, req *refersam.Request) (*refersam.Response, error) {
-	phrases, err := s.normalize(req.Phrases)
-	if err != nil {
-		return nil, err
-	}
-	v, err := s.choose(req)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := s.segment(ctx, v, req, phrases)
-	if refersam.ErrorCode(err) == refersam.CodeNotReady && ctx.Err() == nil {
-		// Another checkpoint may have been taken over meanwhile.
-		if now, chooseErr := s.choose(req); chooseErr == nil && now.contract != v.contract {
-			resp, err = s.segment(ctx, now, req, phrases)
-		}
-	}
-	switch {
-	case err == nil:
-		return resp, nil
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, refersam.Late(err)
-	case refersam.ErrorCode(err) == refersam.CodeUnavailable, refersam.ErrorCode(err) == refersam.CodeNotReady:
-		s.doubt()
-	}
-	return nil, err
-}
-
-func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Request, phrases []refersam.Phrase) (*refersam.Response, error) {
+// segment is Run without a second try.
+func (p *Prepared) segment(ctx context.Context, v *variant, sink *Sink) (*refersam.Response, error) {
+	s, req := p.segmenter, p.request
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(noDeadline)
 	}
 	resp := &refersam.Response{
 		Model: v.contract.Model, Variant: v.contract.Variant, Version: v.contract.Version, Checkpoint: v.contract.Checkpoint,
-		Results: make([]refersam.Result, len(phrases)),
+		Results: make([]refersam.Result, len(p.phrases)),
 	}
 	begun := time.Now()
-	rows := v.encode(phrases, resp.Results)
+	rows := v.encode(p.phrases, resp.Results)
 	for i := range resp.Results {
 		resp.Results[i].Phrase = req.Phrases[i].Text // as the caller wrote it, so that the caller can find it
 	}
-	asked := s.ask(v, req, deadline, rows)
-	answers := make([]found, len(phrases))
-	arrived := make([]time.Duration, len(phrases)) // after begun
+	asked := p.ask(v, deadline, rows)
+	answers := make([]found, len(p.phrases))
+	arrived := make([]time.Duration, len(p.phrases)) // after begun
 	finish := func(ctx context.Context, i int, picture *refersam.Picture) error {
-		return s.finish(ctx, v, req, i, &resp.Results[i], &answers[i], &phrases[i], picture)
+		return p.finish(ctx, v, sink, i, &resp.Results[i], &answers[i], picture)
 	}
-	err := each(ctx, len(phrases), func(ctx context.Context, i int) (err error) {
-		if answers[i], err = s.await(ctx, v, req, deadline, &asked[i]); err != nil {
+	withPicture := sink != nil && sink.Picture
+	err := each(ctx, len(p.phrases), func(ctx context.Context, i int) (err error) {
+		if answers[i], err = p.await(ctx, v, deadline, &asked[i]); err != nil {
 			return err
 		}
 		arrived[i] = time.Since(begun)
@@ -166,18 +138,17 @@ func (s *Segmenter) segment(ctx context.Context, v *variant, req *refersam.Reque
 		if r.Origin = asked[i].origin; r.Origin == refersam.OriginModel {
 			r.ModelTime = asked[i].flight.spent
 		}
-		width, height := answers[i].width, answers[i].height
-		if err := s.CheckMasks(width, height, len(phrases)); err != nil {
+		if err := p.CheckSize(answers[i].width, answers[i].height); err != nil {
 			return err
 		}
-		if req.Picture {
+		if withPicture {
 			return nil // a request that holds a picture must not wait for answers, because they may need its memory
 		}
 		return finish(ctx, i, nil)
 	})
-	if err == nil && req.Picture {
+	if err == nil && withPicture {
 		err = s.withPicture(ctx, req.Image, func(picture *refersam.Picture) error {
-			return each(ctx, len(phrases), func(ctx context.Context, i int) error { return finish(ctx, i, picture) })
+			return each(ctx, len(p.phrases), func(ctx context.Context, i int) error { return finish(ctx, i, picture) })
 		})
 	}
 	if err != nil {
@@ -216,7 +187,7 @@ func timings(asked []asked, arrived, total time.Duration) refersam.Timings {
 func (s *Segmenter) withPicture(ctx context.Context, image []byte, f func(*refersam.Picture) error) error {
 	encoded, err := s.decoder.Open(ctx, image)
 	if err != nil {
-		return ofImage(err)
+		return err
 	}
 	defer encoded.Close()
 	var picture *refersam.Picture
@@ -225,7 +196,7 @@ func (s *Segmenter) withPicture(ctx context.Context, image []byte, f func(*refer
 		return err
 	})
 	if err != nil {
-		return ofImage(err)
+		return err
 	}
 	return f(picture)
 }
@@ -261,17 +232,18 @@ type asked struct {
 
 // ask looks up every row's answer, joins the flight of another request, or
 // begins a flight.
-func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, rows []triton.Row) []asked {
+func (p *Prepared) ask(v *variant, deadline time.Time, rows []triton.Row) []asked {
 	var (
+		s       = p.segmenter
 		all     = make([]asked, len(rows))
 		picture [sha256.Size]byte
 		led     []*flight
 		ledRows []triton.Row
 	)
-	if req.Digest != nil {
-		picture = *req.Digest
+	if p.options.Digest != nil {
+		picture = *p.options.Digest
 	} else {
-		picture = sha256.Sum256(req.Image)
+		picture = sha256.Sum256(p.request.Image)
 	}
 	for i, row := range rows {
 		id := newWorkID(v.queue, picture, row.IDs, row.Mask)
@@ -279,7 +251,7 @@ func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, r
 			all[i] = asked{row: row, origin: refersam.OriginCache, known: known}
 			continue
 		}
-		f, leads := s.reuse.join(id, req.Priority, deadline)
+		f, leads := s.reuse.join(id, p.request.Priority, deadline)
 		all[i] = asked{row: row, origin: refersam.OriginShared, flight: f}
 		if leads {
 			all[i].origin = refersam.OriginModel
@@ -287,18 +259,18 @@ func (s *Segmenter) ask(v *variant, req *refersam.Request, deadline time.Time, r
 		}
 	}
 	if len(led) > 0 {
-		s.begin(v, req, deadline, ledRows, led)
+		p.begin(v, deadline, ledRows, led)
 	}
 	return all
 }
 
 // await returns the answer to a phrase. Work that another request began may
 // fail because of the other request's deadline; await then begins it again.
-func (s *Segmenter) await(ctx context.Context, v *variant, req *refersam.Request, deadline time.Time, a *asked) (found, error) {
+func (p *Prepared) await(ctx context.Context, v *variant, deadline time.Time, a *asked) (found, error) {
 	for a.origin != refersam.OriginCache {
 		select {
 		case <-ctx.Done():
-			s.reuse.leave(a.flight)
+			p.segmenter.reuse.leave(a.flight)
 			return found{}, ctx.Err()
 		case <-a.flight.done:
 		}
@@ -310,7 +282,7 @@ func (s *Segmenter) await(ctx context.Context, v *variant, req *refersam.Request
 			!deadline.After(a.flight.deadline):
 			return found{}, a.flight.err
 		}
-		*a = s.ask(v, req, deadline, []triton.Row{a.row})[0]
+		*a = p.ask(v, deadline, []triton.Row{a.row})[0]
 	}
 	return a.known, nil
 }
@@ -334,7 +306,7 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	defer encoded.Close()
 	var in input
 	in.width, in.height = encoded.Size()
-	if err := s.CheckMasks(in.width, in.height, phrases); err != nil {
+	if err := s.checkSize(in.width, in.height, phrases); err != nil {
 		return nil, err
 	}
 	cost := encoded.Cost()
@@ -364,47 +336,40 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 	return &in, err
 }
 
-// CheckMasks returns the error that Segment would for a picture of width ×
-// height pixels, both positive, and the given number of phrases.
-func (s *Segmenter) CheckMasks(width, height, phrases int) error {
-	most := s.cfg.MaxMaskPixels / (width * height)
-	if phrases <= most {
-		return nil
-	}
-	return ofImage(refersam.Errorf(refersam.CodeImageTooLarge,
-		"A picture of %d × %d pixels can be asked at most %d phrases at once, not %d.", width, height, most, phrases))
-}
-
 // maskCost is the cost of v.finish and of encoding the mask: 3 ms for 1920×1080
 // pixels, a third of what decoding takes.
 func maskCost(width, height int) int64 { return int64(width) * int64(height) / 3 }
 
 // finish turns what the model found into the rest of the i-th result.
-func (s *Segmenter) finish(ctx context.Context, v *variant, req *refersam.Request, i int, r *refersam.Result, what *found, p *refersam.Phrase, picture *refersam.Picture) error {
-	begun := time.Now()
+func (p *Prepared) finish(ctx context.Context, v *variant, sink *Sink, i int, r *refersam.Result, what *found, picture *refersam.Picture) error {
+	s, begun := p.segmenter, time.Now()
 	defer func() { s.finishing.add(time.Since(begun)) }()
-	cost := maskCost(what.width, what.height) * int64(1+req.EncodeWeight)
+	cost := maskCost(what.width, what.height)
+	if sink != nil {
+		cost *= int64(1 + sink.Weight)
+	}
 	return s.onCPU(ctx, cost, func() error {
-		if err := v.finish(req, r, what, p); err != nil || req.Encode == nil {
+		logits, err := v.finish(p.request, r, what, &p.phrases[i])
+		if err != nil || sink == nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r.Picture = picture
-		err := req.Encode(i, r)
-		r.Mask, r.Logits, r.Picture = nil, refersam.Logits{}, nil
+		err = sink.Encode(i, r, Origin{logits, picture})
+		r.Mask = nil
 		return err
 	})
 }
 
-func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found, p *refersam.Phrase) error {
+// finish also returns the logits that the mask is made of.
+func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found, p *refersam.Phrase) (refersam.Logits, error) {
 	logits := what.logits
 	if fit := preprocess.Fit(v.contract.Resize); fit == preprocess.LongestSidePad {
 		width, height := fit.Inside(what.width, what.height, v.contract.ImageSize)
 		var err error
 		if logits, err = postprocess.Unpad(logits, v.contract.ImageSize, width, height); err != nil {
-			return err
+			return logits, err
 		}
 	}
 	o := postprocess.Options{Threshold: p.Threshold, FillHoles: p.FillHoles, MinArea: p.MinArea, Largest: p.Largest}
@@ -414,17 +379,14 @@ func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found,
 	width, height := v.maskSize(req, what)
 	seg, err := postprocess.Segment(logits, width, height, o)
 	if err != nil {
-		return err
+		return logits, err
 	}
 	r.Mask, r.Score, r.Area, r.Box = seg.Mask, seg.Score, seg.Area, seg.Box
-	if req.Encode != nil {
-		r.Logits = logits
-	}
 	if req.Quality {
 		r.Components = len(postprocess.Components(seg.Mask))
 		r.Stability, err = postprocess.Stability(logits, width, height, o.Threshold, stabilityDelta)
 	}
-	return err
+	return logits, err
 }
 
 // stabilityDelta is how far the thresholds of Stability lie from a mask's own,
@@ -448,15 +410,4 @@ func (s *Segmenter) onCPU(ctx context.Context, cost int64, f func() error) error
 	}
 	defer release()
 	return f()
-}
-
-// ofImage marks an error as an error about the picture, for the client.
-func ofImage(err error) error {
-	var e *refersam.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	named := *e
-	named.Field = "/image"
-	return &named
 }

@@ -80,7 +80,7 @@ func newSegmenterWithLog(t *testing.T, model pipeline.Model, log *slog.Logger, c
 }
 
 func ask(phrases ...string) *refersam.Request {
-	req := &refersam.Request{Image: pipelinetest.Squares(), Unit: "someone"}
+	req := &refersam.Request{Image: pipelinetest.Squares(), Variant: "bert"}
 	for i, p := range phrases {
 		req.Phrases = append(req.Phrases, refersam.Phrase{ID: fmt.Sprint(i), Text: p})
 	}
@@ -240,17 +240,17 @@ func TestSegment_BadRequests(t *testing.T) {
 		code  refersam.Code
 		field string
 	}{
-		{"no phrase", ask(), refersam.CodeInvalidRequest, "/phrases"},
-		{"too many phrases", ask(many...), refersam.CodeInvalidRequest, "/phrases"},
-		{"empty", ask("red", ""), refersam.CodePhraseEmpty, "/phrases/1"},
-		{"blank", ask(" \t\n\u00a0\u3000"), refersam.CodePhraseEmpty, "/phrases/0"},
-		{"invisible", ask("\u200b\u00ad\x07"), refersam.CodePhraseEmpty, "/phrases/0"},
-		{"too long", ask(strings.Repeat("a", 1001)), refersam.CodePhraseTooLong, "/phrases/0"},
-		{"far too long", ask(strings.Repeat("a", 10_000)), refersam.CodePhraseTooLong, "/phrases/0"},
-		{"not UTF-8", ask("the d\xffck"), refersam.CodeInvalidRequest, "/phrases/0"},
-		{"threshold 1", threshold(1), refersam.CodeInvalidRequest, "/phrases/1/threshold"},
-		{"threshold -1", threshold(-1), refersam.CodeInvalidRequest, "/phrases/1/threshold"},
-		{"threshold NaN", threshold(math.NaN()), refersam.CodeInvalidRequest, "/phrases/1/threshold"},
+		{"no phrase", ask(), refersam.CodeInvalidRequest, "/prompts"},
+		{"too many phrases", ask(many...), refersam.CodeInvalidRequest, "/prompts"},
+		{"empty", ask("red", ""), refersam.CodePhraseEmpty, "/prompts/1/text"},
+		{"blank", ask(" \t\n\u00a0\u3000"), refersam.CodePhraseEmpty, "/prompts/0/text"},
+		{"invisible", ask("\u200b\u00ad\x07"), refersam.CodePhraseEmpty, "/prompts/0/text"},
+		{"too long", ask(strings.Repeat("a", 1001)), refersam.CodePhraseTooLong, "/prompts/0/text"},
+		{"far too long", ask(strings.Repeat("a", 10_000)), refersam.CodePhraseTooLong, "/prompts/0/text"},
+		{"not UTF-8", ask("the d\xffck"), refersam.CodeInvalidRequest, "/prompts/0/text"},
+		{"threshold 1", threshold(1), refersam.CodeInvalidRequest, "/prompts/1/threshold"},
+		{"threshold -1", threshold(-1), refersam.CodeInvalidRequest, "/prompts/1/threshold"},
+		{"threshold NaN", threshold(math.NaN()), refersam.CodeInvalidRequest, "/prompts/1/threshold"},
 		{"unknown variant", with(func(r *refersam.Request) { r.Variant = "gpt" }), refersam.CodeUnknownVariant, "/variant"},
 		{"no picture", with(func(r *refersam.Request) { r.Image = nil }), refersam.CodeInvalidImage, "/image"},
 		{"not a picture", with(func(r *refersam.Request) { r.Image = []byte("hello") }), refersam.CodeUnsupportedMedia, "/image"},
@@ -289,11 +289,11 @@ func TestSegment_Encode(t *testing.T) {
 	s := start(t, pipelinetest.NewColourModel("bert"), func(c *pipeline.Config) { c.Workers = 1 })
 	req := ask("red", "blue", "green", "red", "blue")
 	areas := make([]int, len(req.Phrases))
-	req.Encode = func(i int, r *refersam.Result) error {
+	prepared := prepare(t, s, req)
+	resp, err := prepared.Run(t.Context(), &pipeline.Sink{Encode: func(i int, r *refersam.Result, _ pipeline.Origin) error {
 		areas[i] = postprocess.Area(r.Mask)
 		return nil
-	}
-	resp, err := s.Segment(t.Context(), req)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,19 +304,19 @@ func TestSegment_Encode(t *testing.T) {
 	}
 
 	full := errors.New("disk full")
-	req.Encode = func(int, *refersam.Result) error { return full }
-	if _, err := s.Segment(t.Context(), req); !errors.Is(err, full) {
+	sink := &pipeline.Sink{Encode: func(int, *refersam.Result, pipeline.Origin) error { return full }}
+	if _, err := prepared.Run(t.Context(), sink); !errors.Is(err, full) {
 		t.Errorf("error %v, want that of Encode", err)
 	}
 
 	ctx, leave := context.WithCancel(t.Context())
 	calls := 0
-	req.Encode = func(int, *refersam.Result) error {
+	sink.Encode = func(int, *refersam.Result, pipeline.Origin) error {
 		calls++
 		leave()
 		return nil
 	}
-	if _, err := s.Segment(ctx, req); !errors.Is(err, context.Canceled) || calls != 1 {
+	if _, err := prepared.Run(ctx, sink); !errors.Is(err, context.Canceled) || calls != 1 {
 		t.Errorf("%d masks were encoded, want 1 before the caller left: %v", calls, err)
 	}
 }
@@ -390,42 +390,6 @@ func TestSegment_WaitsWithoutCPU(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-func TestSegment_Split(t *testing.T) {
-	count := func(s *pipeline.Segmenter) map[string]int {
-		n := make(map[string]int)
-		for i := range 40 {
-			req := ask("red")
-			req.Unit = fmt.Sprint("unit-", i)
-			first, err := s.Segment(t.Context(), req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			again, err := s.Segment(t.Context(), req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if first.Variant != again.Variant {
-				t.Errorf("%s got %s, then %s", req.Unit, first.Variant, again.Variant)
-			}
-			n[first.Variant]++
-		}
-		return n
-	}
-	equal := start(t, pipelinetest.NewColourModel("bert", "clip"))
-	if n := count(equal); n["bert"] < 8 || n["clip"] < 8 {
-		t.Errorf("equal shares gave %v", n)
-	}
-	for _, v := range equal.Variants() {
-		if v.Share != 0.5 {
-			t.Errorf("%s has the share %v, want 0.5", v.Variant, v.Share)
-		}
-	}
-	one := start(t, pipelinetest.NewColourModel("bert", "clip"), func(c *pipeline.Config) { c.Split = "clip:1" })
-	if diff := cmp.Diff(map[string]int{"clip": 40}, count(one)); diff != "" {
-		t.Errorf("clip:1 (-want +got):\n%s", diff)
-	}
 }
 
 func TestSegment_Deadline(t *testing.T) {
@@ -619,10 +583,10 @@ func TestRun_Misfit(t *testing.T) {
 		want   string
 	}{
 		{
-			"split names another variant",
+			"another variant is required",
 			func() *pipelinetest.ColourModel { return pipelinetest.NewColourModel("bert") },
-			func(c *pipeline.Config) { c.Split = "bert:50,clip:50" },
-			`names the variant "clip", which is not loaded; loaded: bert`,
+			func(c *pipeline.Config) { c.Required, c.RequiredBy = []string{"bert", "clip"}, "A_SETTING" },
+			`A_SETTING names the variant "clip", which is not loaded; loaded: bert`,
 		},
 		{
 			"unknown tokenizer",
@@ -667,9 +631,9 @@ func TestConfig_Validate(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Errorf("the defaults: %v", err)
 	}
-	bad := pipeline.Config{Split: "bert", Workers: -1}
+	bad := pipeline.Config{Workers: -1}
 	err := bad.Validate()
-	for _, name := range []string{"SPLIT", "WORKERS", "MAX_PHRASES", "MAX_PHRASE_BYTES", "MAX_MASK_PIXELS", "REFRESH_INTERVAL", "LEARN_TIMEOUT"} {
+	for _, name := range []string{"WORKERS", "MAX_PHRASES", "MAX_PHRASE_BYTES", "MAX_MASK_PIXELS", "REFRESH_INTERVAL", "LEARN_TIMEOUT"} {
 		if err == nil || !strings.Contains(err.Error(), "REFERSAM_"+name) {
 			t.Errorf("%v does not name REFERSAM_%s", err, name)
 		}
@@ -685,29 +649,39 @@ func run(t *testing.T, s *pipeline.Segmenter) {
 	}()
 }
 
-func expectError(t *testing.T, err error, code refersam.Code, field string) {
+func expectError(t *testing.T, err error, code refersam.Code, pointer string) {
 	t.Helper()
 	var e *refersam.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("error %v, want %s", err, code)
 	}
-	if e.Code != code || e.Field != field || e.Message == "" {
-		t.Errorf("error %v, want code %s and field %q", e, code, field)
+	if e.Code != code || e.At.Pointer("") != pointer || e.Message == "" {
+		t.Errorf("error %v, want code %s at %q", e, code, pointer)
 	}
 }
 
-// The decoded picture, the logits and the quality of a mask are set for a
-// request that asks for them, and only while its result is encoded.
+func prepare(t *testing.T, s *pipeline.Segmenter, req *refersam.Request) *pipeline.Prepared {
+	t.Helper()
+	prepared, err := s.Prepare(req, pipeline.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepared
+}
+
+// A sink that asks for it gets the decoded picture with each mask and its logits.
 func TestSegment_Picture(t *testing.T) {
 	s := start(t, pipelinetest.NewColourModel("bert"))
 	var seen atomic.Int32
-	resp, err := s.Segment(t.Context(), &refersam.Request{
+	prepared := prepare(t, s, &refersam.Request{ // its variant is the only one
 		Image:   pipelinetest.Squares(),
 		Phrases: []refersam.Phrase{{Text: "red"}, {Text: "blue", Largest: true}},
-		Picture: true,
 		Quality: true,
-		Encode: func(_ int, r *refersam.Result) error {
-			if r.Picture != nil && r.Picture.Width == 320 && len(r.Picture.Pix) == 3*320*240 && len(r.Logits.Values) > 0 {
+	})
+	resp, err := prepared.Run(t.Context(), &pipeline.Sink{
+		Picture: true,
+		Encode: func(_ int, r *refersam.Result, from pipeline.Origin) error {
+			if p := from.Picture; p != nil && p.Width == 320 && len(p.Pix) == 3*320*240 && len(from.Logits.Values) > 0 && r.Mask != nil {
 				seen.Add(1)
 			}
 			return nil
@@ -720,8 +694,8 @@ func TestSegment_Picture(t *testing.T) {
 		t.Errorf("%d results had the picture, want 2", seen.Load())
 	}
 	for _, r := range resp.Results {
-		if r.Picture != nil || r.Logits.Values != nil || r.Mask != nil {
-			t.Errorf("the response keeps what was for encoding: %+v", r)
+		if r.Mask != nil {
+			t.Errorf("the response keeps the mask: %+v", r)
 		}
 		if r.Components != 1 || r.Stability <= 0.5 {
 			t.Errorf("%d components, stability %v", r.Components, r.Stability)
@@ -732,54 +706,41 @@ func TestSegment_Picture(t *testing.T) {
 	}
 }
 
-// One broken variant stops no other. A configured split gives its units no other
-// one; without one they go to the others, and come back.
+// One broken variant stops no other, and comes back.
 func TestRun_OneVariantIsBroken(t *testing.T) {
 	broken := triton.Broken{Model: "refersam_clip", Variant: "clip", Stage: "refersam_clip_vli", Reason: "no memory"}
 	const why = "its stage refersam_clip_vli is not loaded: no memory"
-	for _, split := range []string{"", "bert:1,clip:1"} {
+	for _, required := range [][]string{nil, {"bert", "clip"}} {
 		synctest.Test(t, func(t *testing.T) {
 			model := pipelinetest.NewColourModel("bert", "clip")
 			model.SetBroken(broken)
 			var log bytes.Buffer
-			s := newSegmenterWithLog(t, model, slog.New(slog.NewTextHandler(&log, nil)), func(c *pipeline.Config) { c.Split = split })
+			s := newSegmenterWithLog(t, model, slog.New(slog.NewTextHandler(&log, nil)), func(c *pipeline.Config) { c.Required = required })
 			run(t, s)
 			time.Sleep(5 * time.Second)
 			if err := s.Ready(); err != nil {
 				t.Fatal(err)
 			}
-			share := map[string]float64{"": 0, "bert:1,clip:1": 0.5}[split]
-			want := []pipeline.Unusable{{Model: "refersam_clip", Variant: "clip", Share: share, Reason: why}}
+			want := []pipeline.Unusable{{Model: "refersam_clip", Variant: "clip", Reason: why}}
 			if diff := cmp.Diff(want, s.Unusable()); diff != "" {
 				t.Errorf("unusable (-want +got):\n%s", diff)
 			}
-			if v := s.Variants(); len(v) != 1 || v[0].Variant != "bert" || v[0].Share != 1-share {
-				t.Errorf("variants %+v", v)
+			if v := s.Variants(); len(v) != 1 || v[0].Variant != "bert" || !slices.Equal(s.Loaded(), []string{"bert"}) {
+				t.Errorf("variants %+v, loaded %v", v, s.Loaded())
 			}
 			if got := strings.Count(log.String(), "a variant cannot be used"); got != 1 || !strings.Contains(log.String(), "refersam_clip_vli") {
 				t.Errorf("the log says it %d times:\n%s", got, log.String())
 			}
 			req := ask("red")
 			req.Variant = "clip"
-			_, err := s.Segment(t.Context(), req)
+			prepared := prepare(t, s, req) // it can be answered later
+			_, err := prepared.Run(t.Context(), nil)
 			expectError(t, err, refersam.CodeNotReady, "")
-			if !strings.Contains(err.Error(), why) {
+			if !strings.Contains(err.Error(), why) || !errors.Is(err, pipeline.ErrBroken) {
 				t.Errorf("asked for the broken variant: %v", err)
 			}
-			refused := 0
-			for i := range 40 {
-				req := ask("red")
-				req.Unit = fmt.Sprint("unit-", i)
-				resp, err := s.Segment(t.Context(), req)
-				if err != nil {
-					expectError(t, err, refersam.CodeNotReady, "")
-					refused++
-				} else if resp.Variant != "bert" {
-					t.Errorf("answered by %s", resp.Variant)
-				}
-			}
-			if split == "" && refused != 0 || split != "" && (refused < 8 || refused > 32) {
-				t.Errorf("split %q: %d of 40 units were refused", split, refused)
+			if _, err := s.Segment(t.Context(), ask("red")); err != nil {
+				t.Errorf("the other variant: %v", err)
 			}
 
 			model.SetBroken()
@@ -787,11 +748,37 @@ func TestRun_OneVariantIsBroken(t *testing.T) {
 			if v := s.Unusable(); len(v) != 0 {
 				t.Errorf("after it was mended: %+v", v)
 			}
-			if _, err := s.Segment(t.Context(), req); err != nil {
+			if _, err := prepared.Run(t.Context(), nil); err != nil {
 				t.Errorf("after it was mended: %v", err)
 			}
 		})
 	}
+}
+
+// A request without a variant is answered by the only one, or by none.
+func TestPrepare_NoVariant(t *testing.T) {
+	req := ask("red")
+	req.Variant = ""
+	if resp, err := start(t, pipelinetest.NewColourModel("clip")).Segment(t.Context(), req); err != nil || resp.Variant != "clip" {
+		t.Errorf("%+v, %v", resp, err)
+	}
+	_, err := start(t, pipelinetest.NewColourModel("bert", "clip")).Prepare(req, pipeline.Options{})
+	expectError(t, err, refersam.CodeUnknownVariant, "/variant")
+}
+
+// The header of a picture shows what Run would refuse.
+func TestPrepare_Header(t *testing.T) {
+	s := start(t, pipelinetest.NewColourModel("bert"), func(c *pipeline.Config) { c.MaxMaskPixels = 2 * 320 * 240 })
+	h, err := prepare(t, s, ask("red", "blue")).Header()
+	if want := (preprocess.Header{Width: 320, Height: 240, MediaType: "image/png"}); err != nil || h != want {
+		t.Errorf("%+v, %v, want %+v", h, err, want)
+	}
+	_, err = prepare(t, s, ask("red", "blue", "green")).Header()
+	expectError(t, err, refersam.CodeImageTooLarge, "/image")
+	damaged := ask("red")
+	damaged.Image = []byte("hello")
+	_, err = prepare(t, s, damaged).Header()
+	expectError(t, err, refersam.CodeUnsupportedMedia, "/image")
 }
 
 // Answers that are kept belong to one contract: neither another checkpoint nor

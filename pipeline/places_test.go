@@ -66,34 +66,31 @@ func TestSegment_SmallBeforeHuge(t *testing.T) {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		var order []string
-		segment := func(name string, change func(*refersam.Request)) {
+		segment := func(name string, image []byte, encode func()) {
 			req := ask(name)
-			req.Encode = func(int, *refersam.Result) error {
+			req.Image = image
+			prepared := prepare(t, s, req)
+			sink := &pipeline.Sink{Encode: func(int, *refersam.Result, pipeline.Origin) error {
+				encode()
 				mu.Lock()
 				defer mu.Unlock()
 				order = append(order, name)
 				return nil
-			}
-			change(req)
+			}}
 			wg.Go(func() {
-				if _, err := s.Segment(t.Context(), req); err != nil {
+				if _, err := prepared.Run(t.Context(), sink); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}
 			})
 			synctest.Wait()
 		}
 		proceed := make(chan struct{})
-		segment("holds the only place", func(r *refersam.Request) {
-			r.Encode = func(int, *refersam.Result) error {
-				<-proceed
-				return nil
-			}
-		})
-		segment("huge", func(r *refersam.Request) { r.Image = huge })
-		segment("small", func(*refersam.Request) {})
+		segment("first", pipelinetest.Squares(), func() { <-proceed }) // it holds the only place
+		segment("huge", huge, func() {})
+		segment("small", pipelinetest.Squares(), func() {})
 		close(proceed)
 		wg.Wait()
-		if want := []string{"small", "huge"}; !slices.Equal(order, want) {
+		if want := []string{"first", "small", "huge"}; !slices.Equal(order, want) {
 			t.Errorf("read in the order %v, want %v", order, want)
 		}
 	})

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/tokenize"
 	"github.com/refersam/refersam/triton"
 )
@@ -34,12 +33,11 @@ const (
 	maxTold = 32
 )
 
-// state is what the Segmenter knows of the served model: either variants and
-// a split over them, or why there are none. It never changes once stored.
+// state is what the Segmenter knows of the served model: either variants, or why
+// there are none. It never changes once stored.
 type state struct {
 	variants []variant // by name, those included that cannot be used
 	aside    []triton.Aside
-	split    experiment.Split
 	err      *refersam.Error
 }
 
@@ -51,19 +49,9 @@ type variant struct {
 	broken    *triton.Broken // nil: it can be used
 }
 
-// Variant describes a variant that is loaded.
-type Variant struct {
-	triton.Contract
-	// Share is the part of the units that gets this variant, in [0, 1].
-	Share float64
-}
-
 // Unusable describes a variant that should be there and cannot be used.
 type Unusable struct {
 	Model, Variant string
-	// Share is the part of the units that gets this variant by REFERSAM_SPLIT,
-	// and no answer.
-	Share float64
 	// Reason says which stage is broken and why, without addresses and folders.
 	Reason string
 }
@@ -135,15 +123,25 @@ func (s *Segmenter) WaitReady(ctx context.Context) error {
 
 // Variants describes the variants that can be used, by name; none before the
 // first was learnt and while the server is lost.
-func (s *Segmenter) Variants() []Variant {
+func (s *Segmenter) Variants() []triton.Contract {
 	st := s.state.Load()
-	var variants []Variant
+	var variants []triton.Contract
 	for i := range st.variants {
 		if v := &st.variants[i]; s.usable(v) == nil {
-			variants = append(variants, Variant{Contract: v.contract, Share: st.split.Share(v.contract.Variant)})
+			variants = append(variants, v.contract)
 		}
 	}
 	return variants
+}
+
+// Loaded returns the names of the variants that a model server has loaded, in
+// order, even if it cannot be reached at the moment.
+func (s *Segmenter) Loaded() []string {
+	var names []string
+	for _, c := range contracts(s.state.Load().variants) {
+		names = append(names, c.Variant)
+	}
+	return names
 }
 
 // Unusable describes the variants that should be there and cannot be used, by
@@ -154,72 +152,57 @@ func (s *Segmenter) Unusable() []Unusable {
 	for i := range st.variants {
 		v := &st.variants[i]
 		if err := s.usable(v); err != nil {
-			all = append(all, Unusable{v.contract.Model, v.contract.Variant, st.split.Share(v.contract.Variant), reason(err)})
+			all = append(all, Unusable{v.contract.Model, v.contract.Variant, reason(err)})
 		}
 	}
 	return all
 }
 
-// Choose describes the variant that would answer req now, or returns the error
-// that Segment would for it.
-func (s *Segmenter) Choose(req *refersam.Request) (Variant, error) {
-	v, err := s.choose(req)
-	if err != nil {
-		return Variant{}, err
-	}
-	return Variant{Contract: v.contract}, nil
-}
+// ErrBroken is below the error for a variant that should be there and cannot be
+// used.
+var ErrBroken = errors.New("the variant cannot be used")
 
-// Check returns the error that Segment would for anything but the picture.
-func (s *Segmenter) Check(req *refersam.Request) error {
-	if _, err := s.normalize(req.Phrases); err != nil {
-		return err
-	}
-	_, err := s.choose(req)
+// CheckVariant returns the error that Prepare would return for a variant.
+func (s *Segmenter) CheckVariant(name string) error {
+	_, err := s.variant(name)
 	return err
 }
 
-// choose returns the variant that the request names, or else the variant of its
-// unit. A variant that cannot be used is an error, and never answered by another: what
-// a client has chosen is its choice, and a unit of an experiment that was given
-// another variant for a while would spoil it.
-func (s *Segmenter) choose(req *refersam.Request) (*variant, error) {
+// variant returns the variant with a name, or the only one if the name is empty. A
+// variant that cannot be used is an error, and never answered by another.
+func (s *Segmenter) variant(name string) (*variant, error) {
 	st := s.state.Load()
 	if st.err != nil {
 		return nil, st.err
 	}
-	name := req.Variant
-	if name == "" {
-		name = st.split.Assign(req.Unit)
-	}
 	for i := range st.variants {
 		v := &st.variants[i]
-		if v.contract.Variant != name {
+		if v.contract.Variant != name && (name != "" || len(st.variants) > 1) {
 			continue
 		}
 		if v.broken == nil {
 			return v, nil
 		}
-		message := fmt.Sprintf("The variant %q cannot be used at the moment: %s.", name, strings.TrimSuffix(v.broken.String(), "."))
-		if req.Variant == "" {
-			message += " The split gives it to this client; name another variant to get an answer."
+		return nil, &refersam.Error{
+			Code:    refersam.CodeNotReady,
+			Message: fmt.Sprintf("The variant %q cannot be used at the moment: %s.", v.contract.Variant, strings.TrimSuffix(v.broken.String(), ".")),
+			Err:     ErrBroken,
 		}
-		return nil, &refersam.Error{Code: refersam.CodeNotReady, Message: message}
 	}
 	return nil, &refersam.Error{
 		Code:    refersam.CodeUnknownVariant,
 		Message: fmt.Sprintf("There is no variant %q; there is %s.", name, strings.Join(names(st.variants), ", ")),
-		Field:   "/variant",
+		At:      refersam.AtVariant,
 	}
 }
 
 // Learn learns the variants from the model, once. Its error is the model's, or
-// says why this program cannot work with it or with the split.
+// says why this program cannot work with it.
 func (s *Segmenter) Learn(ctx context.Context) error { return s.learn(ctx, false) }
 
 // Run learns the variants from the model and keeps knowing them, until ctx
-// ends; then it returns nil. A model or a split that this program cannot work
-// with ends it at once with an error, as long as it has never been ready and no
+// ends; then it returns nil. A model that this program cannot work with, or a
+// required variant that is not there, ends it at once with an error, as long as it has never been ready and no
 // other variant can be used; later such a change only makes the Segmenter not
 // ready. Call it once.
 //
@@ -346,7 +329,7 @@ func (s *Segmenter) learn(ctx context.Context, doubted bool) error {
 	if len(contracts(next.variants)) == 0 {
 		return failure
 	}
-	if err := s.splitOver(next, old.variants == nil && catalog.Complete); err != nil {
+	if err := s.require(next, old.variants == nil && catalog.Complete); err != nil {
 		return err
 	}
 	slices.SortFunc(next.variants, func(a, b variant) int { return strings.Compare(a.contract.Variant, b.contract.Variant) })
@@ -424,7 +407,7 @@ func (s *Segmenter) report(old, next *state, failure error) {
 		case v.broken != nil:
 			if was == nil || was.broken == nil || *was.broken != *v.broken {
 				s.log.Warn("a variant cannot be used", "variant", v.contract.Variant, "model", v.contract.Model, "stage", v.broken.Stage,
-					"reason", v.broken.Reason, "detail", v.broken.Detail, "share", next.split.Share(v.contract.Variant), "cause", failure)
+					"reason", v.broken.Reason, "detail", v.broken.Detail, "cause", failure)
 			}
 		case was == nil || was.broken != nil:
 			ready = true
@@ -441,7 +424,7 @@ func (s *Segmenter) report(old, next *state, failure error) {
 		}
 	}
 	if ready || len(old.variants) != len(next.variants) {
-		s.log.Info("ready", "variants", names(next.variants), "split", next.split.String())
+		s.log.Info("ready", "variants", names(next.variants))
 	}
 }
 
@@ -459,29 +442,15 @@ func (s *Segmenter) schedule(variants []variant) {
 	s.scheduler.SetModels(models)
 }
 
-// splitOver shares units out: by the configured split, which names variants
-// that cannot be used too, or else in equal shares among those that can be
-// used. A variant of the split that no server knows is broken, or an error if
-// strict.
-func (s *Segmenter) splitOver(next *state, strict bool) (err error) {
-	if s.cfg.Split == "" {
-		equal := make(map[string]int)
-		for _, c := range contracts(next.variants) {
-			equal[c.Variant] = 1
-		}
-		next.split, err = experiment.NewSplit(equal)
-		return err
-	}
-	if next.split, err = experiment.ParseSplit(s.cfg.Split); err != nil {
-		return err
-	}
+// require adds the required variants that no server has loaded as broken ones, or
+// returns an error if strict.
+func (s *Segmenter) require(next *state, strict bool) error {
 	loaded := names(next.variants)
-	for _, name := range next.split.Variants() {
+	for _, name := range s.cfg.Required {
 		switch {
 		case slices.Contains(loaded, name):
 		case strict:
-			return fmt.Errorf("REFERSAM_SPLIT %q names the variant %q, which is not loaded; loaded: %s",
-				s.cfg.Split, name, strings.Join(loaded, ", "))
+			return fmt.Errorf("%s names the variant %q, which is not loaded; loaded: %s", s.cfg.RequiredBy, name, strings.Join(loaded, ", "))
 		default:
 			next.variants = append(next.variants, brokenVariant(triton.Broken{
 				Model: triton.ModelPrefix + name, Variant: name, Reason: "no model server has loaded it",

@@ -22,9 +22,6 @@ import (
 	"github.com/refersam/refersam/preprocess/picture"
 )
 
-// field is the part of a request that this package's errors are about.
-const field = "image"
-
 // codecState covers the tables and buffers of any codec, in bytes.
 const codecState = 1 << 20
 
@@ -58,12 +55,46 @@ func (d *Decoder) Config() Config { return d.cfg }
 // Config.DecodeMemory, so call it while holding nothing that they need. The
 // memory is the caller's until Close; data must not change until then.
 //
-// Every error of Open and Decode is a *refersam.Error about the field "image":
+// Every error of Open and Decode is a *refersam.Error about refersam.AtImage:
 // CodeUnsupportedMedia when data is in no accepted format, CodeImageTooLarge
 // when it is beyond a limit, CodeInvalidImage when it is empty, cut off or
 // broken, and CodeDeadlineExceeded when ctx ended first (errors.Is finds its
 // cause).
 func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
+	e, err := d.inspect(data)
+	if err != nil {
+		return nil, err
+	}
+	// Padding can lift a picture at every limit above the whole: it takes all.
+	need := min(memory(&e.header), d.cfg.DecodeMemory)
+	if err := d.memory.Acquire(ctx, need); err != nil {
+		return nil, late(err)
+	}
+	e.release = func() { d.memory.Release(need) }
+	return e, nil
+}
+
+// Header is what the header of an encoded picture says.
+type Header struct {
+	// Width and Height are the size of the upright picture, in pixels.
+	Width, Height int
+	// MediaType is the media type of the format, as "image/jpeg".
+	MediaType string
+}
+
+// Header reads the header of an encoded picture. It returns the errors of Open,
+// but never waits.
+func (d *Decoder) Header(data []byte) (Header, error) {
+	e, err := d.inspect(data)
+	if err != nil {
+		return Header{}, err
+	}
+	width, height := e.Size()
+	return Header{width, height, "image/" + strings.ToLower(e.format)}, nil
+}
+
+// inspect is Open without memory.
+func (d *Decoder) inspect(data []byte) (*Encoded, error) {
 	if len(data) == 0 {
 		return nil, fail(refersam.CodeInvalidImage, nil, "The picture is empty (0 bytes).")
 	}
@@ -73,14 +104,15 @@ func (d *Decoder) Open(ctx context.Context, data []byte) (*Encoded, error) {
 	}
 	for _, f := range formats {
 		if f.magic(data) {
-			return d.reserve(ctx, f.name, f.open, data)
+			return d.read(f.name, f.open, data)
 		}
 	}
 	return nil, fail(refersam.CodeUnsupportedMedia, nil,
 		"This is not a picture in an accepted format; send JPEG, PNG, WebP, GIF, BMP or TIFF.")
 }
 
-func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *Config) (picture.Source, error), data []byte) (*Encoded, error) {
+// read reads the header of a picture in a format.
+func (d *Decoder) read(name string, open func([]byte, *Config) (picture.Source, error), data []byte) (*Encoded, error) {
 	var src picture.Source
 	err := guard(func() (err error) {
 		src, err = open(data, &d.cfg)
@@ -100,12 +132,7 @@ func (d *Decoder) reserve(ctx context.Context, name string, open func([]byte, *C
 		return nil, fail(refersam.CodeImageTooLarge, nil,
 			"The %s holds more than the %d pictures that are accepted in one file; send the one that you mean.", name, d.cfg.MaxFrames)
 	}
-	// Padding can lift a picture at every limit above the whole: it takes all.
-	need := min(memory(&header), d.cfg.DecodeMemory)
-	if err := d.memory.Acquire(ctx, need); err != nil {
-		return nil, late(err)
-	}
-	return &Encoded{format: name, source: src, header: header, release: func() { d.memory.Release(need) }}, nil
+	return &Encoded{format: name, source: src, header: header}, nil
 }
 
 // Encoded is an encoded picture. Its header has been read, and memory is
@@ -116,9 +143,6 @@ type Encoded struct {
 	header  picture.Header
 	release func()
 }
-
-// MediaType returns the media type of the format, as "image/jpeg".
-func (e *Encoded) MediaType() string { return "image/" + strings.ToLower(e.format) }
 
 // Size returns width and height of the upright picture in pixels.
 func (e *Encoded) Size() (width, height int) {
@@ -212,7 +236,7 @@ func guard(f func() error) (err error) {
 }
 
 func fail(code refersam.Code, cause error, format string, args ...any) *refersam.Error {
-	return &refersam.Error{Code: code, Message: fmt.Sprintf(format, args...), Field: field, Err: cause}
+	return &refersam.Error{Code: code, Message: fmt.Sprintf(format, args...), At: refersam.AtImage, Err: cause}
 }
 
 func late(cause error) *refersam.Error {

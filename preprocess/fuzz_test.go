@@ -17,7 +17,7 @@ import (
 func expectClientError(t *testing.T, err error) {
 	t.Helper()
 	var e *refersam.Error
-	if !errors.As(err, &e) || e.Field != "image" || e.Message == "" {
+	if !errors.As(err, &e) || e.At != refersam.AtImage || e.Message == "" {
 		t.Fatalf("error %v", err)
 	}
 	if e.Err != nil && strings.HasPrefix(e.Err.Error(), "panic:") {

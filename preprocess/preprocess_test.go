@@ -181,7 +181,7 @@ func TestDecode_Err(t *testing.T) {
 			if !errors.As(err, &e) {
 				t.Fatalf("got error %v, want a *refersam.Error", err)
 			}
-			if e.Code != tt.code || e.Field != "image" || !strings.Contains(e.Message, tt.message) {
+			if e.Code != tt.code || e.At != refersam.AtImage || !strings.Contains(e.Message, tt.message) {
 				t.Errorf("got %v, want code %s and message with %q", err, tt.code, tt.message)
 			}
 			const limit = 1 << 20

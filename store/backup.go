@@ -17,7 +17,7 @@ import (
 // while other processes write. It is checked first and gets its name last, so
 // path never names an incomplete copy. An existing file is an error.
 func (s *Store) Backup(ctx context.Context, path string) (err error) {
-	if s.Shared() {
+	if s.MultiGateway() {
 		return errors.New("the state is in PostgreSQL, where refersam backup does not work; use pg_dump")
 	}
 	if _, err := os.Lstat(path); err == nil {

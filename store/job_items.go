@@ -34,7 +34,7 @@ type JobProblem struct {
 
 // Err returns the problem as an error.
 func (p *JobProblem) Err() error {
-	return &refersam.Error{Code: p.Code, Message: p.Message, Field: p.Field}
+	return &refersam.Error{Code: p.Code, Message: p.Message, At: refersam.Named(p.Field)}
 }
 
 // JobWork is a row of job_items as the process that works on the item sees it.

@@ -55,9 +55,9 @@ func open(ctx context.Context, cfg Config, create bool) (*Store, error) {
 	return openSQLite(ctx, cfg.Data, create)
 }
 
-// Shared reports whether the database is PostgreSQL, which several gateways may
+// MultiGateway reports whether the database is PostgreSQL, which several gateways may
 // use at the same time.
-func (s *Store) Shared() bool { return s.lock == nil }
+func (s *Store) MultiGateway() bool { return s.lock == nil }
 
 // Close closes the database.
 func (s *Store) Close() error {

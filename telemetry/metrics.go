@@ -6,7 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/refersam/refersam"
-	"github.com/refersam/refersam/pipeline"
+	"github.com/refersam/refersam/triton"
 )
 
 // Metrics count requests and answers. If the values of a counter's labels are
@@ -21,7 +21,7 @@ type Metrics struct {
 
 // Segmenter names the variants that can answer; *pipeline.Segmenter is one.
 type Segmenter interface {
-	Variants() []pipeline.Variant
+	Variants() []triton.Contract
 }
 
 // NewMetrics makes Metrics.

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// An answer whose stamps are not those of the contract is not used. Infer asks the
+// An answer with stamps of another checkpoint is not used. Infer asks the
 // server for nothing else than the answer.
 func TestStamps(t *testing.T) {
 	config := stampedConfig()

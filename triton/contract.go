@@ -35,7 +35,7 @@ type stamp [stampBytes]byte
 
 func (s stamp) String() string { return hex.EncodeToString(s[:]) }
 
-// stampIn reads a stamp from a tensor: two little-endian numbers, each of which is
+// stampIn reads a stamp from a tensor: two little-endian numbers. Each number is
 // 32 bits of the checkpoint in big-endian order.
 func stampIn(raw []byte) (s stamp) {
 	for i := 0; i < stampBytes; i += numberBytes {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/fetch"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/jobs"
@@ -35,6 +36,7 @@ type Config struct {
 	Blobs      blobs.Config
 	Jobs       jobs.Config
 	Fetch      fetch.Config
+	Experiment experiment.Config
 	Pipeline   pipeline.Config
 	Preprocess preprocess.Config
 	Triton     triton.Config
@@ -113,7 +115,7 @@ func allowed(t reflect.Type) string {
 
 // validate reports all faults of the settings that every command needs.
 func (c *Config) validate() error {
-	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Fetch.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Fetch.Validate(), c.Experiment.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
 // validateTriton reports all faults of the connection to Triton. It accepts an

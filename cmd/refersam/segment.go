@@ -15,6 +15,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/api"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
@@ -70,17 +71,21 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	}
 
 	cfg.Pipeline.Schedule.Admission = false // there are no other requests
-	segmenter, err := newSegmenter(cfg, fleet, log)
+	_, model, err := newPipeline(cfg, fleet, log)
 	if err != nil {
 		return err
 	}
-	defer segmenter.Close()
-	segmenter.SetReplicas(replicas(fleet.Replicas()))
+	defer model.Close()
+	model.SetReplicas(replicas(fleet.Replicas()))
+	segmenter, err := experiment.New(cfg.Experiment, model, func(experiment.Exposure) {})
+	if err != nil {
+		return err
+	}
 	req := &refersam.Request{ID: rand.Text(), Image: image, Variant: c.Variant}
 	for _, phrase := range c.Phrases {
 		req.Phrases = append(req.Phrases, refersam.Phrase{Text: phrase, Threshold: c.Threshold})
 	}
-	if err := segmenter.Learn(ctx); err != nil {
+	if err := model.Learn(ctx); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Gateway.Answers.RequestTimeout)

@@ -2,15 +2,20 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"time"
 
+	"github.com/refersam/refersam/access"
+	"github.com/refersam/refersam/answer"
 	"github.com/refersam/refersam/blobs"
+	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/fetch"
 	"github.com/refersam/refersam/gateway"
+	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/preprocess"
@@ -20,13 +25,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// newSegmenter connects the pipeline to a fleet.
-func newSegmenter(cfg *Config, fleet *triton.Fleet, log *slog.Logger) (*pipeline.Segmenter, error) {
+// newPipeline connects a decoder and a fleet.
+func newPipeline(cfg *Config, fleet *triton.Fleet, log *slog.Logger) (*preprocess.Decoder, *pipeline.Segmenter, error) {
 	decoder, err := preprocess.New(cfg.Preprocess)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return pipeline.New(cfg.Pipeline, decoder, fleet, log)
+	config := cfg.Pipeline
+	cfg.Experiment.Require(&config)
+	model, err := pipeline.New(config, decoder, fleet, log)
+	return decoder, model, err
 }
 
 // replicas are a fleet's servers in the form that the pipeline expects.
@@ -48,11 +56,11 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 			err = nil // a step that the stop interrupts has not failed
 		}
 	}()
-	segmenter, err := newSegmenter(cfg, fleet, log)
+	decoder, model, err := newPipeline(cfg, fleet, log)
 	if err != nil {
 		return err
 	}
-	defer segmenter.Close()
+	defer model.Close()
 	state, err := store.Open(ctx, cfg.Store)
 	if err != nil {
 		return err
@@ -63,30 +71,36 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		return err
 	}
 	defer func() { err = errors.Join(err, bucket.Close()) }()
-	if state.Shared() && bucket.Local() {
+	if state.MultiGateway() && bucket.Local() {
 		log.Warn("pictures and answers are stored in a folder that all gateways of this database must share; or set REFERSAM_BLOBS_URL", "folder", cfg.Store.Data)
 	}
-	cfg.Jobs.ItemTimeout = cfg.Gateway.Answers.RequestTimeout + 15*time.Second
-	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
 	fetcher, err := fetch.New(cfg.Fetch)
 	if err != nil {
 		return err
 	}
 	defer fetcher.Close()
+	metrics := telemetry.NewMetrics(model)
+	segmenter, err := experiment.New(cfg.Experiment, model, func(e experiment.Exposure) { metrics.Answer(e.Response) })
+	if err != nil {
+		return err
+	}
+	gate, err := access.New(state, rand.Text(), log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, gate.Close()) }() // jobs are counted until they have ended
+	keeper := images.New(cfg.Gateway.Images, cfg.Preprocess.MaxBytes, state, bucket, decoder, log)
+	answers := answer.New(cfg.Gateway.Answers, answer.Parts{
+		Segmenter: segmenter, MaxImage: cfg.Preprocess.MaxBytes, Images: keeper, Fetcher: fetcher, Meter: gate.Meter, Log: log,
+	})
+	cfg.Jobs.ItemTimeout = cfg.Gateway.Answers.RequestTimeout + 15*time.Second
+	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
 	engine, err := jobs.Open(ctx, cfg.Jobs, state, fetcher, log)
 	if err != nil {
 		return err
 	}
-	metrics := telemetry.NewMetrics(segmenter)
 	gw, err := gateway.New(cfg.Gateway, gateway.Parts{
-		Segmenter: segmenter,
-		MaxImage:  cfg.Preprocess.MaxBytes,
-		State:     state,
-		Blobs:     bucket,
-		Jobs:      engine,
-		Fetcher:   fetcher,
-		Metrics:   metrics,
-		Log:       log,
+		Segmenter: segmenter, Access: gate, Images: keeper, Answers: answers, Jobs: engine, State: state, Metrics: metrics, Log: log,
 	})
 	if err != nil {
 		return err
@@ -105,19 +119,21 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	}
 	starting = false
 	g, ctx := errgroup.WithContext(ctx)
-	// Metrics stay available until the end.
+	// Metrics and upkeep go on until the last request has been answered.
 	administration, done := context.WithCancel(context.WithoutCancel(ctx))
 	defer done()
 	if adminLn != nil {
-		admin := gateway.NewAdmin(segmenter.Scheduler(), telemetry.Handler(metrics, segmenter.Scheduler(), engine, log), log)
+		admin := gateway.NewAdmin(model.Scheduler(), telemetry.Handler(metrics, model.Scheduler(), engine, log), log)
 		g.Go(func() error { return admin.Serve(administration, adminLn) })
 	}
 	log.Info("listening", "address", ln.Addr().String())
 	g.Go(func() error {
-		return fleet.Run(ctx, func(servers []*triton.Replica) { segmenter.SetReplicas(replicas(servers)) })
+		return fleet.Run(ctx, func(servers []*triton.Replica) { model.SetReplicas(replicas(servers)) })
 	})
-	g.Go(func() error { return segmenter.Run(ctx) })
-	g.Go(func() error { return engine.Run(ctx, gw.Work, gw.Payload) })
+	g.Go(func() error { return model.Run(ctx) })
+	g.Go(func() error { return engine.Run(ctx, answers.Work, answer.WebhookPayload) })
+	g.Go(func() error { gate.Run(administration); return nil })
+	g.Go(func() error { keeper.Run(administration); return nil })
 	g.Go(func() error {
 		defer done()
 		return gw.Serve(ctx, ln)
@@ -127,9 +143,9 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		watched := make(chan struct{})
 		go func() {
 			defer close(watched)
-			out.watch(waiting, segmenter.Ready)
+			out.watch(waiting, model.Ready)
 		}()
-		err := segmenter.WaitReady(ctx)
+		err := model.WaitReady(ctx)
 		stop()
 		<-watched
 		if err == nil {
@@ -137,7 +153,7 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		}
 		return nil
 	})
-	return errors.Join(g.Wait(), gw.Close()) // jobs are counted until they have ended
+	return g.Wait()
 }
 
 // makeFirstKey makes a key and prints it if clients must send one and none has ever

@@ -89,7 +89,7 @@ func (c *purgeCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	}
 	return c.withStore(ctx, cfg, func(s *store.Store) (err error) {
 		open := blobs.Open
-		if s.Shared() { // no database in the folder can show that it is the right folder
+		if s.MultiGateway() { // no database in the folder can show that it is the right folder
 			open = blobs.OpenExisting
 		}
 		bucket, err := open(ctx, cfg.Blobs, cfg.Store.Data)

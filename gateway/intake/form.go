@@ -283,7 +283,7 @@ func readText(part *multipart.Part, name string) (string, error) {
 	}
 	if len(value) > most {
 		if name == "phrase" {
-			return "", &refersam.Error{Code: refersam.CodePhraseTooLong, Message: "The phrase is far too long; use fewer words.", Field: name}
+			return "", &refersam.Error{Code: refersam.CodePhraseTooLong, Message: "The phrase is far too long; use fewer words.", At: refersam.Named(name)}
 		}
 		return "", refersam.Invalidf(name, "The field is too long.")
 	}

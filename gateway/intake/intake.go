@@ -177,7 +177,7 @@ func tooLarge(field string, most int64) *refersam.Error {
 	return &refersam.Error{
 		Code:    refersam.CodeImageTooLarge,
 		Message: fmt.Sprintf("The picture is larger than %d bytes.", most),
-		Field:   field,
+		At:      refersam.Named(field),
 	}
 }
 

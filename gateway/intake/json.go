@@ -285,7 +285,7 @@ func jsonError(err error) error {
 		return &refersam.Error{
 			Code:    refersam.CodeMalformedRequest,
 			Message: fmt.Sprintf("%s (near byte %d).", message, syntax.ByteOffset),
-			Field:   string(syntax.JSONPointer),
+			At:      refersam.Named(string(syntax.JSONPointer)),
 			Err:     err,
 		}
 	case errors.As(err, &semantic):
@@ -296,7 +296,7 @@ func jsonError(err error) error {
 		return &refersam.Error{
 			Code:    refersam.CodeInvalidRequest,
 			Message: message,
-			Field:   string(semantic.JSONPointer),
+			At:      refersam.Named(string(semantic.JSONPointer)),
 			Err:     err,
 		}
 	default:

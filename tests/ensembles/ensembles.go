@@ -132,7 +132,7 @@ func WriteWeights(dir string, cost Cost, weights int) error {
 	return writeWeights(dir, CalibratedVariant, stamped(stages), cost, sharedDevice, CheckpointOf(weights), weights)
 }
 
-// WriteUnstamped is WriteWeights for an ensemble whose answers do not name their
+// WriteUnstamped is WriteWeights for an ensemble with answers that do not name their
 // weights.
 func WriteUnstamped(dir string, cost Cost, weights int) error {
 	return writeWeights(dir, CalibratedVariant, stages, cost, sharedDevice, CheckpointOf(weights), weights)

@@ -1,26 +1,5 @@
 package pipeline
 
-import "context"
-
-// Header is the content of an encoded picture's header.
-type Header struct {
-	// Width and Height are the size of the upright picture, in pixels.
-	Width, Height int
-	MediaType     string
-}
-
-// Inspect reads the header of an encoded picture. It returns the errors that
-// Segment returns about pictures, as far as the header shows them.
-func (s *Segmenter) Inspect(ctx context.Context, image []byte) (Header, error) {
-	encoded, err := s.decoder.Open(ctx, image)
-	if err != nil {
-		return Header{}, ofImage(err)
-	}
-	defer encoded.Close()
-	width, height := encoded.Size()
-	return Header{width, height, encoded.MediaType()}, nil
-}
-
 // Limits are what Segment takes.
 type Limits struct {
 	// MaxImageBytes is for the encoded picture, MaxImagePixels for its width
