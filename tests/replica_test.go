@@ -11,15 +11,15 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/tests/ensembles"
-	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 // tritonServer is a tritonserver with a test ensemble. It keeps its address when it
 // is started again. Like a server that others run, it loads models on request.
 type tritonServer struct {
 	address string
-	config  triton.LocalConfig
-	local   *triton.Local
+	config  local.Config
+	local   *local.Server
 	server  process
 }
 
@@ -41,7 +41,7 @@ func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 	if err := write(repository); err != nil {
 		t.Fatal(err)
 	}
-	s := &tritonServer{config: triton.DefaultLocalConfig()}
+	s := &tritonServer{config: local.DefaultConfig()}
 	s.config.SocketDir = filepath.Join(t.TempDir(), "socket")
 	s.config.ModelControl = true
 	s.config.Repository = repository
@@ -57,7 +57,7 @@ func startTriton(t *testing.T, write func(dir string) error) *tritonServer {
 func (s *tritonServer) start(t *testing.T) {
 	t.Helper()
 	var err error
-	if s.local, err = triton.StartLocal(context.Background(), s.config); err != nil {
+	if s.local, err = local.Start(context.Background(), s.config); err != nil {
 		t.Fatal(err)
 	}
 	s.address = s.local.Address()

@@ -55,7 +55,7 @@ type Resolver interface {
 // The values of Config.SharedMemory.
 const (
 	sharedMemoryAuto = "auto"
-	sharedMemoryOff  = "off"
+	SharedMemoryOff  = "off"
 )
 
 // DefaultConfig returns the defaults, which name no server.
@@ -98,8 +98,8 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s is %v, allowed: more than 0s", positive.name, positive.value))
 		}
 	}
-	if c.SharedMemory != sharedMemoryAuto && c.SharedMemory != sharedMemoryOff {
-		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY is %q, allowed: %s, %s", c.SharedMemory, sharedMemoryAuto, sharedMemoryOff))
+	if c.SharedMemory != sharedMemoryAuto && c.SharedMemory != SharedMemoryOff {
+		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY is %q, allowed: %s, %s", c.SharedMemory, sharedMemoryAuto, SharedMemoryOff))
 	}
 	if c.SharedMemoryBytes < 1<<20 || c.SharedMemoryBytes > 1<<40 {
 		errs = append(errs, fmt.Errorf("REFERSAM_SHARED_MEMORY_BYTES is %d, allowed: 1048576 (1 MiB) to 1099511627776 (1 TiB)", c.SharedMemoryBytes))

@@ -94,11 +94,14 @@ func (r *Replica) failure(ctx context.Context, model, doing string, err error) e
 	}
 }
 
+// TimerSkew is more than two timers for one moment ever differ by.
+const TimerSkew = time.Second
+
 // aboutToEnd reports whether the deadline of ctx has come by the server's
 // clock, which may be ahead of ours.
 func aboutToEnd(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
-	return ok && time.Until(deadline) < timerSkew
+	return ok && time.Until(deadline) < TimerSkew
 }
 
 // inferFailure is failure for an inference. Triton says Unavailable both when a

@@ -73,12 +73,12 @@ func NewFleet(cfg Config, log *slog.Logger) (*Fleet, error) {
 	if f.resolver == nil {
 		f.resolver = net.DefaultResolver
 	}
-	if cfg.SharedMemory != sharedMemoryOff {
+	if cfg.SharedMemory != SharedMemoryOff {
 		f.sharing = newSharing(&cfg, log)
 	}
 	for _, address := range cfg.Addresses {
 		if path, ok := socketPath(address); ok {
-			f.hosts = append(f.hosts, &host{name: socketScheme + path})
+			f.hosts = append(f.hosts, &host{name: SocketScheme + path})
 			continue
 		}
 		name, port, err := net.SplitHostPort(address)

@@ -12,15 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 func TestLocalLeavesNothing(t *testing.T) {
 	var log logBuffer
 	cfg := localConfig(t)
 	cfg.Logger = log.logger()
-	local := startLocal(t, cfg)
-	if err := local.Err(); err != nil {
+	running := startLocal(t, cfg)
+	if err := running.Err(); err != nil {
 		t.Errorf("error of a server that runs: %v", err)
 	}
 	server := serverOf(t, os.Getpid())
@@ -31,21 +31,21 @@ func TestLocalLeavesNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := local.Close(ctx); err != nil {
+	if err := running.Close(ctx); err != nil {
 		t.Error(err)
 	}
 	select {
-	case <-local.Done():
+	case <-running.Done():
 	default:
 		t.Error("Close returned before the server was done")
 	}
-	if err := local.Err(); err != nil {
+	if err := running.Err(); err != nil {
 		t.Errorf("error of a server that was closed: %v", err)
 	}
 	if traces := server.traces(t); len(traces) > 0 {
 		t.Errorf("left behind: %q", traces)
 	}
-	if err := local.Close(ctx); err != nil {
+	if err := running.Close(ctx); err != nil {
 		t.Errorf("second Close: %v", err)
 	}
 	for line := range strings.Lines(log.String()) {
@@ -61,7 +61,7 @@ func TestLocalLeavesNothing(t *testing.T) {
 }
 
 func TestCloseKills(t *testing.T) {
-	local := startLocal(t, localConfig(t))
+	running := startLocal(t, localConfig(t))
 	server := serverOf(t, os.Getpid())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -69,7 +69,7 @@ func TestCloseKills(t *testing.T) {
 	if err := syscall.Kill(server.pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if err := local.Close(ctx); err == nil || !strings.Contains(err.Error(), "killed") {
+	if err := running.Close(ctx); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("error %v, want one that says killed", err)
 	}
 	if traces := server.traces(t); len(traces) > 0 {
@@ -115,7 +115,7 @@ func TestSharedMemoryTooSmall(t *testing.T) {
 	}
 }
 
-func TestStartLocalErrors(t *testing.T) {
+func TestStartErrors(t *testing.T) {
 	// folder makes a folder with the mode given.
 	folder := func(t *testing.T, mode os.FileMode) string {
 		path := filepath.Join(t.TempDir(), "folder")
@@ -158,28 +158,28 @@ func TestStartLocalErrors(t *testing.T) {
 
 	tests := []struct {
 		name   string
-		change func(t *testing.T, cfg *triton.LocalConfig)
+		change func(t *testing.T, cfg *local.Config)
 		want   []string
 	}{
-		{"no python", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"no python", func(t *testing.T, cfg *local.Config) {
 			cfg.Python = filepath.Join(t.TempDir(), "python")
 		}, []string{"no python", "`make run` installs it", "REFERSAM_PYTHON"}},
-		{"python fails", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"python fails", func(t *testing.T, cfg *local.Config) {
 			cfg.Python = "false"
 		}, []string{"does not run", "exit status 1", "`make run` installs it"}},
-		{"python without the wheel", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"python without the wheel", func(t *testing.T, cfg *local.Config) {
 			cfg.Python = basePython(t)
 		}, []string{"no wheel nvidia-pytriton", "`make run` installs it"}},
-		{"python without onnxruntime", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"python without onnxruntime", func(t *testing.T, cfg *local.Config) {
 			cfg.Python = python(t, `{"version": "3.11", "pytriton": "/x", "missing": ["onnxruntime"]}`)
 		}, []string{"no package onnxruntime", "`make run` installs it"}},
-		{"python too new", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"python too new", func(t *testing.T, cfg *local.Config) {
 			cfg.Python = python(t, fmt.Sprintf(`{"version": "3.14", "pytriton": %q}`, pytriton))
 		}, []string{"version 3.14", "no stub", "3.11, 3.12, 3.13"}},
-		{"python without a shared library", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"python without a shared library", func(t *testing.T, cfg *local.Config) {
 			cfg.Python = python(t, fmt.Sprintf(`{"version": "3.11", "pytriton": %q, "library_folders": ["/nowhere"]}`, pytriton))
 		}, []string{"libpython3.11.so.1.0", "install the package libpython3.11", "--enable-shared", "/nowhere"}},
-		{"socket folder in use", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"socket folder in use", func(t *testing.T, cfg *local.Config) {
 			cfg.SocketDir = folder(t, 0o700)
 			file, err := os.Open(cfg.SocketDir)
 			if err == nil {
@@ -190,34 +190,34 @@ func TestStartLocalErrors(t *testing.T) {
 			}
 			t.Cleanup(func() { file.Close() })
 		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "another tritonserver uses it"}},
-		{"socket folder open to others", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"socket folder open to others", func(t *testing.T, cfg *local.Config) {
 			cfg.SocketDir = folder(t, 0o750)
 		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "mode 0750", "with mode 0700"}},
-		{"socket folder in a folder that others can write to", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"socket folder in a folder that others can write to", func(t *testing.T, cfg *local.Config) {
 			cfg.SocketDir = filepath.Join(folder(t, 0o777), "socket")
 		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "folder has mode 0777", "other users can replace"}},
-		{"socket folder too long", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"socket folder too long", func(t *testing.T, cfg *local.Config) {
 			cfg.SocketDir = "/tmp/" + strings.Repeat("x", 96)
 		}, []string{"REFERSAM_TRITON_SOCKET_DIR", "would have 108 bytes, allowed: 107"}},
-		{"work folder that others can write to", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"work folder that others can write to", func(t *testing.T, cfg *local.Config) {
 			cfg.WorkDir = folder(t, 0o777)
 		}, []string{"REFERSAM_TRITON_WORK_DIR", "folder has mode 0777", "other users can replace"}},
-		{"no models", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"no models", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = t.TempDir()
 		}, []string{"no ensemble named refersam_*", "REFERSAM_MODEL_REPOSITORY"}},
-		{"no configuration", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"no configuration", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = t.TempDir()
 			if err := os.Mkdir(filepath.Join(cfg.Repository, "refersam_x"), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}, []string{"refersam_x/config.pbtxt"}},
-		{"broken configuration", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"broken configuration", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", "max_batch_size: 8", "max_batch_size: eight")
 		}, []string{"refersam_tiny/config.pbtxt", "eight"}},
-		{"broken graph", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"broken graph", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny_image/1/model.onnx", "ReduceMean", "ReduceBean")
 		}, []string{"its stage refersam_tiny_image is not loaded", "ReduceBean"}},
-		{"graph and configuration differ", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"graph and configuration differ", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt",
 				`"image"`, `"picture"`, "TYPE_FP32 dims: [8, 8]", "TYPE_FP16 dims: [8, 9]")
 		}, []string{
@@ -227,20 +227,20 @@ func TestStartLocalErrors(t *testing.T) {
 			"output features is TYPE_FP16 in the config, tensor(float) in the graph",
 			"output features is [8, 9] in the config, [8, 8] in the graph",
 		}},
-		{"no graph", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"no graph", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "model.onnx", "absent.onnx")
 		}, []string{"its stage refersam_tiny_image is not loaded", "absent.onnx does not exist"}}, // the log names the whole path
-		{"instances on a GPU", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"instances on a GPU", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny_image/configs/cpu.pbtxt", "KIND_CPU", "KIND_MODEL")
 		}, []string{"only KIND_CPU"}},
-		{"other contract", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"other contract", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", `"stretch"`, `"pad"`)
 		}, []string{"model refersam_tiny", `parameter "resize" is "pad", allowed: stretch, longest_side_pad`}},
-		{"too slow", func(t *testing.T, cfg *triton.LocalConfig) {
+		{"too slow", func(t *testing.T, cfg *local.Config) {
 			cfg.StartTimeout = 50 * time.Millisecond // it has been ready within 220
 		}, []string{"not ready within 50ms", "REFERSAM_TRITON_START_TIMEOUT"}},
-		{"invalid values", func(t *testing.T, cfg *triton.LocalConfig) {
-			*cfg = triton.LocalConfig{Threads: -1, ConfigName: "../cpu", Environment: []string{"A=b", "REFERSAM_DATABASE_URL"}}
+		{"invalid values", func(t *testing.T, cfg *local.Config) {
+			*cfg = local.Config{Threads: -1, ConfigName: "../cpu", Environment: []string{"A=b", "REFERSAM_DATABASE_URL"}}
 		}, []string{
 			"REFERSAM_MODEL_REPOSITORY", "REFERSAM_TRITON_THREADS", "REFERSAM_TRITON_CONFIG_NAME", "REFERSAM_TRITON_START_TIMEOUT",
 			`REFERSAM_TRITON_ENV has "A=b", allowed: names`, "REFERSAM_TRITON_ENV has REFERSAM_DATABASE_URL",
@@ -250,9 +250,9 @@ func TestStartLocalErrors(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := localConfig(t)
 			test.change(t, &cfg)
-			local, err := triton.StartLocal(t.Context(), cfg)
+			running, err := local.Start(t.Context(), cfg)
 			if err == nil {
-				_ = local.Close(t.Context())
+				_ = running.Close(t.Context())
 				t.Fatal("no error")
 			}
 			for _, want := range test.want {
@@ -291,7 +291,7 @@ func basePython(t *testing.T) string {
 
 // A server that aborts while it starts, as 24.10 does now and then, is started
 // again, but not for ever.
-func TestStartLocal_Crash(t *testing.T) {
+func TestStart_Crash(t *testing.T) {
 	real, dir := pytritonFolder(t), t.TempDir()
 	fake := filepath.Join(dir, "pytriton")
 	if err := os.MkdirAll(filepath.Join(fake, "tritonserver", "bin"), 0o755); err != nil {
@@ -317,9 +317,9 @@ func TestStartLocal_Crash(t *testing.T) {
 	if err := os.WriteFile(python, []byte(answer), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cfg := triton.DefaultLocalConfig()
+	cfg := local.DefaultConfig()
 	cfg.Repository, cfg.Python, cfg.WorkDir = filepath.Join("testdata", "model_repository"), python, dir
-	_, err = triton.StartLocal(t.Context(), cfg)
+	_, err = local.Start(t.Context(), cfg)
 	if err == nil || !strings.Contains(err.Error(), "lock_exception") {
 		t.Errorf("error %v, want what the server said", err)
 	}

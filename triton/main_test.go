@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 	"go.uber.org/goleak"
 )
 
@@ -55,11 +56,11 @@ func child(workDir string) {
 	if address := os.Getenv(childFleet); address != "" {
 		childOf(address)
 	}
-	cfg := triton.DefaultLocalConfig()
+	cfg := local.DefaultConfig()
 	cfg.Repository = filepath.Join("testdata", "model_repository")
 	cfg.Python = pythonPath()
 	cfg.WorkDir = workDir
-	_, err := triton.StartLocal(context.Background(), cfg)
+	_, err := local.Start(context.Background(), cfg)
 	fmt.Println("started:", err)
 	select {}
 }
@@ -123,8 +124,8 @@ const (
 )
 
 // localConfig is the configuration of a server for t.
-func localConfig(t testing.TB) triton.LocalConfig {
-	cfg := triton.DefaultLocalConfig()
+func localConfig(t testing.TB) local.Config {
+	cfg := local.DefaultConfig()
 	cfg.Repository = filepath.Join("testdata", "model_repository")
 	cfg.Python = pythonPath()
 	cfg.WorkDir = t.TempDir()
@@ -142,20 +143,20 @@ func pythonPath() string {
 }
 
 // startLocal starts a server that ends with the test.
-func startLocal(t testing.TB, cfg triton.LocalConfig) *triton.Local {
+func startLocal(t testing.TB, cfg local.Config) *local.Server {
 	t.Helper()
-	local, err := triton.StartLocal(t.Context(), cfg)
+	server, err := local.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		if err := local.Close(ctx); err != nil {
+		if err := server.Close(ctx); err != nil {
 			t.Error(err)
 		}
 	})
-	return local
+	return server
 }
 
 // newFleet makes a fleet of the servers named that ends with the test.

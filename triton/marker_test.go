@@ -10,6 +10,7 @@ import (
 
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 // markerRepository makes a repository with the ensemble refersam_marker. Its
@@ -76,7 +77,7 @@ parameters { key: "delay" value { string_value: "%[2]g" } }
 }
 
 // startMarker starts a server with markerRepository.
-func startMarker(t testing.TB, imageSize int, delay time.Duration) *triton.Local {
+func startMarker(t testing.TB, imageSize int, delay time.Duration) *local.Server {
 	t.Helper()
 	cfg := localConfig(t)
 	cfg.Repository = markerRepository(t, imageSize, delay)

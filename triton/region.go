@@ -13,6 +13,17 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/refersam/refersam/triton/internal/claim"
+)
+
+const (
+	// SharedMemory is the folder in which servers exchange tensors with their
+	// clients on this machine, and with the processes of their Python models.
+	SharedMemory = "/dev/shm"
+	// MinSharedMemory is what must be free there for the Python models: what Docker
+	// gives a container. Each model takes at least 1 MiB.
+	MinSharedMemory = 64 << 20
 )
 
 // regionPrefix starts the name of every region; process, time and something
@@ -23,7 +34,7 @@ const regionPrefix = "refersam-pixels-"
 const regionUnit = 64
 
 // region is memory that servers on this machine can map: a file in
-// sharedMemory. All its pages are allocated when it is made, because a write to
+// SharedMemory. All its pages are allocated when it is made, because a write to
 // a page that cannot be allocated raises SIGBUS. The file is locked as long as
 // this process lives. An unlocked region has no owner any more, whatever
 // process namespace its owner had.
@@ -43,12 +54,12 @@ type span struct{ offset, size int }
 // what they need.
 func newRegion(size int) (*region, error) {
 	var stat syscall.Statfs_t
-	if err := syscall.Statfs(sharedMemory, &stat); err != nil {
-		return nil, fmt.Errorf("%s: %w", sharedMemory, err)
+	if err := syscall.Statfs(SharedMemory, &stat); err != nil {
+		return nil, fmt.Errorf("%s: %w", SharedMemory, err)
 	}
-	if free := int64(stat.Bavail) * stat.Bsize; stat.Blocks > 0 && free < int64(size)+minSharedMemory {
+	if free := int64(stat.Bavail) * stat.Bsize; stat.Blocks > 0 && free < int64(size)+MinSharedMemory {
 		return nil, fmt.Errorf("%s has %d MiB free, want %d and %d for Triton's Python models",
-			sharedMemory, free>>20, size>>20, minSharedMemory>>20)
+			SharedMemory, free>>20, size>>20, MinSharedMemory>>20)
 	}
 	file, err := createLocked()
 	if err != nil {
@@ -59,7 +70,7 @@ func newRegion(size int) (*region, error) {
 		g.memory, err = syscall.Mmap(int(file.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%d MiB in %s: %w", size>>20, sharedMemory, err), os.Remove(file.Name()), file.Close())
+		return nil, errors.Join(fmt.Errorf("%d MiB in %s: %w", size>>20, SharedMemory, err), os.Remove(file.Name()), file.Close())
 	}
 	return g, nil
 }
@@ -69,11 +80,11 @@ func newRegion(size int) (*region, error) {
 func createLocked() (*os.File, error) {
 	for {
 		name := fmt.Sprintf("%s%d-%d-%s", regionPrefix, os.Getpid(), time.Now().Unix(), rand.Text()[:8])
-		file, err := os.OpenFile(filepath.Join(sharedMemory, name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		file, err := os.OpenFile(filepath.Join(SharedMemory, name), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		locked, err := lockNew(file)
+		locked, err := claim.New(file)
 		if err != nil {
 			return nil, err
 		}
@@ -83,25 +94,10 @@ func createLocked() (*os.File, error) {
 	}
 }
 
-// lockNew locks a file or folder that was just made, and reports whether it is
-// still there: another process may have taken it for a stale one before it was
-// locked. Unless it is locked, file is closed.
-func lockNew(file *os.File) (locked bool, err error) {
-	var stat syscall.Stat_t
-	err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
-	if err == nil {
-		err = syscall.Fstat(int(file.Fd()), &stat)
-	}
-	if err == nil && stat.Nlink > 0 {
-		return true, nil
-	}
-	return false, errors.Join(err, file.Close())
-}
-
 // removeStaleRegions removes the regions of processes that have died and
 // returns their names.
 func removeStaleRegions() ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(sharedMemory, regionPrefix+"*"))
+	paths, err := filepath.Glob(filepath.Join(SharedMemory, regionPrefix+"*"))
 	var removed []string
 	for _, path := range paths {
 		// Anybody may put a link, or a file that blocks, beside the regions.
@@ -109,7 +105,7 @@ func removeStaleRegions() ([]string, error) {
 		if openErr != nil {
 			continue // it was removed, or belongs to another user
 		}
-		if ownedAndUnlocked(file) {
+		if claim.Orphaned(file) {
 			if removeErr := os.Remove(path); removeErr == nil {
 				removed = append(removed, filepath.Base(path))
 			} else {
@@ -127,7 +123,7 @@ func staleRegion(name string) bool {
 	if !strings.HasPrefix(name, regionPrefix) || name != filepath.Base(name) {
 		return false
 	}
-	_, err := os.Stat(filepath.Join(sharedMemory, name))
+	_, err := os.Stat(filepath.Join(SharedMemory, name))
 	return errors.Is(err, os.ErrNotExist)
 }
 

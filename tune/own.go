@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 // stopTimeout is how long the tuner's own server may take to stop.
@@ -19,16 +20,16 @@ const stopTimeout = 15 * time.Second
 
 // own is a server that the tuner starts on a copy of a repository.
 type own struct {
-	dir    string             // of the copy
-	config triton.LocalConfig // of the server
+	dir    string       // of the copy
+	config local.Config // of the server
 	fleet  triton.Config
 	log    *slog.Logger
-	server *triton.Local // nil: it does not run
+	server *local.Server // nil: it does not run
 }
 
 // start starts the server on the copy as it is.
 func (s *Servers) start(ctx context.Context) error {
-	server, err := triton.StartLocal(ctx, s.own.config)
+	server, err := local.Start(ctx, s.own.config)
 	if err != nil {
 		return err
 	}
@@ -98,8 +99,8 @@ func (o *own) edit(step string, count int) error {
 }
 
 // findEnsemble returns the name of the ensemble of a variant.
-func findEnsemble(local *triton.LocalConfig, variant string) (string, error) {
-	ensembles, _, err := triton.Ensembles(local.Repository, local.ConfigName)
+func findEnsemble(from *local.Config, variant string) (string, error) {
+	ensembles, _, err := triton.Ensembles(from.Repository, from.ConfigName)
 	if err != nil {
 		return "", err
 	}
@@ -129,8 +130,8 @@ func pick(variants []string, variant string) (int, error) {
 }
 
 // copyEnsemble copies an ensemble and its steps.
-func copyEnsemble(dir string, local *triton.LocalConfig, ensemble string) error {
-	_, config, err := triton.ConfigFile(local.Repository, local.ConfigName, ensemble)
+func copyEnsemble(dir string, from *local.Config, ensemble string) error {
+	_, config, err := triton.ConfigFile(from.Repository, from.ConfigName, ensemble)
 	if err != nil {
 		return err
 	}
@@ -140,11 +141,11 @@ func copyEnsemble(dir string, local *triton.LocalConfig, ensemble string) error 
 	}
 	slices.Sort(models)
 	for _, model := range slices.Compact(models) {
-		from, err := filepath.EvalSymlinks(filepath.Join(local.Repository, model))
+		path, err := filepath.EvalSymlinks(filepath.Join(from.Repository, model))
 		if err != nil {
 			return fmt.Errorf("model repository: %w", err)
 		}
-		if err := copyFolder(filepath.Join(dir, model), from); err != nil {
+		if err := copyFolder(filepath.Join(dir, model), path); err != nil {
 			return fmt.Errorf("copying the model %s to tune it: %w", model, err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/triton"
 	pb "github.com/refersam/refersam/triton/inferencepb"
+	"github.com/refersam/refersam/triton/local"
 )
 
 // restoreTimeout is how long restoring the old instances may take. It is short
@@ -52,10 +53,10 @@ func Connect(ctx context.Context, cfg triton.Config, variant string, log *slog.L
 	return s, nil
 }
 
-// StartCopy starts a server on a copy of one ensemble of the repository that local
+// StartCopy starts a server on a copy of one ensemble of the repository that from
 // names. Close removes both.
-func StartCopy(ctx context.Context, cfg triton.Config, local triton.LocalConfig, variant string, log *slog.Logger) (_ *Servers, err error) {
-	ensemble, err := findEnsemble(&local, variant)
+func StartCopy(ctx context.Context, cfg triton.Config, from local.Config, variant string, log *slog.Logger) (_ *Servers, err error) {
+	ensemble, err := findEnsemble(&from, variant)
 	if err != nil {
 		return nil, err
 	}
@@ -69,10 +70,10 @@ func StartCopy(ctx context.Context, cfg triton.Config, local triton.LocalConfig,
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := copyEnsemble(dir, &local, ensemble); err != nil {
+	if err := copyEnsemble(dir, &from, ensemble); err != nil {
 		return nil, err
 	}
-	if s.own.config, err = local.At(dir); err != nil {
+	if s.own.config, err = from.At(dir); err != nil {
 		return nil, err
 	}
 	if err := s.start(ctx); err != nil {

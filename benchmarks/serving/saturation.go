@@ -10,7 +10,7 @@ import (
 
 	"github.com/refersam/refersam/benchmarks/load"
 	"github.com/refersam/refersam/tests/ensembles"
-	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 // gpu is the default cost of the calibrated ensemble: full batches take 130 ms, 62
@@ -42,13 +42,13 @@ func (b *bench) demoSaturation(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons([]*triton.Local{server})
+	defer closeTritons([]*local.Server{server})
 	return b.againstIdeal(ctx, server, "bert", 0.95)
 }
 
 // againstIdeal compares the rows per second of the gateway and of ideal batches, in
 // turns.
-func (b *bench) againstIdeal(ctx context.Context, server *triton.Local, variant string, target float64) ([]row, error) {
+func (b *bench) againstIdeal(ctx context.Context, server *local.Server, variant string, target float64) ([]row, error) {
 	best, err := newIdeal(server.Address(), variant)
 	if err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ import (
 
 	"github.com/refersam/refersam/benchmarks/load"
 	"github.com/refersam/refersam/tests/ensembles"
-	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 const (
@@ -69,8 +69,8 @@ func newRandom() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 // startTritons starts a number of tritonservers. write makes the repository of
 // each.
-func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) error) ([]*triton.Local, error) {
-	var servers []*triton.Local
+func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) error) ([]*local.Server, error) {
+	var servers []*local.Server
 	for range n {
 		b.started++
 		repository := filepath.Join(b.work, fmt.Sprintf("repository-%d", b.started))
@@ -89,23 +89,23 @@ func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) 
 }
 
 // startCalibrated starts a number of tritonservers with the given cost per batch.
-func (b *bench) startCalibrated(ctx context.Context, n int, cost ensembles.Cost) ([]*triton.Local, error) {
+func (b *bench) startCalibrated(ctx context.Context, n int, cost ensembles.Cost) ([]*local.Server, error) {
 	return b.startTritons(ctx, n, func(dir string) error { return ensembles.WriteCalibrated(dir, cost) })
 }
 
-func (b *bench) startTriton(ctx context.Context, repository string, threads int) (*triton.Local, error) {
-	config := triton.DefaultLocalConfig()
+func (b *bench) startTriton(ctx context.Context, repository string, threads int) (*local.Server, error) {
+	config := local.DefaultConfig()
 	config.Repository = repository
 	config.Python = filepath.Join(b.root, ".venv", "bin", "python")
 	config.WorkDir = filepath.Join(b.work, "triton")
 	config.Threads = threads
 	config.StartTimeout = startTimeout
-	return triton.StartLocal(ctx, config)
+	return local.Start(ctx, config)
 }
 
 // closeTritons stops servers. Errors go only to standard error, because the figures
 // have already been measured.
-func closeTritons(servers []*triton.Local) {
+func closeTritons(servers []*local.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	var wait sync.WaitGroup
@@ -119,7 +119,7 @@ func closeTritons(servers []*triton.Local) {
 	wait.Wait()
 }
 
-func addresses(servers []*triton.Local) []string {
+func addresses(servers []*local.Server) []string {
 	var all []string
 	for _, server := range servers {
 		all = append(all, server.Address())
@@ -138,7 +138,7 @@ type service struct {
 }
 
 // with returns the service with the usage of a Triton server included.
-func (s *service) with(server *triton.Local) *service {
+func (s *service) with(server *local.Server) *service {
 	return &service{s.Target, s.cmd, s.ended, []int{server.PID()}}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 const envPrefix = "REFERSAM_"
@@ -40,7 +41,7 @@ type Config struct {
 	Pipeline   pipeline.Config
 	Preprocess preprocess.Config
 	Triton     triton.Config
-	Local      triton.LocalConfig
+	Local      local.Config
 
 	environ  map[string]string
 	firstKey bool // set only by the command line
@@ -58,7 +59,7 @@ func loadConfig(environ []string) (*Config, error) {
 		Pipeline:   pipeline.DefaultConfig(),
 		Preprocess: preprocess.DefaultConfig(),
 		Triton:     triton.DefaultConfig(),
-		Local:      triton.DefaultLocalConfig(),
+		Local:      local.DefaultConfig(),
 		environ:    env.ToMap(environ),
 	}
 	errs := cfg.parse()

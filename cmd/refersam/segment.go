@@ -19,6 +19,7 @@ import (
 	"github.com/refersam/refersam/postprocess"
 	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 )
 
 type segmentCommand struct {
@@ -59,12 +60,12 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	} else {
 		cfg.Local.Logger = log
 		cfg.Local.SocketDir = "" // “refersam up” may be using the default
-		var local *triton.Local
-		if local, err = triton.StartLocal(ctx, cfg.Local); err != nil {
+		var server *local.Server
+		if server, err = local.Start(ctx, cfg.Local); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, stop(local)) }()
-		err = fleet.Add(local.Address())
+		defer func() { err = errors.Join(err, stop(server)) }()
+		err = fleet.Add(server.Address())
 	}
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/refersam/refersam/telemetry"
 	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/local"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -66,7 +67,7 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		return serve(running, cfg, ln, fleet, log, out)
 	})
 	g.Go(func() error {
-		local, err := triton.StartLocal(running, cfg.Local)
+		server, err := local.Start(running, cfg.Local)
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return nil // stopped while it was loading
 		}
@@ -74,14 +75,14 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 			return err
 		}
 		out.begin("the models are loaded; trying them and measuring how long they take")
-		if err := fleet.Add(local.Address()); err != nil {
-			return errors.Join(err, stop(local))
+		if err := fleet.Add(server.Address()); err != nil {
+			return errors.Join(err, stop(server))
 		}
 		select {
-		case <-local.Done():
-			return local.Err()
+		case <-server.Done():
+			return server.Err()
 		case <-served:
-			return stop(local)
+			return stop(server)
 		}
 	})
 	return g.Wait()
@@ -89,8 +90,8 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 
 // stop stops our own Triton server. It takes no context, because its caller's
 // context has usually ended.
-func stop(local *triton.Local) error {
+func stop(server *local.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	return local.Close(ctx)
+	return server.Close(ctx)
 }

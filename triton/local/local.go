@@ -1,4 +1,7 @@
-package triton
+// Package local runs a Triton server as a child of this process: it finds the
+// server's wheel, builds its folders, starts it in a sandbox, forwards its log, and
+// leaves nothing behind.
+package local
 
 import (
 	"cmp"
@@ -20,29 +23,21 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/refersam/refersam/triton"
 )
 
 const (
-	// sharedMemory is where the server and the processes of its Python models
-	// exchange tensors.
-	sharedMemory = "/dev/shm"
-	// minSharedMemory is what must be free there: what Docker gives a
-	// container. Each model takes at least 1 MiB.
-	minSharedMemory = 64 << 20
-
 	// workDirBeside is WorkDir unless the configuration names it, in the folder
 	// that holds the repository.
 	workDirBeside = "var/triton"
 
 	// drainTime is how long a server that stops waits for inferences under way.
 	drainTime = 5 * time.Second
-
-	// timerSkew is more than two timers for one moment ever differ by.
-	timerSkew = time.Second
 )
 
-// LocalConfig says how to start a Triton server on this machine.
-type LocalConfig struct {
+// Config says how to start a Triton server on this machine.
+type Config struct {
 	// Repository is the folder of the models. Default "model_repository".
 	Repository string `env:"REFERSAM_MODEL_REPOSITORY"`
 	// Python is the interpreter of the virtual environment that holds the
@@ -82,9 +77,9 @@ type LocalConfig struct {
 	original string
 }
 
-// DefaultLocalConfig returns the defaults.
-func DefaultLocalConfig() LocalConfig {
-	return LocalConfig{Repository: "model_repository", ConfigName: "cpu", StartTimeout: 2 * time.Minute}
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{Repository: "model_repository", ConfigName: "cpu", StartTimeout: 2 * time.Minute}
 }
 
 var (
@@ -96,7 +91,7 @@ var (
 const ourVariables = "REFERSAM_"
 
 // Validate reports everything that is wrong with c.
-func (c *LocalConfig) Validate() error {
+func (c *Config) Validate() error {
 	var errs []error
 	if c.Repository == "" {
 		errs = append(errs, errors.New(`REFERSAM_MODEL_REPOSITORY is "", allowed: the name of a folder`))
@@ -121,7 +116,7 @@ func (c *LocalConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Local is a Triton server that runs as a child of this process, on Linux, and
+// Server is a Triton server that runs as a child of this process, on Linux, and
 // dies with this process, however that ends. Only this user can talk to it: it
 // listens on a unix socket in a private folder, and nowhere else. It loads
 // nothing by request, sees no variable that may be a secret, and creates no file
@@ -129,8 +124,8 @@ func (c *LocalConfig) Validate() error {
 //
 // The server is the one of the nvidia-pytriton wheel, 24.10: fit for
 // development, demonstration and tests, too old to face a network.
-type Local struct {
-	prefix  string // of its regions in sharedMemory
+type Server struct {
+	prefix  string // of its regions in triton.SharedMemory
 	folders []*privateFolder
 	run     *privateFolder // one of folders: of the socket, and where it works
 	cmd     *exec.Cmd
@@ -140,11 +135,11 @@ type Local struct {
 	err     error // valid once done is closed
 }
 
-// StartLocal starts a server with every ensemble of the repository that is
+// Start starts a server with every ensemble of the repository that is
 // named "refersam_" something and returns once each has answered a real
 // inference. One that cannot be loaded or does not answer is logged, and is an
 // error only if no other answers. Errors say what to do about them.
-func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
+func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -161,7 +156,7 @@ func StartLocal(ctx context.Context, cfg LocalConfig) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	ensembles, unreadable, err := Ensembles(repository, cfg.ConfigName)
+	ensembles, unreadable, err := triton.Ensembles(repository, cfg.ConfigName)
 	if err != nil {
 		return nil, err
 	}
@@ -204,9 +199,9 @@ const (
 // startServer starts a server of the wheel and returns once every ensemble has
 // answered a real inference.
 func (p *python) startServer(
-	ctx context.Context, cfg *LocalConfig, repository, workDir string, ensembles []string, logger *slog.Logger,
-) (*Local, error) {
-	l := &Local{
+	ctx context.Context, cfg *Config, repository, workDir string, ensembles []string, logger *slog.Logger,
+) (*Server, error) {
+	l := &Server{
 		prefix: "refersam-" + rand.Text() + "-",
 		done:   make(chan struct{}),
 	}
@@ -224,7 +219,7 @@ func (p *python) startServer(
 		"--backend-config=python,shm-region-prefix-name=" + l.prefix,
 		"--allow-http=false",
 		"--allow-metrics=false",
-		"--grpc-address=" + socketScheme + filepath.Join(l.run.path, socketName),
+		"--grpc-address=" + triton.SocketScheme + filepath.Join(l.run.path, socketName),
 		"--grpc-port=" + socketPort, // without one it would take 8001
 		fmt.Sprintf("--exit-timeout-secs=%d", int(drainTime.Seconds())),
 	}
@@ -255,7 +250,7 @@ func (p *python) startServer(
 }
 
 // makeFolders makes the folders of l and what the server finds in them.
-func (l *Local) makeFolders(p *python, cfg *LocalConfig, repository, workDir string, ensembles []string) error {
+func (l *Server) makeFolders(p *python, cfg *Config, repository, workDir string, ensembles []string) error {
 	backends, err := newBackendsFolder(workDir)
 	if err != nil {
 		return err
@@ -271,7 +266,7 @@ func (l *Local) makeFolders(p *python, cfg *LocalConfig, repository, workDir str
 	return linkModels(filepath.Join(l.run.path, modelsName), repository, cfg.ConfigName, ensembles)
 }
 
-func (l *Local) removeFolders() error {
+func (l *Server) removeFolders() error {
 	var errs []error
 	for _, folder := range l.folders {
 		errs = append(errs, folder.remove())
@@ -322,7 +317,7 @@ func linkModels(dir, repository, configName string, ensembles []string) error {
 	slices.Sort(models)
 	models = slices.Compact(models)
 	for i := 0; i < len(models); i++ {
-		_, config, err := ConfigFile(repository, configName, models[i])
+		_, config, err := triton.ConfigFile(repository, configName, models[i])
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the server says which ensemble lacks it
 		}
@@ -344,13 +339,13 @@ func linkModels(dir, repository, configName string, ensembles []string) error {
 // server cannot load these models, but it lists them. A broken ensemble is
 // therefore not mistaken for a missing ensemble.
 func unreadableModels(repository, configName string) ([]string, error) {
-	folders, err := filepath.Glob(filepath.Join(repository, ModelPrefix+"*"))
+	folders, err := filepath.Glob(filepath.Join(repository, triton.ModelPrefix+"*"))
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, folder := range folders {
-		if _, _, err := ConfigFile(repository, configName, filepath.Base(folder)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if _, _, err := triton.ConfigFile(repository, configName, filepath.Base(folder)); err == nil || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		for _, other := range folders {
@@ -363,16 +358,16 @@ func unreadableModels(repository, configName string) ([]string, error) {
 }
 
 // Address returns the server's gRPC address, as Fleet.Add takes it.
-func (l *Local) Address() string { return socketScheme + l.run.socket() }
+func (l *Server) Address() string { return triton.SocketScheme + l.run.socket() }
 
 // PID is the number of the server's process.
-func (l *Local) PID() int { return l.cmd.Process.Pid }
+func (l *Server) PID() int { return l.cmd.Process.Pid }
 
 // Done is closed when the server has ended and nothing of it is left.
-func (l *Local) Done() <-chan struct{} { return l.done }
+func (l *Server) Done() <-chan struct{} { return l.done }
 
 // Err returns why the server ended: nil while it runs and when Close ended it.
-func (l *Local) Err() error {
+func (l *Server) Err() error {
 	select {
 	case <-l.done:
 		return l.err
@@ -384,7 +379,7 @@ func (l *Local) Err() error {
 // Close makes the server finish its inferences and stop, and waits until
 // nothing of it is left. When ctx ends first it kills the server and says so.
 // It may be called again, and after the server has ended by itself.
-func (l *Local) Close(ctx context.Context) error {
+func (l *Server) Close(ctx context.Context) error {
 	l.closing.Store(true)
 	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return errors.Join(fmt.Errorf("stopping tritonserver: %w", err), l.kill())
@@ -398,7 +393,7 @@ func (l *Local) Close(ctx context.Context) error {
 }
 
 // kill ends the server at once and waits until nothing of it is left.
-func (l *Local) kill() error {
+func (l *Server) kill() error {
 	l.closing.Store(true)
 	if err := l.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("killing tritonserver: %w", err)
@@ -411,7 +406,7 @@ func (l *Local) kill() error {
 //
 // The processes that run the Python models are children of the server and
 // share its process group and its end of the log's pipe.
-func (l *Local) start() error {
+func (l *Server) start() error {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return err
@@ -475,14 +470,14 @@ func (l *Local) start() error {
 // memory and its folders when this process dies, be it by SIGKILL, and returns
 // what ends the guard. The kernel sees to the server itself, but one of its Python processes
 // that holds an answer just then would wait for ever for the server to take it.
-func (l *Local) guard() (release func(), err error) {
+func (l *Server) guard() (release func(), err error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer read.Close()
 	guard := exec.Command("/bin/sh", "-c", `cat; kill -s KILL -- "-$1"; rm -f -- "$2"*; shift 2; rm -rf -- "$@"`, "sh",
-		strconv.Itoa(l.cmd.Process.Pid), filepath.Join(sharedMemory, l.prefix))
+		strconv.Itoa(l.cmd.Process.Pid), filepath.Join(triton.SharedMemory, l.prefix))
 	for _, folder := range l.folders {
 		if folder.keep {
 			guard.Args = append(guard.Args, folder.entries()...)
@@ -505,7 +500,7 @@ func (l *Local) guard() (release func(), err error) {
 }
 
 // ending says why the server ended, given how its process exited.
-func (l *Local) ending(exit, cleanup error) error {
+func (l *Server) ending(exit, cleanup error) error {
 	if l.closing.Load() {
 		return cleanup
 	}
@@ -520,8 +515,8 @@ func (l *Local) ending(exit, cleanup error) error {
 }
 
 // removeSharedMemory removes what killed processes could not remove.
-func (l *Local) removeSharedMemory() error {
-	regions, err := filepath.Glob(filepath.Join(sharedMemory, l.prefix+"*"))
+func (l *Server) removeSharedMemory() error {
+	regions, err := filepath.Glob(filepath.Join(triton.SharedMemory, l.prefix+"*"))
 	for _, region := range regions {
 		if removeErr := os.Remove(region); !errors.Is(removeErr, fs.ErrNotExist) {
 			err = errors.Join(err, removeErr)
@@ -531,13 +526,13 @@ func (l *Local) removeSharedMemory() error {
 }
 
 // awaitReady returns nil once every ensemble has answered a real inference.
-func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
+func (l *Server) awaitReady(ctx context.Context, ensembles []string) error {
 	if err := l.awaitListener(ctx); err != nil {
 		return err
 	}
-	cfg := DefaultConfig()
-	cfg.SharedMemory = sharedMemoryOff
-	fleet, err := NewFleet(cfg, l.log.logger)
+	cfg := triton.DefaultConfig()
+	cfg.SharedMemory = triton.SharedMemoryOff
+	fleet, err := triton.NewFleet(cfg, l.log.logger)
 	if err != nil {
 		return err
 	}
@@ -566,7 +561,7 @@ func (l *Local) awaitReady(ctx context.Context, ensembles []string) error {
 }
 
 // probeIn does a real inference on an ensemble, or says why that cannot be done.
-func (l *Local) probeIn(ctx context.Context, fleet *Fleet, catalog *Catalog, name string) error {
+func (l *Server) probeIn(ctx context.Context, fleet *triton.Fleet, catalog *triton.Catalog, name string) error {
 	for i := range catalog.Contracts {
 		if c := &catalog.Contracts[i]; c.Model == name {
 			return fleet.Probe(ctx, c)
@@ -582,7 +577,7 @@ func (l *Local) probeIn(ctx context.Context, fleet *Fleet, catalog *Catalog, nam
 
 // awaitListener returns nil once the server accepts connections, which is
 // after it has loaded its models.
-func (l *Local) awaitListener(ctx context.Context) error {
+func (l *Server) awaitListener(ctx context.Context) error {
 	dialer := net.Dialer{Timeout: time.Second}
 	for {
 		conn, err := dialer.DialContext(ctx, "unix", l.run.socket())
@@ -601,7 +596,7 @@ func (l *Local) awaitListener(ctx context.Context) error {
 
 // startError explains err, which a server that is starting caused: if it has
 // ended, by that.
-func (l *Local) startError(ctx context.Context, err error) error {
+func (l *Server) startError(ctx context.Context, err error) error {
 	select {
 	case <-l.done:
 		return l.err
@@ -609,7 +604,7 @@ func (l *Local) startError(ctx context.Context, err error) error {
 	}
 	// A call under way has a timer of its own for the deadline of ctx, and may
 	// notice it first.
-	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && time.Until(deadline) < timerSkew {
+	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && time.Until(deadline) < triton.TimerSkew {
 		<-ctx.Done()
 	}
 	if ctx.Err() != nil {
@@ -621,10 +616,10 @@ func (l *Local) startError(ctx context.Context, err error) error {
 // At returns c for a copy of its repository elsewhere, with the Python and the
 // WorkDir that c means. A server on the copy has a socket of its own, because
 // SocketDir may be in use.
-func (c LocalConfig) At(repository string) (LocalConfig, error) {
+func (c Config) At(repository string) (Config, error) {
 	original, err := filepath.Abs(c.Repository)
 	if err != nil {
-		return LocalConfig{}, err
+		return Config{}, err
 	}
 	c.original = original
 	c.WorkDir = beside(original, c.WorkDir, workDirBeside)
@@ -644,13 +639,13 @@ func beside(repository, path, name string) string {
 // checkSharedMemory reports whether models can be given shared memory.
 func checkSharedMemory() error {
 	var stat syscall.Statfs_t
-	if err := syscall.Statfs(sharedMemory, &stat); err != nil {
-		return fmt.Errorf("%s cannot be used (%w): Triton's Python models need it, mount a tmpfs there", sharedMemory, err)
+	if err := syscall.Statfs(triton.SharedMemory, &stat); err != nil {
+		return fmt.Errorf("%s cannot be used (%w): Triton's Python models need it, mount a tmpfs there", triton.SharedMemory, err)
 	}
-	if free := stat.Bavail * uint64(stat.Bsize); free < minSharedMemory {
+	if free := stat.Bavail * uint64(stat.Bsize); free < triton.MinSharedMemory {
 		return fmt.Errorf("%s has %d MiB free, Triton's Python models need %d MiB: "+
 			"remove what is left there, or give the container more (docker run --shm-size=256m)",
-			sharedMemory, free>>20, minSharedMemory>>20)
+			triton.SharedMemory, free>>20, triton.MinSharedMemory>>20)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package triton
+package local
 
 import (
 	"crypto/rand"
@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"github.com/refersam/refersam/triton"
+	"github.com/refersam/refersam/triton/internal/claim"
 )
 
 const (
@@ -21,9 +24,6 @@ const (
 	modelsName = "models"
 	socketName = "grpc"
 	socketPort = "1"
-
-	// maxSocketPath is how long the path of a unix socket may be in bytes.
-	maxSocketPath = 107
 )
 
 // privateFolder is a folder that only this user can enter, below folders that
@@ -50,7 +50,7 @@ func newPrivateFolder(parent, prefix string) (*privateFolder, error) {
 		if err != nil {
 			return nil, err
 		}
-		locked, err := lockNew(file)
+		locked, err := claim.New(file)
 		if err != nil {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func newRunFolder(named string) (*privateFolder, error) {
 	var errs []error
 	for _, parent := range runParents() {
 		path := filepath.Join(parent, runPrefix+"12345678", socketName+":"+socketPort)
-		if len(path) > maxSocketPath {
+		if len(path) > triton.MaxSocketPath {
 			errs = append(errs, fmt.Errorf("%s is too long for the path of a unix socket", parent))
 			continue
 		}
@@ -106,8 +106,8 @@ func openRunFolder(named string) (_ *privateFolder, err error) {
 	fault := func(format string, args ...any) error {
 		return fmt.Errorf("REFERSAM_TRITON_SOCKET_DIR %s: %w", path, fmt.Errorf(format, args...))
 	}
-	if length := len(filepath.Join(path, socketName+":"+socketPort)); length > maxSocketPath {
-		return nil, fault("the path of the socket in it would have %d bytes, allowed: %d", length, maxSocketPath)
+	if length := len(filepath.Join(path, socketName+":"+socketPort)); length > triton.MaxSocketPath {
+		return nil, fault("the path of the socket in it would have %d bytes, allowed: %d", length, triton.MaxSocketPath)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fault("%w", err)
@@ -179,7 +179,7 @@ func removeStaleFolders(parent, prefix string) ([]string, error) {
 		if openErr != nil {
 			continue // it was removed, or belongs to another user
 		}
-		if ownedAndUnlocked(file) {
+		if claim.Orphaned(file) {
 			if removeErr := os.RemoveAll(path); removeErr == nil {
 				removed = append(removed, path)
 			} else {
@@ -189,14 +189,6 @@ func removeStaleFolders(parent, prefix string) ([]string, error) {
 		err = errors.Join(err, file.Close())
 	}
 	return removed, err
-}
-
-// ownedAndUnlocked reports whether a file belongs to this user and to no
-// process that lives, and locks it if so.
-func ownedAndUnlocked(file *os.File) bool {
-	var stat syscall.Stat_t
-	return syscall.Fstat(int(file.Fd()), &stat) == nil && int(stat.Uid) == os.Geteuid() &&
-		syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
 }
 
 // checkParents reports whether another user can replace what this user puts
