@@ -77,7 +77,9 @@ func sentence(comment string, names ...string) string {
 var (
 	inQuotes = regexp.MustCompile(`"([^"]*)"`)
 	address  = regexp.MustCompile(`(^|[\s(])((?:[a-z]\w*://|/[a-z])[^\s,;)]*[^\s,;.)])`)
-	variable = regexp.MustCompile("(`?)(REFERSAM_[A-Z_]+)`?")
+	// settingTag matches the tag of a field with a variable.
+	settingTag = regexp.MustCompile("`env:\"(REFERSAM|OTEL)_")
+	variable   = regexp.MustCompile("(`?)(REFERSAM_[A-Z_]+)`?")
 )
 
 // escape turns a comment into Markdown. Fields of the same struct become variables.
@@ -103,7 +105,7 @@ func readSettings(root string) ([]group, error) {
 	}
 	var groups []group
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if strings.HasSuffix(name, "_test.go") || !strings.Contains(files[name], `env:"REFERSAM_`) {
+		if strings.HasSuffix(name, "_test.go") || !settingTag.MatchString(files[name]) {
 			continue
 		}
 		found, err := parseSettings(files[name], path.Dir(name))
@@ -163,7 +165,7 @@ func (g *group) add(f *ast.Field) {
 		return
 	}
 	variable := reflect.StructTag(tag).Get("env")
-	if !strings.HasPrefix(variable, "REFERSAM_") {
+	if !strings.HasPrefix(variable, "REFERSAM_") && !strings.HasPrefix(variable, "OTEL_") {
 		return
 	}
 	if f.Doc == nil && len(g.settings) > 0 {
