@@ -21,6 +21,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/triton"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -99,7 +100,9 @@ type Parts struct {
 	Images   *images.Keeper
 	Fetcher  Fetcher
 	Meter    *access.Meter
-	Log      *slog.Logger
+	// Traces makes the spans of the items of jobs.
+	Traces trace.TracerProvider
+	Log    *slog.Logger
 }
 
 // Service answers questions. All methods are safe for concurrent use.
@@ -144,7 +147,12 @@ type Picture = images.Picture
 
 // bring returns the picture of a question. A picture that was not sent with the
 // request takes memory from lease.
-func (s *Service) bring(ctx context.Context, who Caller, from *Source, lease *Lease) (*Picture, error) {
+func (s *Service) bring(ctx context.Context, who Caller, from *Source, lease *Lease) (_ *Picture, err error) {
+	if from.Data == nil {
+		var span trace.Span
+		ctx, span = trace.SpanFromContext(ctx).TracerProvider().Tracer(traceScope).Start(ctx, "fetch")
+		defer func() { endSpan(span, err) }()
+	}
 	switch {
 	case from.ID != "":
 		image, err := s.Images.Find(ctx, who.Account, from.ID)

@@ -10,6 +10,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/pipeline"
+	"go.opentelemetry.io/otel/attribute"
 )
 
 // storedQuestion is a question, without its picture, as the database stores it for
@@ -29,6 +30,8 @@ type storedQuestion struct {
 	// Form is the media type of the answer.
 	Form         string
 	Sharer, Unit string
+	// Trace is the traceparent of the request for the job, or "".
+	Trace string `json:",omitempty"`
 }
 
 type storedOutput struct {
@@ -93,7 +96,7 @@ func (s *Service) work(ctx context.Context, who Caller, form string, begun time.
 		Output:  storedOutput{q.Size, q.Overlay, q.Quality},
 		Variant: assignment.Variant, Drawn: !assignment.Forced && assignment.Variant != "", Priority: q.Priority, Naming: q.Naming,
 		Field: q.Source.Field, URL: q.Source.URL, Form: form,
-		Sharer: who.FairnessKey, Unit: who.Unit,
+		Sharer: who.FairnessKey, Unit: who.Unit, Trace: traceparent(ctx),
 	}
 	if stored.Priority == "" {
 		stored.Priority = refersam.PriorityBatch
@@ -134,13 +137,15 @@ func (s *Service) work(ctx context.Context, who Caller, form string, begun time.
 }
 
 // Work answers an item of a job and stores the answer. It is a jobs.Worker.
-func (s *Service) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
+func (s *Service) Work(ctx context.Context, w *jobs.Work) (_ jobs.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
 	defer cancel()
 	var stored storedQuestion
 	if err := json.Unmarshal(w.Request, &stored); err != nil {
 		return jobs.Result{}, fmt.Errorf("read the question of an item: %w", err)
 	}
+	ctx, span := s.beginItem(ctx, w.RequestID, stored.Trace)
+	defer func() { endSpan(span, err) }()
 	who := Caller{RequestID: w.RequestID, Account: w.APIKey, FairnessKey: stored.Sharer, Unit: stored.Unit}
 	lease := s.Lease(stored.Sharer)
 	defer lease.Close()
@@ -154,6 +159,7 @@ func (s *Service) Work(ctx context.Context, w *jobs.Work) (jobs.Result, error) {
 	if err != nil {
 		return jobs.Result{}, err
 	}
+	span.SetAttributes(attribute.String("refersam.variant", answered.Response.Variant))
 	rendered, err := answered.Render(stored.Form)
 	if err != nil {
 		return jobs.Result{}, err

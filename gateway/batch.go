@@ -31,6 +31,8 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 	if err := intake.OnlyJSON(c.Request); err != nil {
 		return err
 	}
+	reading := beginSpan(c, "read")
+	defer reading.End()
 	lease, release, err := h.bodies.reserve(c, batchLimit)
 	if err != nil {
 		return err
@@ -40,6 +42,7 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	reading.End()
 	if async := prefersAsync(c.Request.Header); async || batch.Webhook != "" {
 		if err := h.checkWebhook(async, batch.Webhook, answer.Naming{}); err != nil {
 			return err
@@ -79,6 +82,7 @@ func (h *segmentRoutes) segmentBatch(c *gin.Context) error {
 	}
 	c.Writer.Header().Add("Vary", "Accept-Encoding")
 	c.Header("Cache-Control", "no-store")
+	defer beginSpan(c, "write").End()
 	return reply.WriteCompressed(c.Writer, answers, reply.AcceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 }
 

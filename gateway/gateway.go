@@ -24,6 +24,7 @@ import (
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/telemetry"
+	"go.opentelemetry.io/otel/trace"
 )
 
 func init() { gin.SetMode(gin.ReleaseMode) }
@@ -73,7 +74,9 @@ type Parts struct {
 	Jobs      Jobs
 	State     State
 	Metrics   *telemetry.Metrics
-	Log       *slog.Logger
+	// Traces makes the spans of requests.
+	Traces trace.TracerProvider
+	Log    *slog.Logger
 }
 
 // New makes a Gateway.
@@ -113,7 +116,7 @@ func New(cfg Config, parts Parts) (*Gateway, error) {
 // route adds the routes and their middleware.
 func (g *Gateway) route(pages *pages, parts Parts) {
 	e, cfg, log, timeout := g.engine, &g.cfg, g.log, g.cfg.Answers.RequestTimeout
-	e.Use(identify, countRequests(parts.Metrics), logAccess(log), recoverPanic, secure, allowOrigins(cfg.CORSOrigins))
+	e.Use(identify, countRequests(parts.Metrics), traceRequests(parts.Traces), logAccess(log), recoverPanic, secure, allowOrigins(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, "/", pages.file("index.html"))
 	e.Match(read, api.RouteDocs, allowInlineImages, pages.file("docs.html"))

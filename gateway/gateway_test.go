@@ -130,6 +130,12 @@ func withoutKeys() gateway.Config {
 // beforeBoth returns a service that stores its state in a database and a bucket.
 func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *pipelinetest.ColourModel, change ...func(*gateway.Config)) *service {
 	t.Helper()
+	return assemble(t, state, bucket, model, func(*gatewaytest.Parts) {}, change...)
+}
+
+// assemble is beforeBoth with other parts.
+func assemble(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *pipelinetest.ColourModel, other func(*gatewaytest.Parts), change ...func(*gateway.Config)) *service {
+	t.Helper()
 	limits := preprocess.DefaultConfig()
 	limits.MaxBytes = maxImage
 	decoder, err := preprocess.New(limits)
@@ -162,10 +168,12 @@ func beforeBoth(t testing.TB, state *store.Store, bucket *blobs.Bucket, model *p
 	if s.engine, err = jobs.Open(context.Background(), jobs.DefaultConfig(), state, nil, discard); err != nil {
 		t.Fatal(err)
 	}
-	s.Service = gatewaytest.Start(t, cfg, gatewaytest.Parts{
+	parts := gatewaytest.Parts{
 		Model: segmenter, MaxImage: maxImage, State: state, Blobs: s.blobs, Jobs: s.engine, Fetcher: s.fetcher, Metrics: s.metrics,
 		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
-	})
+	}
+	other(&parts)
+	s.Service = gatewaytest.Start(t, cfg, parts)
 	s.work(t)
 	spec := httptest.NewRecorder()
 	s.ServeHTTP(spec, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))

@@ -30,6 +30,8 @@ type imageRoutes struct {
 // upload answers POST /v1/images: 201 with the image, or 200 if the key already has
 // it. Then its lifetime is extended.
 func (h *imageRoutes) upload(c *gin.Context) error {
+	reading := beginSpan(c, "read")
+	defer reading.End()
 	lease, release, err := h.bodies.reserve(c, h.bodies.pictureLimit)
 	if err != nil {
 		return err
@@ -39,6 +41,7 @@ func (h *imageRoutes) upload(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	reading.End()
 	ctx, cancel := context.WithTimeout(c.Request.Context(), h.timeout)
 	defer cancel()
 	if from.Data == nil {

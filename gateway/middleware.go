@@ -24,7 +24,7 @@ const (
 	keyLease     = "hold"
 	keyAttempt   = "attempt"
 
-	// statusClientGone is the status in the access log if the client disconnected
+	// statusClientGone is the status in logs and traces if the client disconnected
 	// before the answer. No client receives it.
 	statusClientGone = 499
 )
@@ -55,12 +55,9 @@ func logAccess(log *slog.Logger) gin.HandlerFunc {
 }
 
 func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
-	level, status := slog.LevelInfo, c.Writer.Status()
+	level, status := slog.LevelInfo, loggedStatus(c)
 	if route := c.FullPath(); route == api.RouteLive || route == api.RouteReady {
 		level = slog.LevelDebug // monitoring requests it every few seconds
-	}
-	if errors.Is(c.Request.Context().Err(), context.Canceled) && len(c.Errors) > 0 {
-		status = statusClientGone
 	}
 	attrs := []slog.Attr{
 		slog.String("request_id", requestID(c)),
@@ -90,6 +87,14 @@ func logRequest(c *gin.Context, log *slog.Logger, took time.Duration) {
 		}
 	}
 	log.LogAttrs(c.Request.Context(), level, "request", attrs...)
+}
+
+// loggedStatus returns the status of a request's answer for logs and traces.
+func loggedStatus(c *gin.Context) int {
+	if errors.Is(c.Request.Context().Err(), context.Canceled) && len(c.Errors) > 0 {
+		return statusClientGone
+	}
+	return c.Writer.Status()
 }
 
 // recoverPanic answers a panic of a handler with a problem, if the answer has

@@ -35,6 +35,8 @@ func (h *segmentRoutes) segment(c *gin.Context) error {
 	if form == "" {
 		return refersam.Errorf(refersam.CodeNotAcceptable, "Accept %s, %s, %s or %s.", api.MediaJSON, api.MediaPNG, api.MediaZip, api.MediaMixed)
 	}
+	reading := beginSpan(c, "read")
+	defer reading.End()
 	lease, release, err := h.bodies.reserve(c, h.bodies.pictureLimit)
 	if err != nil {
 		return err
@@ -44,6 +46,7 @@ func (h *segmentRoutes) segment(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	reading.End()
 	question := req.Question()
 	if form == api.MediaPNG {
 		if err := question.OnlyPNG(); err != nil {
@@ -83,6 +86,8 @@ func (h *segmentRoutes) segment(c *gin.Context) error {
 	c.Header("Cache-Control", "private, no-cache")
 	c.Header("ETag", etag(form, prepared, answered.Response.Model, answered.Response.Version, answered.Response.Checkpoint))
 	c.Header("Server-Timing", answered.Answer.Timings.Header())
+	writing := beginSpan(c, "write")
+	defer writing.End()
 	if form == api.MediaJSON {
 		return reply.WriteCompressed(c.Writer, answered.Answer, reply.AcceptedEncoding(c.Request.Header.Values("Accept-Encoding")))
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/refersam/refersam"
 	"github.com/refersam/refersam/schedule"
 	"github.com/refersam/refersam/triton"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // errand finds the answers to phrases in one picture: it decodes the picture
@@ -39,7 +40,7 @@ var classes = map[refersam.Priority]schedule.Class{
 
 // begin starts an errand for flights that p leads, each for one of the rows;
 // or settles them, if the scheduler does not admit it.
-func (p *Prepared) begin(v *variant, deadline time.Time, rows []triton.Row, flights []*flight) {
+func (p *Prepared) begin(ctx context.Context, v *variant, deadline time.Time, rows []triton.Row, flights []*flight) {
 	s := p.segmenter
 	size := 3 * v.contract.ImageSize * v.contract.ImageSize
 	ticket, err := s.scheduler.Admit(schedule.Job{
@@ -53,6 +54,7 @@ func (p *Prepared) begin(v *variant, deadline time.Time, rows []triton.Row, flig
 		Before:   s.decoding.mean(),
 		After:    s.finishing.mean(),
 		Spent:    func(i int, took time.Duration) { flights[i].spent = took },
+		Span:     trace.SpanFromContext(ctx),
 	})
 	if err != nil {
 		for _, f := range flights {
@@ -61,7 +63,7 @@ func (p *Prepared) begin(v *variant, deadline time.Time, rows []triton.Row, flig
 		return
 	}
 	e := &errand{s: s, v: v, image: p.request.Image, rows: rows, flights: flights, ticket: ticket, left: make([]bool, len(rows)), going: len(rows)}
-	e.ctx, e.cancel = context.WithDeadline(context.Background(), deadline)
+	e.ctx, e.cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	for i, f := range flights {
 		f.abandon = func() { e.leave(i) }
 	}
@@ -72,7 +74,9 @@ func (p *Prepared) begin(v *variant, deadline time.Time, rows []triton.Row, flig
 func (e *errand) run() {
 	defer e.cancel()
 	begun := time.Now()
-	picture, err := e.s.read(e.ctx, e.image, len(e.rows), &e.v.contract)
+	ctx, span := beginSpan(e.ctx, "decode")
+	picture, err := e.s.read(ctx, e.image, len(e.rows), &e.v.contract)
+	endSpan(span, err)
 	if err != nil {
 		e.ticket.Close()
 		for _, f := range e.flights {

@@ -19,6 +19,8 @@ import (
 	"github.com/refersam/refersam/schedule"
 	"github.com/refersam/refersam/tokenize"
 	"github.com/refersam/refersam/triton"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -122,7 +124,7 @@ func (p *Prepared) segment(ctx context.Context, v *variant, sink *Sink) (*refers
 	for i := range resp.Results {
 		resp.Results[i].Phrase = req.Phrases[i].Text // as the caller wrote it, so that the caller can find it
 	}
-	asked := p.ask(v, deadline, rows)
+	asked := p.ask(ctx, v, deadline, rows)
 	answers := make([]found, len(p.phrases))
 	arrived := make([]time.Duration, len(p.phrases)) // after begun
 	finish := func(ctx context.Context, i int, picture *refersam.Picture) error {
@@ -232,7 +234,7 @@ type asked struct {
 
 // ask looks up every row's answer, joins the flight of another request, or
 // begins a flight.
-func (p *Prepared) ask(v *variant, deadline time.Time, rows []triton.Row) []asked {
+func (p *Prepared) ask(ctx context.Context, v *variant, deadline time.Time, rows []triton.Row) []asked {
 	var (
 		s       = p.segmenter
 		all     = make([]asked, len(rows))
@@ -251,7 +253,7 @@ func (p *Prepared) ask(v *variant, deadline time.Time, rows []triton.Row) []aske
 			all[i] = asked{row: row, origin: refersam.OriginCache, known: known}
 			continue
 		}
-		f, leads := s.reuse.join(id, p.request.Priority, deadline)
+		f, leads := s.reuse.join(id, p.request.Priority, deadline, trace.SpanContextFromContext(ctx))
 		all[i] = asked{row: row, origin: refersam.OriginShared, flight: f}
 		if leads {
 			all[i].origin = refersam.OriginModel
@@ -259,7 +261,7 @@ func (p *Prepared) ask(v *variant, deadline time.Time, rows []triton.Row) []aske
 		}
 	}
 	if len(led) > 0 {
-		p.begin(v, deadline, ledRows, led)
+		p.begin(ctx, v, deadline, ledRows, led)
 	}
 	return all
 }
@@ -268,11 +270,8 @@ func (p *Prepared) ask(v *variant, deadline time.Time, rows []triton.Row) []aske
 // fail because of the other request's deadline; await then begins it again.
 func (p *Prepared) await(ctx context.Context, v *variant, deadline time.Time, a *asked) (found, error) {
 	for a.origin != refersam.OriginCache {
-		select {
-		case <-ctx.Done():
-			p.segmenter.reuse.leave(a.flight)
-			return found{}, ctx.Err()
-		case <-a.flight.done:
+		if err := p.segmenter.arrive(ctx, a); err != nil {
+			return found{}, err
 		}
 		switch code := refersam.ErrorCode(a.flight.err); {
 		case code == "":
@@ -282,9 +281,25 @@ func (p *Prepared) await(ctx context.Context, v *variant, deadline time.Time, a 
 			!deadline.After(a.flight.deadline):
 			return found{}, a.flight.err
 		}
-		*a = p.ask(v, deadline, []triton.Row{a.row})[0]
+		*a = p.ask(ctx, v, deadline, []triton.Row{a.row})[0]
 	}
 	return a.known, nil
+}
+
+// arrive waits until a flight is done. If another request began the flight, the
+// wait is a step of the trace, linked with the other request.
+func (s *Segmenter) arrive(ctx context.Context, a *asked) error {
+	if a.origin == refersam.OriginShared {
+		_, span := beginSpan(ctx, "shared", trace.WithLinks(trace.Link{SpanContext: a.flight.leader}))
+		defer span.End()
+	}
+	select {
+	case <-ctx.Done():
+		s.reuse.leave(a.flight)
+		return ctx.Err()
+	case <-a.flight.done:
+		return nil
+	}
 }
 
 // input is a picture as the model reads it, and its own size.
@@ -341,9 +356,13 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 func maskCost(width, height int) int64 { return int64(width) * int64(height) / 3 }
 
 // finish turns what the model found into the rest of the i-th result.
-func (p *Prepared) finish(ctx context.Context, v *variant, sink *Sink, i int, r *refersam.Result, what *found, picture *refersam.Picture) error {
+func (p *Prepared) finish(ctx context.Context, v *variant, sink *Sink, i int, r *refersam.Result, what *found, picture *refersam.Picture) (err error) {
 	s, begun := p.segmenter, time.Now()
-	defer func() { s.finishing.add(time.Since(begun)) }()
+	ctx, span := beginSpan(ctx, "mask", trace.WithAttributes(attribute.Int("refersam.result", i)))
+	defer func() {
+		s.finishing.add(time.Since(begun))
+		endSpan(span, err)
+	}()
 	cost := maskCost(what.width, what.height)
 	if sink != nil {
 		cost *= int64(1 + sink.Weight)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"github.com/refersam/refersam"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // workID names a piece of work: the answer to one phrase in one picture by one
@@ -39,9 +40,10 @@ type flight struct {
 	id       workID
 	priority refersam.Priority
 	deadline time.Time
-	waiters  int           // guarded by reuse.mu
-	abandon  func()        // called once, without locks, when the last waiter has left
-	done     chan struct{} // closed once what follows is set
+	leader   trace.SpanContext // of the request that began it
+	waiters  int               // guarded by reuse.mu
+	abandon  func()            // called once, without locks, when the last waiter has left
+	done     chan struct{}     // closed once what follows is set
 	found    found
 	decode   time.Duration // how long decoding the picture took; set before done is closed
 	err      error
@@ -84,14 +86,14 @@ func (r *reuse) cached(id workID) (found, bool) {
 // join waits along for a piece of work that is under way and at least as
 // urgent, or makes a flight of it that the caller leads: it sees to it that
 // settle is called.
-func (r *reuse) join(id workID, priority refersam.Priority, deadline time.Time) (f *flight, leads bool) {
+func (r *reuse) join(id workID, priority refersam.Priority, deadline time.Time, leader trace.SpanContext) (f *flight, leads bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f = r.flights[id]; f != nil && !priority.Before(f.priority) {
 		f.waiters++
 		return f, false
 	}
-	f = &flight{id: id, priority: priority, deadline: deadline, waiters: 1, done: make(chan struct{})}
+	f = &flight{id: id, priority: priority, deadline: deadline, leader: leader, waiters: 1, done: make(chan struct{})}
 	r.flights[id] = f
 	return f, true
 }

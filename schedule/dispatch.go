@@ -245,10 +245,13 @@ func (s *Scheduler[R, A]) send(q *queue[R, A], r *replica[R, A], rows []*row[R, 
 	s.watch(b)
 	s.run.Go(func() {
 		defer cancel()
-		answers, err := r.Run(ctx, q.model, payloads)
+		traced, span := b.trace(ctx)
+		answers, err := r.Run(traced, q.model, payloads)
 		if err == nil && len(answers) != len(rows) {
 			err = fmt.Errorf("replica %s answered %d of %d rows", r.Name(), len(answers), len(rows))
 		}
+		setError(span, err)
+		span.End()
 		s.ended(b, answers, err, ctx.Err() != nil)
 	})
 }

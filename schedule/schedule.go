@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Replica runs batches of rows. All of it is safe for concurrent use, and
@@ -70,6 +71,8 @@ type Job struct {
 	// once, the later batch begins when the earlier batch is done. Spent may be
 	// called for several rows at once.
 	Spent func(i int, took time.Duration)
+	// Span is the parent of the spans of the rows. nil makes none.
+	Span trace.Span
 }
 
 func (j *Job) weight() float64 {
@@ -123,6 +126,7 @@ func New[R, A any](cfg Config, release func(R), log *slog.Logger) (*Scheduler[R,
 	s.counts.failed = make(map[refersam.Code]uint64)
 	s.budget = s.maxBudget()
 	s.joined = make(chan struct{})
+	// Batches serve several calls, so they belong to no call's context.
 	s.ctx, s.end = context.WithCancel(context.Background())
 	s.wake = time.AfterFunc(time.Hour, func() {
 		s.mu.Lock()
@@ -197,6 +201,7 @@ type row[R, A any] struct {
 	tries    int            // batches that have had it, but for hedges
 	failedBy *replica[R, A] // that failed it last
 	freed    bool           // payload was given back
+	trace    rowTrace
 }
 
 // Ticket is a place for a job's rows. Its holder sends the rows or closes it.
@@ -360,12 +365,16 @@ func (t *Ticket[R, A]) Send(rows []R, done func(i int, answer A, err error)) {
 	if len(rows) != t.job.Rows {
 		panic(fmt.Sprintf("schedule: %d rows sent, %d admitted", len(rows), t.job.Rows))
 	}
+	traces := t.job.traces()
 	t.s.mu.Lock()
 	defer t.s.unlock()
 	t.done, t.sent = done, time.Now()
 	t.rows = make([]row[R, A], len(rows))
 	for i := range rows {
 		t.rows[i] = row[R, A]{ticket: t, index: i, payload: rows[i], state: rowWaiting}
+		if traces != nil {
+			t.rows[i].trace = traces[i]
+		}
 	}
 	t.queue.countSent(t, len(rows))
 	if t.s.closed {
@@ -384,6 +393,7 @@ func (t *Ticket[R, A]) Drop(i int) {
 	if row := &t.rows[i]; row.state != rowSettled {
 		t.queue.leave(row)
 		t.s.settle(row)
+		row.trace.end(true, nil)
 		t.s.counts.dropped++
 		t.s.cancelIdle()
 	}
@@ -434,7 +444,10 @@ func (s *Scheduler[R, A]) free(row *row[R, A]) {
 func (s *Scheduler[R, A]) answer(row *row[R, A], answer A, err error) {
 	s.settle(row)
 	t, i := row.ticket, row.index
-	s.answers = append(s.answers, func() { t.done(i, answer, err) })
+	s.answers = append(s.answers, func() {
+		row.trace.end(false, err)
+		t.done(i, answer, err)
+	})
 }
 
 // fail settles a row that waits with an error.

@@ -257,7 +257,7 @@ func (c *connection) modelInfer(ctx context.Context, contract *Contract, n int, 
 	c.load.Add(int64(size))
 	defer c.load.Add(-int64(size))
 	response := new(pb.ModelInferResponse)
-	err := c.grpc.Invoke(ctx, pb.GRPCInferenceService_ModelInfer_FullMethodName, request, response, grpc.ForceCodecV2(codec),
+	err := c.grpc.Invoke(traced(ctx), pb.GRPCInferenceService_ModelInfer_FullMethodName, request, response, grpc.ForceCodecV2(codec),
 		grpc.MaxCallRecvMsgSize(numberBytes*n*contract.LogitsSize()*contract.LogitsSize()+maxResponseOverhead))
 	return response, err
 }

@@ -32,6 +32,7 @@ var foreign = []string{"REFERSAM_EMOJI_FONT"}
 // Config is the configuration of all packages.
 type Config struct {
 	Log        telemetry.LogConfig
+	Traces     telemetry.TraceConfig
 	Gateway    gateway.Config
 	Store      store.Config
 	Blobs      blobs.Config
@@ -52,6 +53,7 @@ type Config struct {
 func loadConfig(environ []string) (*Config, error) {
 	cfg := &Config{
 		Log:        telemetry.DefaultLogConfig(),
+		Traces:     telemetry.DefaultTraceConfig(),
 		Gateway:    gateway.DefaultConfig(),
 		Store:      store.DefaultConfig(),
 		Jobs:       jobs.DefaultConfig(),
@@ -116,7 +118,7 @@ func allowed(t reflect.Type) string {
 
 // validate reports all faults of the settings that every command needs.
 func (c *Config) validate() error {
-	return errors.Join(c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Fetch.Validate(), c.Experiment.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
+	return errors.Join(c.Traces.Validate(), c.Gateway.Validate(), c.Store.Validate(), c.Blobs.Validate(), c.Jobs.Validate(), c.Fetch.Validate(), c.Experiment.Validate(), c.Pipeline.Validate(), c.Preprocess.Validate())
 }
 
 // validateTriton reports all faults of the connection to Triton. It accepts an

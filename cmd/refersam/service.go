@@ -56,6 +56,11 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 			err = nil // a step that the stop interrupts has not failed
 		}
 	}()
+	traces, err := telemetry.NewTraces(ctx, cfg.Traces, gateway.ReadBuild().Version, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close(ctx)
 	decoder, model, err := newPipeline(cfg, fleet, log)
 	if err != nil {
 		return err
@@ -91,7 +96,8 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 	defer func() { err = errors.Join(err, gate.Close()) }() // jobs are counted until they have ended
 	keeper := images.New(cfg.Gateway.Images, cfg.Preprocess.MaxBytes, state, bucket, decoder, log)
 	answers := answer.New(cfg.Gateway.Answers, answer.Parts{
-		Segmenter: segmenter, MaxImage: cfg.Preprocess.MaxBytes, Images: keeper, Fetcher: fetcher, Meter: gate.Meter, Log: log,
+		Segmenter: segmenter, MaxImage: cfg.Preprocess.MaxBytes, Images: keeper, Fetcher: fetcher, Meter: gate.Meter,
+		Traces: traces.Provider(), Log: log,
 	})
 	cfg.Jobs.ItemTimeout = cfg.Gateway.Answers.RequestTimeout + 15*time.Second
 	cfg.Jobs.Grace = cfg.Gateway.ShutdownGrace
@@ -100,7 +106,8 @@ func serve(ctx context.Context, cfg *Config, ln net.Listener, fleet *triton.Flee
 		return err
 	}
 	gw, err := gateway.New(cfg.Gateway, gateway.Parts{
-		Segmenter: segmenter, Access: gate, Images: keeper, Answers: answers, Jobs: engine, State: state, Metrics: metrics, Log: log,
+		Segmenter: segmenter, Access: gate, Images: keeper, Answers: answers, Jobs: engine, State: state,
+		Metrics: metrics, Traces: traces.Provider(), Log: log,
 	})
 	if err != nil {
 		return err

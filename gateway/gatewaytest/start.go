@@ -14,6 +14,8 @@ import (
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/telemetry"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 )
 
 // Parts are what a Service is made of. Jobs and Fetcher may be nil if the test uses
@@ -27,7 +29,9 @@ type Parts struct {
 	Jobs     gateway.Jobs
 	Fetcher  answer.Fetcher
 	Metrics  *telemetry.Metrics
-	Log      *slog.Logger
+	// Traces is nil for no traces.
+	Traces trace.TracerProvider
+	Log    *slog.Logger
 	// Experiment says which variant answers whom. The zero Config shares clients
 	// out evenly.
 	Experiment experiment.Config
@@ -65,6 +69,9 @@ func New(cfg gateway.Config, parts Parts) (*Service, error) {
 	if parts.Metrics == nil {
 		parts.Metrics = telemetry.NewMetrics(parts.Model)
 	}
+	if parts.Traces == nil {
+		parts.Traces = noop.NewTracerProvider()
+	}
 	decoder, err := preprocess.New(preprocess.DefaultConfig())
 	if err != nil {
 		return nil, err
@@ -79,11 +86,12 @@ func New(cfg gateway.Config, parts Parts) (*Service, error) {
 	}
 	keeper := images.New(cfg.Images, parts.MaxImage, parts.State, parts.Blobs, decoder, parts.Log)
 	s.Answers = answer.New(cfg.Answers, answer.Parts{
-		Segmenter: s.Segmenter, MaxImage: parts.MaxImage, Images: keeper, Fetcher: parts.Fetcher, Meter: s.Access.Meter, Log: parts.Log,
+		Segmenter: s.Segmenter, MaxImage: parts.MaxImage, Images: keeper, Fetcher: parts.Fetcher, Meter: s.Access.Meter,
+		Traces: parts.Traces, Log: parts.Log,
 	})
 	s.Gateway, err = gateway.New(cfg, gateway.Parts{
 		Segmenter: s.Segmenter, Access: s.Access, Images: keeper, Answers: s.Answers, Jobs: parts.Jobs, State: parts.State,
-		Metrics: parts.Metrics, Log: parts.Log,
+		Metrics: parts.Metrics, Traces: parts.Traces, Log: parts.Log,
 	})
 	if err != nil {
 		return nil, err
