@@ -119,7 +119,7 @@ func (r *Replica) look(ctx context.Context, conn *connection, want *Contract, si
 			running = make(chan struct{})
 			l.running = running
 			r.looks.Go(func() {
-				next := r.see(conn, want)
+				next := r.see(context.WithoutCancel(ctx), conn, want)
 				l.mu.Lock()
 				l.last, l.running = next, nil
 				l.mu.Unlock()
@@ -135,9 +135,10 @@ func (r *Replica) look(ctx context.Context, conn *connection, want *Contract, si
 	}
 }
 
-// see looks at want's ensemble. It belongs to no call: several wait for it.
-func (r *Replica) see(conn *connection, want *Contract) *look {
-	ctx, cancel := context.WithTimeout(context.Background(), r.lookTimeout)
+// see looks at want's ensemble. Several calls wait for it, so ctx must not end with
+// one of them.
+func (r *Replica) see(ctx context.Context, conn *connection, want *Contract) *look {
+	ctx, cancel := context.WithTimeout(ctx, r.lookTimeout)
 	defer cancel()
 	for {
 		next := &look{begun: time.Now(), dials: conn.dials.Load()}

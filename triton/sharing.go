@@ -207,6 +207,7 @@ func (r *Replica) unregisterStale(ctx context.Context) {
 }
 
 func (r *Replica) unregister(name string) {
+	// A timer or the end of the Replica causes it, and neither has a context.
 	ctx, cancel := context.WithTimeout(context.Background(), registerTimeout)
 	defer cancel()
 	_, err := r.stub().SystemSharedMemoryUnregister(ctx, &pb.SystemSharedMemoryUnregisterRequest{Name: name})

@@ -41,8 +41,8 @@ func (s *Servers) start(ctx context.Context) error {
 }
 
 // stop ends the server, if it runs.
-func (s *Servers) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+func (s *Servers) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	var errs []error
 	if s.fleet != nil {
@@ -71,7 +71,7 @@ func (s *Servers) runs() bool {
 
 // restart changes the copy and starts the server again.
 func (s *Servers) restart(ctx context.Context, counts []int) error {
-	if err := s.stop(); err != nil {
+	if err := s.stop(ctx); err != nil {
 		return err
 	}
 	for i, step := range s.contract.StepNames() {

@@ -67,7 +67,7 @@ func StartCopy(ctx context.Context, cfg triton.Config, from local.Config, varian
 	s := &Servers{own: &own{dir: dir, fleet: cfg, log: log}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = errors.Join(err, s.Close(ctx))
 		}
 	}()
 	if err := copyEnsemble(dir, &from, ensemble); err != nil {
@@ -198,14 +198,14 @@ func (s *Servers) change(ctx context.Context, are, counts []int) (touched bool, 
 func (s *Servers) Keep(counts []int) { s.kept = slices.Clone(counts) }
 
 // Close restores the servers that were running before, or sets the instances of
-// Keep on them. It stops a server that the tuner started, and removes the copy.
-func (s *Servers) Close() error {
+// Keep on them, also after ctx has ended. It stops a server that the tuner started, and removes the copy.
+func (s *Servers) Close(ctx context.Context) error {
 	if s.own != nil {
-		return errors.Join(s.stop(), os.RemoveAll(s.own.dir))
+		return errors.Join(s.stop(ctx), os.RemoveAll(s.own.dir))
 	}
 	var errs []error
 	if !slices.Equal(s.counts, s.kept) {
-		ctx, cancel := context.WithTimeout(context.Background(), restoreTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreTimeout)
 		defer cancel()
 		_, err := s.change(ctx, s.counts, s.kept)
 		errs = append(errs, err)

@@ -54,6 +54,7 @@ var measurements = []measurement{
 	{"idle", (*bench).idle},
 	{"overload", (*bench).overload},
 	{"cost", (*bench).cost},
+	{"traces", (*bench).traces},
 	{"replicas", (*bench).replicas},
 	{"shapes", (*bench).shapes},
 	{"memory", (*bench).sharedMemory},

@@ -20,7 +20,7 @@ func (b *bench) overload(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	capacity, err := b.capacity(ctx, servers[0].Address())
 	if err != nil {
 		return nil, err

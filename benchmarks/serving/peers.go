@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,7 +73,7 @@ func (b *bench) cost(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	peers := []struct{ name, script string }{
 		{"FastAPI + Pillow + tokenizers + tritonclient + torch/pycocotools", "fastapi_pillow.py"},
 		{"FastAPI + OpenCV + orjson", "fastapi_opencv.py"},
@@ -116,6 +119,38 @@ func (b *bench) cost(ctx context.Context) ([]row, error) {
 		}
 	}
 	return rows, nil
+}
+
+// traces compares the CPU time per request without traces and with a trace of every
+// request, which goes to a collector that does nothing.
+func (b *bench) traces(ctx context.Context) ([]row, error) {
+	servers, err := b.startTritons(ctx, 1, ensembles.WriteNull)
+	if err != nil {
+		return nil, err
+	}
+	defer closeTritons(ctx, servers)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer collector.Close()
+	off, err := b.startGateway(ctx, addresses(servers))
+	if err != nil {
+		return nil, err
+	}
+	defer off.stop()
+	on, err := b.startGateway(ctx, addresses(servers), "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL)
+	if err != nil {
+		return nil, err
+	}
+	defer on.stop()
+	all, err := b.costs(ctx, []*service{off, on}, source(640, 480, 1).Next)
+	if err != nil {
+		return nil, err
+	}
+	return []row{{
+		What:     "CPU a request, null ensemble, 640×480 JPEG, without traces and with a trace of each",
+		Measured: fmt.Sprintf("%.3f ms and %.3f ms (%+.1f %%); p50 %.1f and %.1f ms", all[0].CPU, all[1].CPU, 100*(all[1].CPU/all[0].CPU-1), all[0].P50, all[1].P50),
+		Target:   "–",
+		Details:  all,
+	}}, nil
 }
 
 // costs measures services in turns and returns, for each, the round with the median
@@ -227,7 +262,7 @@ func (b *bench) sharedMemory(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	var results []spent
 	for _, setting := range []string{"auto", "off"} {
 		gateway, err := b.startGateway(ctx, addresses(servers), "REFERSAM_SHARED_MEMORY="+setting)

@@ -33,7 +33,7 @@ func (b *bench) saturation(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	return b.againstIdeal(ctx, servers[0], ensembles.CalibratedVariant, 0.97)
 }
 
@@ -42,7 +42,7 @@ func (b *bench) demoSaturation(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons([]*local.Server{server})
+	defer closeTritons(ctx, []*local.Server{server})
 	return b.againstIdeal(ctx, server, "bert", 0.95)
 }
 
@@ -98,7 +98,7 @@ func (b *bench) idle(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	gateway, err := b.startGateway(ctx, addresses(servers))
 	if err != nil {
 		return nil, err

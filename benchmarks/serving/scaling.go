@@ -25,7 +25,7 @@ func (b *bench) replicas(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	requests := source(640, 480, phrasesOfMany)
 	var rows []row
 	var one float64
@@ -80,7 +80,7 @@ func (b *bench) shapes(ctx context.Context) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeTritons(servers)
+	defer closeTritons(ctx, servers)
 	capacity, err := b.capacity(ctx, servers[0].Address())
 	if err != nil {
 		return nil, err

@@ -75,12 +75,12 @@ func (b *bench) startTritons(ctx context.Context, n int, write func(dir string) 
 		b.started++
 		repository := filepath.Join(b.work, fmt.Sprintf("repository-%d", b.started))
 		if err := write(repository); err != nil {
-			closeTritons(servers)
+			closeTritons(ctx, servers)
 			return nil, err
 		}
 		server, err := b.startTriton(ctx, repository, 1)
 		if err != nil {
-			closeTritons(servers)
+			closeTritons(ctx, servers)
 			return nil, err
 		}
 		servers = append(servers, server)
@@ -105,8 +105,8 @@ func (b *bench) startTriton(ctx context.Context, repository string, threads int)
 
 // closeTritons stops servers. Errors go only to standard error, because the figures
 // have already been measured.
-func closeTritons(servers []*local.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+func closeTritons(ctx context.Context, servers []*local.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	var wait sync.WaitGroup
 	for _, server := range servers {

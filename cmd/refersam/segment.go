@@ -64,7 +64,7 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 		if server, err = local.Start(ctx, cfg.Local); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, stop(server)) }()
+		defer func() { err = errors.Join(err, stop(ctx, server)) }()
 		err = fleet.Add(server.Address())
 	}
 	if err != nil {

@@ -53,7 +53,7 @@ func (c *tuneCommand) Run(ctx context.Context, m *Main, cfg *Config) (err error)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, servers.Close()) }()
+	defer func() { err = errors.Join(err, servers.Close(ctx)) }()
 
 	results, failure := tune.Run(ctx, sweep, servers, log, func(p tune.Progress) { printProgress(m.Stderr, &p) })
 	chosen, choice := tune.Choose(results, c.Objective, c.MaxP99)

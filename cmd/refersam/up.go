@@ -76,22 +76,21 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		}
 		out.begin("the models are loaded; trying them and measuring how long they take")
 		if err := fleet.Add(server.Address()); err != nil {
-			return errors.Join(err, stop(server))
+			return errors.Join(err, stop(ctx, server))
 		}
 		select {
 		case <-server.Done():
 			return server.Err()
 		case <-served:
-			return stop(server)
+			return stop(ctx, server)
 		}
 	})
 	return g.Wait()
 }
 
-// stop stops our own Triton server. It takes no context, because its caller's
-// context has usually ended.
-func stop(server *local.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+// stop stops our own Triton server, also after ctx has ended.
+func stop(ctx context.Context, server *local.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	return server.Close(ctx)
 }
