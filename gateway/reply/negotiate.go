@@ -10,6 +10,10 @@ import (
 // Negotiate returns the offer that the Accept header fields prefer (RFC 9110,
 // section 12.5.1). It returns the earlier offer if they have no preference, and ""
 // if they allow none of the offers.
+//
+// Libraries break the tie of two equal weights by the order of the Accept header:
+// goautoneg and contenttype fail TestSegment_Accept, which wants JSON for
+// "image/png, application/json", as clients that list all they can read expect.
 func Negotiate(accept []string, offers ...string) string {
 	header := strings.Join(accept, ",")
 	if strings.TrimSpace(header) == "" {
