@@ -16,7 +16,7 @@ import (
 // Backup writes a copy of the database to path. The copy shows one moment, even
 // while other processes write. It is checked first and gets its name last, so
 // path never names an incomplete copy. An existing file is an error.
-func (s *Store) Backup(ctx context.Context, path string) (err error) {
+func (s *database) Backup(ctx context.Context, path string) (err error) {
 	if s.MultiGateway() {
 		return errors.New("the state is in PostgreSQL, where refersam backup does not work; use pg_dump")
 	}

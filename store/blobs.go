@@ -20,7 +20,7 @@ var ErrQuota = errors.New("the storage quota of the API key is used up")
 // ReserveBlob adds the row of an object that the caller is about to write. The
 // object becomes garbage if nothing refers to it after an hour. It is ErrQuota
 // if the API key would store more than quota bytes.
-func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.Time) error {
+func (s *imageTables) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.Time) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		if err := reserve(ctx, tx, b.APIKey, kindBlobs, b.Bytes, quota); err != nil {
 			return err
@@ -32,7 +32,7 @@ func (s *Store) ReserveBlob(ctx context.Context, b Blob, quota int64, now time.T
 }
 
 // KnowsBlob reports whether an object has a row.
-func (s *Store) KnowsBlob(ctx context.Context, name string) (bool, error) {
+func (s *imageTables) KnowsBlob(ctx context.Context, name string) (bool, error) {
 	var known bool
 	err := s.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM blobs WHERE name = $1)`, name).Scan(&known)
 	return known, err
@@ -66,7 +66,7 @@ func release(ctx context.Context, tx *sql.Tx, apiKey, kind string, bytes int64) 
 
 // Stored returns the number of bytes in the objects of an API key, garbage
 // included.
-func (s *Store) Stored(ctx context.Context, apiKey string) (bytes int64, err error) {
+func (s *imageTables) Stored(ctx context.Context, apiKey string) (bytes int64, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT bytes FROM storage WHERE api_key = $1 AND kind = $2`, apiKey, kindBlobs).Scan(&bytes)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil

@@ -29,7 +29,7 @@ const feedbackColumns = `id, api_key, request_id, item, result, verdict, rating,
 // AddFeedback adds feedback. It does nothing if feedback with this ID exists. It
 // is ErrQuota if the API key would store more than quota bytes of masks and
 // comments.
-func (s *Store) AddFeedback(ctx context.Context, f Feedback, quota int64) error {
+func (s *feedbackTable) AddFeedback(ctx context.Context, f Feedback, quota int64) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		n, err := changed(tx.ExecContext(ctx, `INSERT INTO feedback (`+feedbackColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			ON CONFLICT (id) DO NOTHING`,
@@ -53,7 +53,7 @@ const maxFeedback = 8 << 20
 // after, or with the newest piece if after is nil. An empty requestID selects the
 // feedback about all requests. Large pieces make the list shorter, but never
 // empty.
-func (s *Store) Feedback(ctx context.Context, after *Feedback, requestID string, limit int) (all []*Feedback, more bool, err error) {
+func (s *feedbackTable) Feedback(ctx context.Context, after *Feedback, requestID string, limit int) (all []*Feedback, more bool, err error) {
 	created, id := int64(1)<<62, ""
 	if after != nil {
 		created, id = micros(after.Created), after.ID

@@ -24,7 +24,7 @@ const garbageAge = time.Hour
 // ForgetBlob deletes the row of an object that was not written or is not needed
 // any more. It reports false, and keeps the row, if another row refers to the
 // object.
-func (s *Store) ForgetBlob(ctx context.Context, name string) (forgotten bool, err error) {
+func (s *imageTables) ForgetBlob(ctx context.Context, name string) (forgotten bool, err error) {
 	rows, err := s.deleteUnreferenced(ctx, []any{name})
 	return len(rows) > 0, err
 }
@@ -32,7 +32,7 @@ func (s *Store) ForgetBlob(ctx context.Context, name string) (forgotten bool, er
 // TakeGarbage deletes the rows of at most limit garbage objects and returns
 // them. The caller must delete the objects. An empty result means that there is
 // no garbage now.
-func (s *Store) TakeGarbage(ctx context.Context, limit int, now time.Time) ([]Blob, error) {
+func (s *imageTables) TakeGarbage(ctx context.Context, limit int, now time.Time) ([]Blob, error) {
 	// The search reads all referenced objects too, so it runs outside the
 	// transaction that writes. The deletion checks again.
 	names, err := s.garbage(ctx, limit, now)
@@ -42,7 +42,7 @@ func (s *Store) TakeGarbage(ctx context.Context, limit int, now time.Time) ([]Bl
 	return s.deleteUnreferenced(ctx, names)
 }
 
-func (s *Store) garbage(ctx context.Context, limit int, now time.Time) ([]any, error) {
+func (s *imageTables) garbage(ctx context.Context, limit int, now time.Time) ([]any, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT name FROM blobs WHERE created_us < $1 AND `+unreferenced+` ORDER BY created_us LIMIT $2`,
 		micros(now.Add(-garbageAge)), limit)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *Store) garbage(ctx context.Context, limit int, now time.Time) ([]any, e
 
 // deleteUnreferenced deletes the named rows that no other row refers to, and
 // returns the deleted ones.
-func (s *Store) deleteUnreferenced(ctx context.Context, names []any) (deleted []Blob, err error) {
+func (s *imageTables) deleteUnreferenced(ctx context.Context, names []any) (deleted []Blob, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// If another transaction adds a reference at this moment, the foreign key
 		// makes the statement fail, and the next run keeps the object.

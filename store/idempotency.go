@@ -35,7 +35,7 @@ var (
 // must call Finish or Abandon before lease; after that another attempt may begin.
 // The name is remembered until expires, which only the first attempt sets, and
 // longer while an attempt runs.
-func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
+func (s *accessTables) Begin(ctx context.Context, a *Attempt, lease, expires, now time.Time) (answer []byte, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// An expired row is overwritten as if it did not exist.
 		var begun int64
@@ -79,20 +79,20 @@ func (s *Store) Begin(ctx context.Context, a *Attempt, lease, expires, now time.
 
 // Finish stores the answer of an attempt until expires. It is ErrNotFound if the
 // lease has ended and another attempt has begun.
-func (s *Store) Finish(ctx context.Context, a Attempt, answer []byte, expires time.Time) error {
+func (s *accessTables) Finish(ctx context.Context, a Attempt, answer []byte, expires time.Time) error {
 	return orNotFound(changed(s.write.ExecContext(ctx, `UPDATE idempotency SET done = 1, answer = $1, expires_us = $2
 		WHERE api_key = $3 AND key = $4 AND owner = $5 AND lease_us > 0`, answer, micros(expires), a.APIKey, a.Key, a.Owner)))
 }
 
 // Abandon ends an attempt without storing an answer. Another attempt may begin at
 // once.
-func (s *Store) Abandon(ctx context.Context, a Attempt) error {
+func (s *accessTables) Abandon(ctx context.Context, a Attempt) error {
 	_, err := s.write.ExecContext(ctx, `UPDATE idempotency SET lease_us = 0 WHERE api_key = $1 AND key = $2 AND owner = $3 AND done = 0`, a.APIKey, a.Key, a.Owner)
 	return err
 }
 
 // Sweep deletes expired answers, and expired leases of gateways.
-func (s *Store) Sweep(ctx context.Context, now time.Time) error {
+func (s *accessTables) Sweep(ctx context.Context, now time.Time) error {
 	_, err := s.write.ExecContext(ctx, `DELETE FROM idempotency WHERE expires_us <= $1`, micros(now))
 	if err != nil {
 		return err

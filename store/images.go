@@ -24,7 +24,7 @@ const imageColumns = `api_key, id, blob, width, height, media_type, bytes, creat
 // AddImage adds an image after its object has been written, and returns the row.
 // If the API key has the image already, the row gets the later expiry of the two
 // and keeps its object, unless that object is the one called lost.
-func (s *Store) AddImage(ctx context.Context, i Image, lost string) (*Image, error) {
+func (s *imageTables) AddImage(ctx context.Context, i Image, lost string) (*Image, error) {
 	return scanImage(s.write.QueryRowContext(ctx, `INSERT INTO images (`+imageColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		ON CONFLICT (api_key, id) DO UPDATE SET
 			blob = CASE WHEN images.blob = $10 THEN excluded.blob ELSE images.blob END,
@@ -35,13 +35,13 @@ func (s *Store) AddImage(ctx context.Context, i Image, lost string) (*Image, err
 
 // RenewImage changes the expiry of an image and returns the image. An image that
 // does not exist or has expired is ErrNotFound.
-func (s *Store) RenewImage(ctx context.Context, apiKey, id string, expires, now time.Time) (*Image, error) {
+func (s *imageTables) RenewImage(ctx context.Context, apiKey, id string, expires, now time.Time) (*Image, error) {
 	return scanImage(s.write.QueryRowContext(ctx, `UPDATE images SET expires_us = $1 WHERE api_key = $2 AND id = $3 AND expires_us > $4
 		RETURNING `+imageColumns, micros(expires), apiKey, id, micros(now)))
 }
 
 // Image returns an image. One that does not exist or has expired is ErrNotFound.
-func (s *Store) Image(ctx context.Context, apiKey, id string, now time.Time) (*Image, error) {
+func (s *imageTables) Image(ctx context.Context, apiKey, id string, now time.Time) (*Image, error) {
 	return scanImage(s.read.QueryRowContext(ctx, `SELECT `+imageColumns+` FROM images WHERE api_key = $1 AND id = $2 AND expires_us > $3`,
 		apiKey, id, micros(now)))
 }
@@ -49,7 +49,7 @@ func (s *Store) Image(ctx context.Context, apiKey, id string, now time.Time) (*I
 // Images returns at most limit images of an API key that have not expired, the
 // newest first. The list starts with the images older than before, or with the
 // newest image if before is nil.
-func (s *Store) Images(ctx context.Context, apiKey string, before *Image, limit int, now time.Time) ([]*Image, error) {
+func (s *imageTables) Images(ctx context.Context, apiKey string, before *Image, limit int, now time.Time) ([]*Image, error) {
 	created, id := int64(1)<<62, ""
 	if before != nil {
 		created, id = micros(before.Created), before.ID
@@ -90,12 +90,12 @@ func scanImage(row interface{ Scan(...any) error }) (*Image, error) {
 
 // DeleteImage deletes an image. Its object becomes garbage when nothing else
 // refers to it. An image that does not exist or has expired is ErrNotFound.
-func (s *Store) DeleteImage(ctx context.Context, apiKey, id string, now time.Time) error {
+func (s *imageTables) DeleteImage(ctx context.Context, apiKey, id string, now time.Time) error {
 	return orNotFound(changed(s.write.ExecContext(ctx, `DELETE FROM images WHERE api_key = $1 AND id = $2 AND expires_us > $3`, apiKey, id, micros(now))))
 }
 
 // DeleteExpiredImages deletes the images that have expired, and returns their
 // number.
-func (s *Store) DeleteExpiredImages(ctx context.Context, now time.Time) (int64, error) {
+func (s *imageTables) DeleteExpiredImages(ctx context.Context, now time.Time) (int64, error) {
 	return changed(s.write.ExecContext(ctx, `DELETE FROM images WHERE expires_us <= $1`, micros(now)))
 }

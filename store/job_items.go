@@ -76,7 +76,7 @@ func (tx *JobTx) AddItems(ctx context.Context, job string, items []JobWork, rive
 
 // JobItem returns an item of a job of an API key. It is ErrNotFound if the key
 // has no such job, the job has expired, or the job has no such item.
-func (s *Store) JobItem(ctx context.Context, apiKey, job string, index int, now time.Time) (*JobItem, error) {
+func (s *jobTables) JobItem(ctx context.Context, apiKey, job string, index int, now time.Time) (*JobItem, error) {
 	var one int
 	err := s.read.QueryRowContext(ctx, `SELECT 1 FROM jobs WHERE api_key = $1 AND id = $2 AND `+notExpired, apiKey, job, micros(now)).Scan(&one)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -96,7 +96,7 @@ func (s *Store) JobItem(ctx context.Context, apiKey, job string, index int, now 
 }
 
 // jobItems returns one item of a job, or all items for a negative index.
-func (s *Store) jobItems(ctx context.Context, job string, index int) ([]JobItem, error) {
+func (s *jobTables) jobItems(ctx context.Context, job string, index int) ([]JobItem, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT item, client_id, status, COALESCE(result, ''),
 		COALESCE((SELECT bytes FROM blobs WHERE name = result), 0), header, problem FROM job_items
 		WHERE job = $1 AND ($2 < 0 OR item = $2) ORDER BY item`, job, index)
@@ -124,7 +124,7 @@ func (s *Store) jobItems(ctx context.Context, job string, index int) ([]JobItem,
 // BeginItem marks an item as running and returns its work and the number of its
 // failed tries. The first item that begins also marks the job as running. The
 // work is nil if the item has ended or its job has been deleted.
-func (s *Store) BeginItem(ctx context.Context, job string, index int, now time.Time) (w *JobWork, failures int, err error) {
+func (s *jobTables) BeginItem(ctx context.Context, job string, index int, now time.Time) (w *JobWork, failures int, err error) {
 	err = s.JobTx(ctx, func(tx *JobTx) error {
 		if err := tx.Lock(ctx, job); err != nil {
 			return err
@@ -177,7 +177,7 @@ func (tx *JobTx) beginItem(ctx context.Context, job string, index int, now time.
 }
 
 // CountItemFailure counts a failed try of an item.
-func (s *Store) CountItemFailure(ctx context.Context, job string, index int) error {
+func (s *jobTables) CountItemFailure(ctx context.Context, job string, index int) error {
 	_, err := s.write.ExecContext(ctx, `UPDATE job_items SET failures = failures + 1 WHERE job = $1 AND item = $2`, job, index)
 	return err
 }

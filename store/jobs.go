@@ -68,7 +68,7 @@ const notExpired = `(expires_us = 0 OR expires_us > $3 OR EXISTS (SELECT 1 FROM 
 
 // Job returns a job of an API key with its items and its webhook, or
 // ErrNotFound if the key has no such job or the job has expired.
-func (s *Store) Job(ctx context.Context, apiKey, id string, now time.Time) (*Job, error) {
+func (s *jobTables) Job(ctx context.Context, apiKey, id string, now time.Time) (*Job, error) {
 	j, err := scanJob(s.read.QueryRowContext(ctx, `SELECT `+jobColumns+` FROM jobs WHERE api_key = $1 AND id = $2 AND `+notExpired, apiKey, id, micros(now)))
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (s *Store) Job(ctx context.Context, apiKey, id string, now time.Time) (*Job
 }
 
 // JobKey returns the API key of a job, expired or not, or ErrNotFound.
-func (s *Store) JobKey(ctx context.Context, id string) (apiKey string, err error) {
+func (s *jobTables) JobKey(ctx context.Context, id string) (apiKey string, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT api_key FROM jobs WHERE id = $1`, id).Scan(&apiKey)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", ErrNotFound
@@ -92,7 +92,7 @@ func (s *Store) JobKey(ctx context.Context, id string) (apiKey string, err error
 // Jobs returns at most limit jobs of an API key without items and webhooks, the
 // newest first. The list starts with the jobs older than after, or with the
 // newest job if after is nil. An empty status selects all jobs.
-func (s *Store) Jobs(ctx context.Context, apiKey string, after *Job, status JobStatus, limit int, now time.Time) ([]*Job, error) {
+func (s *jobTables) Jobs(ctx context.Context, apiKey string, after *Job, status JobStatus, limit int, now time.Time) ([]*Job, error) {
 	created, id := int64(1)<<62, ""
 	if after != nil {
 		created, id = micros(after.Created), after.ID
@@ -127,7 +127,7 @@ type JobBacklog struct {
 }
 
 // JobBacklog counts the unfinished work.
-func (s *Store) JobBacklog(ctx context.Context) (JobBacklog, error) {
+func (s *jobTables) JobBacklog(ctx context.Context) (JobBacklog, error) {
 	b := JobBacklog{
 		Items:    map[JobStatus]int64{JobQueued: 0, JobRunning: 0},
 		Webhooks: map[WebhookStatus]int64{WebhookPending: 0, WebhookDelivered: 0, WebhookFailed: 0},
@@ -173,7 +173,7 @@ const pendingWebhookRetention = 7 * 24 * time.Hour
 // DeleteExpiredJobs deletes the jobs that have expired, and returns their
 // number. A job with a pending webhook stays for another week. The objects of a
 // deleted job become garbage.
-func (s *Store) DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, error) {
+func (s *jobTables) DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, error) {
 	return changed(s.write.ExecContext(ctx, `DELETE FROM jobs WHERE expires_us > 0 AND (expires_us <= $1
 		OR expires_us <= $2 AND NOT EXISTS (SELECT 1 FROM job_webhooks w WHERE w.job = jobs.id AND w.status = 'pending'))`,
 		micros(now.Add(-pendingWebhookRetention)), micros(now)))
@@ -184,7 +184,7 @@ func (s *Store) DeleteExpiredJobs(ctx context.Context, now time.Time) (int64, er
 type JobTx struct{ tx *sql.Tx }
 
 // JobTx runs f in a transaction, and commits it if f returns nil.
-func (s *Store) JobTx(ctx context.Context, f func(tx *JobTx) error) error {
+func (s *jobTables) JobTx(ctx context.Context, f func(tx *JobTx) error) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error { return f(&JobTx{tx}) })
 }
 
@@ -294,7 +294,7 @@ func addEvent(ctx context.Context, tx *sql.Tx, job string, seq int64, item int, 
 
 // JobEvents returns at most limit events of a job in order, beginning after the
 // event with the number after.
-func (s *Store) JobEvents(ctx context.Context, job string, after int64, limit int) ([]JobEvent, error) {
+func (s *jobTables) JobEvents(ctx context.Context, job string, after int64, limit int) ([]JobEvent, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT seq, item, status FROM job_events WHERE job = $1 AND seq > $2 ORDER BY seq LIMIT $3`, job, after, limit)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,7 @@ import (
 const keyColumns = `id, name, scopes, rate, rate_window_us, concurrency, secret_hash, old_hash, old_until_us, created_us, expires_us, revoked_us`
 
 // CreateKey creates a key with the name, scopes, limits and expiry of k.
-func (s *Store) CreateKey(ctx context.Context, k Key, now time.Time) (Token, error) {
+func (s *accessTables) CreateKey(ctx context.Context, k Key, now time.Time) (Token, error) {
 	token := Token{randomText(10), newSecret()}
 	scopes := make([]string, len(k.Scopes))
 	for i, scope := range k.Scopes {
@@ -27,7 +27,7 @@ func (s *Store) CreateKey(ctx context.Context, k Key, now time.Time) (Token, err
 }
 
 // Key returns the key with an id, or ErrNotFound.
-func (s *Store) Key(ctx context.Context, id string) (*Key, error) {
+func (s *accessTables) Key(ctx context.Context, id string) (*Key, error) {
 	k, err := scanKey(s.read.QueryRowContext(ctx, `SELECT `+keyColumns+` FROM api_keys WHERE id = $1`, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
@@ -36,7 +36,7 @@ func (s *Store) Key(ctx context.Context, id string) (*Key, error) {
 }
 
 // Keys returns all keys, the oldest first.
-func (s *Store) Keys(ctx context.Context) ([]*Key, error) {
+func (s *accessTables) Keys(ctx context.Context) ([]*Key, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT `+keyColumns+` FROM api_keys ORDER BY created_us, id`)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func scanKey(row interface{ Scan(...any) error }) (*Key, error) {
 
 // RotateKey gives a key a new secret. The previous one works until oldUntil. A
 // revoked key is ErrNotFound.
-func (s *Store) RotateKey(ctx context.Context, id string, oldUntil time.Time) (Token, error) {
+func (s *accessTables) RotateKey(ctx context.Context, id string, oldUntil time.Time) (Token, error) {
 	token := Token{id, newSecret()}
 	err := orNotFound(changed(s.write.ExecContext(ctx,
 		`UPDATE api_keys SET old_hash = secret_hash, old_until_us = $1, secret_hash = $2 WHERE id = $3 AND revoked_us = 0`,
@@ -86,7 +86,7 @@ func (s *Store) RotateKey(ctx context.Context, id string, oldUntil time.Time) (T
 }
 
 // RevokeKey makes a key stop working forever. A second call changes nothing.
-func (s *Store) RevokeKey(ctx context.Context, id string, now time.Time) error {
+func (s *accessTables) RevokeKey(ctx context.Context, id string, now time.Time) error {
 	return orNotFound(changed(s.write.ExecContext(ctx,
 		`UPDATE api_keys SET revoked_us = CASE revoked_us WHEN 0 THEN $1 ELSE revoked_us END WHERE id = $2`, micros(now), id)))
 }

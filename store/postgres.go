@@ -18,7 +18,7 @@ const connections = 16
 // connectTimeout bounds the first connection to PostgreSQL.
 const connectTimeout = 10 * time.Second
 
-func openPostgres(ctx context.Context, address URL, create bool) (*Store, error) {
+func openPostgres(ctx context.Context, address URL, create bool) (*database, error) {
 	cfg, err := pgxpool.ParseConfig(string(address))
 	if err != nil {
 		return nil, fmt.Errorf("REFERSAM_DATABASE_URL: %w", err)
@@ -64,5 +64,5 @@ func openPostgres(ctx context.Context, address URL, create bool) (*Store, error)
 	if err != nil {
 		return nil, errors.Join(err, closeAll())
 	}
-	return &Store{write: db, read: db, pool: pool}, nil
+	return &database{write: db, read: db, pool: pool}, nil
 }

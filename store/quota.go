@@ -16,7 +16,7 @@ type Tokens struct {
 
 // TakeTokens takes up to want requests from a key's rate. The rate is a bucket
 // that starts full and fills evenly: rate.Requests in rate.Window.
-func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int64, now time.Time) (t Tokens, err error) {
+func (s *accessTables) TakeTokens(ctx context.Context, key string, rate Rate, want int64, now time.Time) (t Tokens, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO rate_buckets (api_key, tokens, updated_us) VALUES ($1, $2, $3) ON CONFLICT (api_key) DO NOTHING`,
 			key, float64(rate.Requests), micros(now))
@@ -45,7 +45,7 @@ func (s *Store) TakeTokens(ctx context.Context, key string, rate Rate, want int6
 // LeaseSlots lets a gateway run up to want requests of a key at once until a time,
 // and returns the granted number. The grants of all gateways never exceed limit.
 // A lease replaces the gateway's previous one for the key; a want of 0 returns it.
-func (s *Store) LeaseSlots(ctx context.Context, key, gateway string, limit, want int64, until, now time.Time) (granted int64, err error) {
+func (s *accessTables) LeaseSlots(ctx context.Context, key, gateway string, limit, want int64, until, now time.Time) (granted int64, err error) {
 	err = s.inTx(ctx, func(tx *sql.Tx) error {
 		// This locks the key's row, so that the leases of a key are granted one after
 		// the other.

@@ -20,14 +20,14 @@ import (
 // River returns the connections for River: db is for both databases, pool is nil
 // with SQLite. With SQLite db is the one connection that writes; while a caller
 // holds it, nothing else can write.
-func (s *Store) River() (db *sql.DB, pool *pgxpool.Pool) { return s.write, s.pool }
+func (s *database) River() (db *sql.DB, pool *pgxpool.Pool) { return s.write, s.pool }
 
 // River returns the transaction, so that River inserts or cancels its jobs in it.
 func (tx *JobTx) River() *sql.Tx { return tx.tx }
 
 // Exclusively runs f while no other process with the same database runs
 // one or changes the schema.
-func (s *Store) Exclusively(ctx context.Context, f func(context.Context) error) error {
+func (s *database) Exclusively(ctx context.Context, f func(context.Context) error) error {
 	if s.pool != nil {
 		return s.withPostgresLock(ctx, f)
 	}
@@ -42,7 +42,7 @@ func (s *Store) Exclusively(ctx context.Context, f func(context.Context) error) 
 // migrationLock is the advisory lock of Exclusively.
 const migrationLock = 0x7265_6665
 
-func (s *Store) withPostgresLock(ctx context.Context, f func(context.Context) error) error {
+func (s *database) withPostgresLock(ctx context.Context, f func(context.Context) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
@@ -59,7 +59,7 @@ func (s *Store) withPostgresLock(ctx context.Context, f func(context.Context) er
 // TryLockJobs makes this process the one that runs the jobs of the folder,
 // until the returned file is closed or the process ends. The file is nil while
 // another process holds the lock. It is for SQLite only.
-func (s *Store) TryLockJobs() (*os.File, error) {
+func (s *database) TryLockJobs() (*os.File, error) {
 	file, err := lockIn(s.folder, jobsFile, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, nil
@@ -69,7 +69,7 @@ func (s *Store) TryLockJobs() (*os.File, error) {
 
 // ReleaseRunning makes all running River jobs available again. The caller must
 // hold the lock of TryLockJobs, so that no living process runs them.
-func (s *Store) ReleaseRunning(ctx context.Context) error {
+func (s *database) ReleaseRunning(ctx context.Context) error {
 	_, err := s.write.ExecContext(ctx, `UPDATE river_job SET state = 'available' WHERE state = 'running'`)
 	return err
 }
@@ -91,7 +91,7 @@ type Presence struct {
 
 // AnnouncePresence takes the lock for a name that no other process uses. It is
 // for PostgreSQL only. The caller must call Close.
-func (s *Store) AnnouncePresence(ctx context.Context, name string) (*Presence, error) {
+func (s *database) AnnouncePresence(ctx context.Context, name string) (*Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, presenceTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)

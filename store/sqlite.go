@@ -30,7 +30,7 @@ const (
 // readers limits the queries that run at once beside the connection that writes.
 const readers = 4
 
-func openSQLite(ctx context.Context, folder string, create bool) (s *Store, err error) {
+func openSQLite(ctx context.Context, folder string, create bool) (s *database, err error) {
 	path := filepath.Join(folder, databaseFile)
 	if create {
 		err = os.MkdirAll(folder, 0o700)
@@ -43,7 +43,7 @@ func openSQLite(ctx context.Context, folder string, create bool) (s *Store, err 
 	if err != nil {
 		return nil, err
 	}
-	s = &Store{folder: folder}
+	s = &database{folder: folder}
 	if s.lock, err = lockIn(folder, lockFile, syscall.LOCK_SH); err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func fileURL(path string) (string, error) {
 	return name.String(), nil
 }
 
-func (s *Store) migrateSQLite(ctx context.Context, folder string) error {
+func (s *database) migrateSQLite(ctx context.Context, folder string) error {
 	alone, err := lockIn(folder, migrateFile, syscall.LOCK_EX)
 	if err != nil {
 		return err

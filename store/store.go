@@ -24,8 +24,30 @@ import (
 // ErrNotFound means that there is no such row.
 var ErrNotFound = errors.New("not found")
 
-// Store is an open database. Make one with Open, end it with Close.
+// Store is an open database. Make one with Open, end it with Close. Its methods are
+// those of its groups of tables.
 type Store struct {
+	*database
+	accessTables
+	feedbackTable
+	imageTables
+	jobTables
+}
+
+// The groups of tables that belong together. Each has its files.
+type (
+	accessTables  struct{ *database } // keys, quotas, usage, repeated requests
+	feedbackTable struct{ *database }
+	imageTables   struct{ *database } // images, objects and their end
+	jobTables     struct{ *database } // jobs, items, events, webhooks
+)
+
+func newStore(db *database) *Store {
+	return &Store{db, accessTables{db}, feedbackTable{db}, imageTables{db}, jobTables{db}}
+}
+
+// database is the connection that all groups share.
+type database struct {
 	write, read *sql.DB       // the same with PostgreSQL; with SQLite write is one connection
 	pool        *pgxpool.Pool // the connections of write and read; nil with SQLite
 	folder      string        // "" with PostgreSQL
@@ -49,18 +71,25 @@ func open(ctx context.Context, cfg Config, create bool) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	var db *database
+	var err error
 	if cfg.DatabaseURL != "" {
-		return openPostgres(ctx, cfg.DatabaseURL, create)
+		db, err = openPostgres(ctx, cfg.DatabaseURL, create)
+	} else {
+		db, err = openSQLite(ctx, cfg.Data, create)
 	}
-	return openSQLite(ctx, cfg.Data, create)
+	if err != nil {
+		return nil, err
+	}
+	return newStore(db), nil
 }
 
 // MultiGateway reports whether the database is PostgreSQL, which several gateways may
 // use at the same time.
-func (s *Store) MultiGateway() bool { return s.lock == nil }
+func (s *database) MultiGateway() bool { return s.lock == nil }
 
 // Close closes the database.
-func (s *Store) Close() error {
+func (s *database) Close() error {
 	err := s.write.Close()
 	if s.read != s.write {
 		err = errors.Join(err, s.read.Close())
@@ -110,7 +139,7 @@ func notNewer(ctx context.Context, provider *goose.Provider) error {
 }
 
 // inTx runs f in a transaction that may write, and commits it if f returns nil.
-func (s *Store) inTx(ctx context.Context, f func(tx *sql.Tx) error) error {
+func (s *database) inTx(ctx context.Context, f func(tx *sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ const batchMemory = 7 * 24 * time.Hour
 // AddUsage adds a batch of usage that a gateway has counted. A gateway numbers its
 // batches from 1. A batch that was added before changes nothing, so a gateway
 // repeats a call that may have failed.
-func (s *Store) AddUsage(ctx context.Context, gateway string, seq int64, batch map[KeyDay]Use, now time.Time) error {
+func (s *accessTables) AddUsage(ctx context.Context, gateway string, seq int64, batch map[KeyDay]Use, now time.Time) error {
 	return s.inTx(ctx, func(tx *sql.Tx) error {
 		fresh, err := changed(tx.ExecContext(ctx, `INSERT INTO usage_batches (gateway, seq, taken_us) VALUES ($1, $2, $3)
 			ON CONFLICT (gateway) DO UPDATE SET seq = excluded.seq, taken_us = excluded.taken_us WHERE usage_batches.seq < excluded.seq`,
@@ -74,7 +74,7 @@ func inOrder(batch map[KeyDay]Use) []KeyDay {
 
 // Usage returns the usage on the days from from to to, both included, ordered by
 // day and key. An empty key selects all keys.
-func (s *Store) Usage(ctx context.Context, key, from, to string) ([]Used, error) {
+func (s *accessTables) Usage(ctx context.Context, key, from, to string) ([]Used, error) {
 	rows, err := s.read.QueryContext(ctx, `SELECT api_key, day, requests, pictures, gpu_us FROM usage
 		WHERE ($1 = '' OR api_key = $1) AND day >= $2 AND day <= $3 ORDER BY day, api_key`, key, from, to)
 	if err != nil {

@@ -37,7 +37,7 @@ func (tx *JobTx) AddWebhook(ctx context.Context, job, id, url string) error {
 }
 
 // webhook returns the webhook of a job, or nil if the job has none.
-func (s *Store) webhook(ctx context.Context, job string) (*Webhook, error) {
+func (s *jobTables) webhook(ctx context.Context, job string) (*Webhook, error) {
 	var w Webhook
 	var tried int64
 	err := s.read.QueryRowContext(ctx, `SELECT id, url, status, attempts, tried_us, last_error FROM job_webhooks WHERE job = $1`, job).
@@ -77,7 +77,7 @@ func (tx *JobTx) ResetWebhook(ctx context.Context, job string) error {
 
 // RecordWebhookTry stores the outcome of a try that the River job riverID made.
 // It changes nothing if another delivery has replaced that one meanwhile.
-func (s *Store) RecordWebhookTry(ctx context.Context, job string, riverID int64, w Webhook) error {
+func (s *jobTables) RecordWebhookTry(ctx context.Context, job string, riverID int64, w Webhook) error {
 	// Rows from before schema 6 have no id of a River job, but 0.
 	_, err := s.write.ExecContext(ctx, `UPDATE job_webhooks SET status = $1, attempts = $2, tried_us = $3, last_error = $4 WHERE job = $5 AND river_id IN ($6, 0)`,
 		w.Status, w.Attempts, micros(w.Tried), w.LastError, job, riverID)
@@ -93,7 +93,7 @@ type WebhookSecrets struct {
 
 // WebhookSecrets returns the secrets of an API key. A key without secrets gets
 // fresh as its current one.
-func (s *Store) WebhookSecrets(ctx context.Context, apiKey, fresh string, now time.Time) (*WebhookSecrets, error) {
+func (s *jobTables) WebhookSecrets(ctx context.Context, apiKey, fresh string, now time.Time) (*WebhookSecrets, error) {
 	_, err := s.write.ExecContext(ctx, `INSERT INTO webhook_secrets (api_key, secret) VALUES ($1, $2) ON CONFLICT (api_key) DO NOTHING`, apiKey, fresh)
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (s *Store) WebhookSecrets(ctx context.Context, apiKey, fresh string, now ti
 
 // RotateWebhookSecret makes fresh the current secret of an API key. The secret
 // before it signs too until previousUntil.
-func (s *Store) RotateWebhookSecret(ctx context.Context, apiKey, fresh string, previousUntil time.Time) (*WebhookSecrets, error) {
+func (s *jobTables) RotateWebhookSecret(ctx context.Context, apiKey, fresh string, previousUntil time.Time) (*WebhookSecrets, error) {
 	// One statement changes and returns the secrets. If a second statement read
 	// them and failed, the caller would repeat the rotation and thereby rotate
 	// away a secret that no client has seen.
