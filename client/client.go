@@ -41,7 +41,10 @@ import (
 
 // Client is a connection to one service. Make one with New. It is safe for
 // concurrent use.
-type Client struct {
+type Client struct{ transport }
+
+// transport sends calls to a service and repeats them while that can help.
+type transport struct {
 	base *url.URL
 	key  string
 	http *http.Client
@@ -65,7 +68,7 @@ func New(address string, options ...Option) (*Client, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("%q is not the address of a service; give one such as https://masks.example.com", address)
 	}
-	c := &Client{base: base, http: http.DefaultClient}
+	c := &Client{transport{base: base, http: http.DefaultClient}}
 	for _, option := range options {
 		option(c)
 	}

@@ -123,8 +123,8 @@ func parse[T any](a *answer) (*T, error) {
 }
 
 // delete deletes the resource at a path.
-func (c *Client) delete(ctx context.Context, path string) error {
-	a, err := c.send(ctx, call{method: http.MethodDelete, path: path})
+func (t *transport) delete(ctx context.Context, path string) error {
+	a, err := t.send(ctx, call{method: http.MethodDelete, path: path})
 	if err == nil && a.status != http.StatusNoContent {
 		return a.unreadable(fmt.Errorf("the status is %d, want 204", a.status))
 	}
@@ -132,14 +132,14 @@ func (c *Client) delete(ctx context.Context, path string) error {
 }
 
 // send repeats a call until it succeeds or cannot succeed any more.
-func (c *Client) send(ctx context.Context, r call) (*answer, error) {
+func (t *transport) send(ctx context.Context, r call) (*answer, error) {
 	if !fs.ValidPath(r.path) {
 		return nil, refersam.Errorf(refersam.CodeInvalidRequest, "The id is empty or not valid; give an id that the service returned.")
 	}
 	var last error
 	var unsure bool // whether a failed try may have had its effect
 	for try := 1; ; try++ {
-		a, err := c.try(ctx, r)
+		a, err := t.try(ctx, r)
 		var f *failure
 		switch {
 		case err == nil:
@@ -192,8 +192,8 @@ func sleep(ctx context.Context, pause time.Duration, last error) error {
 
 // try sends a call once. Its error is a *failure if the service, or the network
 // between, is at fault.
-func (c *Client) try(ctx context.Context, r call) (*answer, error) {
-	req, err := c.request(ctx, r)
+func (t *transport) try(ctx context.Context, r call) (*answer, error) {
+	req, err := t.request(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +205,7 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 		defer time.AfterFunc(maxSilence, cancel).Stop()
 		req = req.WithContext(silence)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := t.http.Do(req)
 	if err != nil {
 		cancel()
 	}
@@ -249,7 +249,7 @@ func (c *Client) try(ctx context.Context, r call) (*answer, error) {
 }
 
 // request builds the HTTP request of one try.
-func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
+func (t *transport) request(ctx context.Context, r call) (*http.Request, error) {
 	var body []byte
 	if r.body != nil {
 		var err error
@@ -257,7 +257,7 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 			return nil, err
 		}
 	}
-	address := c.base.JoinPath(r.path)
+	address := t.base.JoinPath(r.path)
 	address.RawQuery = r.query.Encode()
 	req, err := http.NewRequestWithContext(ctx, r.method, address.String(), bytes.NewReader(body))
 	if err != nil {
@@ -270,8 +270,8 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	if r.mediaType != "" {
 		req.Header.Set("Content-Type", r.mediaType)
 	}
-	if c.key != "" {
-		req.Header.Set("Authorization", "Bearer "+c.key)
+	if t.key != "" {
+		req.Header.Set("Authorization", "Bearer "+t.key)
 	}
 	if id, ok := ctx.Value(requestIDKey{}).(string); ok && id != "" {
 		req.Header.Set("X-Request-Id", id)

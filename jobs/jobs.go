@@ -147,13 +147,12 @@ func (c *Config) Validate() error {
 // methods are safe for concurrent use, and may be called again after an error. A
 // job survives if Submit returned it without an error.
 type Engine struct {
+	reader
 	cfg   Config
-	state *store.Store
 	river river
 	name  string // unique to this process
 	post  Poster
 	log   *slog.Logger
-	now   func() time.Time
 }
 
 // Open returns an Engine, and creates or migrates River's tables in the
@@ -168,7 +167,7 @@ func open(ctx context.Context, cfg Config, state *store.Store, post Poster, log 
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, state: state, name: "gateway-" + strings.ToLower(rand.Text()), post: post, log: log, now: time.Now}
+	e := &Engine{reader: reader{state, time.Now}, cfg: cfg, name: "gateway-" + strings.ToLower(rand.Text()), post: post, log: log}
 	var test riverqueue.TestConfig
 	if clock != nil {
 		e.now, test.Time = clock, testClock(clock)

@@ -77,6 +77,10 @@ func short(checkpoint string) string { return fmt.Sprintf("%.8s", checkpoint) }
 // looker makes the looks at one ensemble over one connection. Calls that need
 // one at the same time share it.
 type looker struct {
+	replica *Replica
+	conn    *connection
+	want    *Contract
+
 	mu      sync.Mutex
 	last    *look
 	running chan struct{} // closed when the look that is under way has ended; nil if none is
@@ -86,7 +90,7 @@ type looker struct {
 // serves a few at a time.
 const maxLookers = 64
 
-func (c *connection) looker(want *Contract) *looker {
+func (c *connection) looker(r *Replica, want *Contract) *looker {
 	c.lookersMu.Lock()
 	defer c.lookersMu.Unlock()
 	l := c.lookers[*want]
@@ -94,7 +98,8 @@ func (c *connection) looker(want *Contract) *looker {
 		if c.lookers == nil || len(c.lookers) >= maxLookers {
 			c.lookers = make(map[Contract]*looker)
 		}
-		l = &looker{}
+		contract := *want
+		l = &looker{replica: r, conn: c, want: &contract}
 		c.lookers[*want] = l
 	}
 	return l
@@ -104,7 +109,7 @@ func (c *connection) looker(want *Contract) *looker {
 // error, of the kinds that Infer documents, when the server cannot be asked;
 // that it has another contract is not.
 func (r *Replica) look(ctx context.Context, conn *connection, want *Contract, since time.Time) (*look, error) {
-	l := conn.looker(want)
+	l := conn.looker(r, want)
 	called := time.Now()
 	for {
 		l.mu.Lock()
@@ -119,7 +124,7 @@ func (r *Replica) look(ctx context.Context, conn *connection, want *Contract, si
 			running = make(chan struct{})
 			l.running = running
 			r.looks.Go(func() {
-				next := r.see(context.WithoutCancel(ctx), conn, want)
+				next := l.see(context.WithoutCancel(ctx))
 				l.mu.Lock()
 				l.last, l.running = next, nil
 				l.mu.Unlock()
@@ -135,17 +140,18 @@ func (r *Replica) look(ctx context.Context, conn *connection, want *Contract, si
 	}
 }
 
-// see looks at want's ensemble. Several calls wait for it, so ctx must not end with
+// see looks at the ensemble. Several calls wait for it, so ctx must not end with
 // one of them.
-func (r *Replica) see(ctx context.Context, conn *connection, want *Contract) *look {
+func (l *looker) see(ctx context.Context) *look {
+	r, conn := l.replica, l.conn
 	ctx, cancel := context.WithTimeout(ctx, r.lookTimeout)
 	defer cancel()
 	for {
 		next := &look{begun: time.Now(), dials: conn.dials.Load()}
-		next.err = r.describe(ctx, conn, want, next)
+		next.err = l.describe(ctx, next)
 		switch {
 		case ctx.Err() != nil: // it is no caller's context
-			next.err = r.fault(Unreachable, want.Model, fmt.Errorf("looking at the model: no answer in %v", r.lookTimeout))
+			next.err = r.fault(Unreachable, l.want.Model, fmt.Errorf("looking at the model: no answer in %v", r.lookTimeout))
 			return next
 		case next.err != nil || next.dials == conn.dials.Load():
 			return next
@@ -154,9 +160,10 @@ func (r *Replica) see(ctx context.Context, conn *connection, want *Contract) *lo
 	}
 }
 
-// describe fills in what the server says of want's ensemble and its stages.
-func (r *Replica) describe(ctx context.Context, conn *connection, want *Contract, next *look) error {
-	stub := pb.NewGRPCInferenceServiceClient(conn.grpc)
+// describe fills in what the server says of the ensemble and its stages.
+func (l *looker) describe(ctx context.Context, next *look) error {
+	r, want := l.replica, l.want
+	stub := pb.NewGRPCInferenceServiceClient(l.conn.grpc)
 	steps := want.StepNames()
 	configs := make([]*pb.ModelConfig, len(steps))
 	var ensemble *pb.ModelConfig
@@ -182,7 +189,7 @@ func (r *Replica) describe(ctx context.Context, conn *connection, want *Contract
 		return err
 	})
 	if err := g.Wait(); err != nil {
-		return r.lookFailure(ctx, stub, want, err)
+		return l.failure(ctx, stub, err)
 	}
 	contract, err := ParseContract(ensemble)
 	if err != nil {
@@ -231,9 +238,10 @@ func newest(versions []string) string {
 	})
 }
 
-// lookFailure is failure for a look. Triton says Unavailable of a model that is
+// failure is Replica.failure for a look. Triton says Unavailable of a model that is
 // not loaded and of itself when it stops, so it is asked which.
-func (r *Replica) lookFailure(ctx context.Context, stub pb.GRPCInferenceServiceClient, want *Contract, err error) error {
+func (l *looker) failure(ctx context.Context, stub pb.GRPCInferenceServiceClient, err error) error {
+	r, want := l.replica, l.want
 	failure := r.failure(context.WithoutCancel(ctx), want.Model, "looking at the model", err)
 	if status.Code(err) != codes.Unavailable {
 		return failure

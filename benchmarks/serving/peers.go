@@ -102,7 +102,7 @@ func (b *bench) cost(ctx context.Context) ([]row, error) {
 	}
 	var rows []row
 	for _, size := range sizes {
-		all, err := b.costs(ctx, services, source(size.width, size.height, 1).Next)
+		all, err := costs(ctx, services, b.lasting(6), source(size.width, size.height, 1).Next)
 		if err != nil {
 			return rows, err
 		}
@@ -155,11 +155,11 @@ func (b *bench) traces(ctx context.Context) ([]row, error) {
 
 // costs measures services in turns and returns, for each, the round with the median
 // CPU time.
-func (b *bench) costs(ctx context.Context, services []*service, next func() load.Request) ([]spent, error) {
+func costs(ctx context.Context, services []*service, seconds time.Duration, next func() load.Request) ([]spent, error) {
 	all := make([][]spent, len(services))
 	for range rounds {
 		for i, s := range services {
-			result, err := spend(ctx, s, costClients, b.lasting(6), next)
+			result, err := spend(ctx, s, costClients, seconds, next)
 			if err != nil {
 				return nil, err
 			}
