@@ -141,7 +141,7 @@ func (b *bench) traces(ctx context.Context) ([]row, error) {
 		return nil, err
 	}
 	defer on.stop()
-	all, err := b.costs(ctx, []*service{off, on}, source(640, 480, 1).Next)
+	all, err := costs(ctx, []*service{off, on}, b.lasting(6), source(640, 480, 1).Next)
 	if err != nil {
 		return nil, err
 	}
