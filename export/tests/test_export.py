@@ -369,9 +369,10 @@ def test_a_variant_replaces_one_with_weights_beside_its_graphs(exported: Path, e
     assert not list(external.glob("**/*.data"))
 
 
-def test_compression_loses_nothing(exported: Path):
+@pytest.mark.parametrize("eight_bits", [(), ("text_encoder.",)])
+def test_compression_loses_nothing(exported: Path, eight_bits: tuple[str, ...]):
     loaded = load(exported / "clip.pt")
-    tables = storage.round_weights(loaded.model)
+    tables = storage.round_weights(loaded.model, eight_bits)
     parts = stages(loaded.model)
     tensors = run(parts, examples(loaded, 2))
     for part in (parts[0], parts[3]):
@@ -385,6 +386,10 @@ def test_compression_loses_nothing(exported: Path):
         ]
         for before, after in zip(*results, strict=True):
             np.testing.assert_array_equal(after, before)
+        if eight_bits and part is parts[0]:
+            stored = {tensor.data_type for tensor in small.graph.initializer if len(tensor.dims) == 2}
+            assert TensorProto.FLOAT16 not in stored
+            assert TensorProto.UINT8 in stored
 
 
 def test_rounding_stays_within_half_a_step():

@@ -42,7 +42,10 @@ class VLAdapter(nn.Module):
         self.sparse_prompts = nn.Embedding(sparse, width)
         self.prompt_pos = nn.Embedding(1 + sparse, width)
         self.level_embed_prompter = nn.Parameter(torch.empty(3, width))
-        self.prompt_blocks = nn.ModuleList(PromptLayer(config) for _ in range(config.prompter.layers))
+        prompter = config.prompter
+        self.prompt_blocks = nn.ModuleList(
+            PromptLayer(width, prompter.heads, prompter.ffn_ratio) for _ in range(prompter.layers)
+        )
         self.c1_conv = nn.Conv2d(prior, width, 1, bias=False)
         self.c1_norm = group_norm(width)
         self.out_conv = nn.Sequential(

@@ -55,12 +55,10 @@ class Extractor(nn.Module):
 class VisionLanguageLayer(nn.Module):
     """Text tokens attend themselves and the picture, then the picture attends the text. Post-norms all."""
 
-    def __init__(self, config: ReferSAMConfig):
+    def __init__(self, text: int, visual: int, inner: int, heads: int, ratio: int, levels: int = 3):
         super().__init__()
-        text, visual, adapter = config.text.width, config.vit.width, config.adapter
-        inner, heads, ratio = adapter.vl_width, adapter.vl_heads, adapter.vl_ffn_ratio
         self.p2l_cross_attn = Attention(text, text, inner, heads)
-        self.l2v_cross_attn = LevelAttention(text, visual, inner, heads)
+        self.l2v_cross_attn = LevelAttention(text, visual, inner, heads, levels)
         self.v2l_cross_attn = Attention(visual, text, inner, heads)
         self.gamma_l2v = nn.Parameter(torch.ones(1, 1, text))
         self.gamma_v2l = nn.Parameter(torch.ones(1, 1, visual))
@@ -68,6 +66,13 @@ class VisionLanguageLayer(nn.Module):
         self.vis_mlp = FeedForward(visual, visual * ratio)
         self.l_norm1, self.l_norm2, self.l_norm3 = layer_norm(text), layer_norm(text), layer_norm(text)
         self.v_norm1, self.v_norm2 = layer_norm(visual), layer_norm(visual)
+
+    @classmethod
+    def of(cls, config: ReferSAMConfig) -> VisionLanguageLayer:
+        adapter = config.adapter
+        return cls(
+            config.text.width, config.vit.width, adapter.vl_width, adapter.vl_heads, adapter.vl_ffn_ratio
+        )
 
     def forward(
         self, adapter: Tensor, position: Tensor, text: Tensor, mask: Tensor, level_tokens: tuple[int, ...]
@@ -93,10 +98,12 @@ class Interaction(nn.Module):
         super().__init__()
         self.injector = Injector(config)
         self.extractor = Extractor(config)
-        self.vl_extractor = VisionLanguageLayer(config)
+        self.vl_extractor = VisionLanguageLayer.of(config)
         if extra_pairs:
             self.extra_extractors = nn.ModuleList(Extractor(config) for _ in range(extra_pairs))
-            self.extra_vl_extractors = nn.ModuleList(VisionLanguageLayer(config) for _ in range(extra_pairs))
+            self.extra_vl_extractors = nn.ModuleList(
+                VisionLanguageLayer.of(config) for _ in range(extra_pairs)
+            )
         self.extra_pairs = extra_pairs
 
     def visual(

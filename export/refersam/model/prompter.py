@@ -5,20 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .attention import Attention, LevelAttention
-from .config import ReferSAMConfig
 from .layers import FeedForward, layer_norm
 
 
 class PromptLayer(nn.Module):
     """Prompt tokens attend themselves, the picture and the text, each followed by a post-norm."""
 
-    def __init__(self, config: ReferSAMConfig):
+    def __init__(self, width: int, heads: int, ratio: int, levels: int = 3):
         super().__init__()
-        width, heads = config.decoder.width, config.prompter.heads
         self.p_self_attn = Attention(width, width, width, heads)
-        self.p2v_cross_attn = LevelAttention(width, width, width, heads)
+        self.p2v_cross_attn = LevelAttention(width, width, width, heads, levels)
         self.p2l_cross_attn = Attention(width, width, width, heads)
-        self.prompt_mlp = FeedForward(width, width * config.prompter.ffn_ratio)
+        self.prompt_mlp = FeedForward(width, width * ratio)
         self.norm1, self.norm2 = layer_norm(width), layer_norm(width)
         self.norm3, self.norm4 = layer_norm(width), layer_norm(width)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refersam.model import ReferSAM
 
@@ -134,7 +134,7 @@ def state_dict(saved: Any, path: str | Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.endswith(".embeddings.position_ids")}
 
 
-def fill(model: ReferSAM, state: Mapping[str, Tensor], path: str | Path) -> None:
+def fill(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Fills the whole model, or raises CheckpointError and leaves it as it was; `path` is for the message."""
     _check(path, model.state_dict(), state)
     model.load_state_dict(state)

@@ -12,6 +12,8 @@ from typing import Any
 from refersam.data import transforms
 from refersam.model import ReferSAM
 from refersam.model.config import ReferSAMConfig
+from refersam.model.photo import PhotoSAM
+from refersam.model.photo_config import PhotoConfig
 from refersam.model.weights import CheckpointError, fill, read, state_dict
 
 TOKENIZERS = {"bert": "bert-base-uncased", "clip": "clip-vit-large-patch14"}
@@ -22,7 +24,7 @@ TOKENIZERS = {"bert": "bert-base-uncased", "clip": "clip-vit-large-patch14"}
 class Checkpoint:
     """Weights and what is needed to serve them. `sha256` is the hash of the file."""
 
-    model: ReferSAM
+    model: ReferSAM | PhotoSAM
     sha256: str
     image_size: int
     resize: str
@@ -33,7 +35,7 @@ class Checkpoint:
 
 def load(
     path: Path,
-    config: ReferSAMConfig | None = None,
+    config: ReferSAMConfig | PhotoConfig | None = None,
     meta: Mapping[str, Any] = MappingProxyType({}),
 ) -> Checkpoint:
     """Read a checkpoint that `refersam.train` wrote, or any other if `config` says of what model it is.
@@ -47,7 +49,7 @@ def load(
     if config is None:
         if "config" not in said:
             raise CheckpointError(f"{path} does not say what model it is of: give --size and --text")
-        config = ReferSAMConfig.from_dict(said["config"])
+        config = config_of(said["config"])
     known = {"tokenizer": TOKENIZERS[config.text.kind], "label": path.stem, "resize": transforms.STRETCH}
     known |= (said["meta"] if isinstance(said.get("meta"), Mapping) else {}) | meta
     missing = [name for name in ("image_size", "max_tokens") if name not in known]
@@ -62,7 +64,7 @@ def load(
         raise CheckpointError(
             f"the text encoder reads 3 to {config.text.positions} tokens, not {known['max_tokens']}"
         )
-    model = ReferSAM(config)
+    model = PhotoSAM(config) if isinstance(config, PhotoConfig) else ReferSAM(config)
     fill(model, state_dict(saved, path), path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -71,3 +73,9 @@ def load(
         sha256=digest,
         **{name: known[name] for name in ("image_size", "resize", "max_tokens", "tokenizer", "label")},
     )
+
+
+def config_of(values: Mapping[str, Any]) -> ReferSAMConfig | PhotoConfig:
+    """The config that a checkpoint says; of a photo variant when its `kind` says so."""
+    kind = PhotoConfig if values.get("kind") == "photo" else ReferSAMConfig
+    return kind.from_dict(dict(values))

@@ -17,8 +17,12 @@ from refersam.serving.checkpoint import Checkpoint
 from refersam.serving.comparison import BATCHES, compare, error, examples
 from refersam.serving.stages import Stage, run, stages
 
-STORAGES = ("fp16", "fp32")
-"""How weights are stored: `fp16` is `storage`'s rounding. Graphs compute in float32 either way."""
+STORAGES = ("fp16", "int8", "fp32")
+"""How weights are stored: `fp16` is `storage`'s rounding, `int8` the same with the text encoder's matrices in
+8 bits. Graphs compute in float32 either way."""
+
+EIGHT_BITS = ("text_encoder.",)
+"""Beginnings of the names of the modules whose matrices `int8` stores in 8 bits."""
 
 
 class ExportError(Exception):
@@ -61,9 +65,9 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
     """Export, compare and write a variant into an empty folder; returns the models' names."""
     inputs = examples(checkpoint, max(BATCHES))
     model, tables = checkpoint.model, []
-    if weights == "fp16":
+    if weights != "fp32":
         model = copy.deepcopy(model)
-        tables = storage.round_weights(model)
+        tables = storage.round_weights(model, EIGHT_BITS if weights == "int8" else ())
     parts = stages(model)
     tensors = run(parts, inputs)
 
@@ -85,7 +89,7 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
     comparisons, total = [], 0
     for part, spec in zip(parts, described.stages, strict=True):
         model_of_part = graph.export(part, [tensors[name][:2] for name in part.inputs])
-        if weights == "fp16":
+        if weights != "fp32":
             storage.compress(model_of_part, tables)
         path = repository.write_stage(folder, described, spec, model_of_part)
         # A large graph and its session would be in memory together.
@@ -96,7 +100,7 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
         print(f"{part.name}: {size / 1e6:.2f} MB", flush=True)
     print(f"all stages: {total / 1e6:.2f} MB")
     print(*comparisons, sep="\n")
-    if weights == "fp16":
+    if weights != "fp32":
         print(rounding_loss(run(stages(checkpoint.model), inputs), tensors))
     failures = [str(c) for c in comparisons if not c.ok]
     if failures:

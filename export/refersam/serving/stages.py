@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from refersam.data.transforms import normalise
 from refersam.model import ReferSAM
 from refersam.model.layers import to_tokens
+from refersam.model.photo import PhotoSAM
 
 SPARSE = "sparse_prompts"
 
@@ -34,15 +35,24 @@ class Stage(nn.Module):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def __init__(self, model: ReferSAM) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+
+class PlainStage(Stage):
+    """A stage of a `ReferSAM`."""
+
+    model: ReferSAM
+
+    def __init__(self, model: ReferSAM) -> None:
+        super().__init__(model)
         if not model.config.prompter.sparse_tokens:
             self.inputs = tuple(name for name in self.inputs if name != SPARSE)
             self.outputs = tuple(name for name in self.outputs if name != SPARSE)
 
 
-class TextStage(Stage):
+class TextStage(PlainStage):
     """Phrase to word features."""
 
     name = "text"
@@ -54,7 +64,7 @@ class TextStage(Stage):
         return (self.model.text(input_ids, attention_mask),)
 
 
-class ImageStage(Stage):
+class ImageStage(PlainStage):
     """Pixels to all that does not depend on the phrase."""
 
     name = "image"
@@ -66,7 +76,7 @@ class ImageStage(Stage):
         return self.model.image_prefix(normalise(image))
 
 
-class InteractorStage(Stage):
+class InteractorStage(PlainStage):
     """Vision-Language Interactor: image and phrase read one another."""
 
     name = "vli"
@@ -80,7 +90,7 @@ class InteractorStage(Stage):
         return self.model.vli(vit_feats, adapter_feats, lang_feats, attention_mask)
 
 
-class PrompterStage(Stage):
+class PrompterStage(PlainStage):
     """Vision-Language Prompter: sparse prompts and a coarse mask."""
 
     name = "vlp"
@@ -95,7 +105,7 @@ class PrompterStage(Stage):
         return (sparse, mask, coarse[:, 0]) if SPARSE in self.outputs else (mask, coarse[:, 0])
 
 
-class DecoderStage(Stage):
+class DecoderStage(PlainStage):
     """SAM's mask decoder."""
 
     name = "decoder"
@@ -109,10 +119,83 @@ class DecoderStage(Stage):
         return (self.model.decoder(image_embeddings, sparse, mask_prompt)[:, 0],)
 
 
-def stages(model: ReferSAM) -> list[Stage]:
+class PhotoStage(Stage):
+    """A stage of a `PhotoSAM`. Its tensors have the meanings of `model.photo`."""
+
+    model: PhotoSAM
+
+
+class PhotoTextStage(PhotoStage):
+    """Phrase to word features, and the classes that it names."""
+
+    name = "text"
+    inputs = ("input_ids", "attention_mask")
+    outputs = ("lang_feats", "name_logits")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        # int32 [B, L], int32 [B, L] -> [B, L, text width], [B, 2, aliases + 1000 + 1]
+        return self.model.text(input_ids, attention_mask)
+
+
+class PhotoImageStage(PhotoStage):
+    """Pixels to all that does not depend on the phrase."""
+
+    name = "image"
+    inputs = ("image",)
+    outputs = ("image_tokens", "fine", "image_embeddings", "class_scores", "class_maps", "boxes")
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        # uint8 [B, S, S, 3] -> [B, hw, D], [B, F, 2h, 2w], [B, C, h, w], [B, 80, N], [B, 1000, M], [B, 4, N]
+        return tuple(self.model.image_prefix(normalise(image)))
+
+
+class PhotoInteractorStage(PhotoStage):
+    """Image, phrase and candidates read one another."""
+
+    name = "vli"
+    inputs = (
+        *("image_tokens", "lang_feats", "attention_mask"),
+        *("name_logits", "class_scores", "class_maps", "boxes"),
+    )
+    outputs = ("visual_tokens", "small_tokens", "candidates", "heat_maps")
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # -> [B, hw, D], [B, words + context + candidates, D], [B, candidates, 6], [B, 6, 2h, 2w]
+        return self.model.vli(*tensors)
+
+
+class PhotoPrompterStage(PhotoStage):
+    """Sparse prompts, a coarse mask, and whether the thing is there."""
+
+    name = "vlp"
+    inputs = ("visual_tokens", "small_tokens", "attention_mask", "candidates", "heat_maps", "fine")
+    outputs = (SPARSE, "mask_prompt", "coarse_logits", "presence")
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # -> [B, 2 + P, C], [B, 1, S/4, S/4], [B, S/4, S/4], [B, 1]
+        return self.model.vlp(*tensors)
+
+
+class PhotoDecoderStage(PhotoStage):
+    """SAM's mask decoder; the mask is empty when the thing is not there."""
+
+    name = "decoder"
+    inputs = ("image_embeddings", SPARSE, "mask_prompt", "coarse_logits", "presence")
+    outputs = ("mask_logits",)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor]:
+        # -> [B, S/4, S/4]
+        return (self.model.decoder(*tensors),)
+
+
+PLAIN = (TextStage, ImageStage, InteractorStage, PrompterStage, DecoderStage)
+PHOTO = (PhotoTextStage, PhotoImageStage, PhotoInteractorStage, PhotoPrompterStage, PhotoDecoderStage)
+
+
+def stages(model: ReferSAM | PhotoSAM) -> list[Stage]:
     """The stages of a model, in evaluation mode, each after the stages that make its inputs."""
     model.eval()
-    kinds = (TextStage, ImageStage, InteractorStage, PrompterStage, DecoderStage)
+    kinds = PHOTO if isinstance(model, PhotoSAM) else PLAIN
     return [kind(model).eval() for kind in kinds]
 
 

@@ -1,11 +1,12 @@
 """Small weights: rounding a model to what a file can hold in half the bytes or fewer, and holding it so.
 
 Two steps, so that the loss of rounding and the exactness of an export are two separate questions.
-`round_weights` changes the model: matrices and kernels to float16's grid, vocabulary tables to 8 bits with a
-scale per row; from then on PyTorch computes with the rounded values in float32. `compress` changes a graph
-exported from such a model: every constant that float16 holds exactly is stored so, with a Cast to float32
-behind it, and tables are stored as their 8-bit codes. It loses nothing: the graph computes the same float32
-numbers as before. ONNX Runtime folds the casts when it loads a graph, TensorRT when it builds an engine.
+`round_weights` changes the model: matrices and kernels to float16's grid, vocabulary tables, and matrices on
+demand, to 8 bits with a scale per row; from then on PyTorch computes with the rounded values in float32.
+`compress` changes a graph exported from such a model: every constant that float16 holds exactly is stored so,
+with a Cast to float32 behind it, and tables are stored as their 8-bit codes. It loses nothing: the graph
+computes the same float32 numbers as before. ONNX Runtime folds the casts when it loads a graph, TensorRT when
+it builds an engine.
 """
 
 from collections.abc import Sequence
@@ -46,14 +47,17 @@ class Table:
 
 
 @torch.no_grad()
-def round_weights(model: nn.Module) -> list[Table]:
+def round_weights(model: nn.Module, eight_bits: Sequence[str] = ()) -> list[Table]:
     """Round a model's weights in place; returns the tables that went to 8 bits.
 
-    Vectors (biases, norms, scales) stay as they are. Raises ValueError for weights beyond float16's 65,504.
+    `eight_bits` are beginnings of the names of modules whose linear layers go to 8 bits too. Vectors (biases,
+    norms, scales) stay as they are. Raises ValueError for weights beyond float16's 65,504.
     """
     tables = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and module.num_embeddings >= TABLE_ROWS:
+        vocabulary = isinstance(module, nn.Embedding) and module.num_embeddings >= TABLE_ROWS
+        chosen = isinstance(module, nn.Linear) and name.startswith(tuple(eight_bits))
+        if vocabulary or chosen:
             table = _quantise(module.weight.numpy(force=True))
             module.weight.copy_(torch.from_numpy(table.values()))
             tables[f"{name}.weight"] = table
@@ -83,7 +87,12 @@ def compress(model: onnx.ModelProto, tables: Sequence[Table]) -> None:
         if values.dtype != np.float32 or values.size < MIN_SIZE:
             constants.append(tensor)
         elif (table := _find(values, tables)) is not None:
-            constants += _look_up_codes(graph, tensor.name, table)
+            if _only_looked_up(graph, tensor.name):
+                constants += _look_up_codes(graph, tensor.name, table)
+            else:
+                added, nodes = _expand_codes(tensor.name, table)
+                constants += added
+                casts += nodes
         elif (half := _as_half(values)) is not None:
             name = f"{tensor.name}_half"
             constants.append(numpy_helper.from_array(half, name))
@@ -103,9 +112,33 @@ def _as_half(values: np.ndarray) -> np.ndarray | None:
 
 
 def _find(values: np.ndarray, tables: Sequence[Table]) -> Table | None:
-    return next(
-        (t for t in tables if t.codes.shape == values.shape and np.array_equal(t.values(), values)), None
-    )
+    """The table that a constant holds. Linear layers are exported with their matrices transposed."""
+    for table in tables:
+        for turned in (table, Table(table.codes.T, table.scales.T)):
+            if turned.codes.shape == values.shape and np.array_equal(turned.values(), values):
+                return turned
+    return None
+
+
+def _only_looked_up(graph: onnx.GraphProto, name: str) -> bool:
+    """Whether a constant is read as a table. A matrix is read whole."""
+    return any(node.op_type == "Gather" and name == node.input[0] for node in graph.node)
+
+
+def _expand_codes(name: str, table: Table) -> tuple[list[onnx.TensorProto], list[onnx.NodeProto]]:
+    """The constants and nodes that make a matrix of its codes; runtimes compute them once, when they load."""
+    codes, scales, zero = f"{name}_codes", f"{name}_scales", f"{name}_zero"
+    constants = [
+        numpy_helper.from_array(np.ascontiguousarray(table.codes), codes),
+        numpy_helper.from_array(np.ascontiguousarray(table.scales), scales),
+        numpy_helper.from_array(np.array(ZERO, np.float32), zero),
+    ]
+    nodes = [
+        helper.make_node("Cast", [codes], [f"{name}_numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", [f"{name}_numbers", zero], [f"{name}_centred"]),
+        helper.make_node("Mul", [f"{name}_centred", scales], [name]),
+    ]
+    return constants, nodes
 
 
 def _look_up_codes(graph: onnx.GraphProto, name: str, table: Table) -> list[onnx.TensorProto]:
