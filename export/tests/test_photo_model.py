@@ -25,9 +25,11 @@ from refersam.serving.comparison import compare, examples
 from refersam.serving.export import export
 from refersam.serving.repository import load_stages
 from refersam.serving.stages import run, stages
+from refersam.training.choosing import ChooserRun
 from refersam.training.features import CacheError, FeatureCache, fingerprint
 from refersam.training.photo_batches import PhotoBatches, mirrored, small_scene
-from refersam.training.photos import PhotoPhase, PhotoRun, choice_loss
+from refersam.training.photo_start import PhotoTrainConfig
+from refersam.training.photos import PhotoPhase, PhotoRun, TextCache, choice_loss
 from refersam.training.reading import accuracy, meanings, reading_loss, readings, set_names
 
 SIDE, TOKENS = 64, 8
@@ -404,3 +406,48 @@ def test_features_of_pictures_have_the_shapes_that_the_cache_keeps():
         features = model("bert").encoders(torch.zeros(1, 3, 512, 512))
     assert {name: tuple(value.shape[1:]) for name, value in features._asdict().items()} == SHAPES
     assert PhotoFeatures._fields == tuple(SHAPES)
+
+
+def test_the_shipped_config_is_the_preset():
+    whole = PhotoTrainConfig.read(Path(__file__).parents[1] / "configs" / "photo_bert.toml")
+    assert whole.model == photo_preset("bert")
+    assert whole.meta()["image_size"] == 512
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("max_tokens = 20", "max_tokens = 0"), "max_tokens is 0"),
+        (("max_tokens = 20", "max_tokens = 600"), r"text\.positions allows 512"),
+        (("max_tokens = 20", "max_tokens = 20\nabsent = 7"), "absent is 7"),
+        (("reasoner_layers = 3", "reasoner_layers = -1"), r"interactor\.reasoner_layers is -1"),
+        (("[model.prompter]", "[model.prompter]\ncolour = 1"), "unknown keys"),
+    ],
+)
+def test_what_is_no_config_is_named(tmp_path, change, message):
+    path = tmp_path / "photo.toml"
+    path.write_text((Path(__file__).parents[1] / "configs" / "photo_bert.toml").read_text().replace(*change))
+    with pytest.raises(ValueError, match=message):
+        PhotoTrainConfig.read(path)
+
+
+def test_the_chooser_learns_and_goes_on_exactly(drawn, tmp_path):
+    def run_of(out: Path, steps: int) -> ChooserRun:
+        torch.manual_seed(3)
+        made = PhotoSAM(config("bert"))
+        encode = functools.partial(tokenizer.load("bert-base-uncased").encode, max_tokens=TOKENS)
+        set_names(made, encode)
+        return ChooserRun(made, TextCache(made, encode), batches(drawn), out, steps, 1e-3)
+
+    whole = run_of(tmp_path / "whole", 4)
+    before = {name: value.clone() for name, value in whole.parts.state_dict().items()}
+    whole.run(log=lambda _: None)
+    assert any(not torch.equal(before[name], value) for name, value in whole.parts.state_dict().items())
+
+    part = run_of(tmp_path / "part", 4)
+    part.run(log=lambda _: None, stop=2)
+    again = run_of(tmp_path / "part", 4)
+    assert again.step == 2
+    again.run(log=lambda _: None)
+    for name, value in whole.parts.state_dict().items():
+        torch.testing.assert_close(again.parts.state_dict()[name], value)

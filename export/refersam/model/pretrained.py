@@ -8,7 +8,7 @@ keys, and raises PartError through `path_of` for a file that is missing or chang
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from refersam.parts import path_of
 
 from .efficientnet_lite import EfficientNetLite0
 from .nanodet import NanoDet
+from .photo import PhotoSAM
 
 State = dict[str, Tensor]
 
@@ -205,10 +206,16 @@ def minilm(folder: Path) -> State:
     return {name: value for name, value in state.items() if not name.endswith("position_ids")}
 
 
-READERS: Mapping[str, Callable[[Path], State]] = {
-    "tiny_vit": tiny_vit,
-    "sam_decoder": sam_decoder,
-    "nanodet": nanodet,
-    "efficientnet_lite0": efficientnet_lite0,
-    "minilm": minilm,
-}
+def fill(model: PhotoSAM, folder: Path) -> None:
+    """Fills the pretrained parts of a photo model: all but the text encoder of a `clip` variant."""
+    model.encoders.tiny_vit.load_state_dict(tiny_vit(folder))
+    model.encoders.lite.load_state_dict(efficientnet_lite0(folder))
+    model.encoders.nanodet.load_state_dict(nanodet(folder))
+    state = sam_decoder(folder)
+    sides = {"prompt_encoder.": model.sam_prompt_encoder, "mask_decoder.": model.sam_mask_decoder}
+    for prefix, module in sides.items():
+        module.load_state_dict(
+            {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        )
+    if model.config.text.kind == "bert":
+        model.text_encoder.load_state_dict(minilm(folder))

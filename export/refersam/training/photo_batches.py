@@ -127,10 +127,8 @@ class PhotoBatches:
         phrases, kinds, masks, boxes = [], [], [], []
         for row, index in enumerate(chosen):
             scene = self.scenes[index]
-            things = scene.things
-            # A picture that fills the square's width may be mirrored: its padding stays below.
-            if things and things[0].mask.shape[1] == MASK_SIDE and rng.random() < 0.5:
-                things = [Thing(t.name, t.single, t.mask[:, ::-1], t.colour) for t in things]
+            things, turned = drawn_things(scene, rng)
+            if turned:
                 for name, value in read.items():
                     value[row] = mirrored(name, value[row])
                 colour[row] = colour[row][..., ::-1]
@@ -148,6 +146,17 @@ class PhotoBatches:
             torch.from_numpy(np.stack(masks)).float(),
             boxes,
         )
+
+
+def drawn_things(scene: SmallScene, rng: np.random.Generator) -> tuple[list[Thing], bool]:
+    """The scene's things, mirrored in half of the draws, and whether they are.
+
+    Only a picture that fills the square's width may be mirrored, because its padding stays below.
+    """
+    things = scene.things
+    if things and things[0].mask.shape[1] == MASK_SIDE and rng.random() < 0.5:
+        return [Thing(t.name, t.single, t.mask[:, ::-1], t.colour) for t in things], True
+    return things, False
 
 
 def ask(
