@@ -95,7 +95,7 @@ def test_right_answers_score_full(tmp_path):
 
 
 def test_a_report_has_the_mirror_test(tmp_path):
-    """An answer that marks the half that the phrase names mirrors exactly; one that marks the left never does."""
+    """The half that the phrase names mirrors exactly; the left half, whatever is asked, never does."""
     photos = load(write_set(tmp_path, "coco", 60), "train", 512)
     photos.composites = 0
 
