@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/refersam/refersam"
@@ -49,25 +48,14 @@ type Model interface {
 //
 // A request of it names its variant, unless only one is loaded.
 type Segmenter struct {
-	cfg     Config
-	decoder *preprocess.Decoder
-	model   Model
-	log     *slog.Logger
-
-	scheduler *Scheduler
-	served    served
+	roster
+	decoder   *preprocess.Decoder
 	reuse     *reuse
 	errands   sync.WaitGroup
 	decoding  duration // of a picture, waiting for its turn included
 	finishing duration // from the last answer of a model to the last mask
-
-	state   atomic.Pointer[state] // never nil
-	ready   chan struct{}         // closed by readyOnce when Ready is first nil
-	suspect chan struct{}         // capacity 1: the model failed, look at it
-	cpu     *places               // of CPU-bound steps
-	pace    pace                  // of decoding
-
-	readyOnce sync.Once
+	cpu       *places  // of CPU-bound steps
+	pace      pace     // of decoding
 }
 
 var _ refersam.Segmenter = (*Segmenter)(nil)
@@ -83,12 +71,8 @@ func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger)
 		workers = runtime.GOMAXPROCS(0)
 	}
 	s := &Segmenter{
-		cfg:     cfg,
+		roster:  roster{cfg: cfg, model: model, log: log, ready: make(chan struct{}), suspect: make(chan struct{}, 1)},
 		decoder: decoder,
-		model:   model,
-		log:     log,
-		ready:   make(chan struct{}),
-		suspect: make(chan struct{}, 1),
 		cpu:     newPlaces(workers),
 	}
 	s.state.Store(&state{err: &refersam.Error{Code: refersam.CodeNotReady, Message: messageLoading}})

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/refersam/refersam"
@@ -41,6 +43,21 @@ type state struct {
 	err      *refersam.Error
 }
 
+// roster knows which variants are served. It learns them from the model, keeps
+// knowing them, and passes them to the scheduler.
+type roster struct {
+	cfg       Config
+	model     Model
+	scheduler *Scheduler
+	served    served
+	log       *slog.Logger
+
+	state     atomic.Pointer[state] // never nil
+	ready     chan struct{}         // closed by readyOnce when Ready is first nil
+	readyOnce sync.Once
+	suspect   chan struct{} // capacity 1: the model failed, look at it
+}
+
 // variant is a variant that is loaded, or one that should be and is not.
 type variant struct {
 	contract  triton.Contract // if broken, only Model and Variant are sure to be there
@@ -59,7 +76,7 @@ type Unusable struct {
 // Ready returns nil when requests can be answered: a variant is known, has
 // passed a real inference, and a server has it (see Run). Else it returns a
 // *refersam.Error that says why not.
-func (s *Segmenter) Ready() error {
+func (s *roster) Ready() error {
 	st := s.state.Load()
 	if st.err != nil {
 		return st.err
@@ -76,7 +93,7 @@ func (s *Segmenter) Ready() error {
 }
 
 // usable returns nil if a variant can answer now, else why not.
-func (s *Segmenter) usable(v *variant) error {
+func (s *roster) usable(v *variant) error {
 	if v.broken != nil {
 		return refersam.Errorf(refersam.CodeNotReady, "%s", v.broken.String())
 	}
@@ -112,7 +129,7 @@ func because(message, reason string) string {
 
 // WaitReady waits until Ready returns nil for the first time. When ctx ends
 // before that, it returns what Ready says.
-func (s *Segmenter) WaitReady(ctx context.Context) error {
+func (s *roster) WaitReady(ctx context.Context) error {
 	select {
 	case <-s.ready:
 		return nil
@@ -123,7 +140,7 @@ func (s *Segmenter) WaitReady(ctx context.Context) error {
 
 // Variants describes the variants that can be used, by name; none before the
 // first was learnt and while the server is lost.
-func (s *Segmenter) Variants() []triton.Contract {
+func (s *roster) Variants() []triton.Contract {
 	st := s.state.Load()
 	var variants []triton.Contract
 	for i := range st.variants {
@@ -136,7 +153,7 @@ func (s *Segmenter) Variants() []triton.Contract {
 
 // Loaded returns the names of the variants that a model server has loaded, in
 // order, even if it cannot be reached at the moment.
-func (s *Segmenter) Loaded() []string {
+func (s *roster) Loaded() []string {
 	var names []string
 	for _, c := range contracts(s.state.Load().variants) {
 		names = append(names, c.Variant)
@@ -146,7 +163,7 @@ func (s *Segmenter) Loaded() []string {
 
 // Unusable describes the variants that should be there and cannot be used, by
 // name; none before the first variant was learnt and while the server is lost.
-func (s *Segmenter) Unusable() []Unusable {
+func (s *roster) Unusable() []Unusable {
 	st := s.state.Load()
 	var all []Unusable
 	for i := range st.variants {
@@ -163,14 +180,14 @@ func (s *Segmenter) Unusable() []Unusable {
 var ErrBroken = errors.New("the variant cannot be used")
 
 // CheckVariant returns the error that Prepare would return for a variant.
-func (s *Segmenter) CheckVariant(name string) error {
+func (s *roster) CheckVariant(name string) error {
 	_, err := s.variant(name)
 	return err
 }
 
 // variant returns the variant with a name, or the only one if the name is empty. A
 // variant that cannot be used is an error, and never answered by another.
-func (s *Segmenter) variant(name string) (*variant, error) {
+func (s *roster) variant(name string) (*variant, error) {
 	st := s.state.Load()
 	if st.err != nil {
 		return nil, st.err
@@ -198,7 +215,7 @@ func (s *Segmenter) variant(name string) (*variant, error) {
 
 // Learn learns the variants from the model, once. Its error is the model's, or
 // says why this program cannot work with it.
-func (s *Segmenter) Learn(ctx context.Context) error { return s.learn(ctx, false) }
+func (s *roster) Learn(ctx context.Context) error { return s.learn(ctx, false) }
 
 // Run learns the variants from the model and keeps knowing them, until ctx
 // ends; then it returns nil. A model that this program cannot work with, or a
@@ -209,7 +226,7 @@ func (s *Segmenter) Learn(ctx context.Context) error { return s.learn(ctx, false
 // The variants are kept while one look at the model fails: the model counts
 // as lost when patience looks in a row have failed, or the one that followed a
 // failed inference. Every cause is logged once until a look succeeds.
-func (s *Segmenter) Run(ctx context.Context) error {
+func (s *roster) Run(ctx context.Context) error {
 	var (
 		begun    = time.Now()
 		wasReady bool // since Run began
@@ -255,7 +272,7 @@ func (s *Segmenter) Run(ctx context.Context) error {
 
 // pause waits, at least for retryMin, until the time is up or the model is
 // doubted, and reports the latter.
-func (s *Segmenter) pause(ctx context.Context, wait time.Duration) (doubted bool) {
+func (s *roster) pause(ctx context.Context, wait time.Duration) (doubted bool) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -273,7 +290,7 @@ func (s *Segmenter) pause(ctx context.Context, wait time.Duration) (doubted bool
 }
 
 // doubt makes Run look at the model soon.
-func (s *Segmenter) doubt() {
+func (s *roster) doubt() {
 	select {
 	case s.suspect <- struct{}{}:
 	default:
@@ -281,7 +298,7 @@ func (s *Segmenter) doubt() {
 }
 
 // lose makes the Segmenter answer that it is not ready because of err.
-func (s *Segmenter) lose(err error, wasReady bool) {
+func (s *roster) lose(err error, wasReady bool) {
 	next := &refersam.Error{Code: refersam.CodeNotReady, Message: because(messageLoading, reason(err)), Err: err}
 	if wasReady {
 		next.Code, next.Message = refersam.CodeUnavailable, because(messageLost, reason(err))
@@ -295,7 +312,7 @@ func (s *Segmenter) lose(err error, wasReady bool) {
 // learn asks the model for its variants. Each one that is new, or any if there
 // is doubt, must pass a real inference. One that does not is broken, and the
 // others are used; it is an error when there is no other.
-func (s *Segmenter) learn(ctx context.Context, doubted bool) error {
+func (s *roster) learn(ctx context.Context, doubted bool) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.LearnTimeout)
 	defer cancel()
 	old := s.state.Load()
@@ -348,7 +365,7 @@ func (s *Segmenter) learn(ctx context.Context, doubted bool) error {
 
 // try makes a variant ready to be used: by a real inference, unless it is used
 // already and nobody doubts it.
-func (s *Segmenter) try(ctx context.Context, old *state, v *variant, doubted bool) error {
+func (s *roster) try(ctx context.Context, old *state, v *variant, doubted bool) error {
 	for i := range old.variants {
 		if was := &old.variants[i]; was.broken == nil && was.contract == v.contract {
 			v.tokenizer = was.tokenizer
@@ -367,7 +384,7 @@ func (s *Segmenter) try(ctx context.Context, old *state, v *variant, doubted boo
 }
 
 // waitUsable waits until rows of every variant can be sent to a server.
-func (s *Segmenter) waitUsable(ctx context.Context, next *state) error {
+func (s *roster) waitUsable(ctx context.Context, next *state) error {
 	var queues []string
 	for i := range next.variants {
 		if next.variants[i].broken == nil {
@@ -394,7 +411,7 @@ func contracts(variants []variant) []triton.Contract {
 }
 
 // report logs what has changed.
-func (s *Segmenter) report(old, next *state, failure error) {
+func (s *roster) report(old, next *state, failure error) {
 	before := make(map[string]*variant)
 	for i := range old.variants {
 		before[old.variants[i].contract.Variant] = &old.variants[i]
@@ -429,7 +446,7 @@ func (s *Segmenter) report(old, next *state, failure error) {
 }
 
 // schedule makes the scheduler know the variants.
-func (s *Segmenter) schedule(variants []variant) {
+func (s *roster) schedule(variants []variant) {
 	contracts := make(map[string]*triton.Contract)
 	models := make(map[string]int)
 	for i := range variants {
@@ -444,7 +461,7 @@ func (s *Segmenter) schedule(variants []variant) {
 
 // require adds the required variants that no server has loaded as broken ones, or
 // returns an error if strict.
-func (s *Segmenter) require(next *state, strict bool) error {
+func (s *roster) require(next *state, strict bool) error {
 	loaded := names(next.variants)
 	for _, name := range s.cfg.Required {
 		switch {

@@ -66,9 +66,9 @@ func (s *Scheduler[R, A]) control() {
 		}
 		s.mu.Unlock()
 		for _, r := range due {
-			load, err := s.load(r, models)
+			load, err := r.load(models)
 			s.mu.Lock()
-			s.judge(r, load, err == nil)
+			r.judge(load, err == nil)
 			s.dispatch()
 			s.unlock()
 		}
@@ -76,7 +76,8 @@ func (s *Scheduler[R, A]) control() {
 }
 
 // load sums up a replica's load over all models.
-func (s *Scheduler[R, A]) load(r *replica[R, A], models []string) (Load, error) {
+func (r *replica[R, A]) load(models []string) (Load, error) {
+	s := r.scheduler
 	ctx, cancel := context.WithTimeout(s.ctx, controlPeriod)
 	defer cancel()
 	var sum Load
@@ -95,7 +96,8 @@ func (s *Scheduler[R, A]) load(r *replica[R, A], models []string) (Load, error) 
 }
 
 // judge changes a replica's window by one at most.
-func (s *Scheduler[R, A]) judge(r *replica[R, A], load Load, known bool) {
+func (r *replica[R, A]) judge(load Load, known bool) {
+	s := r.scheduler
 	c := &r.control
 	now := time.Now()
 	rate := float64(c.rows) / now.Sub(c.begin).Seconds()

@@ -37,7 +37,8 @@ type batch[R, A any] struct {
 }
 
 // maxRows returns how many rows of a queue make a full batch.
-func (s *Scheduler[R, A]) maxRows(q *queue[R, A]) int {
+func (q *queue[R, A]) maxRows() int {
+	s := q.scheduler
 	if s.settings.MaxRows == 0 {
 		return q.maxBatch
 	}
@@ -60,12 +61,12 @@ func (s *Scheduler[R, A]) sendOne() bool {
 	now := time.Now()
 	var next time.Time // when the first batch that is held is due
 	for _, q := range s.byUrgency() {
-		r, at := s.choose(q, now)
+		r, at := q.choose(now)
 		switch {
 		case r == nil:
 		case !at.After(now):
-			if rows := s.form(q, r, now); len(rows) > 0 {
-				s.send(q, r, rows, now, false)
+			if rows := q.form(r, now); len(rows) > 0 {
+				q.send(r, rows, now, false)
 			}
 			return true
 		case next.IsZero() || at.Before(next):
@@ -92,8 +93,9 @@ func (s *Scheduler[R, A]) byUrgency() []*queue[R, A] {
 
 // choose returns the replica for the next batch of a queue and when to send
 // it, or nil if none has room.
-func (s *Scheduler[R, A]) choose(q *queue[R, A], now time.Time) (*replica[R, A], time.Time) {
-	full := q.sent() >= s.maxRows(q)
+func (q *queue[R, A]) choose(now time.Time) (*replica[R, A], time.Time) {
+	s := q.scheduler
+	full := q.sent() >= q.maxRows()
 	var (
 		open  []*replica[R, A] // that can be sent the batch now
 		later *replica[R, A]   // the first of those that cannot
@@ -109,11 +111,11 @@ func (s *Scheduler[R, A]) choose(q *queue[R, A], now time.Time) (*replica[R, A],
 			}
 			continue
 		}
-		row := q.next(r, !s.others(r, q.model))
+		row := q.next(r, !r.others(q.model))
 		if row == nil {
 			continue
 		}
-		switch due := s.holdUntil(q, r, row, now); {
+		switch due := q.holdUntil(r, row, now); {
 		case !due.After(now):
 			open = append(open, r)
 		case later == nil || due.Before(at):
@@ -123,13 +125,13 @@ func (s *Scheduler[R, A]) choose(q *queue[R, A], now time.Time) (*replica[R, A],
 	if len(open) == 0 {
 		return later, at
 	}
-	return s.better(q, open, now), now
+	return q.better(open, now), now
 }
 
 // better returns the one of two replicas, drawn by lot, that is predicted to
 // be done first: several gateways that all chose the best would choose the
 // same.
-func (s *Scheduler[R, A]) better(q *queue[R, A], open []*replica[R, A], now time.Time) *replica[R, A] {
+func (q *queue[R, A]) better(open []*replica[R, A], now time.Time) *replica[R, A] {
 	if len(open) == 1 {
 		return open[0]
 	}
@@ -138,7 +140,7 @@ func (s *Scheduler[R, A]) better(q *queue[R, A], open []*replica[R, A], now time
 	if j >= i {
 		j++
 	}
-	n := min(q.sent(), s.maxRows(q))
+	n := min(q.sent(), q.maxRows())
 	a, b := open[i], open[j]
 	if b.pace(q.model).finish(now, b.free(now), n).Before(a.pace(q.model).finish(now, a.free(now), n)) {
 		return b
@@ -153,9 +155,10 @@ func (s *Scheduler[R, A]) better(q *queue[R, A], open []*replica[R, A], now time
 // full may wait for more rows as long as waiting does not delay it. Behind a
 // batch that is done at f, a batch of n rows that takes alone(n) is done at
 // f + spaced(n) whenever it is sent before f + spaced(n) − alone(n).
-func (s *Scheduler[R, A]) holdUntil(q *queue[R, A], r *replica[R, A], first *row[R, A], now time.Time) time.Time {
+func (q *queue[R, A]) holdUntil(r *replica[R, A], first *row[R, A], now time.Time) time.Time {
+	s := q.scheduler
 	n := q.sent()
-	if n >= s.maxRows(q) || first.tries > 0 || s.settings.Mode == Off {
+	if n >= q.maxRows() || first.tries > 0 || s.settings.Mode == Off {
 		return now
 	}
 	company := first.ticket.sent.Add(s.settings.MaxWait)
@@ -176,12 +179,13 @@ func (s *Scheduler[R, A]) holdUntil(q *queue[R, A], r *replica[R, A], first *row
 
 // form takes the rows of the next batch for a replica out of a queue. Rows
 // that can no longer be answered in time fail.
-func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) []*row[R, A] {
+func (q *queue[R, A]) form(r *replica[R, A], now time.Time) []*row[R, A] {
+	s := q.scheduler
 	var (
 		p     = r.pace(q.model)
-		alone = !s.others(r, q.model)
+		alone = !r.others(q.model)
 		free  = r.free(now)
-		most  = s.maxRows(q)
+		most  = q.maxRows()
 		rows  []*row[R, A]
 		due   time.Time // the earliest
 
@@ -197,7 +201,7 @@ func (s *Scheduler[R, A]) form(q *queue[R, A], r *replica[R, A], now time.Time) 
 				hopeless = first
 				q.predicted([]*row[R, A]{first}, done, s.settings.Percentile)
 			}
-			s.fail(first, refersam.Late(nil))
+			first.fail(refersam.Late(nil))
 			continue
 		}
 		if len(rows) == 0 || first.ticket.due.Before(due) {
@@ -221,7 +225,8 @@ func (p *pace) worthStopping(n, most int) bool {
 }
 
 // send runs rows on a replica.
-func (s *Scheduler[R, A]) send(q *queue[R, A], r *replica[R, A], rows []*row[R, A], now time.Time, hedge bool) {
+func (q *queue[R, A]) send(r *replica[R, A], rows []*row[R, A], now time.Time, hedge bool) {
+	s := q.scheduler
 	b := &batch[R, A]{queue: q, replica: r, rows: rows, sent: now, idle: r.idle(now), hedge: hedge}
 	b.finish = r.pace(q.model).finish(now, r.free(now), len(rows))
 	b.first = b.finish
@@ -242,7 +247,7 @@ func (s *Scheduler[R, A]) send(q *queue[R, A], r *replica[R, A], rows []*row[R, 
 	s.counts.batch(len(rows))
 	ctx, cancel := context.WithDeadline(s.ctx, last)
 	b.cancel = cancel
-	s.watch(b)
+	b.watch()
 	s.run.Go(func() {
 		defer cancel()
 		traced, span := b.trace(ctx)
@@ -252,28 +257,30 @@ func (s *Scheduler[R, A]) send(q *queue[R, A], r *replica[R, A], rows []*row[R, 
 		}
 		setError(span, err)
 		span.End()
-		s.ended(b, answers, err, ctx.Err() != nil)
+		b.ended(answers, err, ctx.Err() != nil)
 	})
 }
 
 // watch starts the timers of a batch.
-func (s *Scheduler[R, A]) watch(b *batch[R, A]) {
+func (b *batch[R, A]) watch() {
+	s := b.queue.scheduler
 	expected := b.finish.Sub(b.sent)
 	late := func(percent float64) time.Duration {
 		return time.Duration(float64(expected) * b.replica.pace(b.queue.model).late.percentile(percent))
 	}
 	if expected > 0 {
 		stall := max(time.Duration(b.replica.pace(b.queue.model).stall()*float64(late(s.settings.Percentile))), minStall)
-		b.timers = append(b.timers, time.AfterFunc(stall, func() { s.stalled(b) }))
+		b.timers = append(b.timers, time.AfterFunc(stall, func() { b.stalled() }))
 	}
 	if s.settings.Hedge && !b.hedge && expected > 0 {
-		b.timers = append(b.timers, time.AfterFunc(late(hedgePercentile), func() { s.hedge(b) }))
+		b.timers = append(b.timers, time.AfterFunc(late(hedgePercentile), func() { b.sendHedge() }))
 	}
 }
 
-// hedge sends a batch that is late to another replica too, if one is idle. It
+// sendHedge sends a batch that is late to another replica too, if one is idle. It
 // is done for interactive work alone, and counts as a retry.
-func (s *Scheduler[R, A]) hedge(b *batch[R, A]) {
+func (b *batch[R, A]) sendHedge() {
+	s := b.queue.scheduler
 	s.mu.Lock()
 	defer s.unlock()
 	if s.closed || !slices.Contains(b.replica.inFlight, b) || float64(len(b.rows)) > s.budget {
@@ -289,7 +296,7 @@ func (s *Scheduler[R, A]) hedge(b *batch[R, A]) {
 		if len(rows) > 0 {
 			s.budget -= float64(len(rows))
 			s.counts.hedges++
-			s.send(b.queue, r, rows, time.Now(), true)
+			b.queue.send(r, rows, time.Now(), true)
 		}
 		return
 	}
@@ -297,10 +304,11 @@ func (s *Scheduler[R, A]) hedge(b *batch[R, A]) {
 
 // ended takes in how a batch ended. cancelled says that its context had ended,
 // so that an error is not the replica's fault.
-func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelled bool) {
+func (b *batch[R, A]) ended(answers []A, err error, cancelled bool) {
+	s := b.queue.scheduler
 	s.mu.Lock()
 	defer s.unlock()
-	defer s.unload(b)
+	defer b.unload()
 	r := b.replica
 	i := slices.Index(r.inFlight, b)
 	if i < 0 {
@@ -310,16 +318,16 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 	b.stopTimers()
 	now := time.Now()
 	if err == nil {
-		s.succeeded(b, answers, now)
+		b.succeeded(answers, now)
 	} else {
 		cancelled = cancelled || refersam.ErrorCode(err) == refersam.CodeDeadlineExceeded
 		if !cancelled {
 			s.log.Warn("batch failed", "replica", r.Name(), "model", b.queue.model, "rows", len(b.rows), "cause", err)
-			s.fault(r, b.queue, err)
+			r.fault(b.queue, err)
 		} else {
-			s.learnAtLeast(b, now)
+			b.learnAtLeast(now)
 		}
-		s.giveBack(b, err, !cancelled)
+		b.giveBack(err, !cancelled)
 	}
 	r.lastDone = now
 	r.replan(now)
@@ -328,19 +336,20 @@ func (s *Scheduler[R, A]) ended(b *batch[R, A], answers []A, err error, cancelle
 }
 
 // succeeded answers the rows of a batch.
-func (s *Scheduler[R, A]) succeeded(b *batch[R, A], answers []A, now time.Time) {
+func (b *batch[R, A]) succeeded(answers []A, now time.Time) {
+	s := b.queue.scheduler
 	took := b.busy(now) / time.Duration(len(b.rows))
-	s.learn(b, now)
+	b.learn(now)
 	b.queue.predicted(b.rows, now, s.settings.Percentile)
 	for i, row := range b.rows {
 		row.batches--
 		if row.state != rowSettled {
-			s.spent(row, took)
-			s.answer(row, answers[i], nil)
+			row.spent(took)
+			row.answer(answers[i], nil)
 			if t := row.ticket; t.trial && t.open == 0 && !t.failed && !now.After(t.due) {
 				b.queue.trials.restart()
 			}
-			s.budget = min(s.budget+s.cfg.RetryBudget, s.maxBudget())
+			s.budget = min(s.budget+s.cfg.RetryBudget, s.cfg.maxBudget())
 		}
 	}
 	b.replica.done += uint64(len(b.rows))
@@ -356,22 +365,24 @@ func (b *batch[R, A]) busy(now time.Time) time.Duration {
 }
 
 // spent reports the time that a row has taken to the row's caller.
-func (s *Scheduler[R, A]) spent(row *row[R, A], took time.Duration) {
+func (row *row[R, A]) spent(took time.Duration) {
+	s := row.ticket.s
 	if spent := row.ticket.job.Spent; spent != nil {
 		s.answers = append(s.answers, func() { spent(row.index, took) })
 	}
 }
 
 // unload says that a batch no longer uses its rows.
-func (s *Scheduler[R, A]) unload(b *batch[R, A]) {
+func (b *batch[R, A]) unload() {
 	for _, row := range b.rows {
 		row.running--
-		s.free(row)
+		row.free()
 	}
 }
 
 // learn takes in how long a batch took.
-func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
+func (b *batch[R, A]) learn(now time.Time) {
+	s := b.queue.scheduler
 	r, n := b.replica, len(b.rows)
 	p := r.pace(b.queue.model)
 	took := now.Sub(b.sent)
@@ -401,7 +412,7 @@ func (s *Scheduler[R, A]) learn(b *batch[R, A], now time.Time) {
 // longer than predicted, the forecast is too short, and would have one batch
 // after the other given up without ever learning from one that ends. How much
 // longer the batch would have taken is not known: twice the time is assumed.
-func (s *Scheduler[R, A]) learnAtLeast(b *batch[R, A], now time.Time) {
+func (b *batch[R, A]) learnAtLeast(now time.Time) {
 	r, n := b.replica, len(b.rows)
 	p := r.pace(b.queue.model)
 	overturned := false
@@ -417,32 +428,33 @@ func (s *Scheduler[R, A]) learnAtLeast(b *batch[R, A], now time.Time) {
 }
 
 // lost gives up a batch of a replica that is no longer used.
-func (s *Scheduler[R, A]) lost(b *batch[R, A], cause error) {
+func (b *batch[R, A]) lost(cause error) {
 	r := b.replica
 	i := slices.Index(r.inFlight, b)
 	r.inFlight = slices.Delete(r.inFlight, i, i+1)
 	b.stopTimers()
 	b.cancel()
-	s.giveBack(b, cause, true)
+	b.giveBack(cause, true)
 }
 
 // giveBack gives the rows of a failed batch to others, or fails them: a row is
 // tried twice at most, so that one that brings replicas down cannot take
 // every one with it.
-func (s *Scheduler[R, A]) giveBack(b *batch[R, A], err error, retry bool) {
+func (b *batch[R, A]) giveBack(err error, retry bool) {
+	s := b.queue.scheduler
 	for _, row := range b.rows {
 		row.batches--
 		if row.state == rowSettled || row.batches > 0 {
 			continue
 		}
 		row.failedBy = b.replica
-		if retry && row.tries < 2 && s.budget >= 1 && s.others(b.replica, b.queue.model) && row.ticket.due.After(time.Now()) {
+		if retry && row.tries < 2 && s.budget >= 1 && b.replica.others(b.queue.model) && row.ticket.due.After(time.Now()) {
 			s.budget--
 			s.counts.retries++
 			b.queue.retry(row)
 			continue
 		}
-		s.fail(row, known(err))
+		row.fail(known(err))
 	}
 }
 
@@ -476,8 +488,8 @@ func (b *batch[R, A]) stopTimers() {
 
 // maxBudget is how many rows may be tried again at once, whatever happened
 // before. It covers the rows of a busy replica that dies.
-func (s *Scheduler[R, A]) maxBudget() float64 {
-	if s.cfg.RetryBudget == 0 {
+func (c *Config) maxBudget() float64 {
+	if c.RetryBudget == 0 {
 		return 0
 	}
 	return 128

@@ -22,8 +22,9 @@ type lane struct {
 }
 
 // forecast looks at every replica as it is now.
-func (s *Scheduler[R, A]) forecast(q *queue[R, A], now time.Time) *forecast {
-	f := &forecast{now: now, batch: s.maxRows(q), late: q.late.percentile(s.settings.Percentile) * (1 + float64(q.caution))}
+func (q *queue[R, A]) forecast(now time.Time) *forecast {
+	s := q.scheduler
+	f := &forecast{now: now, batch: q.maxRows(), late: q.late.percentile(s.settings.Percentile) * (1 + float64(q.caution))}
 	for _, r := range s.replicas {
 		if r.serving(q.model) {
 			p := r.pace(q.model)
@@ -176,12 +177,12 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// exchange returns how many rows of one model take as long as rows of another.
-func (s *Scheduler[R, A]) exchange(rows int, from, to *queue[R, A]) int {
+// exchange returns how many rows of q take as long as rows of another model.
+func (q *queue[R, A]) exchange(rows int, other *queue[R, A]) int {
 	var theirs, ours time.Duration
-	for _, r := range s.replicas {
-		theirs += r.pace(from.model).spacedFor(s.maxRows(from)) * time.Duration(s.maxRows(to))
-		ours += r.pace(to.model).spacedFor(s.maxRows(to)) * time.Duration(s.maxRows(from))
+	for _, r := range q.scheduler.replicas {
+		theirs += r.pace(other.model).spacedFor(other.maxRows()) * time.Duration(q.maxRows())
+		ours += r.pace(q.model).spacedFor(q.maxRows()) * time.Duration(other.maxRows())
 	}
 	if theirs == 0 || ours == 0 {
 		return rows

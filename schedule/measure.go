@@ -30,7 +30,8 @@ const (
 // the replica runs the model. No more follow while requests are served, without
 // admission, or if that row has taken the whole budget. Otherwise more rows pay
 // for what the server prepares once, and measure how fast it is.
-func (s *Scheduler[R, A]) introduce(r *replica[R, A], q *queue[R, A]) error {
+func (r *replica[R, A]) introduce(q *queue[R, A]) error {
+	s := r.scheduler
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()
 	begin := time.Now()

@@ -28,9 +28,10 @@ func (c Class) String() string {
 // queue holds the waiting rows of one model and counts the rows that admitted
 // jobs have yet to send.
 type queue[R, A any] struct {
-	model    string
-	maxBatch int
-	classes  [numClasses]class[R, A]
+	scheduler *Scheduler[R, A]
+	model     string
+	maxBatch  int
+	classes   [numClasses]class[R, A]
 	// again holds rows that a replica failed, before all others.
 	again []*row[R, A]
 	// waiting counts the rows of all classes, including the rows in again.
@@ -66,8 +67,8 @@ type flow[R, A any] struct {
 // maxIdleFlows bounds how many keys without rows a class remembers.
 const maxIdleFlows = 256
 
-func newQueue[R, A any](model string, maxBatch int) *queue[R, A] {
-	q := &queue[R, A]{model: model, maxBatch: maxBatch}
+func newQueue[R, A any](s *Scheduler[R, A], model string, maxBatch int) *queue[R, A] {
+	q := &queue[R, A]{scheduler: s, model: model, maxBatch: maxBatch}
 	for i := range q.classes {
 		q.classes[i].flows = make(map[string]*flow[R, A])
 	}

@@ -48,16 +48,17 @@ const (
 // there is a model that it does not serve.
 type replica[R, A any] struct {
 	Replica[R, A]
-	health   health
-	since    time.Time // of health
-	window   int       // batches it may have at once
-	slow     int       // window while it starts slowly, up to window
-	inFlight []*batch[R, A]
-	lastDone time.Time        // when a batch last ended
-	serves   map[string]bool  // by model: it has passed a probe of it, and not failed since
-	causes   map[string]error // by model: why it does not serve it
-	faults   map[string]int   // by model: batches that failed in a row
-	probing  bool             // probe runs
+	scheduler *Scheduler[R, A]
+	health    health
+	since     time.Time // of health
+	window    int       // batches it may have at once
+	slow      int       // window while it starts slowly, up to window
+	inFlight  []*batch[R, A]
+	lastDone  time.Time        // when a batch last ended
+	serves    map[string]bool  // by model: it has passed a probe of it, and not failed since
+	causes    map[string]error // by model: why it does not serve it
+	faults    map[string]int   // by model: batches that failed in a row
+	probing   bool             // probe runs
 	// coming says that the replica has run a blank row, and that more blank rows
 	// follow before probe is done with every model.
 	coming bool
@@ -155,6 +156,7 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 		}
 		r := &replica[R, A]{
 			Replica:   n,
+			scheduler: s,
 			since:     time.Now(),
 			window:    min(max(minWindow, s.cfg.StartWindow), s.cfg.MaxWindow),
 			maxWindow: s.cfg.MaxWindow,
@@ -164,7 +166,7 @@ func (s *Scheduler[R, A]) SetReplicas(replicas []Replica[R, A]) {
 			paces:     make(map[string]*pace),
 		}
 		s.replicas = append(s.replicas, r)
-		s.startProbe(r, 0)
+		r.startProbe(0)
 	}
 	s.failLonely()
 	s.dispatch()
@@ -189,7 +191,7 @@ func (s *Scheduler[R, A]) SetModels(models map[string]int) {
 		})
 	}
 	for _, r := range s.replicas {
-		s.startProbe(r, 0)
+		r.startProbe(0)
 	}
 }
 
@@ -263,17 +265,19 @@ func (s *Scheduler[R, A]) WaitUsable(ctx context.Context, models ...string) erro
 
 // startProbe has the models probed that a replica does not serve, unless that
 // is under way.
-func (s *Scheduler[R, A]) startProbe(r *replica[R, A], wait time.Duration) {
-	if s.closed || r.probing || r.health == gone || s.unserved(r) == nil {
+func (r *replica[R, A]) startProbe(wait time.Duration) {
+	s := r.scheduler
+	if s.closed || r.probing || r.health == gone || r.unserved() == nil {
 		return
 	}
 	r.probing = true
-	s.run.Go(func() { s.probe(r, wait) })
+	s.run.Go(func() { r.probe(wait) })
 }
 
 // unserved returns the queues of models that a replica should serve and does
 // not.
-func (s *Scheduler[R, A]) unserved(r *replica[R, A]) []*queue[R, A] {
+func (r *replica[R, A]) unserved() []*queue[R, A] {
+	s := r.scheduler
 	var queues []*queue[R, A]
 	for _, q := range s.queues {
 		if s.models[q.model] && !r.serves[q.model] {
@@ -286,7 +290,8 @@ func (s *Scheduler[R, A]) unserved(r *replica[R, A]) []*queue[R, A] {
 // probe makes a replica serve each model as soon as it runs a batch of it: one
 // that still says it is ready may have lost the process that runs a model. It
 // ends when the replica serves every model.
-func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
+func (r *replica[R, A]) probe(wait time.Duration) {
+	s := r.scheduler
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -294,18 +299,18 @@ func (s *Scheduler[R, A]) probe(r *replica[R, A], wait time.Duration) {
 		case <-time.After(wait):
 		}
 		s.mu.Lock()
-		queues := s.unserved(r)
+		queues := r.unserved()
 		s.mu.Unlock()
 		for _, q := range queues {
-			err := s.introduce(r, q)
+			err := r.introduce(q)
 			s.mu.Lock()
-			s.probed(r, q, err)
+			r.probed(q, err)
 			s.unlock()
 		}
 		s.mu.Lock()
 		r.coming = false
 		s.announce()
-		if s.closed || r.health == gone || s.unserved(r) == nil {
+		if s.closed || r.health == gone || r.unserved() == nil {
 			r.probing = false
 			s.mu.Unlock()
 			return
@@ -322,7 +327,8 @@ func (s *Scheduler[R, A]) announce() {
 }
 
 // probed takes in how a probe of a model ended.
-func (s *Scheduler[R, A]) probed(r *replica[R, A], q *queue[R, A], err error) {
+func (r *replica[R, A]) probed(q *queue[R, A], err error) {
+	s := r.scheduler
 	if s.closed || r.health == gone {
 		return
 	}
@@ -346,7 +352,8 @@ func (s *Scheduler[R, A]) probed(r *replica[R, A], q *queue[R, A], err error) {
 }
 
 // eject stops using a replica, and gives the rows that it has to others.
-func (s *Scheduler[R, A]) eject(r *replica[R, A], cause error) {
+func (r *replica[R, A]) eject(cause error) {
+	s := r.scheduler
 	if !r.healthy() {
 		return
 	}
@@ -358,20 +365,21 @@ func (s *Scheduler[R, A]) eject(r *replica[R, A], cause error) {
 		r.causes[q.model] = cause
 	}
 	for _, b := range slices.Clone(r.inFlight) {
-		s.lost(b, cause)
+		b.lost(cause)
 	}
 	s.failLonely()
-	s.startProbe(r, probeMin)
+	r.startProbe(probeMin)
 }
 
 // lose stops sending a replica rows of one model, and gives those that it has
 // to others. One that serves no other model is ejected.
-func (s *Scheduler[R, A]) lose(r *replica[R, A], q *queue[R, A], cause error) {
+func (r *replica[R, A]) lose(q *queue[R, A], cause error) {
+	s := r.scheduler
 	if !r.serving(q.model) {
 		return
 	}
 	if len(r.serves) == 1 {
-		s.eject(r, cause)
+		r.eject(cause)
 		return
 	}
 	s.log.Warn("replica no longer serves a model", "replica", r.Name(), "model", q.model, "cause", cause)
@@ -379,40 +387,42 @@ func (s *Scheduler[R, A]) lose(r *replica[R, A], q *queue[R, A], cause error) {
 	r.causes[q.model] = cause
 	for _, b := range slices.Clone(r.inFlight) {
 		if b.queue == q {
-			s.lost(b, cause)
+			b.lost(cause)
 		}
 	}
 	s.failLonely()
-	s.startProbe(r, probeMin)
+	r.startProbe(probeMin)
 }
 
 // fault counts a failed batch against its replica: CodeUnavailable is about all
 // that the replica does, anything else about the model.
-func (s *Scheduler[R, A]) fault(r *replica[R, A], q *queue[R, A], err error) {
+func (r *replica[R, A]) fault(q *queue[R, A], err error) {
 	r.failures++
 	r.faults[q.model]++
 	switch code := refersam.ErrorCode(err); {
 	case code == refersam.CodeUnavailable:
-		s.eject(r, err)
+		r.eject(err)
 	case code == refersam.CodeNotReady, r.faults[q.model] >= maxFaults:
-		s.lose(r, q, err)
+		r.lose(q, err)
 	}
 }
 
 // stalled looks at a batch that has not ended in its time. As long as there is
 // another replica, it is better to suppose that this one hangs.
-func (s *Scheduler[R, A]) stalled(b *batch[R, A]) {
+func (b *batch[R, A]) stalled() {
+	s := b.queue.scheduler
 	s.mu.Lock()
 	defer s.unlock()
-	if !slices.Contains(b.replica.inFlight, b) || !s.others(b.replica, b.queue.model) {
+	if !slices.Contains(b.replica.inFlight, b) || !b.replica.others(b.queue.model) {
 		return
 	}
-	s.learnAtLeast(b, time.Now())
-	s.eject(b.replica, errors.New("it does not answer"))
+	b.learnAtLeast(time.Now())
+	b.replica.eject(errors.New("it does not answer"))
 	s.dispatch()
 }
 
 // others reports whether a replica is not the only one that serves a model.
-func (s *Scheduler[R, A]) others(r *replica[R, A], model string) bool {
+func (r *replica[R, A]) others(model string) bool {
+	s := r.scheduler
 	return slices.ContainsFunc(s.replicas, func(other *replica[R, A]) bool { return other != r && other.serving(model) })
 }

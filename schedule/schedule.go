@@ -124,7 +124,7 @@ func New[R, A any](cfg Config, release func(R), log *slog.Logger) (*Scheduler[R,
 	s := &Scheduler[R, A]{cfg: cfg, release: release, log: log, settings: cfg.Settings, models: make(map[string]bool)}
 	s.counts.refused = make(map[refersam.Code]uint64)
 	s.counts.failed = make(map[refersam.Code]uint64)
-	s.budget = s.maxBudget()
+	s.budget = cfg.maxBudget()
 	s.joined = make(chan struct{})
 	// Batches serve several calls, so they belong to no call's context.
 	s.ctx, s.end = context.WithCancel(context.Background())
@@ -234,7 +234,7 @@ func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
 	now := time.Now()
 	q := s.queueFor(job.Model, job.MaxBatch)
 	t := &Ticket[R, A]{s: s, job: job, due: job.Deadline.Add(-job.After), queue: q, open: job.Rows, admitted: now}
-	if err := s.refuse(t, now); err != nil {
+	if err := t.refuse(now); err != nil {
 		s.counts.refused[refersam.ErrorCode(err)]++
 		return nil, err
 	}
@@ -246,8 +246,8 @@ func (s *Scheduler[R, A]) Admit(job Job) (*Ticket[R, A], error) {
 }
 
 // refuse says why a job cannot be admitted, or predicts when it is done.
-func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
-	q, job, due := t.queue, &t.job, t.due
+func (t *Ticket[R, A]) refuse(now time.Time) error {
+	s, q, job, due := t.s, t.queue, &t.job, t.due
 	if s.closed {
 		return refersam.Errorf(refersam.CodeUnavailable, messageStopping)
 	}
@@ -265,7 +265,7 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	if !full && !s.settings.Admission {
 		return nil
 	}
-	f := s.forecast(q, now)
+	f := q.forecast(now)
 	idle := job.Before + f.idle(job.Rows)
 	if !full && now.Add(idle).After(due) {
 		if !s.working() && q.trials.begin(now, f.idle(job.Rows), due.Sub(now)-job.Before, f.confirmed(job.Rows)) {
@@ -275,7 +275,7 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 		return refersam.Errorf(refersam.CodeDeadlineExceeded,
 			"The deadline cannot be met: such a request takes about %d ms.", (idle+job.After).Milliseconds()+1)
 	}
-	ahead := s.ahead(q, job, due)
+	ahead := q.rowsAhead(job, due)
 	expected, worst := f.done(ahead + job.Rows)
 	if ahead+job.Rows <= f.batch && f.open {
 		// It goes with the next batch. Were that refused for what went wrong
@@ -283,7 +283,7 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 		worst = expected
 	}
 	t.expected = later(expected, now.Add(idle)).Add(f.slack(ahead + job.Rows))
-	if !full && !later(worst, now.Add(idle)).After(due) && !s.harms(q, job, due, f, ahead) {
+	if !full && !later(worst, now.Add(idle)).After(due) && !q.harms(job, due, f, ahead) {
 		return nil
 	}
 	drain := max(worst.Sub(now), time.Millisecond)
@@ -294,9 +294,10 @@ func (s *Scheduler[R, A]) refuse(t *Ticket[R, A], now time.Time) error {
 	}
 }
 
-// ahead returns how many rows, counted in time of q's model, are served before
+// rowsAhead returns how many rows, counted in time of q's model, are served before
 // the last one of a new job, without itself.
-func (s *Scheduler[R, A]) ahead(q *queue[R, A], job *Job, due time.Time) int {
+func (q *queue[R, A]) rowsAhead(job *Job, due time.Time) int {
+	s := q.scheduler
 	rows := q.ahead(job, due)
 	for _, other := range s.queues {
 		if other == q || other.waiting == 0 {
@@ -313,14 +314,14 @@ func (s *Scheduler[R, A]) ahead(q *queue[R, A], job *Job, due time.Time) int {
 				}
 			}
 		}
-		rows += s.exchange(theirs, other, q)
+		rows += q.exchange(theirs, other)
 	}
 	return rows
 }
 
 // harms reports whether a new job makes one of the same key late that was
 // admitted before it and has a later deadline.
-func (s *Scheduler[R, A]) harms(q *queue[R, A], job *Job, due time.Time, forecast *forecast, ahead int) bool {
+func (q *queue[R, A]) harms(job *Job, due time.Time, forecast *forecast, ahead int) bool {
 	f := q.classes[job.Class].flows[job.Key]
 	if f == nil {
 		return false
@@ -351,7 +352,7 @@ func (s *Scheduler[R, A]) queueFor(model string, maxBatch int) *queue[R, A] {
 			return q
 		}
 	}
-	q := newQueue[R, A](model, maxBatch)
+	q := newQueue(s, model, maxBatch)
 	s.queues = append(s.queues, q)
 	return q
 }
@@ -392,7 +393,7 @@ func (t *Ticket[R, A]) Drop(i int) {
 	defer t.s.unlock()
 	if row := &t.rows[i]; row.state != rowSettled {
 		t.queue.leave(row)
-		t.s.settle(row)
+		row.settle()
 		row.trace.end(true, nil)
 		t.s.counts.dropped++
 		t.s.cancelIdle()
@@ -418,9 +419,10 @@ func (t *Ticket[R, A]) Close() {
 }
 
 // settle ends a row.
-func (s *Scheduler[R, A]) settle(row *row[R, A]) {
+func (row *row[R, A]) settle() {
+	s := row.ticket.s
 	row.state = rowSettled
-	s.free(row)
+	row.free()
 	t := row.ticket
 	if t.open--; t.open == 0 {
 		s.bytes -= t.job.Bytes
@@ -428,7 +430,8 @@ func (s *Scheduler[R, A]) settle(row *row[R, A]) {
 }
 
 // free gives a row's payload back once nothing uses it any more.
-func (s *Scheduler[R, A]) free(row *row[R, A]) {
+func (row *row[R, A]) free() {
+	s := row.ticket.s
 	if row.state != rowSettled || row.running > 0 || row.freed {
 		return
 	}
@@ -441,8 +444,9 @@ func (s *Scheduler[R, A]) free(row *row[R, A]) {
 }
 
 // answer settles a row and owes its caller the answer.
-func (s *Scheduler[R, A]) answer(row *row[R, A], answer A, err error) {
-	s.settle(row)
+func (row *row[R, A]) answer(answer A, err error) {
+	s := row.ticket.s
+	row.settle()
 	t, i := row.ticket, row.index
 	s.answers = append(s.answers, func() {
 		row.trace.end(false, err)
@@ -451,30 +455,31 @@ func (s *Scheduler[R, A]) answer(row *row[R, A], answer A, err error) {
 }
 
 // fail settles a row that waits with an error.
-func (s *Scheduler[R, A]) fail(row *row[R, A], err error) {
+func (row *row[R, A]) fail(err error) {
+	s := row.ticket.s
 	var none A
 	row.ticket.queue.leave(row)
 	row.ticket.failed = true
-	s.answer(row, none, err)
+	row.answer(none, err)
 	s.counts.failed[refersam.ErrorCode(err)]++
 }
 
 // failWaiting fails every row that waits.
 func (s *Scheduler[R, A]) failWaiting(err error) {
 	for _, q := range s.queues {
-		s.failQueue(q, err)
+		q.failQueue(err)
 	}
 }
 
 // failQueue fails every row that waits in a queue.
-func (s *Scheduler[R, A]) failQueue(q *queue[R, A], err error) {
+func (q *queue[R, A]) failQueue(err error) {
 	for _, row := range slices.Clone(q.again) {
-		s.fail(row, err)
+		row.fail(err)
 	}
 	for i := range q.classes {
 		for _, f := range q.classes[i].flows {
 			for row := f.first(); row != nil; row = f.first() {
-				s.fail(row, err)
+				row.fail(err)
 			}
 		}
 	}
@@ -487,7 +492,7 @@ func (s *Scheduler[R, A]) failLonely() {
 			continue
 		}
 		if err := s.trouble(q.model); err != nil {
-			s.failQueue(q, err)
+			q.failQueue(err)
 		}
 	}
 }

@@ -134,12 +134,13 @@ func (s *Scheduler[R, A]) Snapshot() Snapshot {
 		snap.Queues = append(snap.Queues, one)
 	}
 	for _, r := range s.replicas {
-		snap.Replicas = append(snap.Replicas, s.replicaSnapshot(r))
+		snap.Replicas = append(snap.Replicas, r.replicaSnapshot())
 	}
 	return snap
 }
 
-func (s *Scheduler[R, A]) replicaSnapshot(r *replica[R, A]) ReplicaSnapshot {
+func (r *replica[R, A]) replicaSnapshot() ReplicaSnapshot {
+	s := r.scheduler
 	one := ReplicaSnapshot{
 		Name:     r.Name(),
 		Usable:   r.healthy(),
@@ -154,7 +155,7 @@ func (s *Scheduler[R, A]) replicaSnapshot(r *replica[R, A]) ReplicaSnapshot {
 			Model:  q.model,
 			Serves: r.serving(q.model),
 			Cause:  r.causes[q.model],
-			Sizes:  p.sizes(s.maxRows(q)),
+			Sizes:  p.sizes(q.maxRows()),
 			Late:   p.late.percentile(s.settings.Percentile),
 		})
 	}
