@@ -41,7 +41,7 @@ func newBench(ctx context.Context, root string, scale float64) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{root: root, work: work, scale: scale, known: map[string]bool{}}
-	out, err := exec.CommandContext(ctx, binary(b.root), "config").Output()
+	out, err := exec.CommandContext(ctx, program(b.root), "config").Output()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bin/refersam config: %w", err), b.close())
 	}
@@ -53,7 +53,7 @@ func newBench(ctx context.Context, root string, scale float64) (*bench, error) {
 
 func (b *bench) close() error { return os.RemoveAll(b.work) }
 
-func binary(root string) string { return filepath.Join(root, "bin", "refersam") }
+func program(root string) string { return filepath.Join(root, "bin", "refersam") }
 
 // lasting scales a duration by the factor on the command line.
 func (b *bench) lasting(seconds float64) time.Duration {
@@ -158,7 +158,7 @@ func (b *bench) startGateway(ctx context.Context, tritons []string, settings ...
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, binary(b.root), "serve", "--listen", address)
+	cmd := exec.CommandContext(ctx, program(b.root), "serve", "--listen", address)
 	cmd.Env = append(os.Environ(),
 		"REFERSAM_TRITON="+strings.Join(tritons, ","), "REFERSAM_LOG_LEVEL=ERROR",
 		"REFERSAM_MAX_IN_FLIGHT=4096", "REFERSAM_ADMIN_LISTEN=127.0.0.1:0", "REFERSAM_CACHE_BYTES=0")
