@@ -95,8 +95,9 @@ type Assignment struct {
 // because the others were made for another request.
 type Exposure struct {
 	Assignment
-	// Unit is the unit of the request; the variant was drawn for it unless Forced.
-	Unit     string
+	// Request is the request as it was answered: it names the variant also if the
+	// variant was drawn. Its Unit is the unit that it was drawn for unless Forced.
+	Request  *refersam.Request
 	Response *refersam.Response
 }
 
@@ -127,7 +128,7 @@ func (s *Segmenter) shares() Split {
 type Prepared struct {
 	*pipeline.Prepared
 	assignment Assignment
-	unit       string
+	request    *refersam.Request
 	exposed    func(Exposure)
 }
 
@@ -140,7 +141,7 @@ func (s *Segmenter) Prepare(req *refersam.Request, a Assignment, options pipelin
 	if err != nil {
 		return nil, explain(a, err)
 	}
-	return &Prepared{p, a, req.Unit, s.exposed}, nil
+	return &Prepared{p, a, &assigned, s.exposed}, nil
 }
 
 // CheckVariant returns the error that Prepare would return for an assignment.
@@ -168,7 +169,7 @@ func (p *Prepared) Run(ctx context.Context, sink *pipeline.Sink) (*refersam.Resp
 	if err != nil {
 		return nil, explain(p.assignment, err)
 	}
-	p.exposed(Exposure{p.assignment, p.unit, resp})
+	p.exposed(Exposure{p.assignment, p.request, resp})
 	return resp, nil
 }
 

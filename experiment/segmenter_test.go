@@ -59,7 +59,7 @@ func start(t *testing.T, split string, model *pipelinetest.ColourModel) *segment
 }
 
 func ask(unit, variant string) *refersam.Request {
-	return &refersam.Request{Image: pipelinetest.Squares(), Phrases: []refersam.Phrase{{Text: "red"}}, Unit: unit, Variant: variant}
+	return &refersam.Request{ID: "request-" + unit, Image: pipelinetest.Squares(), Phrases: []refersam.Phrase{{Text: "red"}}, Unit: unit, Variant: variant}
 }
 
 // Units keep their variant, and variants get their shares of the units.
@@ -103,21 +103,21 @@ func TestExposures(t *testing.T) {
 		t.Errorf("an unknown variant: %v", err)
 	}
 	type exposure struct {
-		unit, variant string
-		forced        bool
-		origin        refersam.Origin
+		id, unit, variant string
+		forced            bool
+		origin            refersam.Origin
 	}
 	var got []exposure
 	for _, e := range s.seen {
-		got = append(got, exposure{e.Unit, e.Variant, e.Forced, e.Response.Results[0].Origin})
-		if e.Response.Variant != e.Variant {
-			t.Errorf("%s was answered by %s, not by %s", e.Unit, e.Response.Variant, e.Variant)
+		got = append(got, exposure{e.Request.ID, e.Request.Unit, e.Variant, e.Forced, e.Response.Results[0].Origin})
+		if e.Request.Variant != e.Variant || e.Response.Variant != e.Variant {
+			t.Errorf("%s asked for %s and was answered by %s, not by %s", e.Request.ID, e.Request.Variant, e.Response.Variant, e.Variant)
 		}
 	}
 	want := []exposure{
-		{"one", "clip", false, refersam.OriginModel},
-		{"two", "clip", false, refersam.OriginCache}, // the same picture and phrase
-		{"three", "bert", true, refersam.OriginModel},
+		{"request-one", "one", "clip", false, refersam.OriginModel},
+		{"request-two", "two", "clip", false, refersam.OriginCache}, // the same picture and phrase
+		{"request-three", "three", "bert", true, refersam.OriginModel},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(exposure{})); diff != "" {
 		t.Errorf("exposures (-want +got):\n%s", diff)
