@@ -31,6 +31,7 @@ from refersam.training.photo_batches import PhotoBatches, mirrored, small_scene
 from refersam.training.photo_start import PhotoTrainConfig
 from refersam.training.photos import PhotoPhase, PhotoRun, TextCache, choice_loss
 from refersam.training.reading import accuracy, meanings, reading_loss, readings, set_names
+from refersam.training.student import StudentRun, WordTokens
 
 SIDE, TOKENS = 64, 8
 
@@ -448,6 +449,46 @@ def test_the_chooser_learns_and_goes_on_exactly(drawn, tmp_path):
     part.run(log=lambda _: None, stop=2)
     again = run_of(tmp_path / "part", 4)
     assert again.step == 2
+    again.run(log=lambda _: None)
+    for name, value in whole.parts.state_dict().items():
+        torch.testing.assert_close(again.parts.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("name", sorted(TOKENIZERS.values()))
+def test_shares_average_the_tokens_of_each_word(name):
+    phrases = ["the snowboarders on the left", "cat"]
+    ids, mask, shares = WordTokens(name, 12)(phrases)
+    backend = tokenizer.load(name).backend
+    for row, phrase in enumerate(phrases):
+        words = phrase.split()
+        for place, word in enumerate(words):
+            chosen = shares[row, place] > 0
+            pieces = [backend.id_to_token(int(token)) for token in ids[row, chosen]]
+            assert "".join(piece.removeprefix("##").removesuffix("</w>") for piece in pieces) == word
+            assert shares[row, place].sum() == pytest.approx(1)
+        assert not shares[row, len(words) : -1].any()
+        assert torch.equal(shares[row, -1] > 0, mask[row])
+
+
+def test_a_student_comes_closer_and_goes_on_exactly(tmp_path):
+    def run_of(out: Path) -> StudentRun:
+        torch.manual_seed(4)
+        whole = dataclasses.replace(config("clip"), text_width=32)
+        tokens = {kind: WordTokens(name, 12) for kind, name in TOKENIZERS.items()}
+        student = PhotoSAM(whole)
+        return StudentRun(
+            model("bert"), tokens["bert"], student, tokens["clip"], out, 24, rate=5e-3, phrases=16
+        )
+
+    asked = readings(32, 9)
+    whole = run_of(tmp_path / "whole")
+    before = float(whole.loss(asked).detach())
+    whole.run(log=lambda _: None)
+    assert float(whole.loss(asked).detach()) < 0.8 * before
+
+    run_of(tmp_path / "part").run(log=lambda _: None, stop=3)
+    again = run_of(tmp_path / "part")
+    assert again.step == 3
     again.run(log=lambda _: None)
     for name, value in whole.parts.state_dict().items():
         torch.testing.assert_close(again.parts.state_dict()[name], value)
