@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -282,53 +283,55 @@ func TestAdmin_OtherSites(t *testing.T) {
 // A request that would miss its deadline is refused at once, with a realistic
 // Retry-After.
 func TestSegment_Refused(t *testing.T) {
-	s := start(t)
-	settings := s.segmenter.Scheduler().Settings()
-	settings.Admission, settings.MaxRows = true, 1
-	if err := s.segmenter.Scheduler().Update(settings); err != nil {
-		t.Fatal(err)
-	}
-	s.model.SetBefore(func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t)
+		settings := s.segmenter.Scheduler().Settings()
+		settings.Admission, settings.MaxRows = true, 1
+		if err := s.segmenter.Scheduler().Update(settings); err != nil {
+			t.Fatal(err)
+		}
+		s.model.SetBefore(func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+				return nil
+			}
+		})
+		// The scheduler learns how long a row takes.
+		if w := s.do(segmentForm(t, "red")); w.Code != http.StatusOK {
+			t.Fatal(w.Body)
+		}
+		// An idle server tries at most three requests that the forecast calls late.
+		var w *httptest.ResponseRecorder
+		for i := range 4 {
+			w = s.do(segmentForm(t, "blue "+strconv.Itoa(i), part{"deadline_ms", "20"}))
+			expectProblem(t, w, http.StatusGatewayTimeout, "deadline_exceeded", "")
+		}
+		if !strings.Contains(w.Body.String(), "takes about") {
+			t.Errorf("not refused by the forecast: %s", w.Body)
+		}
+
+		answers := make(chan *httptest.ResponseRecorder, 40)
+		for i := range cap(answers) {
+			go func() { answers <- s.do(segmentForm(t, "red "+strconv.Itoa(i), part{"deadline_ms", "1000"})) }()
+		}
+		refused := 0
+		for range cap(answers) {
+			w := <-answers
+			if w.Code != http.StatusServiceUnavailable {
+				continue
+			}
+			refused++
+			expectProblem(t, w, http.StatusServiceUnavailable, "overloaded", "")
+			if after, err := strconv.Atoi(w.Header().Get("Retry-After")); err != nil || after < 1 || after > 5 {
+				t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
+			}
+		}
+		if refused < 10 || refused > 38 {
+			t.Errorf("%d of 40 were refused", refused)
 		}
 	})
-	// The scheduler learns how long a row takes.
-	if w := s.do(segmentForm(t, "red")); w.Code != http.StatusOK {
-		t.Fatal(w.Body)
-	}
-	// An idle server tries at most three requests that the forecast calls late.
-	var w *httptest.ResponseRecorder
-	for i := range 4 {
-		w = s.do(segmentForm(t, "blue "+strconv.Itoa(i), part{"deadline_ms", "20"}))
-		expectProblem(t, w, http.StatusGatewayTimeout, "deadline_exceeded", "")
-	}
-	if !strings.Contains(w.Body.String(), "takes about") {
-		t.Errorf("not refused by the forecast: %s", w.Body)
-	}
-
-	answers := make(chan *httptest.ResponseRecorder, 40)
-	for i := range cap(answers) {
-		go func() { answers <- s.do(segmentForm(t, "red "+strconv.Itoa(i), part{"deadline_ms", "1000"})) }()
-	}
-	refused := 0
-	for range cap(answers) {
-		w := <-answers
-		if w.Code != http.StatusServiceUnavailable {
-			continue
-		}
-		refused++
-		expectProblem(t, w, http.StatusServiceUnavailable, "overloaded", "")
-		if after, err := strconv.Atoi(w.Header().Get("Retry-After")); err != nil || after < 1 || after > 5 {
-			t.Errorf("Retry-After %q", w.Header().Get("Retry-After"))
-		}
-	}
-	if refused < 10 || refused > 38 {
-		t.Errorf("%d of 40 were refused", refused)
-	}
 }
 
 func TestSegment_DeadlineAndPriority(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/tests/await"
 )
 
 func batchRequest(format string, args ...any) *http.Request {
@@ -144,13 +145,12 @@ func TestBatchDeadlineAndUsage(t *testing.T) {
 	}
 	w = s.do(bearer(async(batchRequest(`{"items": [{"image": {"data": %[1]q}, "prompts": [{"text": "red"}]}, {"image": {"data": %[1]q}, "prompts": [{"text": "green"}]}]}`, encoded)), key))
 	id := decodeJob(t, w, http.StatusAccepted).ID
-	deadline := time.Now().Add(20 * time.Second)
-	for decodeJob(t, s.ask(http.MethodGet, "/v1/jobs/"+id, key), http.StatusOK).Status != "succeeded" {
-		if time.Now().After(deadline) {
-			t.Fatal("the job is not done in time")
+	await.Until(t, 20*time.Second, func() error {
+		if j := decodeJob(t, s.ask(http.MethodGet, "/v1/jobs/"+id, key), http.StatusOK); j.Status != "succeeded" {
+			return fmt.Errorf("the job is %s", j.Status)
 		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return nil
+	})
 	used = usage(t, s.do(bearer(httptest.NewRequest(http.MethodGet, "/v1/usage", nil), key)))
 	if len(used) != 1 || used[0].Requests != 2 || used[0].Pictures != 4 {
 		t.Errorf("%+v", used)

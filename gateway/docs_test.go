@@ -26,6 +26,7 @@ import (
 
 // The reference is rendered, and the content security policy blocks no part of it.
 func TestDocs_Browser(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts a browser")
 	}
@@ -62,6 +63,7 @@ func TestDocs_Browser(t *testing.T) {
 // A visitor who chooses a picture, types a phrase and presses Execute gets a mask,
 // and the page sends only what the visitor has entered.
 func TestDocs_TryItOut(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts a browser")
 	}

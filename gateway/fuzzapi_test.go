@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/tests/await"
 )
 
 const (
@@ -261,13 +262,15 @@ func TestFuzzAPI(t *testing.T) {
 	// Meanwhile the maintenance of jobs may have begun; leaked requests would need
 	// far more.
 	const slack = 40
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before+slack; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			var stacks bytes.Buffer
-			_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
-			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks.Bytes())
+	await.Until(t, 10*time.Second, func() error {
+		n := runtime.NumGoroutine()
+		if n <= before+slack {
+			return nil
 		}
-	}
+		var stacks bytes.Buffer
+		_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1)
+		return fmt.Errorf("%d goroutines, %d before\n%s", n, before, stacks.Bytes())
+	})
 }
 
 // knownCodes are the codes in the description.

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/gateway/gatewaytest"
@@ -29,6 +28,7 @@ import (
 	"github.com/refersam/refersam/preprocess"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/telemetry"
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/triton"
 	"go.uber.org/goleak"
 )
@@ -65,13 +65,12 @@ func start(t testing.TB, change ...func(*gateway.Config)) *service {
 
 func (s *service) waitReady(t testing.TB) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for s.get("/readyz").Code != http.StatusOK {
-		if time.Now().After(deadline) {
-			t.Fatal("not ready after 10 s")
+	await.Until(t, 10*time.Second, func() error {
+		if w := s.get("/readyz"); w.Code != http.StatusOK {
+			return fmt.Errorf("/readyz: status %d: %s", w.Code, w.Body)
 		}
-		time.Sleep(time.Millisecond)
-	}
+		return nil
+	})
 	s.log.Reset()
 }
 
@@ -544,26 +543,9 @@ func TestProbes(t *testing.T) {
 		expectProblem(t, s.get(path), http.StatusServiceUnavailable, "not_ready", "")
 	}
 	model.SetDown(nil)
-	deadline := time.Now().Add(10 * time.Second)
-	for s.get("/readyz").Code != http.StatusOK {
-		if time.Now().After(deadline) {
-			t.Fatal("not ready after 10 s")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.waitReady(t)
 	if model.Probes() == 0 {
 		t.Error("ready without a real inference")
-	}
-}
-
-func TestVersion(t *testing.T) {
-	s := start(t)
-	var b api.Build
-	if err := json.Unmarshal(s.get("/version").Body.Bytes(), &b); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(b.Go, "go1.") {
-		t.Errorf("%+v", b)
 	}
 }
 
@@ -700,16 +682,13 @@ func TestServe_Graceful(t *testing.T) {
 	}()
 	<-entered
 	stop()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	await.True(t, 5*time.Second, "no more connections are accepted", func() bool {
 		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			break
+		if err == nil {
+			conn.Close()
 		}
-		conn.Close()
-		if time.Now().After(deadline) {
-			t.Fatal("still accepts connections")
-		}
-	}
+		return err != nil
+	})
 	expectProblem(t, s.get("/readyz"), http.StatusServiceUnavailable, "not_ready", "")
 	close(proceed)
 	if got := <-status; got != http.StatusOK {
@@ -728,12 +707,9 @@ func TestServe_Drains(t *testing.T) {
 	address, stop, served := s.listen(t)
 	stop()
 	begun := time.Now()
-	for s.get("/readyz").Code != http.StatusServiceUnavailable {
-		if time.Since(begun) > delay/2 {
-			t.Fatal("it does not say that it stops")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	await.True(t, delay/2, "/readyz says that the service stops", func() bool {
+		return s.get("/readyz").Code == http.StatusServiceUnavailable
+	})
 	status, err := post(address)
 	if err != nil {
 		t.Fatal(err)
@@ -840,9 +816,7 @@ func TestBrokenVariant(t *testing.T) {
 	model := pipelinetest.NewColourModel("bert", "clip")
 	model.SetBroken(triton.Broken{Model: "refersam_clip", Variant: "clip", Stage: "refersam_clip_vli", Reason: "no memory"})
 	s := loading(t, model)
-	for s.get("/readyz").Code != http.StatusOK {
-		time.Sleep(10 * time.Millisecond)
-	}
+	s.waitReady(t)
 	const why = "its stage refersam_clip_vli is not loaded: no memory"
 	if body := s.get("/readyz").Body.String(); body != "ok\nvariant clip cannot be used: "+why+"\n" {
 		t.Errorf("readyz: %q", body)

@@ -136,6 +136,7 @@ func TestIdempotency_Clients(t *testing.T) {
 // While the first request runs, repeated requests get a conflict, from every
 // gateway.
 func TestIdempotency_UnderWay(t *testing.T) {
+	t.Parallel()
 	cluster := storetest.NewCluster(t)
 	address := cluster.NewDatabase(t)
 	begun, release := make(chan struct{}), make(chan struct{})

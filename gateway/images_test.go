@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/refersam/refersam/blobs"
@@ -233,20 +234,22 @@ func TestImageQuota(t *testing.T) {
 
 // An image is deleted when it expires, and so is its object.
 func TestImageExpires(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.Images.TTL = 50 * time.Millisecond })
-	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
-	time.Sleep(60 * time.Millisecond)
-	expectProblem(t, s.get("/v1/images/"+sent.ID), http.StatusNotFound, "image_not_found", "")
-	expectProblem(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id")
-	if purged, err := images.Purge(t.Context(), s.state, s.blobs, time.Now()); err != nil || purged.Images != 1 || purged.Objects != 0 {
-		t.Errorf("%+v, %v", purged, err)
-	}
-	if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
-		t.Errorf("%+v, %v", purged, err)
-	}
-	if n := objects(t, s.blobs); n != 0 {
-		t.Errorf("%d objects are left", n)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, func(cfg *gateway.Config) { cfg.Images.TTL = 50 * time.Millisecond })
+		sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+		time.Sleep(60 * time.Millisecond)
+		expectProblem(t, s.get("/v1/images/"+sent.ID), http.StatusNotFound, "image_not_found", "")
+		expectProblem(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})), http.StatusNotFound, "image_not_found", "image_id")
+		if purged, err := images.Purge(t.Context(), s.state, s.blobs, time.Now()); err != nil || purged.Images != 1 || purged.Objects != 0 {
+			t.Errorf("%+v, %v", purged, err)
+		}
+		if purged, err := images.Purge(t.Context(), s.state, s.blobs, later()); err != nil || purged.Objects != 1 {
+			t.Errorf("%+v, %v", purged, err)
+		}
+		if n := objects(t, s.blobs); n != 0 {
+			t.Errorf("%d objects are left", n)
+		}
+	})
 }
 
 func objects(t *testing.T, b *blobs.Bucket) (n int) {
@@ -504,31 +507,33 @@ func TestImageStorageAway(t *testing.T) {
 // A request by id needs no more memory than there is, and a request with an address
 // and an Idempotency-Key holds no memory for its body during the fetch.
 func TestImageMemory(t *testing.T) {
-	s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = int64(len(picture)) - 1 })
-	sent := decodeImage(t, s.do(upload()), http.StatusCreated)
-	decode(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})))
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = int64(len(picture)) - 1 })
+		sent := decodeImage(t, s.do(upload()), http.StatusCreated)
+		decode(t, s.do(form(part{"image_id", sent.ID}, part{"phrase", "red"})))
 
-	s = start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 4 << 20 })
-	release := make(chan struct{})
-	const n = 60
-	begun := make(chan struct{}, n)
-	s.fetcher.during = func() { begun <- struct{}{}; <-release }
-	s.fetcher.put("https://good.example/a.png", picture)
-	body := `{"image":{"url":"https://good.example/a.png"}}` + strings.Repeat(" ", 1<<20)
-	var group sync.WaitGroup
-	for i := range n {
-		req := to("/v1/images", jsonRequest(""))
-		req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
-		group.Go(func() { s.ServeHTTP(httptest.NewRecorder(), with(req, "Idempotency-Key", fmt.Sprint(i))) })
-	}
-	<-begun
-	time.Sleep(500 * time.Millisecond)
-	runtime.GC()
-	var memory runtime.MemStats
-	runtime.ReadMemStats(&memory)
-	if live := memory.HeapAlloc >> 20; live > 40 {
-		t.Errorf("%d MiB are held", live)
-	}
-	close(release)
-	group.Wait()
+		s = start(t, func(cfg *gateway.Config) { cfg.Answers.BodyMemory = 4 << 20 })
+		release := make(chan struct{})
+		const n = 60
+		begun := make(chan struct{}, n)
+		s.fetcher.during = func() { begun <- struct{}{}; <-release }
+		s.fetcher.put("https://good.example/a.png", picture)
+		body := `{"image":{"url":"https://good.example/a.png"}}` + strings.Repeat(" ", 1<<20)
+		var group sync.WaitGroup
+		for i := range n {
+			req := to("/v1/images", jsonRequest(""))
+			req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body)), int64(len(body))
+			group.Go(func() { s.ServeHTTP(httptest.NewRecorder(), with(req, "Idempotency-Key", fmt.Sprint(i))) })
+		}
+		<-begun
+		synctest.Wait()
+		runtime.GC()
+		var memory runtime.MemStats
+		runtime.ReadMemStats(&memory)
+		if live := memory.HeapAlloc >> 20; live > 40 {
+			t.Errorf("%d MiB are held", live)
+		}
+		close(release)
+		group.Wait()
+	})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
+	"github.com/refersam/refersam/tests/await"
 )
 
 // jobDocument mirrors the documented form of a job.
@@ -53,17 +54,14 @@ func decodeJob(t *testing.T, w *httptest.ResponseRecorder, status int) jobDocume
 // finish waits for a job's end.
 func (s *service) finish(t *testing.T, id string) jobDocument {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		j := decodeJob(t, s.get("/v1/jobs/"+id), http.StatusOK)
-		if j.Status != "queued" && j.Status != "running" {
-			return j
+	var j jobDocument
+	await.Until(t, 20*time.Second, func() error {
+		if j = decodeJob(t, s.get("/v1/jobs/"+id), http.StatusOK); j.Status == "queued" || j.Status == "running" {
+			return fmt.Errorf("not done: %+v", j)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not done in time: %+v", j)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+		return nil
+	})
+	return j
 }
 
 // The variant of a job is drawn when the job is accepted. A gateway that was
@@ -539,6 +537,7 @@ func TestJobResultMemory(t *testing.T) {
 
 // A stream ends when its key is revoked.
 func TestJobEvents_Revoked(t *testing.T) {
+	t.Parallel()
 	s := start(t, authenticated)
 	key := s.newKey(t, store.Key{})
 	release := s.stuck(t)

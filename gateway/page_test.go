@@ -23,6 +23,7 @@ var screenshots = flag.String("screenshots", "", "write screenshots into this fo
 // When a picture is dropped on the page and a phrase typed, the page shows the mask
 // over the picture. Then it shows a problem in words.
 func TestPage_Browser(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts a browser")
 	}

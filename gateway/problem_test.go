@@ -631,9 +631,7 @@ func FuzzSegment(f *testing.F) {
 		f.Add(req.Header.Get("Content-Type"), "*/*", body)
 	}
 	s := loading(f, pipelinetest.NewColourModel("bert", "clip"))
-	for s.get("/readyz").Code != http.StatusOK {
-		time.Sleep(time.Millisecond)
-	}
+	s.waitReady(f)
 	f.Fuzz(func(t *testing.T, contentType, accept string, body []byte) {
 		s.log.Reset()
 		req := httptest.NewRequest(http.MethodPost, "/v1/segment", bytes.NewReader(body))
@@ -662,9 +660,7 @@ func FuzzSegment_Query(f *testing.F) {
 		f.Add(query, "application/json", "zstd;q=0.5")
 	}
 	s := loading(f, pipelinetest.NewColourModel("bert", "clip"))
-	for s.get("/readyz").Code != http.StatusOK {
-		time.Sleep(time.Millisecond)
-	}
+	s.waitReady(f)
 	f.Fuzz(func(t *testing.T, query, accept, acceptEncoding string) {
 		s.log.Reset()
 		req := rawRequest("")

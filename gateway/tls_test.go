@@ -77,6 +77,7 @@ func listenUntil(t *testing.T, s *service) (address string, stop func()) {
 // The certificate is read again when its files change. While certificate and key do
 // not match, the previous certificate stays in use.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	certFile, keyFile := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
 	write := func(name string, data []byte) {
@@ -110,15 +111,16 @@ func TestTLS(t *testing.T) {
 
 	cert, key = pair(t, "second.example")
 	write(certFile, cert)
-	time.Sleep(1100 * time.Millisecond)
+	pass := func() { time.Sleep(1100 * time.Millisecond) } // the gateway looks at the files once a second
+	pass()
 	served("first.example") // the new certificate has another key
 	write(keyFile, key)
-	time.Sleep(1100 * time.Millisecond)
+	pass()
 	served("second.example")
 	if err := os.Remove(keyFile); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(1100 * time.Millisecond)
+	pass()
 	served("second.example")
 
 	old := &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}
@@ -165,6 +167,7 @@ func TestTLS_Config(t *testing.T) {
 
 // A client that sends its headers slowly, or too many headers, is disconnected.
 func TestSlowHeaders(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(c *gateway.Config) { c.ReadHeaderTimeout = 200 * time.Millisecond })
 	address := listen(t, s)
 	dial := func() net.Conn {
@@ -188,7 +191,7 @@ func TestSlowHeaders(t *testing.T) {
 				if _, err := fmt.Fprintf(conn, "X-%d: b\r\n", i); err != nil {
 					return
 				}
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(20 * time.Millisecond) // the pace of a slow client
 			}
 		}()
 		_, err := io.Copy(io.Discard, conn)

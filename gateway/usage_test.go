@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/refersam/refersam/gateway/gatewaytest"
@@ -33,45 +34,47 @@ func usage(t *testing.T, w *httptest.ResponseRecorder) []used {
 }
 
 func TestUsage(t *testing.T) {
-	s := start(t, authenticated)
-	a, b := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
-	admin := s.newKey(t, store.Key{Scopes: []store.Scope{store.ScopeAdmin}})
-	s.model.SetBefore(func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil })
-	decode(t, s.do(bearer(form(part{"image", picture}, part{"phrase", "red"}, part{"phrase", "green"}), a)))
-	s.model.SetBefore(nil)
-	decode(t, s.do(bearer(segment(), a))) // cached by now, so it takes no time of the model
-	decode(t, s.do(bearer(segment(), b)))
-	expectProblem(t, s.do(bearer(form(part{"image", "none"}, part{"phrase", "red"}), a)), 415, "unsupported_media_type", "image")
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, authenticated)
+		a, b := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+		admin := s.newKey(t, store.Key{Scopes: []store.Scope{store.ScopeAdmin}})
+		s.model.SetBefore(func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil })
+		decode(t, s.do(bearer(form(part{"image", picture}, part{"phrase", "red"}, part{"phrase", "green"}), a)))
+		s.model.SetBefore(nil)
+		decode(t, s.do(bearer(segment(), a))) // cached by now, so it takes no time of the model
+		decode(t, s.do(bearer(segment(), b)))
+		expectProblem(t, s.do(bearer(form(part{"image", "none"}, part{"phrase", "red"}), a)), 415, "unsupported_media_type", "image")
 
-	get := func(token store.Token, query string) *httptest.ResponseRecorder {
-		return s.do(bearer(httptest.NewRequest(http.MethodGet, "/v1/usage"+query, nil), token))
-	}
-	own := usage(t, get(a, ""))
-	if len(own) != 1 || own[0].Key != a.ID || own[0].Requests != 2 || own[0].Pictures != 2 || own[0].Day != time.Now().UTC().Format(time.DateOnly) {
-		t.Errorf("%+v", own)
-	}
-	if own[0].GPUMS < 20 || own[0].GPUMS > 2000 {
-		t.Errorf("%v ms of the model, which took 20 and a little", own[0].GPUMS)
-	}
-	if all := usage(t, get(admin, "")); len(all) != 2 {
-		t.Errorf("%+v", all)
-	}
-	if one := usage(t, get(admin, "?key="+b.ID)); len(one) != 1 || one[0].Key != b.ID {
-		t.Errorf("%+v", one)
-	}
-	if one := usage(t, get(a, "?key="+a.ID)); len(one) != 1 {
-		t.Errorf("%+v", one)
-	}
-	if none := usage(t, get(a, "?from=2020-01-01&to=2020-12-31")); none == nil || len(none) != 0 {
-		t.Errorf("%+v, want an empty list", none)
-	}
-	expectProblem(t, get(a, "?key="+b.ID), http.StatusForbidden, "forbidden", "")
-	for query, field := range map[string]string{
-		"?from=yesterday": "from", "?to=2026-13-01": "to", "?from=2026-02-02&to=2026-02-01": "from", "?from=2020-01-01": "from",
-		"?month=1": "month", "?to=2026-01-01&to=2026-01-02": "to",
-	} {
-		expectProblem(t, get(a, query), http.StatusUnprocessableEntity, "invalid_request", field)
-	}
+		get := func(token store.Token, query string) *httptest.ResponseRecorder {
+			return s.do(bearer(httptest.NewRequest(http.MethodGet, "/v1/usage"+query, nil), token))
+		}
+		own := usage(t, get(a, ""))
+		if len(own) != 1 || own[0].Key != a.ID || own[0].Requests != 2 || own[0].Pictures != 2 || own[0].Day != time.Now().UTC().Format(time.DateOnly) {
+			t.Errorf("%+v", own)
+		}
+		if own[0].GPUMS != 20 {
+			t.Errorf("%v ms of the model, want 20", own[0].GPUMS)
+		}
+		if all := usage(t, get(admin, "")); len(all) != 2 {
+			t.Errorf("%+v", all)
+		}
+		if one := usage(t, get(admin, "?key="+b.ID)); len(one) != 1 || one[0].Key != b.ID {
+			t.Errorf("%+v", one)
+		}
+		if one := usage(t, get(a, "?key="+a.ID)); len(one) != 1 {
+			t.Errorf("%+v", one)
+		}
+		if none := usage(t, get(a, "?from=2020-01-01&to=2020-12-31")); none == nil || len(none) != 0 {
+			t.Errorf("%+v, want an empty list", none)
+		}
+		expectProblem(t, get(a, "?key="+b.ID), http.StatusForbidden, "forbidden", "")
+		for query, field := range map[string]string{
+			"?from=yesterday": "from", "?to=2026-13-01": "to", "?from=2026-02-02&to=2026-02-01": "from", "?from=2020-01-01": "from",
+			"?month=1": "month", "?to=2026-01-01&to=2026-01-02": "to",
+		} {
+			expectProblem(t, get(a, query), http.StatusUnprocessableEntity, "invalid_request", field)
+		}
+	})
 }
 
 // Without authentication all clients' usage is counted together.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/refersam/refersam/gateway"
@@ -37,7 +38,7 @@ func exchange(t *testing.T, address string, pieces ...string) (statuses []int) {
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	for i, piece := range pieces {
 		if i > 0 {
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) // the pace of a slow client
 		}
 		if _, err := io.WriteString(conn, piece); err != nil {
 			break // enough answers
@@ -121,13 +122,14 @@ func TestSlowBody(t *testing.T) {
 // A body that does not arrive is cut off long before the time for the request is
 // over.
 func TestSilentBody(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 6 * time.Second })
 	conn := dial(t, listen(t, s))
 	begun := time.Now()
 	fmt.Fprint(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n")
 	for range 20 { // as fast as required
 		fmt.Fprint(conn, strings.Repeat("x", 20))
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // the pace of a slow client
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -162,8 +164,10 @@ func TestExpect(t *testing.T) {
 
 // The time limit of a body ends with the body: the answer may take longer.
 func TestSlowAnswer(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 300 * time.Millisecond })
 	address := listen(t, s)
+	// The model takes twice as long as a body may, over a real connection.
 	s.model.SetBefore(func(context.Context) error { time.Sleep(600 * time.Millisecond); return nil })
 	for name, req := range map[string]*http.Request{
 		"form":  form(part{"image", picture}, part{"phrase", "red"}),
@@ -187,12 +191,13 @@ func TestSlowAnswer(t *testing.T) {
 
 // A body of unknown size is not measured by the largest allowed size.
 func TestSlowBody_Chunked(t *testing.T) {
+	t.Parallel()
 	s := start(t, func(cfg *gateway.Config) { cfg.ReadTimeout = 3 * time.Second })
 	conn := dial(t, listen(t, s))
 	fmt.Fprint(conn, "POST /v1/segment?phrase=red HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n")
 	for piece := range slices.Chunk([]byte(picture), len(picture)/8) {
 		fmt.Fprintf(conn, "%x\r\n%s\r\n", len(piece), piece)
-		time.Sleep(150 * time.Millisecond)
+		time.Sleep(150 * time.Millisecond) // the pace of a slow client
 	}
 	fmt.Fprint(conn, "0\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -223,7 +228,7 @@ func TestBatchBeforeWaiting(t *testing.T) {
 			}
 			t.Cleanup(func() { conn.Close() })
 			fmt.Fprint(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 4000\r\n\r\n")
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // nothing shows that the request waits for memory by now
 			close(waiting)
 		})
 		return nil
@@ -262,7 +267,7 @@ func TestSlowBodies_OfOneAddress(t *testing.T) {
 		conn := dial(t, address)
 		fmt.Fprintf(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx")
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // nothing shows that the gateway reads the bodies by now
 	begun := time.Now()
 	decode(t, s.do(segment())) // from 192.0.2.1
 	if took := time.Since(begun); took > 2*time.Second {
@@ -282,7 +287,7 @@ func TestSlowBodies_OfOneKey(t *testing.T) {
 		connections = append(connections, conn)
 		fmt.Fprintf(conn, "POST /v1/segment HTTP/1.1\r\nHost: a\r\nX-API-Key: %s\r\nContent-Type: image/png\r\nContent-Length: 1048576\r\n\r\nx", slow.Reveal())
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // nothing shows that the gateway reads the bodies by now
 	begun := time.Now()
 	decode(t, s.do(bearer(segment(), other)))
 	if took := time.Since(begun); took > 2*time.Second {
@@ -297,23 +302,25 @@ func TestSlowBodies_OfOneKey(t *testing.T) {
 // Its requests with stored or fetched pictures block nobody either, however long
 // they wait for the model.
 func TestPicturesOfOneKey(t *testing.T) {
-	s := start(t, authenticated, func(cfg *gateway.Config) {
-		cfg.Answers.BodyMemory, cfg.Answers.RequestTimeout = int64(16*len(picture)), 3*time.Second
-	})
-	many, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
-	kept := decodeImage(t, s.do(bearer(upload(), many)), http.StatusCreated).ID
-	s.model.SetBefore(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-	var clients sync.WaitGroup
-	for i := range 60 {
-		clients.Go(func() {
-			s.do(bearer(form(part{"image_id", kept}, part{"phrase", fmt.Sprint("red ", i)}), many))
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, authenticated, func(cfg *gateway.Config) {
+			cfg.Answers.BodyMemory, cfg.Answers.RequestTimeout = int64(16*len(picture)), 3*time.Second
 		})
-	}
-	time.Sleep(300 * time.Millisecond)
-	begun := time.Now()
-	decodeImage(t, s.do(bearer(upload(), other)), http.StatusCreated)
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("another client waited %s", took)
-	}
-	clients.Wait()
+		many, other := s.newKey(t, store.Key{}), s.newKey(t, store.Key{})
+		kept := decodeImage(t, s.do(bearer(upload(), many)), http.StatusCreated).ID
+		s.model.SetBefore(func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		var clients sync.WaitGroup
+		for i := range 60 {
+			clients.Go(func() {
+				s.do(bearer(form(part{"image_id", kept}, part{"phrase", fmt.Sprint("red ", i)}), many))
+			})
+		}
+		synctest.Wait()
+		begun := time.Now()
+		decodeImage(t, s.do(bearer(upload(), other)), http.StatusCreated)
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("another client waited %s", took)
+		}
+		clients.Wait()
+	})
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/refersam/refersam/jobs"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
+	"github.com/refersam/refersam/tests/await"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 	"go.uber.org/goleak"
 )
@@ -190,12 +191,7 @@ func (e *engine) submitJob(t *testing.T, s jobs.Submission) *jobs.Job {
 // needs.
 func poll(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	const most = 30 * time.Second
-	for deadline := time.Now().Add(most); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %s", what, most)
-		}
-	}
+	await.True(t, 30*time.Second, what, done)
 }
 
 // until polls a job of the key k until a condition holds.

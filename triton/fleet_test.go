@@ -3,6 +3,7 @@ package triton_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/triton"
 	pb "github.com/refersam/refersam/triton/inferencepb"
 	"google.golang.org/grpc/peer"
@@ -55,17 +57,14 @@ func (d *fakeDNS) awaitLookups(t *testing.T) {
 	d.mu.Lock()
 	want := d.lookups + 2
 	d.mu.Unlock()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	await.Until(t, 10*time.Second, func() error {
 		d.mu.Lock()
-		done := d.lookups >= want
-		d.mu.Unlock()
-		if done {
-			return
+		defer d.mu.Unlock()
+		if d.lookups < want {
+			return fmt.Errorf("%d lookups, want %d", d.lookups, want)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("names are not resolved again")
-		}
-	}
+		return nil
+	})
 }
 
 // runFleet runs a fleet of host triton.test until the test ends. Each set that
@@ -206,21 +205,19 @@ func TestReplicaLeaves(t *testing.T) {
 	<-began
 	dns.set(nil, "127.0.0.3")
 	expectSet(t, sets, "127.0.0.3:"+port)
-	time.Sleep(100 * time.Millisecond) // time to close it by mistake
+	time.Sleep(100 * time.Millisecond) // time to close a real connection by mistake
 	close(finish)
 	if err := <-answered; err != nil {
 		t.Errorf("call under way: %v", err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	await.Until(t, 5*time.Second, func() error {
 		_, err := replica.Statistics(t.Context(), fakeContract())
-		if err != nil && strings.Contains(err.Error(), "closing") {
-			checkFault(t, "call after the end", err, replica, triton.Unreachable, "closing")
-			return
+		if err == nil || !strings.Contains(err.Error(), "closing") {
+			return fmt.Errorf("a replica that left is not closed: %w", err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("a replica that left is not closed: %v", err)
-		}
-	}
+		checkFault(t, "call after the end", err, replica, triton.Unreachable, "closing")
+		return nil
+	})
 }
 
 // Calls go to the connection with the least under way.
@@ -306,7 +303,7 @@ func TestPixelsAreLetGo(t *testing.T) {
 		if len(r.GetRawInputContents()[0])%2 != 0 || len(r.GetRawInputContents()[0]) == 0 {
 			return nil, errors.New("no picture")
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // some calls end before their answer, some after it
 		return nil, errors.New("no answer either")
 	}}
 	cfg := triton.DefaultConfig()
@@ -335,11 +332,15 @@ func TestPixelsAreLetGo(t *testing.T) {
 					t.Error("an answer that nobody gave")
 				}
 				for _, row := range rows {
-					for deadline := time.Now().Add(5 * time.Second); row.Pixels.Held() > 1; time.Sleep(100 * time.Microsecond) {
-						if time.Now().After(deadline) {
-							t.Errorf("a picture is held %d times after its call: %v", row.Pixels.Held(), err)
-							return
+					released := func() error {
+						if n := row.Pixels.Held(); n > 1 {
+							return fmt.Errorf("a picture is held %d times after its call", n)
 						}
+						return nil
+					}
+					if late := await.Within(5*time.Second, released); late != nil {
+						t.Errorf("%v: %v", late, err)
+						return
 					}
 					clear(row.Pixels.Bytes())
 					row.Pixels.Release()
@@ -363,6 +364,8 @@ func TestProbeReconnects(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	replica := replicaAt(t, address)
+	// Calls fail for so long that gRPC would wait a second and more before it
+	// connects again; its clock cannot be set.
 	for deadline := time.Now().Add(1500 * time.Millisecond); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		_, err := replica.Infer(ctx, fakeContract(), []triton.Row{randomRow(rand.New(rand.NewPCG(1, 1)))})
@@ -395,7 +398,7 @@ func settled(t *testing.T, replica *triton.Replica, model *triton.Contract) trit
 			return now
 		}
 		last = now
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // the server's moment
 	}
 	t.Fatal("the statistics do not settle")
 	return last
@@ -460,7 +463,7 @@ func TestCancellationReachesTriton(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // the server works on the first call by now
 	time.AfterFunc(50*time.Millisecond, cancel)
 	began := time.Now()
 	_, err := replica.Infer(ctx, model, []triton.Row{row})

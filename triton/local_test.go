@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/triton/local"
 )
 
@@ -92,13 +93,12 @@ func TestParentKilled(t *testing.T) {
 	if err := parent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(15 * time.Second)
-	for len(server.traces(t)) > 0 {
-		if time.Now().After(deadline) {
-			t.Fatalf("left behind: %q", server.traces(t))
+	await.Until(t, 15*time.Second, func() error {
+		if left := server.traces(t); len(left) > 0 {
+			return fmt.Errorf("left behind: %q", left)
 		}
-		time.Sleep(100 * time.Millisecond)
-	}
+		return nil
+	})
 }
 
 func TestSharedMemoryTooSmall(t *testing.T) {

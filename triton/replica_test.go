@@ -308,7 +308,7 @@ func TestServerKilled(t *testing.T) {
 			}
 		}
 	}()
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // the load runs before the server dies
 	if err := syscall.Kill(server.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/triton"
 	pb "github.com/refersam/refersam/triton/inferencepb"
 	"google.golang.org/grpc"
@@ -212,11 +213,12 @@ func TestSharedMemory(t *testing.T) {
 	if err := fleet.Probe(t.Context(), model); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); slices.Contains(registered(t, local.Address()), name); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a region that is gone stays registered")
+	await.Until(t, 5*time.Second, func() error {
+		if all := registered(t, local.Address()); slices.Contains(all, name) {
+			return fmt.Errorf("a region that is gone stays registered: %q in %q", name, all)
 		}
-	}
+		return nil
+	})
 	if own := region(t, local.Address()); !exists(own) {
 		t.Errorf("the second region %q is not there", own)
 	}
@@ -255,11 +257,7 @@ func TestSharedMemoryAfterRestart(t *testing.T) {
 	for i := range 3 {
 		if i == 0 {
 			// The connection is made again, then it is found that the region is unknown.
-			for deadline := time.Now().Add(5 * time.Second); replica.Probe(t.Context(), model) != nil; time.Sleep(10 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatal("the server is not found again")
-				}
-			}
+			await.Until(t, 5*time.Second, func() error { return replica.Probe(t.Context(), model) })
 		}
 		answers, err := replica.Infer(t.Context(), model, []triton.Row{row})
 		if err != nil {
@@ -394,7 +392,7 @@ func TestServerHangs(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(1100 * time.Millisecond) // until the region is registered again
+		time.Sleep(1100 * time.Millisecond) // a replica registers its region again once a second, with a call of inference
 		answers, err := fleet.Replicas()[0].Infer(t.Context(), model, []triton.Row{row})
 		if err != nil {
 			t.Fatal(err)
@@ -492,20 +490,16 @@ func stopProcess(t *testing.T, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	await.Until(t, 10*time.Second, func() error {
 		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 		if err != nil || len(stats) == 0 {
 			t.Fatalf("process %d has no threads: %v", pid, err)
 		}
-		running := slices.ContainsFunc(stats, func(name string) bool {
-			stat, err := os.ReadFile(name)
-			return err == nil && !bytes.Contains(stat, []byte(") T "))
-		})
-		if !running {
-			return
+		for _, name := range stats {
+			if stat, err := os.ReadFile(name); err == nil && !bytes.Contains(stat, []byte(") T ")) {
+				return fmt.Errorf("process %d does not stop: %s", pid, stat)
+			}
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("process %d does not stop", pid)
-		}
-	}
+		return nil
+	})
 }

@@ -50,7 +50,7 @@ func TestLatencyCountsFromWhenItWasDue(t *testing.T) {
 	begin := time.Now()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		time.Sleep(stop - time.Since(begin))
+		time.Sleep(stop - time.Since(begin)) // the stop of the service, over real connections
 	}))
 	defer server.Close()
 	target := load.NewTarget(server.URL)
