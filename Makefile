@@ -59,7 +59,9 @@ check-go:
 ##@ Check
 
 .PHONY: test
-test: check-go test-go test-python compile-check e2e ## Run every test (installs what they need)
+test: check-go .venv/.dev ## Run every test (installs what they need)
+	$(MAKE) --jobs=2 --output-sync=target test-go test-python compile-check
+	$(MAKE) e2e
 
 .PHONY: test-go
 test-go: .venv/.dev ## Run the Go tests of the packages
@@ -77,7 +79,7 @@ test-python: .venv/.dev ## Run the Python tests
 
 .PHONY: compile-check
 compile-check: .venv/.dev ## Compile every shipped stage with TensorRT-RTX, without a GPU
-	$(PY) -m refersam.compile_check --repository model_repository
+	$(PY) -m refersam.compile_check --repository model_repository --passed .venv/compiled
 
 .PHONY: e2e
 e2e: .venv/.dev ## Run the end-to-end tests: real tritonserver, shipped models, real browser
