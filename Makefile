@@ -198,8 +198,8 @@ docs: check-go ## Write the tables of docs/ that repeat the code, and the pictur
 	go run ./docs/generate
 
 .PHONY: swagger-ui
-swagger-ui: ## Fetch the renderer of /docs again, at the version that gateway/swagger-ui.sh names
-	gateway/swagger-ui.sh
+swagger-ui: ## Fetch the renderer of /docs again, at the version that gateway/web/swagger-ui.sh names
+	gateway/web/swagger-ui.sh
 
 .PHONY: train
 train: .venv/.dev var/pool/pool.json ## Train both demo variants into var/train (hours); goes on after a stop

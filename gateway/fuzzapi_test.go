@@ -109,7 +109,7 @@ func seeds(t *testing.T, key string) []message {
 	add("POST", "/v1/segment", kind, body, [2]string{"Prefer", "respond-async"}, [2]string{"Idempotency-Key", "fuzz"})
 	for _, target := range []string{
 		"/v1/models", "/v1/models/bert", "/v1/usage?from=2026-11-01", "/v1/images?limit=3", "/v1/jobs?status=running", "/v1/jobs/job_x", "/v1/jobs/job_x/events?last_event_id=2",
-		"/v1/jobs/job_x/items/0", "/v1/images/img_x/content", "/v1/webhooks/secret", "/readyz", "/openapi.json", "/docs", "/web/icon.svg", "/problems/overloaded", "/version",
+		"/v1/jobs/job_x/items/0", "/v1/images/img_x/content", "/v1/webhooks/secret", "/readyz", "/openapi.json", "/docs", "/web/shared/icon.svg", "/problems/overloaded", "/version",
 	} {
 		add("GET", target, "", nil)
 	}

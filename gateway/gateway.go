@@ -20,6 +20,7 @@ import (
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/api/openapi"
 	"github.com/refersam/refersam/experiment"
+	"github.com/refersam/refersam/gateway/web"
 	"github.com/refersam/refersam/images"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/store"
@@ -118,8 +119,9 @@ func (g *Gateway) route(pages *pages, parts Parts) {
 	e, cfg, log, timeout := g.engine, &g.cfg, g.log, g.cfg.Answers.RequestTimeout
 	e.Use(identify, countRequests(parts.Metrics), traceRequests(parts.Traces), logAccess(log), recoverPanic, secure, allowOrigins(cfg.CORSOrigins))
 	read := []string{http.MethodGet, http.MethodHead}
-	e.Match(read, "/", pages.file("index.html"))
-	e.Match(read, api.RouteDocs, allowInlineImages, pages.file("docs.html"))
+	for _, p := range web.Pages {
+		e.Match(read, p.Path, inlineImages(p.InlineImages), pages.file(p.File))
+	}
 	e.Match(read, api.RouteSpec+".json", pages.file("openapi.json"))
 	e.Match(read, api.RouteSpec+".yaml", pages.file("openapi.yaml"))
 	e.Match(read, "/web/*file", pages.serve)

@@ -617,9 +617,9 @@ func TestPage(t *testing.T) {
 		t.Errorf("status %d for the page that the browser has", w.Code)
 	}
 	for path, mediaType := range map[string]string{
-		"/web/app.js":    "text/javascript",
-		"/web/style.css": "text/css",
-		"/web/icon.svg":  "image/svg+xml",
+		"/web/segment/page.js":  "text/javascript",
+		"/web/shared/style.css": "text/css",
+		"/web/shared/icon.svg":  "image/svg+xml",
 	} {
 		w := s.get(path)
 		if w.Code != http.StatusOK || !strings.HasPrefix(w.Header().Get("Content-Type"), mediaType) {

@@ -125,10 +125,13 @@ func secure(c *gin.Context) {
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 }
 
-// allowInlineImages permits data: images, which Swagger UI's style sheet uses.
-func allowInlineImages(c *gin.Context) {
-	h := c.Writer.Header()
-	h.Set("Content-Security-Policy", strings.Replace(h.Get("Content-Security-Policy"), "img-src ", "img-src data: ", 1))
+// inlineImages is middleware that permits data: images on a page that needs them.
+func inlineImages(needed bool) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if h := c.Writer.Header(); needed {
+			h.Set("Content-Security-Policy", strings.Replace(h.Get("Content-Security-Policy"), "img-src ", "img-src data: ", 1))
+		}
+	}
 }
 
 // withTimeout sets a deadline on the request's context. Use it on routes without an

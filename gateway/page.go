@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"crypto/sha256"
-	"embed"
 	"encoding/hex"
 	"io/fs"
 	"net/http"
@@ -14,15 +13,13 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/api/openapi"
+	"github.com/refersam/refersam/gateway/web"
 )
-
-//go:embed web
-var webFiles embed.FS
 
 // pages serves files that do not change while the service runs: the embedded web
 // pages, and the description of the API.
 type pages struct {
-	files map[string]pageFile // by path below web/
+	files map[string]pageFile // of package web, by name
 	spec  map[string]pageFile // openapi.json and openapi.yaml
 }
 
@@ -34,15 +31,15 @@ type pageFile struct {
 
 func newPages() (*pages, error) {
 	p := &pages{files: make(map[string]pageFile), spec: make(map[string]pageFile)}
-	err := fs.WalkDir(webFiles, "web", func(name string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(web.Files, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		content, err := webFiles.ReadFile(name)
+		content, err := web.Files.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		p.files[strings.TrimPrefix(name, "web/")] = newPageFile(content, "")
+		p.files[name] = newPageFile(content, "")
 		return nil
 	})
 	if err != nil {

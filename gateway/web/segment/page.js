@@ -1,4 +1,4 @@
-import * as api from "./api.js";
+import * as api from "../shared/api.js";
 import { draw, drawnSize, maskLayer } from "./overlay.js";
 
 const $ = (id) => document.getElementById(id);
