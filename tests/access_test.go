@@ -96,11 +96,11 @@ func TestKeysWhileServing(t *testing.T) {
 			expect(other, 200)
 
 			rotated := refersam(t, environment, "keys", "rotate", id)
-			time.Sleep(2*time.Second + 100*time.Millisecond)
+			time.Sleep(2*time.Second + 100*time.Millisecond) // processes keep what they know of a key for 2 s
 			expect(key, 200)
 			expect(rotated, 200)
 			refersam(t, environment, "keys", "revoke", id)
-			time.Sleep(2*time.Second + 100*time.Millisecond)
+			time.Sleep(2*time.Second + 100*time.Millisecond) // the same
 			expect(key, 401)
 			expect(rotated, 401)
 			expect(other, 200)

@@ -1,6 +1,7 @@
 package tests_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/refersam/refersam/tests/await"
 )
 
 // brokenRepository is the shipped repository with an unreadable file of clip.
@@ -156,21 +159,19 @@ func TestServerNeverReached(t *testing.T) {
 	s.waitAlive(t)
 	g := &guarded{s, "http://" + admin}
 	const reason = "the model server cannot be reached"
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	await.Until(t, 10*time.Second, func() error {
 		status, body := s.get(t, "/readyz")
 		if status != http.StatusServiceUnavailable {
 			t.Fatalf("readyz: status %d: %s", status, body)
 		}
-		if strings.Contains(body, reason) {
-			if strings.Contains(body, address) {
-				t.Errorf("readyz names an address: %s", body)
-			}
-			break
+		if !strings.Contains(body, reason) {
+			return fmt.Errorf("readyz does not say %q: %s", reason, body)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("readyz does not say %q: %s", reason, body)
+		if strings.Contains(body, address) {
+			t.Errorf("readyz names an address: %s", body)
 		}
-	}
+		return nil
+	})
 	if usable := g.metric(t, "refersam_replica_usable", address); usable != 0 {
 		t.Errorf("refersam_replica_usable is %v for a server that was never reached", usable)
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/tests/ensembles"
 	"github.com/refersam/refersam/tokenize"
 	pb "github.com/refersam/refersam/triton/inferencepb"
@@ -72,7 +73,7 @@ func (s *weighted) reload(t *testing.T, random *rand.Rand, weights int) {
 			t.Logf("loading %s: %v", model, err)
 			return
 		}
-		time.Sleep(time.Duration(random.IntN(50)) * time.Millisecond)
+		time.Sleep(time.Duration(random.IntN(50)) * time.Millisecond) // requests come between the loads
 	}
 }
 
@@ -163,7 +164,7 @@ func (w *witness) run(ctx context.Context, t *testing.T, clients int) {
 					t.Error(err)
 					return
 				}
-				time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond)
+				time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond) // the pace of a client
 			}
 		})
 	}
@@ -201,11 +202,17 @@ func TestAnswersNameTheirWeights(t *testing.T) {
 				w.run(ctx, t, 6)
 			}()
 			random := rand.New(rand.NewPCG(2, 2))
-			for weights := 2; weights <= 6; weights++ {
+			// Each of the three weights is in use once, and one of them again. make
+			// crash-proof changes them more often.
+			changes := 3
+			if rounds, _ := crashRounds(); rounds > 1 {
+				changes = 5 * rounds
+			}
+			for weights := 2; weights < 2+changes; weights++ {
 				// In turns the weights are ones that were loaded before.
 				next := 1 + weights%3
 				for _, s := range []*weighted{one, other} {
-					time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond)
+					time.Sleep(time.Duration(random.IntN(1500)) * time.Millisecond) // requests come between the changes
 					if random.IntN(3) == 0 {
 						s.restart(t, next)
 					} else {
@@ -215,7 +222,7 @@ func TestAnswersNameTheirWeights(t *testing.T) {
 			}
 			g.waitServed(t, 20*time.Second)
 			before := w.right.Load()
-			time.Sleep(time.Second)
+			await.True(t, 20*time.Second, "an answer after the last change", func() bool { return w.right.Load() > before })
 			cancel()
 			<-done
 			t.Logf("%d answers of %d checkpoints, %d of them made by the model for their request; %d requests refused",
@@ -231,12 +238,5 @@ func TestAnswersNameTheirWeights(t *testing.T) {
 // waitServed waits until the service answers.
 func (g *guarded) waitServed(t *testing.T, limit time.Duration) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
-		if status, _ := g.status("/readyz"); status == http.StatusOK {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("not ready after %v", limit)
-		}
-	}
+	await.Until(t, limit, func() error { return g.answers("/readyz") })
 }

@@ -2,17 +2,21 @@ package tests_test
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"image/png"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/refersam/refersam/api"
 )
 
 // `refersam segment` gives the masks of the API without a service.
@@ -232,4 +236,38 @@ func failing(t *testing.T, environment []string, args ...string) (string, error)
 		t.Fatal(err)
 	}
 	return string(out), err
+}
+
+// GET /version and `refersam version` name what the linker stored in the binary.
+func TestVersion(t *testing.T) {
+	info, err := buildinfo.ReadFile(executable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := api.Build{Version: info.Main.Version, Go: info.GoVersion}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			want.Revision = s.Value
+		case "vcs.modified":
+			want.Modified = s.Value == "true"
+		}
+	}
+	status, body := shared.get(t).get(t, "/version")
+	var got api.Build
+	if err := json.Unmarshal([]byte(body), &got); err != nil || status != http.StatusOK {
+		t.Fatalf("status %d, %v: %s", status, err, body)
+	}
+	if got != want {
+		t.Errorf("/version: %+v, want %+v", got, want)
+	}
+	line, err := exec.Command(executable, "version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{want.Version, want.Revision, want.Go} {
+		if !strings.Contains(string(line), part) {
+			t.Errorf("refersam version: %q does not name %q", line, part)
+		}
+	}
 }

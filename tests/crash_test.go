@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/store/storetest"
+	"github.com/refersam/refersam/tests/await"
 )
 
 // crashRounds is how often the gateway is killed with each database. make
@@ -170,9 +171,12 @@ func (c *crashing) round(round, n int, hook string) []string {
 	}
 	// At a random moment, while the jobs are being submitted or are running.
 	at := rand.Int64N(int64(n) * 5 / 4)
-	for deadline := time.Now().Add(time.Minute); acknowledged.Load() < min(at, int64(n)) && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	await.Until(c.t, time.Minute, func() error {
+		if got := acknowledged.Load(); got < min(at, int64(n)) {
+			return fmt.Errorf("%d of %d jobs are acknowledged", got, n)
+		}
+		return nil
+	})
 	time.Sleep(rand.N(50 * time.Millisecond))
 	c.kill()
 	c.start()
@@ -197,6 +201,7 @@ func (c *crashing) submit(name, hook string) string {
 // status, and returns its id.
 func (c *crashing) post(path, contentType string, body []byte, name string, want int) string {
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		// The gateway may be dead, so that no answer says when to ask again.
 		req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, c.current.Load().url+path, bytes.NewReader(body))
 		if err != nil {
 			c.t.Error(err)
@@ -320,9 +325,12 @@ func (h *hooks) expectTold(t *testing.T, all map[string]bool) {
 		defer h.mu.Unlock()
 		return len(h.told)
 	}
-	for deadline := time.Now().Add(2 * time.Minute); told() < len(all) && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
+	await.Until(t, 2*time.Minute, func() error {
+		if n := told(); n < len(all) {
+			return fmt.Errorf("%d ends were reported of %d", n, len(all))
+		}
+		return nil
+	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for id := range all {

@@ -2,6 +2,7 @@ package tests_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/refersam/refersam/tests/await"
 )
 
 // After SIGTERM the service exits with status 0 and leaves neither processes nor
@@ -78,14 +81,12 @@ func tritonFamily(t *testing.T, s *service) (family []process, tritonserver proc
 // expectGone waits a little, because a killed process takes a moment to end.
 func expectGone(t *testing.T, family []process) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for _, p := range family {
-		for p.alive() {
-			if time.Now().After(deadline) {
-				t.Errorf("process %d (%s) outlives the service", p.pid, p.command())
-				break
+	await.Until(t, 10*time.Second, func() (err error) {
+		for _, p := range family {
+			if p.alive() {
+				err = errors.Join(err, fmt.Errorf("process %d (%s) outlives the service", p.pid, p.command()))
 			}
-			time.Sleep(50 * time.Millisecond)
 		}
-	}
+		return err
+	})
 }

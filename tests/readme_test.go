@@ -3,6 +3,7 @@ package tests_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image"
 	_ "image/jpeg"
 	"image/png"
@@ -13,7 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/refersam/refersam/tests/await"
 )
 
 // ducks is the sample in README and in the last lines of a start.
@@ -185,16 +187,18 @@ func TestUp_Second(t *testing.T) {
 // waitSaid waits until the service has printed something.
 func (s *service) waitSaid(t *testing.T, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(startTimeout); !strings.Contains(s.logs.all(), text); time.Sleep(50 * time.Millisecond) {
+	await.Until(t, startTimeout, func() error {
+		logs := s.logs.all()
+		if strings.Contains(logs, text) {
+			return nil
+		}
 		select {
 		case <-s.done:
-			t.Fatalf("the service ended and has not said %q: %v\n%s", text, s.err, s.logs.all())
+			t.Fatalf("the service ended and has not said %q: %v\n%s", text, s.err, logs)
 		default:
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the service has not said %q\n%s", text, s.logs.all())
-		}
-	}
+		return fmt.Errorf("the service has not said %q\n%s", text, logs)
+	})
 }
 
 // all returns all that was written.

@@ -3,6 +3,7 @@ package tests_test
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/tests/ensembles"
 	"github.com/refersam/refersam/triton/local"
 )
@@ -153,12 +155,14 @@ func (g *guarded) metric(t *testing.T, name, labels string) float64 {
 func (g *guarded) waitUsable(t *testing.T, address string, usable bool, limit time.Duration) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	for time.Since(begin) < limit {
-		if (g.metric(t, "refersam_replica_usable", address) == 1) == usable {
-			return time.Since(begin)
+	err := await.Within(limit, func() error {
+		if got := g.metric(t, "refersam_replica_usable", address); (got == 1) != usable {
+			return fmt.Errorf("refersam_replica_usable of %s is %v", address, got)
 		}
-		time.Sleep(10 * time.Millisecond)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
-	t.Errorf("after %v the replica is not what it should be, usable: %v", limit, usable)
-	return limit
+	return time.Since(begin)
 }

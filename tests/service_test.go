@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/refersam/refersam/tests/await"
 )
 
 const (
@@ -155,29 +157,38 @@ func cleanUp(t *testing.T, s *service) {
 
 // waitReady waits until /readyz returns 200.
 func (s *service) waitReady() error {
-	deadline := time.Now().Add(startTimeout)
-	for time.Now().Before(deadline) {
+	err := await.Within(startTimeout, func() error {
 		select {
 		case <-s.done:
-			return fmt.Errorf("the service ended while it started: %w\n%s", s.err, s.logs)
-		case <-time.After(100 * time.Millisecond):
-		}
-		if status, _ := s.status("/readyz"); status == http.StatusOK {
 			return nil
+		default:
+			return s.answers("/readyz")
 		}
+	})
+	select {
+	case <-s.done:
+		return fmt.Errorf("the service ended while it started: %w\n%s", s.err, s.logs)
+	default:
 	}
-	return fmt.Errorf("not ready after %v\n%s", startTimeout, s.logs)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, s.logs)
+	}
+	return nil
+}
+
+// answers returns an error unless a GET is answered with status 200.
+func (s *service) answers(path string) error {
+	status, err := s.status(path)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s: status %d", path, status)
+	}
+	return err
 }
 
 // waitAlive waits until /livez returns 200.
 func (s *service) waitAlive(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if status, _ := s.status("/livez"); status == http.StatusOK {
-			return
-		}
-	}
-	t.Fatal("not alive after 10 s")
+	await.Until(t, 10*time.Second, func() error { return s.answers("/livez") })
 }
 
 // status returns the HTTP status of a GET.

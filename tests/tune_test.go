@@ -3,6 +3,7 @@ package tests_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/tests/await"
 	"github.com/refersam/refersam/tests/ensembles"
 	"github.com/refersam/refersam/triton"
 )
@@ -84,11 +86,20 @@ func TestTune_refused(t *testing.T) {
 	if err := os.WriteFile(model, bytes.Replace(code, []byte(begin), []byte(refusal), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out := tune(t, repository, dir, "--budget", "28s", "--max-instances", "2", "--modes", "adaptive")
-	if !regexp.MustCompile(`(?m)^· +1·2·1·1·1 .*no memory is left`).MatchString(out) {
+	refused := regexp.MustCompile(`(?m)^· +1·2·1·1·1 .*no memory is left`)
+	continued := regexp.MustCompile(`(?m)^\S+ +1·1·1·1·1 +adaptive +4 +0s +[\d.]+ `)
+	// On busy cores the starts of servers may take most of the first budget.
+	var out string
+	for _, budget := range []string{"28s", "90s"} {
+		out = tune(t, repository, dir, "--budget", budget, "--max-instances", "2", "--modes", "adaptive")
+		if refused.MatchString(out) && continued.MatchString(out) {
+			break
+		}
+	}
+	if !refused.MatchString(out) {
 		t.Error("the table has no line with the reason")
 	}
-	if !regexp.MustCompile(`(?m)^\S+ +1·1·1·1·1 +adaptive +4 +0s +[\d.]+ `).MatchString(out) {
+	if !continued.MatchString(out) {
 		t.Error("it did not go on with what can be loaded")
 	}
 	checkNothingLeft(t, dir)
@@ -138,13 +149,14 @@ func TestTune_interrupted(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(startTimeout); !strings.Contains(progress.String(), "instances"); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("it measures nothing:\n%s", progress)
+	await.Until(t, startTimeout, func() error {
+		if !strings.Contains(progress.String(), "instances") {
+			return fmt.Errorf("it measures nothing:\n%s", progress)
 		}
-	}
+		return nil
+	})
 	family := descendants(t, cmd.Process.Pid)
-	time.Sleep(500 * time.Millisecond) // into the first measurement
+	time.Sleep(500 * time.Millisecond) // into the first measurement, which says nothing before its end
 	begun := time.Now()
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
