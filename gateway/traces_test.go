@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/telemetry"
+	"github.com/refersam/refersam/tests/await"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -54,15 +56,18 @@ func startRecorded(t *testing.T, on bool) *recorded {
 // ended returns the ended spans with a name, after waiting for n of them.
 func (s *recorded) ended(t *testing.T, name string, n int) []sdktrace.ReadOnlySpan {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		all := slices.DeleteFunc(slices.Clone(s.spans.Ended()), func(span sdktrace.ReadOnlySpan) bool { return span.Name() != name })
-		if len(all) >= n || time.Now().After(deadline) {
-			if len(all) != n {
-				t.Fatalf("%d spans %q have ended, want %d", len(all), name, n)
-			}
-			return all
+	var all []sdktrace.ReadOnlySpan
+	await.Until(t, 10*time.Second, func() error {
+		all = slices.DeleteFunc(slices.Clone(s.spans.Ended()), func(span sdktrace.ReadOnlySpan) bool { return span.Name() != name })
+		if len(all) < n {
+			return fmt.Errorf("%d spans %q have ended, want %d", len(all), name, n)
 		}
+		return nil
+	})
+	if len(all) != n {
+		t.Fatalf("%d spans %q have ended, want %d", len(all), name, n)
 	}
+	return all
 }
 
 func (s *recorded) one(t *testing.T, name string) sdktrace.ReadOnlySpan {
@@ -194,13 +199,14 @@ func TestTraces_Shared(t *testing.T) {
 	clients.Go(func() { s.ServeHTTP(httptest.NewRecorder(), segmentForm(t, "red")) })
 	<-begun
 	clients.Go(func() { s.ServeHTTP(httptest.NewRecorder(), segmentForm(t, "red")) })
-	for deadline := time.Now().Add(10 * time.Second); !slices.ContainsFunc(s.spans.Started(), func(span sdktrace.ReadWriteSpan) bool {
-		return span.Name() == "shared"
-	}); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Error("nothing is shared after 10 s")
-			break
+	shares := func() error {
+		if !slices.ContainsFunc(s.spans.Started(), func(span sdktrace.ReadWriteSpan) bool { return span.Name() == "shared" }) {
+			return errors.New("nothing is shared")
 		}
+		return nil
+	}
+	if err := await.Within(10*time.Second, shares); err != nil {
+		t.Error(err) // the model goes on all the same
 	}
 	close(goOn)
 	clients.Wait()

@@ -177,7 +177,7 @@ func (c *crashing) round(round, n int, hook string) []string {
 		}
 		return nil
 	})
-	time.Sleep(rand.N(50 * time.Millisecond))
+	time.Sleep(rand.N(50 * time.Millisecond)) // so that it dies in any phase of its work
 	c.kill()
 	c.start()
 	clients.Wait()

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/tests/await"
 	pb "github.com/refersam/refersam/triton/inferencepb"
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -105,8 +106,9 @@ func (c *collector) add(r *collectorpb.ExportTraceServiceRequest) {
 // wait returns the spans of a trace when those with the given names have come.
 func (c *collector) wait(t *testing.T, traceID string, names ...string) map[string]*tracepb.Span {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		all := make(map[string]*tracepb.Span)
+	var all map[string]*tracepb.Span
+	await.Until(t, 30*time.Second, func() error {
+		all = make(map[string]*tracepb.Span)
 		c.mu.Lock()
 		for _, span := range c.spans {
 			if hex.EncodeToString(span.GetTraceId()) == traceID {
@@ -115,13 +117,12 @@ func (c *collector) wait(t *testing.T, traceID string, names ...string) map[stri
 		}
 		c.mu.Unlock()
 		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return all[name] != nil })
-		if len(missing) == 0 {
-			return all
+		if len(missing) > 0 {
+			return fmt.Errorf("the trace %s lacks %v; it has %v", traceID, missing, slices.Sorted(maps.Keys(all)))
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the trace %s lacks %v after 30 s; it has %v", traceID, missing, slices.Sorted(maps.Keys(all)))
-		}
-	}
+		return nil
+	})
+	return all
 }
 
 const (
