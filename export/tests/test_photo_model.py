@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refersam import tokenizer
 from refersam.data.photos import load
-from refersam.model.candidates import box_of, comparisons, hottest, offsets, overlaps, painted
+from refersam.model.candidates import box_around, box_of, comparisons, hottest, offsets, overlaps, painted
 from refersam.model.config import TextConfig
 from refersam.model.names import ClassHeat, NameReader, aliases, coco_names, imagenet_names
 from refersam.model.photo import PhotoSAM
@@ -174,6 +174,16 @@ def test_offsets_from_the_hottest_reference():
     torch.testing.assert_close(seen[0], torch.tensor([-0.35, 0.0, 0.2, 0.0, 0.0, 0.5]))
     torch.testing.assert_close(seen[1], torch.tensor([0.1, 0.0, 0.0, 0.0, 1 / 3, 0.5]), atol=1e-4, rtol=0)
     assert not offsets(boxes, other, torch.zeros(1, 2)).any()  # no reference
+
+
+def test_the_box_for_the_decoder():
+    boxes = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.5, 0.1, 0.9, 0.3], [0.0, 0.0, 1.0, 1.0]]]).expand(
+        3, -1, -1
+    )
+    weights = torch.tensor([[0.9, 0.6, 0.1], [0.2, 0.4, 0.1], [0.0, 0.0, 0.0]])
+    spare = torch.full((3, 4), 0.25)
+    expected = torch.tensor([[0.1, 0.1, 0.9, 0.4], [0.5, 0.1, 0.9, 0.3], [0.25, 0.25, 0.25, 0.25]])
+    torch.testing.assert_close(box_around(boxes, weights, spare), expected)
 
 
 def test_painted_boxes():

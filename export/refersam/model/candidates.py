@@ -92,6 +92,20 @@ def box_of(mask: Tensor, cut: float) -> Tensor:
     return torch.stack([left, top, right, bottom], 1)
 
 
+def box_around(boxes: Tensor, weights: Tensor, spare: Tensor) -> Tensor:
+    """The box around those boxes that weigh a half or more, or the greatest weight if none does.
+
+    boxes [B, K, 4], weights [B, K] in [0, 1], 0 where there is no box; `spare` [B, 4] where there is none at
+    all -> [B, 4]. Gradients do not pass.
+    """
+    weights, boxes = weights.detach(), boxes.detach()
+    most = weights.amax(1, keepdim=True)
+    chosen = (weights >= torch.minimum(most, most.new_full((), 0.5))) & (weights > 0)  # [B, K]
+    low = torch.where(chosen[..., None], boxes[..., :2], torch.ones_like(boxes[..., :2])).amin(1)
+    high = torch.where(chosen[..., None], boxes[..., 2:], torch.zeros_like(boxes[..., 2:])).amax(1)
+    return torch.where(most > 0, torch.cat([low, high], 1), spare)
+
+
 @constant
 def cell_numbers(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """1, 2, … length"""

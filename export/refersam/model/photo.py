@@ -95,8 +95,10 @@ class PhotoSAM(nn.Module):
         visual, small, found, heat = self.vli(
             picture.tokens, lang, mask, names, picture.scores, picture.classes, picture.boxes
         )
-        coarse, learned, presence, choice = self.prompter(visual, small, mask != 0, found, heat, picture.fine)
-        sparse, mask_prompt, coarse4 = self.prompts(coarse, learned)
+        coarse, learned, presence, choice, box = self.prompter(
+            visual, small, mask != 0, found, heat, picture.fine
+        )
+        sparse, mask_prompt, coarse4 = self.prompts(coarse, learned, box)
         logits = self.decode(picture.embedding, sparse, mask_prompt, coarse4)
         return PhotoOutput(self.gated(logits, presence), logits, coarse, presence, choice, found)
 
@@ -141,13 +143,13 @@ class PhotoSAM(nn.Module):
         """-> sparse prompts [B, 2 + P, C], mask prompt [B, 1, H/4, W/4], coarse logits [B, H/4, W/4],
         presence logit [B, 1].
         """
-        coarse, learned, presence, _ = self.prompter(visual, small, mask != 0, found, heat, fine)
-        return *self.prompts(coarse, learned), presence
+        coarse, learned, presence, _, box = self.prompter(visual, small, mask != 0, found, heat, fine)
+        return *self.prompts(coarse, learned, box), presence
 
-    def prompts(self, coarse: Tensor, learned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Coarse logits, learned tokens -> sparse prompts, mask prompt, coarse logits of stride 4."""
+    def prompts(self, coarse: Tensor, learned: Tensor, box: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Coarse logits, learned tokens, box -> sparse prompts, mask prompt, coarse logits of stride 4."""
         quarter = F.interpolate(coarse[:, None], scale_factor=2.0, mode="bilinear", align_corners=False)
-        sparse = self.prompt_codes.sparse(self.sam_prompt_encoder, coarse, learned)
+        sparse = self.prompt_codes.sparse(self.sam_prompt_encoder, box, learned)
         return sparse, quarter.clamp(-MASK_LIMIT, MASK_LIMIT), quarter[:, 0]
 
     def decoder(

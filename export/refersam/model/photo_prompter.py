@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .candidates import box_of, painted
+from .candidates import box_around, box_of, painted
 from .folding import static_shape
 from .layers import to_map
 from .names import heat_code
@@ -65,11 +65,12 @@ class PhotoPrompter(nn.Module):
 
     def forward(
         self, visual: Tensor, small: Tensor, mask: Tensor, found: Tensor, heat: Tensor, fine: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Picture tokens [B, h·h, D], words, context and candidates [B, S, D], bool [B, L] of the words,
         candidates' boxes, heat and first choice [B, K, 6], heat maps [B, 6, 2h, 2h], fine map [B, F, 2h, 2h]
         -> coarse logits [B, 2h, 2h], sparse tokens [B, P, C], presence logit [B, 1], choice logits of the
-        target's candidates [B, targets].
+        target's candidates [B, targets], and the box for the decoder [B, 4]: around the candidates that are
+        chosen, or around the coarse mask where there are none.
         """
         side = int(static_shape(visual)[1] ** 0.5)
         length, words = static_shape(small)[1], static_shape(mask)[1]
@@ -83,7 +84,7 @@ class PhotoPrompter(nn.Module):
         first = length - self.candidates
         boxes, hot = found[:, : self.targets, :4], found[:, : self.targets, 4]
         choice = found[:, : self.targets, 5] + self.choice(small[:, first : first + self.targets])[..., 0]
-        real = (hot > 0).to(choice.dtype)
+        real = (hot > 1e-3).to(choice.dtype)
         chosen = choice.sigmoid() * real
         maps = torch.cat(
             [
@@ -104,7 +105,8 @@ class PhotoPrompter(nn.Module):
         pooled = torch.cat([z.mean((2, 3)), z.amax((2, 3))], 1)
         summary = torch.stack([chosen.amax(1), heat_code(hot.amax(1)), heat_code((hot * chosen).amax(1))], 1)
         presence = self.presence_token(tokens[:, 0]) + self.presence_maps(torch.cat([pooled, summary], 1))
-        return coarse, self.sparse(tokens[:, 1:]), presence, choice
+        box = box_around(boxes, chosen, box_of(coarse, self.box_cut))
+        return coarse, self.sparse(tokens[:, 1:]), presence, choice, box
 
     def _correlations(self, query: Tensor, visual: Tensor, side: int) -> Tensor:
         """[B, D], [B, h·h, D] -> [B, maps, h, h]: the map of each group of CODE channels."""
@@ -124,16 +126,15 @@ class PromptCodes(nn.Module):
 
     def __init__(self, config: PhotoConfig):
         super().__init__()
-        self.box_cut = config.prompter.box_cut
         # How much the mask prompt moves the decoder from "no mask", per channel. It starts at nothing,
         # because a box without a mask is what the decoder does best before it is trained further.
         self.mask_share = nn.Parameter(torch.zeros(config.decoder.width))
 
-    def sparse(self, encoder: PromptEncoder, coarse: Tensor, learned: Tensor) -> Tensor:
-        """[B, h, w], [B, P, C] -> [B, 2 + P, C]: top left, bottom right, and the learned ones, which start as
+    @staticmethod
+    def sparse(encoder: PromptEncoder, box: Tensor, learned: Tensor) -> Tensor:
+        """[B, 4], [B, P, C] -> [B, 2 + P, C]: top left, bottom right, and the learned ones, which start as
         SAM's "not a point".
         """
-        box = box_of(coarse, self.box_cut)
         corners = torch.stack([box[:, :2], box[:, 2:]], 1)  # [B, 2, (x, y)]
         angle = 2 * math.pi * ((2 * corners - 1) @ encoder.pe_layer.positional_encoding_gaussian_matrix)
         code = torch.cat([angle.sin(), angle.cos()], -1)

@@ -184,14 +184,16 @@ class PhotoRun:
                 for each in (picture.tokens, picture.fine, picture.embedding, picture.boxes)
             )
             visual, small, found, maps = self.model.interactor(tokens, lang, mask, heat, weak, boxes)
-            coarse, learned, presence, choice = self.model.prompter(visual, small, mask, found, maps, fine)
+            coarse, learned, presence, choice, box = self.model.prompter(
+                visual, small, mask, found, maps, fine
+            )
         losses = self.head_losses(batch, coarse.float(), presence.float(), choice.float(), found.float())
         total = 4 * losses["coarse"] + losses["dice"] + 0.5 * losses["choice"] + 0.5 * losses["presence"]
         if phase.decoder:
             rows = torch.nonzero(batch.present)[:, 0]
             rows = rows[torch.randperm(len(rows))[: phase.decoder]]
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                sparse, mask_prompt, quarter = self.model.prompts(coarse[rows], learned[rows])
+                sparse, mask_prompt, quarter = self.model.prompts(coarse[rows], learned[rows], box[rows])
                 logits = self.model.decode(embedding[rows], sparse.float(), mask_prompt, quarter)
             logits, target = logits.float(), batch.masks[rows]
             losses["mask"] = F.binary_cross_entropy_with_logits(logits, target)
