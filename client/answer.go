@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/postprocess"
 )
 
@@ -23,29 +24,14 @@ type Answer struct {
 	RequestID string
 }
 
-// answerBody is the JSON that the service returns for a picture.
+// answerBody is api.Answer with masks that stay JSON, because package postprocess
+// parses them and an unknown format must not make the answer unreadable.
 type answerBody struct {
-	RequestID   string `json:"request_id"`
-	Image, Mask struct{ Width, Height int }
-	Model       struct{ Name, Variant, Version, Checkpoint string }
-	Results     []struct {
-		PromptID string `json:"prompt_id"`
-		Phrase   string
-		Score    float64
-		Origin   refersam.Origin
-		Area     int
-		BBox     [4]int `json:"bbox"`
-		Quality  struct {
-			Components int
-			Stability  float64
-		}
-		Masks maskBody
-	}
-	Warnings []struct {
-		Code                  string
-		Result, Tokens, Limit int
-	}
-	Timings refersam.Timings
+	api.Answer
+	Results []struct {
+		api.AnswerResult
+		Masks maskBody `json:"masks"`
+	} `json:"results"`
 }
 
 // answer converts b to the domain's types. It requires one result per phrase; a is
@@ -58,7 +44,9 @@ func (b *answerBody) answer(a *answer, phrases int) (*Answer, error) {
 		Width: b.Image.Width, Height: b.Image.Height, MaskWidth: b.Mask.Width, MaskHeight: b.Mask.Height,
 		Model: b.Model.Name, Variant: b.Model.Variant, Version: b.Model.Version, Checkpoint: b.Model.Checkpoint,
 		Results: make([]refersam.Result, phrases),
-		Timings: b.Timings,
+	}
+	if t := b.Timings; t != nil {
+		resp.Timings = refersam.Timings{Decode: milliseconds(t.Decode), Model: milliseconds(t.Model), Mask: milliseconds(t.Mask)}
 	}
 	for i := range b.Results {
 		from := &b.Results[i]
@@ -71,14 +59,16 @@ func (b *answerBody) answer(a *answer, phrases int) (*Answer, error) {
 			return nil, a.unreadable(fmt.Errorf("the mask of phrase %d: %w", i, err))
 		}
 		resp.Results[i] = refersam.Result{
-			PhraseID: from.PromptID, Phrase: from.Phrase, Score: from.Score, Area: from.Area, Origin: from.Origin,
-			Box:        refersam.Box{X: from.BBox[0], Y: from.BBox[1], W: from.BBox[2], H: from.BBox[3]},
-			Components: from.Quality.Components, Stability: from.Quality.Stability,
+			PhraseID: from.PromptID, Phrase: from.Phrase, Score: from.Score, Area: from.Area, Origin: refersam.Origin(from.Origin),
+			Box:  refersam.Box{X: from.BBox[0], Y: from.BBox[1], W: from.BBox[2], H: from.BBox[3]},
 			Mask: mask,
+		}
+		if q := from.Quality; q != nil {
+			resp.Results[i].Components, resp.Results[i].Stability = q.Components, q.Stability
 		}
 	}
 	for _, w := range b.Warnings {
-		if w.Code == "phrase_truncated" && w.Result >= 0 && w.Result < len(resp.Results) {
+		if w.Code == api.WarningTruncated && w.Result >= 0 && w.Result < len(resp.Results) {
 			resp.Results[w.Result].Tokens, resp.Results[w.Result].Limit = w.Tokens, w.Limit
 		}
 	}

@@ -403,11 +403,12 @@ func TestService(t *testing.T) {
 		t.Error(diff)
 	}
 	most := s.segmenter.Limits()
-	want := client.Limits{
+	timeout := gateway.DefaultConfig().Answers.RequestTimeout
+	want := client.Limits{Limits: api.Limits{
 		MaxImageBytes: most.MaxImageBytes, MaxImagePixels: most.MaxImagePixels, MaxImageSide: most.MaxImageSide, MaxImageFrames: most.MaxImageFrames,
 		MaxPhrases: most.MaxPhrases, MaxPhraseBytes: most.MaxPhraseBytes,
-		MaxMaskPixels: most.MaxMaskPixels, MaxBatchItems: 64, MaxBatchBytes: 100 << 20, RequestTimeout: gateway.DefaultConfig().Answers.RequestTimeout,
-	}
+		MaxMaskPixels: most.MaxMaskPixels, MaxBatchItems: 64, MaxBatchBytes: 100 << 20, RequestTimeoutMS: timeout.Milliseconds(),
+	}, RequestTimeout: timeout}
 	if diff := cmp.Diff(want, models.Limits); diff != "" {
 		t.Error(diff)
 	}

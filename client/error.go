@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 // failure is a try that did not succeed. It also says whether another try may
@@ -30,20 +31,8 @@ func (f *failure) gone() bool {
 	return f.err.Code == refersam.CodeImageNotFound || f.err.Code == refersam.CodeJobNotFound
 }
 
-// problem is the service's description of an error (RFC 9457).
-type problem struct {
-	Code      refersam.Code
-	Status    int
-	Detail    string
-	Field     string
-	RequestID string `json:"request_id"`
-	// Errors are all faults that have a place in the request. If the fault in
-	// Detail has a place, that fault comes first.
-	Errors []struct{ Detail, Pointer, Field string }
-}
-
-// err converts p to an error of the domain.
-func (p *problem) err() *refersam.Error {
+// problem converts the service's description of an error to an error of the domain.
+func problem(p *api.Problem) *refersam.Error {
 	e := &refersam.Error{Code: cmp.Or(p.Code, codeOf(p.Status)), Message: p.Detail, At: refersam.Named(p.Field), RequestID: p.RequestID}
 	for i, fault := range p.Errors {
 		name := fault.Field
@@ -64,10 +53,10 @@ func (p *problem) err() *refersam.Error {
 // newFailure reads an answer that is not a success: a problem of the service, or
 // only its status if a proxy has answered.
 func newFailure(resp *http.Response, body []byte) *failure {
-	var p problem
+	var p api.Problem
 	var e *refersam.Error
 	if err := decode(body, &p); err == nil && p.Code != "" {
-		e = p.err()
+		e = problem(&p)
 		e.Err = fmt.Errorf("status %d", resp.StatusCode)
 	} else {
 		e = unexplained(resp, body)

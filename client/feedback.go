@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/postprocess"
 )
 
@@ -33,23 +34,9 @@ type Feedback struct {
 	CreatedAt time.Time
 }
 
-// feedbackBody is the JSON of feedback in both directions.
-type feedbackBody struct {
-	RequestID string    `json:"request_id"`
-	Item      int       `json:"item"`
-	Result    int       `json:"result"`
-	Verdict   string    `json:"verdict,omitempty"`
-	Rating    int       `json:"rating,omitzero"`
-	Mask      *rleBody  `json:"corrected_mask,omitempty"`
-	Comment   string    `json:"comment,omitempty"`
-	ID        string    `json:"id,omitempty"`
-	Key       string    `json:"key,omitempty"`
-	CreatedAt time.Time `json:"created_at,omitzero"`
-}
-
 // UnmarshalJSON reads feedback as the service writes it.
 func (f *Feedback) UnmarshalJSON(data []byte) error {
-	var b feedbackBody
+	var b api.Feedback
 	if err := decode(data, &b); err != nil {
 		return err
 	}
@@ -65,19 +52,16 @@ func (f *Feedback) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// rleBody is a mask as pycocotools writes it. Size is height, width.
-type rleBody struct {
-	Size   [2]int `json:"size"`
-	Counts string `json:"counts"`
-}
-
 // SendFeedback stores a rating of a mask, and returns the stored feedback. The key
 // needs the scope feedback. Fields of f that the service sets are not sent. The
 // service does not check that it has answered a request with this id.
 func (c *Client) SendFeedback(ctx context.Context, f Feedback) (*Feedback, error) {
-	b := feedbackBody{RequestID: f.RequestID, Item: f.Item, Result: f.Result, Verdict: f.Verdict, Rating: f.Rating, Comment: f.Comment}
+	b := api.FeedbackRequest{
+		RequestID: f.RequestID, Item: optional(api.Int(f.Item)), Result: optional(api.Int(f.Result)),
+		Verdict: optional(f.Verdict), Rating: optional(api.Int(f.Rating)), Comment: optional(f.Comment),
+	}
 	if m := f.CorrectedMask; m != nil {
-		b.Mask = &rleBody{[2]int{m.Height, m.Width}, postprocess.RLE(m)}
+		b.Mask = &api.CorrectedMask{Size: [2]int{m.Height, m.Width}, Counts: postprocess.RLE(m)}
 	}
 	body, err := encode(b)
 	if err != nil {

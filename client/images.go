@@ -8,21 +8,13 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
-	"time"
+
+	"github.com/refersam/refersam/api"
 )
 
-// Image is a picture that the service stores for an API key.
-type Image struct {
-	// ID is img_ and the SHA-256 of the bytes in hexadecimal.
-	ID string
-	// Width and Height are the size of the upright picture, in pixels.
-	Width, Height int
-	MediaType     string `json:"media_type"`
-	// Bytes is the size of the picture as it was sent.
-	Bytes     int64
-	CreatedAt time.Time `json:"created_at"`
-	ExpiresAt time.Time `json:"expires_at"`
-}
+// Image is a picture that the service stores for an API key. Its ID is img_ and the
+// SHA-256 of the bytes in hexadecimal.
+type Image = api.Image
 
 // KeepImage stores a picture, given by its bytes or its URL. If it is already
 // stored, KeepImage extends its lifetime. The error is CodeStorageFull if the key's
@@ -30,9 +22,7 @@ type Image struct {
 func (c *Client) KeepImage(ctx context.Context, picture Picture) (*Image, error) {
 	r := call{method: http.MethodPost, path: "v1/images", header: idempotencyHeader(ctx), mediaType: mediaBytes, body: constant(picture.Data)}
 	if picture.ID != "" || picture.URL != "" {
-		body, err := encode(struct {
-			Image Picture `json:"image"`
-		}{picture})
+		body, err := encode(api.Upload{Image: newPicture(picture)})
 		if err != nil {
 			return nil, err
 		}

@@ -11,22 +11,20 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 // Status is the state of a job or of one of its items.
-type Status string
+type Status = api.JobStatus
 
 // The statuses of jobs and their items.
 const (
-	StatusQueued    Status = "queued"
-	StatusRunning   Status = "running"
-	StatusSucceeded Status = "succeeded"
-	StatusFailed    Status = "failed"
-	StatusCancelled Status = "cancelled"
+	StatusQueued    = api.JobQueued
+	StatusRunning   = api.JobRunning
+	StatusSucceeded = api.JobSucceeded
+	StatusFailed    = api.JobFailed
+	StatusCancelled = api.JobCancelled
 )
-
-// Ended reports whether the status is final.
-func (s Status) Ended() bool { return s != StatusQueued && s != StatusRunning }
 
 // Job is work that the service does after it has answered the request.
 type Job struct {
@@ -36,14 +34,14 @@ type Job struct {
 	Status Status
 	// RequestID is the id of the request that created the job. The job's answers
 	// have the same RequestID.
-	RequestID string    `json:"request_id"`
-	CreatedAt time.Time `json:"created_at"`
+	RequestID string
+	CreatedAt time.Time
 	// StartedAt is when the first item began, FinishedAt when the last item ended,
 	// and ExpiresAt when the service deletes the job and its answers. Each is zero
 	// until it is known.
-	StartedAt  time.Time `json:"started_at"`
-	FinishedAt time.Time `json:"finished_at"`
-	ExpiresAt  time.Time `json:"expires_at"`
+	StartedAt  time.Time
+	FinishedAt time.Time
+	ExpiresAt  time.Time
 	Progress   Progress
 	// Items are in the order of the request. Jobs returns no Items and no Webhook.
 	Items []JobItem
@@ -52,7 +50,7 @@ type Job struct {
 }
 
 // Progress counts the items of a job by status.
-type Progress struct{ Total, Succeeded, Failed, Cancelled int }
+type Progress = api.JobProgress
 
 // JobItem is one picture of a job.
 type JobItem struct {
@@ -69,36 +67,57 @@ type JobItem struct {
 
 // UnmarshalJSON reads a job as the service writes it.
 func (j *Job) UnmarshalJSON(data []byte) error {
-	type body Job
-	if err := decode(data, (*body)(j)); err != nil {
+	var b api.Job
+	if err := decode(data, &b); err != nil {
 		return err
 	}
-	if j.ID == "" || j.Status == "" { // a job without a status would seem to have ended
+	if b.ID == "" || b.Status == "" { // a job without a status would seem to have ended
 		return errors.New("the job has no id or no status")
+	}
+	*j = Job{
+		ID: b.ID, Kind: b.Kind, Status: b.Status, RequestID: b.RequestID, CreatedAt: b.CreatedAt,
+		StartedAt: timeOf(b.StartedAt), FinishedAt: timeOf(b.FinishedAt), ExpiresAt: timeOf(b.ExpiresAt), Progress: b.Progress,
+	}
+	for i := range b.Items {
+		item, err := newJobItem(&b.Items[i])
+		if err != nil {
+			return err
+		}
+		j.Items = append(j.Items, item)
+	}
+	if w := b.Webhook; w != nil {
+		j.Webhook = &Webhook{URL: w.URL, Status: w.Status, Attempts: w.Attempts, LastAttemptAt: timeOf(w.LastAttemptAt), LastError: w.LastError}
 	}
 	return nil
 }
 
 // UnmarshalJSON reads an item as the service writes it.
 func (i *JobItem) UnmarshalJSON(data []byte) error {
-	var b struct {
-		Index   int
-		ID      string
-		Status  Status
-		Result  string
-		Problem *problem
+	var b api.JobItem
+	err := decode(data, &b)
+	if err == nil {
+		*i, err = newJobItem(&b)
 	}
-	if err := decode(data, &b); err != nil {
-		return err
-	}
+	return err
+}
+
+func newJobItem(b *api.JobItem) (JobItem, error) {
 	if b.Status == "" {
-		return errors.New("the job's item has no status")
+		return JobItem{}, errors.New("the job's item has no status")
 	}
-	*i = JobItem{Index: b.Index, ID: b.ID, Status: b.Status, Result: b.Result}
+	i := JobItem{Index: b.Index, ID: b.ID, Status: b.Status, Result: b.Result}
 	if b.Problem != nil {
-		i.Err = b.Problem.err()
+		i.Err = problem(b.Problem)
 	}
-	return nil
+	return i, nil
+}
+
+// timeOf returns the zero time for nil.
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
 }
 
 // Ended reports whether the status is final.
@@ -141,9 +160,9 @@ type JobOptions struct {
 func (c *Client) Submit(ctx context.Context, items []Item, o JobOptions) (*Job, error) {
 	// The service recognises a repeated request by its body, so the body must be
 	// the same at each try. Therefore it contains nothing that depends on ctx.
-	b := batchBody{Items: newItemBodies(items), commonBody: newCommonBody(o.RequestOptions, o.Deadline)}
+	b := api.BatchRequest{Items: newItems(items), Common: newCommon(o.RequestOptions, o.Deadline)}
 	if o.Webhook != "" {
-		b.Webhook = &webhookBody{o.Webhook}
+		b.Webhook = &api.WebhookTarget{URL: o.Webhook}
 	}
 	body, err := encode(b)
 	if err != nil {

@@ -26,15 +26,8 @@ func encode(v any) ([]byte, error) {
 
 // decode reads JSON that the service has written.
 func decode(data []byte, v any) error {
-	return json.Unmarshal(data, v, json.MatchCaseInsensitiveNames(true), json.WithUnmarshalers(durations))
+	return json.Unmarshal(data, v, json.MatchCaseInsensitiveNames(true))
 }
 
-// The service writes durations in milliseconds.
-var durations = json.UnmarshalFromFunc(func(d *jsontext.Decoder, v *time.Duration) error {
-	var ms float64
-	if err := json.UnmarshalDecode(d, &ms); err != nil {
-		return err
-	}
-	*v = time.Duration(ms * float64(time.Millisecond))
-	return nil
-})
+// milliseconds is a duration as the service writes it.
+func milliseconds(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

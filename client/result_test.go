@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/client"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 )
@@ -22,7 +23,7 @@ import (
 func submit(t *testing.T, c *client.Client, url, key, accept string, formats ...string) *client.Job {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{
-		"image": client.Picture{Data: pipelinetest.Squares()}, "prompts": []map[string]string{{"text": "red"}},
+		"image": api.Picture{Data: pipelinetest.Squares()}, "prompts": []map[string]string{{"text": "red"}},
 		"output": map[string]any{"formats": formats}, "variant": "clip",
 	})
 	if err != nil {

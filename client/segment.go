@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 )
 
 // Picture is a picture's bytes or where to find them: exactly one of its fields
@@ -15,12 +16,12 @@ import (
 type Picture struct {
 	// Data is an encoded picture (JPEG, PNG, WebP, GIF, BMP or TIFF). It has at
 	// most 20 MB, unless the service is configured otherwise.
-	Data []byte `json:"data,omitempty"`
+	Data []byte
 	// ID is the ID of an Image that the service stores.
-	ID string `json:"id,omitempty"`
+	ID string
 	// URL is the https address of the picture. The service fetches it. If the
 	// service may not fetch from this host, the error is CodeFetchRefused.
-	URL string `json:"url,omitempty"`
+	URL string
 }
 
 // Item is a picture and the phrases to find in it.
@@ -81,10 +82,9 @@ func (c *Client) Segment(ctx context.Context, req *refersam.Request) (*refersam.
 // SegmentItem is Segment for a picture given by bytes, ID or URL. It also returns
 // the id of the request.
 func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (*Answer, error) {
-	body := newItemBody(item)
-	body.ID = "" // the ID matters only if a request has several items
+	body := newItem(item) // its ID matters only if a request has several items
 	r := segmentCall("v1/segment", o, func() ([]byte, error) {
-		return encode(segmentBody{itemBody: body, commonBody: newCommonBody(o, left(ctx))})
+		return encode(api.SegmentRequest{Image: body.Image, Prompts: body.Prompts, Output: body.Output, Common: newCommon(o, left(ctx))})
 	})
 	a, err := c.send(ctx, r)
 	if err != nil {
@@ -102,14 +102,14 @@ func (c *Client) SegmentItem(ctx context.Context, item Item, o RequestOptions) (
 // request. An error of a single item is in the item's result, and the Client does
 // not retry the item.
 func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOptions) ([]BatchResult, error) {
-	bodies := newItemBodies(items)
+	bodies := newItems(items)
 	r := segmentCall("v1/segment:batch", o, func() ([]byte, error) {
-		return encode(batchBody{Items: bodies, commonBody: newCommonBody(o, left(ctx))})
+		return encode(api.BatchRequest{Items: bodies, Common: newCommon(o, left(ctx))})
 	})
 	type resultBody struct {
 		ID      string
 		Answer  *answerBody
-		Problem *problem
+		Problem *api.Problem
 	}
 	a, err := c.send(ctx, r)
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOption
 		to.ID = from.ID
 		switch {
 		case from.Problem != nil:
-			to.Err = from.Problem.err()
+			to.Err = problem(from.Problem)
 		case from.Answer != nil:
 			to.Answer, to.Err = from.Answer.answer(a, len(items[i].Phrases))
 		default:
@@ -138,75 +138,50 @@ func (c *Client) SegmentBatch(ctx context.Context, items []Item, o RequestOption
 	return results, nil
 }
 
-// segmentBody, batchBody and the types of their fields are the JSON that the
-// service reads.
-type segmentBody struct {
-	itemBody
-	commonBody
+// optional returns nil for the zero value, which the service does not take for an
+// absent member.
+func optional[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
 }
 
-type batchBody struct {
-	Items []itemBody `json:"items"`
-	commonBody
+func newPicture(p Picture) *api.Picture {
+	return &api.Picture{Data: p.Data, ID: optional(p.ID), URL: optional(p.URL)}
 }
 
-type itemBody struct {
-	ID      string       `json:"id,omitempty"`
-	Image   Picture      `json:"image"`
-	Prompts []promptBody `json:"prompts"`
-	Output  outputBody   `json:"output"`
-}
-
-type promptBody struct {
-	ID        string  `json:"id,omitempty"`
-	Text      string  `json:"text"`
-	Threshold float64 `json:"threshold,omitzero"`
-	FillHoles int     `json:"fill_holes,omitzero"`
-	MinArea   int     `json:"min_area,omitzero"`
-	Keep      string  `json:"keep,omitempty"`
-}
-
-type outputBody struct {
-	Size    refersam.Size `json:"size,omitempty"`
-	Quality bool          `json:"quality,omitzero"`
-}
-
-type commonBody struct {
-	Variant    string            `json:"variant,omitempty"`
-	Priority   refersam.Priority `json:"priority,omitempty"`
-	DeadlineMS int64             `json:"deadline_ms,omitzero"`
-	Webhook    *webhookBody      `json:"webhook,omitempty"`
-}
-
-type webhookBody struct {
-	URL string `json:"url"`
-}
-
-func newItemBody(item Item) itemBody {
-	b := itemBody{ID: item.ID, Image: item.Picture, Output: outputBody{item.Size, item.Quality}}
+func newItem(item Item) api.BatchItem {
+	b := api.BatchItem{
+		ID: item.ID, Image: newPicture(item.Picture),
+		Output: api.Output{Size: optional(string(item.Size)), Quality: optional(item.Quality)},
+	}
 	for _, p := range item.Phrases {
-		prompt := promptBody{ID: p.ID, Text: p.Text, Threshold: p.Threshold, FillHoles: p.FillHoles, MinArea: p.MinArea}
+		prompt := api.Prompt{ID: p.ID, Text: p.Text, Options: api.Options{
+			Threshold: optional(p.Threshold), FillHoles: optional(api.Int(p.FillHoles)), MinArea: optional(api.Int(p.MinArea)),
+		}}
 		if p.Largest {
-			prompt.Keep = "largest"
+			prompt.Keep = optional("largest")
 		}
 		b.Prompts = append(b.Prompts, prompt)
 	}
 	return b
 }
 
-func newItemBodies(items []Item) []itemBody {
-	bodies := make([]itemBody, len(items))
+func newItems(items []Item) []api.BatchItem {
+	bodies := make([]api.BatchItem, len(items))
 	for i := range items {
-		bodies[i] = newItemBody(items[i])
+		bodies[i] = newItem(items[i])
 	}
 	return bodies
 }
 
-// newCommonBody includes the time limit of a request; 0 leaves it to the service.
-func newCommonBody(o RequestOptions, deadline time.Duration) commonBody {
-	b := commonBody{Variant: o.Variant, Priority: o.Priority}
+// newCommon includes the time limit of a request; 0 leaves it to the service.
+func newCommon(o RequestOptions, deadline time.Duration) api.Common {
+	b := api.Common{Variant: optional(o.Variant), Priority: optional(string(o.Priority))}
 	if deadline != 0 {
-		b.DeadlineMS = min(max(1, deadline.Milliseconds()), (24 * time.Hour).Milliseconds())
+		b.Deadline = optional(api.Int(min(max(1, deadline.Milliseconds()), (24 * time.Hour).Milliseconds())))
 	}
 	return b
 }

@@ -5,28 +5,16 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/refersam/refersam/api"
 )
 
-// Model is a model that the service has loaded.
-type Model struct {
-	Name, Variant, Version, Label, Tokenizer, Precision, Checkpoint string
-	// Weight is the part of the units that gets this model. Threshold is the
-	// lowest foreground probability of a pixel of a mask. Both are in [0, 1].
-	Weight, Threshold float64
-	// ImageSize is the side of the square that pictures are scaled to, in pixels,
-	// and MaxTokens is how many tokens of a phrase the model reads.
-	ImageSize int `json:"image_size"`
-	MaxTokens int `json:"max_tokens"`
-}
-
-// UnusableModel is a configured variant that cannot be used.
-type UnusableModel struct {
-	Name, Variant string
-	// Weight is the part of the units that gets this variant, and so no answer.
-	Weight float64
-	// Reason says which stage is broken, and why.
-	Reason string
-}
+type (
+	// Model is a model that the service has loaded.
+	Model = api.Model
+	// UnusableModel is a configured variant that cannot be used.
+	UnusableModel = api.UnusableModel
+)
 
 // Models lists the loaded models and the service's limits.
 type Models struct {
@@ -40,24 +28,16 @@ type Models struct {
 
 // Limits are the service's limits for all models.
 type Limits struct {
-	// MaxImageBytes is for a picture as it is sent, MaxImagePixels for its width
-	// times its height, MaxImageSide for its width and for its height, and
-	// MaxImageFrames for the number of pictures in its file.
-	MaxImageBytes  int64 `json:"max_image_bytes"`
-	MaxImagePixels int   `json:"max_image_pixels"`
-	MaxImageSide   int   `json:"max_image_side"`
-	MaxImageFrames int   `json:"max_image_frames"`
-	// MaxPhrases is per picture, MaxPhraseBytes is for one phrase in Unicode's form
-	// NFC, and MaxMaskPixels is for the pixels of a picture times its phrases.
-	MaxPhrases     int `json:"max_phrases"`
-	MaxPhraseBytes int `json:"max_phrase_bytes"`
-	MaxMaskPixels  int `json:"max_mask_pixels"`
-	// MaxBatchItems and MaxBatchBytes are for a batch or a job as it is sent; in
-	// base64 pictures take a third more.
-	MaxBatchItems int `json:"max_batch_items"`
-	MaxBatchBytes int `json:"max_batch_bytes"`
+	api.Limits
 	// RequestTimeout is how long a request may take; a job may take longer.
-	RequestTimeout time.Duration `json:"request_timeout_ms"`
+	RequestTimeout time.Duration
+}
+
+// UnmarshalJSON reads limits as the service writes them.
+func (l *Limits) UnmarshalJSON(data []byte) error {
+	err := decode(data, &l.Limits)
+	l.RequestTimeout = milliseconds(float64(l.RequestTimeoutMS))
+	return err
 }
 
 // Models returns the models and the service's limits; CodeNotReady while the models
@@ -81,16 +61,12 @@ type Usage struct {
 
 // UnmarshalJSON reads usage as the service writes it.
 func (u *Usage) UnmarshalJSON(data []byte) error {
-	var b struct {
-		Day, Key           string
-		Requests, Pictures int64
-		GPU                time.Duration `json:"gpu_ms"`
-	}
+	var b api.UsageDay
 	if err := decode(data, &b); err != nil {
 		return err
 	}
 	day, err := time.Parse(time.DateOnly, b.Day)
-	*u = Usage{day, b.Key, b.Requests, b.Pictures, b.GPU}
+	*u = Usage{day, b.Key, b.Requests, b.Pictures, milliseconds(b.GPUMS)}
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/refersam/refersam/api"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
@@ -20,8 +21,8 @@ type Webhook struct {
 	Attempts int
 	// LastAttemptAt is zero before the first attempt. LastError says why the last
 	// attempt failed.
-	LastAttemptAt time.Time `json:"last_attempt_at"`
-	LastError     string    `json:"last_error"`
+	LastAttemptAt time.Time
+	LastError     string
 }
 
 // WebhookSecret is the secret that signs the webhooks of a key.
@@ -29,7 +30,15 @@ type WebhookSecret struct {
 	Secret string
 	// PreviousUntil is until when webhooks are also signed with the secret before
 	// the last rotation; zero if they are not.
-	PreviousUntil time.Time `json:"previous_until"`
+	PreviousUntil time.Time
+}
+
+// UnmarshalJSON reads a secret as the service writes it.
+func (s *WebhookSecret) UnmarshalJSON(data []byte) error {
+	var b api.WebhookSecret
+	err := decode(data, &b)
+	*s = WebhookSecret{b.Secret, timeOf(b.PreviousUntil)}
+	return err
 }
 
 // WebhookSecret returns the secret of the key, for VerifyWebhook.
