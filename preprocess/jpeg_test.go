@@ -3,32 +3,14 @@ package preprocess_test
 import (
 	"bytes"
 	"context"
-	"image"
-	"image/jpeg"
 	"runtime"
 	"runtime/debug"
 	"sync"
 	"testing"
 
 	"github.com/refersam/refersam/preprocess"
+	"github.com/refersam/refersam/preprocess/jpegtest"
 )
-
-// encodeJPEG makes a picture of noise over a gradient, which has blocks of many
-// and of few coefficients.
-func encodeJPEG(t interface{ Fatal(...any) }, width, height, quality int, seed uint32) []byte {
-	img := image.NewYCbCr(image.Rect(0, 0, width, height), image.YCbCrSubsampleRatio420)
-	for _, plane := range [][]uint8{img.Y, img.Cb, img.Cr} {
-		for i := range plane {
-			seed = seed*1664525 + 1013904223
-			plane[i] = uint8(i*3) + uint8(seed>>24)>>(i/997%8)
-		}
-	}
-	var data bytes.Buffer
-	if err := jpeg.Encode(&data, img, &jpeg.Options{Quality: quality}); err != nil {
-		t.Fatal(err)
-	}
-	return data.Bytes()
-}
 
 // A JPEG is resized as it is decoded: 36 MB of pixels pass by, turned or not,
 // and what is allocated is the result, once more to turn it, the rows that make
@@ -51,7 +33,7 @@ func TestStretch_Memory(t *testing.T) {
 		return behind.TotalAlloc - before.TotalAlloc
 	}
 	d := newDecoder(t, preprocess.DefaultConfig())
-	data := encodeJPEG(t, 4032, 3024, 50, 1)
+	data := jpegtest.Encode(t, 4032, 3024, 50, 1)
 	exif := readFile(t, "testdata/decode/exif6.jpg")
 	app1 := bytes.Index(exif, []byte("\xff\xe1"))
 	turned := bytes.Join([][]byte{data[:2], exif[app1 : app1+2+int(exif[app1+2])<<8+int(exif[app1+3])], data[2:]}, nil)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/refersam/refersam/preprocess/jpeg"
+	"github.com/refersam/refersam/preprocess/jpegtest"
 )
 
 // BenchmarkDecoders decodes pictures with both decoders in turn, in another order
@@ -17,7 +18,7 @@ import (
 // rounds, and the median of the ratio of the two within a round. The pictures
 // are the JPEGs in REFERSAM_BENCH_PICTURES; without it, noise of 1920×1080.
 func BenchmarkDecoders(b *testing.B) {
-	pictures := map[string][]byte{"1920x1080.jpg": encode(b, 1920, 1080, 90, 1)}
+	pictures := map[string][]byte{"1920x1080.jpg": jpegtest.Encode(b, 1920, 1080, 90, 1)}
 	if folder := os.Getenv("REFERSAM_BENCH_PICTURES"); folder != "" {
 		names, err := filepath.Glob(filepath.Join(folder, "*.jpg"))
 		if err != nil || len(names) == 0 {

@@ -5,8 +5,6 @@ package jpeg_test
 import (
 	"bytes"
 	"errors"
-	"image"
-	stdjpeg "image/jpeg"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/refersam/refersam/preprocess/jpeg"
+	"github.com/refersam/refersam/preprocess/jpegtest"
 	"github.com/refersam/refersam/preprocess/picture"
 )
 
@@ -31,23 +30,6 @@ func pictures(t testing.TB) map[string][]byte {
 		}
 	}
 	return all
-}
-
-// encode makes a picture of noise over a gradient, so that some blocks have many
-// coefficients and others few.
-func encode(t interface{ Fatal(...any) }, width, height, quality int, seed uint32) []byte {
-	img := image.NewYCbCr(image.Rect(0, 0, width, height), image.YCbCrSubsampleRatio420)
-	for _, plane := range [][]uint8{img.Y, img.Cb, img.Cr} {
-		for i := range plane {
-			seed = seed*1664525 + 1013904223
-			plane[i] = uint8(i*3) + uint8(seed>>24)>>(i/997%8)
-		}
-	}
-	var data bytes.Buffer
-	if err := stdjpeg.Encode(&data, img, &stdjpeg.Options{Quality: quality}); err != nil {
-		t.Fatal(err)
-	}
-	return data.Bytes()
 }
 
 // The decoder in Go equals libjpeg-turbo: every picture of testdata, and
@@ -69,7 +51,7 @@ func TestDecodeGo_EqualsLibJPEG(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		width, height := rapid.IntRange(1, 300).Draw(t, "width"), rapid.IntRange(1, 70).Draw(t, "height")
 		quality := rapid.IntRange(1, 100).Draw(t, "quality")
-		data := encode(t, width, height, quality, rapid.Uint32().Draw(t, "seed"))
+		data := jpegtest.Encode(t, width, height, quality, rapid.Uint32().Draw(t, "seed"))
 		check(t, "a random picture", data)
 	})
 }
