@@ -7,12 +7,12 @@ import (
 
 const HeavyCost = heavyCost
 
-// Places are places.
-type Places struct{ *places }
+// CPUSlots exports cpuSlots to tests.
+type CPUSlots struct{ *cpuSlots }
 
-func NewPlaces(n int) Places { return Places{newPlaces(n)} }
+func NewCPUSlots(n int) CPUSlots { return CPUSlots{newCPUSlots(n)} }
 
-func (p Places) Acquire(ctx context.Context, cost int64) (release func(), err error) {
+func (p CPUSlots) Acquire(ctx context.Context, cost int64) (release func(), err error) {
 	return p.acquire(ctx, cost)
 }
 

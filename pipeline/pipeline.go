@@ -51,11 +51,11 @@ type Segmenter struct {
 	roster
 	decoder   *preprocess.Decoder
 	reuse     *reuse
-	errands   sync.WaitGroup
-	decoding  duration // of a picture, waiting for its turn included
-	finishing duration // from the last answer of a model to the last mask
-	cpu       *places  // of CPU-bound steps
-	pace      pace     // of decoding
+	decodes   sync.WaitGroup
+	decoding  duration  // of a picture, waiting for its turn included
+	finishing duration  // from the last answer of a model to the last mask
+	cpu       *cpuSlots // of CPU-bound steps
+	pace      pace      // of decoding
 }
 
 var _ refersam.Segmenter = (*Segmenter)(nil)
@@ -73,7 +73,7 @@ func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger)
 	s := &Segmenter{
 		roster:  roster{cfg: cfg, model: model, log: log, ready: make(chan struct{}), suspect: make(chan struct{}, 1)},
 		decoder: decoder,
-		cpu:     newPlaces(workers),
+		cpu:     newCPUSlots(workers),
 	}
 	s.state.Store(&state{err: &refersam.Error{Code: refersam.CodeNotReady, Message: messageLoading}})
 	var err error
@@ -88,7 +88,7 @@ func New(cfg Config, decoder *preprocess.Decoder, model Model, log *slog.Logger)
 // no call of Segment is under way.
 func (s *Segmenter) Close() {
 	s.scheduler.Close()
-	s.errands.Wait()
+	s.decodes.Wait()
 	s.reuse.close()
 }
 
@@ -108,21 +108,21 @@ func (p *Prepared) segment(ctx context.Context, v *variant, sink *Sink) (*refers
 	for i := range resp.Results {
 		resp.Results[i].Phrase = req.Phrases[i].Text // as the caller wrote it, so that the caller can find it
 	}
-	asked := p.ask(ctx, v, deadline, rows)
-	answers := make([]found, len(p.phrases))
+	works := p.startWork(ctx, v, deadline, rows)
+	answers := make([]modelAnswer, len(p.phrases))
 	arrived := make([]time.Duration, len(p.phrases)) // after begun
 	finish := func(ctx context.Context, i int, picture *refersam.Picture) error {
 		return p.finish(ctx, v, sink, i, &resp.Results[i], &answers[i], picture)
 	}
 	withPicture := sink != nil && sink.Picture
 	err := each(ctx, len(p.phrases), func(ctx context.Context, i int) (err error) {
-		if answers[i], err = p.await(ctx, v, deadline, &asked[i]); err != nil {
+		if answers[i], err = p.await(ctx, v, deadline, &works[i]); err != nil {
 			return err
 		}
 		arrived[i] = time.Since(begun)
 		r := &resp.Results[i]
-		if r.Origin = asked[i].origin; r.Origin == refersam.OriginModel {
-			r.ModelTime = asked[i].flight.spent
+		if r.Origin = works[i].origin; r.Origin == refersam.OriginModel {
+			r.ModelTime = works[i].flight.spent
 		}
 		if err := p.CheckSize(answers[i].width, answers[i].height); err != nil {
 			return err
@@ -142,7 +142,7 @@ func (p *Prepared) segment(ctx context.Context, v *variant, sink *Sink) (*refers
 	}
 	resp.Width, resp.Height = answers[0].width, answers[0].height
 	resp.MaskWidth, resp.MaskHeight = v.maskSize(req, &answers[0])
-	resp.Timings = timings(asked, slices.Max(arrived), time.Since(begun))
+	resp.Timings = timings(works, slices.Max(arrived), time.Since(begun))
 	return resp, nil
 }
 
@@ -158,11 +158,11 @@ func each(ctx context.Context, n int, f func(ctx context.Context, i int) error) 
 
 // timings divides the total time of a request. arrived is the time from its
 // beginning to its last answer.
-func timings(asked []asked, arrived, total time.Duration) refersam.Timings {
+func timings(works []phraseWork, arrived, total time.Duration) refersam.Timings {
 	var decode time.Duration
-	for i := range asked {
-		if asked[i].origin == refersam.OriginModel {
-			decode = max(decode, asked[i].flight.decode)
+	for i := range works {
+		if works[i].origin == refersam.OriginModel {
+			decode = max(decode, works[i].flight.decode)
 		}
 	}
 	decode = min(decode, arrived)
@@ -208,20 +208,21 @@ func (v *variant) encode(phrases []refersam.Phrase, results []refersam.Result) [
 	return rows
 }
 
-// asked is a phrase of a request. Its answer is known or under way.
-type asked struct {
+// phraseWork is the work on a phrase of a request. It ends with the cached answer
+// or with the answer of a flight.
+type phraseWork struct {
 	row    triton.Row
 	origin refersam.Origin
-	known  found   // when origin is OriginCache
-	flight *flight // otherwise
+	answer modelAnswer // if origin is OriginCache
+	flight *flight     // otherwise
 }
 
-// ask looks up every row's answer, joins the flight of another request, or
+// startWork looks up every row's answer, joins the flight of another request, or
 // begins a flight.
-func (p *Prepared) ask(ctx context.Context, v *variant, deadline time.Time, rows []triton.Row) []asked {
+func (p *Prepared) startWork(ctx context.Context, v *variant, deadline time.Time, rows []triton.Row) []phraseWork {
 	var (
 		s       = p.segmenter
-		all     = make([]asked, len(rows))
+		all     = make([]phraseWork, len(rows))
 		picture [sha256.Size]byte
 		led     []*flight
 		ledRows []triton.Row
@@ -233,12 +234,12 @@ func (p *Prepared) ask(ctx context.Context, v *variant, deadline time.Time, rows
 	}
 	for i, row := range rows {
 		id := newWorkID(v.queue, picture, row.IDs, row.Mask)
-		if known, ok := s.reuse.cached(id); ok {
-			all[i] = asked{row: row, origin: refersam.OriginCache, known: known}
+		if answer, ok := s.reuse.cached(id); ok {
+			all[i] = phraseWork{row: row, origin: refersam.OriginCache, answer: answer}
 			continue
 		}
 		f, leads := s.reuse.join(id, p.request.Priority, deadline, trace.SpanContextFromContext(ctx))
-		all[i] = asked{row: row, origin: refersam.OriginShared, flight: f}
+		all[i] = phraseWork{row: row, origin: refersam.OriginShared, flight: f}
 		if leads {
 			all[i].origin = refersam.OriginModel
 			led, ledRows = append(led, f), append(ledRows, row)
@@ -252,36 +253,36 @@ func (p *Prepared) ask(ctx context.Context, v *variant, deadline time.Time, rows
 
 // await returns the answer to a phrase. Work that another request began may
 // fail because of the other request's deadline; await then begins it again.
-func (p *Prepared) await(ctx context.Context, v *variant, deadline time.Time, a *asked) (found, error) {
-	for a.origin != refersam.OriginCache {
-		if err := p.segmenter.arrive(ctx, a); err != nil {
-			return found{}, err
+func (p *Prepared) await(ctx context.Context, v *variant, deadline time.Time, w *phraseWork) (modelAnswer, error) {
+	for w.origin != refersam.OriginCache {
+		if err := p.segmenter.arrive(ctx, w); err != nil {
+			return modelAnswer{}, err
 		}
-		switch code := refersam.ErrorCode(a.flight.err); {
+		switch code := refersam.ErrorCode(w.flight.err); {
 		case code == "":
-			return a.flight.found, nil
-		case a.origin == refersam.OriginModel,
+			return w.flight.answer, nil
+		case w.origin == refersam.OriginModel,
 			code != refersam.CodeDeadlineExceeded && code != refersam.CodeOverloaded,
-			!deadline.After(a.flight.deadline):
-			return found{}, a.flight.err
+			!deadline.After(w.flight.deadline):
+			return modelAnswer{}, w.flight.err
 		}
-		*a = p.ask(ctx, v, deadline, []triton.Row{a.row})[0]
+		*w = p.startWork(ctx, v, deadline, []triton.Row{w.row})[0]
 	}
-	return a.known, nil
+	return w.answer, nil
 }
 
 // arrive waits until a flight is done. If another request began the flight, the
 // wait is a step of the trace, linked with the other request.
-func (s *Segmenter) arrive(ctx context.Context, a *asked) error {
-	if a.origin == refersam.OriginShared {
-		_, span := beginSpan(ctx, "shared", trace.WithLinks(trace.Link{SpanContext: a.flight.leader}))
+func (s *Segmenter) arrive(ctx context.Context, w *phraseWork) error {
+	if w.origin == refersam.OriginShared {
+		_, span := beginSpan(ctx, "shared", trace.WithLinks(trace.Link{SpanContext: w.flight.leader}))
 		defer span.End()
 	}
 	select {
 	case <-ctx.Done():
-		s.reuse.leave(a.flight)
+		s.reuse.leave(w.flight)
 		return ctx.Err()
-	case <-a.flight.done:
+	case <-w.flight.done:
 		return nil
 	}
 }
@@ -339,20 +340,20 @@ func (s *Segmenter) read(ctx context.Context, image []byte, phrases int, c *trit
 // pixels, a third of what decoding takes.
 func maskCost(width, height int) int64 { return int64(width) * int64(height) / 3 }
 
-// finish turns what the model found into the rest of the i-th result.
-func (p *Prepared) finish(ctx context.Context, v *variant, sink *Sink, i int, r *refersam.Result, what *found, picture *refersam.Picture) (err error) {
+// finish turns the model's answer into the rest of the i-th result.
+func (p *Prepared) finish(ctx context.Context, v *variant, sink *Sink, i int, r *refersam.Result, answer *modelAnswer, picture *refersam.Picture) (err error) {
 	s, begun := p.segmenter, time.Now()
 	ctx, span := beginSpan(ctx, "mask", trace.WithAttributes(attribute.Int("refersam.result", i)))
 	defer func() {
 		s.finishing.add(time.Since(begun))
 		endSpan(span, err)
 	}()
-	cost := maskCost(what.width, what.height)
+	cost := maskCost(answer.width, answer.height)
 	if sink != nil {
 		cost *= int64(1 + sink.Weight)
 	}
 	return s.onCPU(ctx, cost, func() error {
-		logits, err := v.finish(p.request, r, what, &p.phrases[i])
+		logits, err := v.finish(p.request, r, answer, &p.phrases[i])
 		if err != nil || sink == nil {
 			return err
 		}
@@ -366,10 +367,10 @@ func (p *Prepared) finish(ctx context.Context, v *variant, sink *Sink, i int, r 
 }
 
 // finish also returns the logits that the mask is made of.
-func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found, p *refersam.Phrase) (refersam.Logits, error) {
-	logits := what.logits
+func (v *variant) finish(req *refersam.Request, r *refersam.Result, answer *modelAnswer, p *refersam.Phrase) (refersam.Logits, error) {
+	logits := answer.logits
 	if fit := preprocess.Fit(v.contract.Resize); fit == preprocess.LongestSidePad {
-		width, height := fit.Inside(what.width, what.height, v.contract.ImageSize)
+		width, height := fit.Inside(answer.width, answer.height, v.contract.ImageSize)
 		var err error
 		if logits, err = postprocess.Unpad(logits, v.contract.ImageSize, width, height); err != nil {
 			return logits, err
@@ -379,7 +380,7 @@ func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found,
 	if o.Threshold == 0 {
 		o.Threshold = v.contract.Threshold
 	}
-	width, height := v.maskSize(req, what)
+	width, height := v.maskSize(req, answer)
 	seg, err := postprocess.Segment(logits, width, height, o)
 	if err != nil {
 		return logits, err
@@ -397,11 +398,11 @@ func (v *variant) finish(req *refersam.Request, r *refersam.Result, what *found,
 const stabilityDelta = 1
 
 // maskSize is the size of the masks that req asks for.
-func (v *variant) maskSize(req *refersam.Request, what *found) (width, height int) {
+func (v *variant) maskSize(req *refersam.Request, answer *modelAnswer) (width, height int) {
 	if req.Size == refersam.SizeModel {
-		return preprocess.Fit(v.contract.Resize).Inside(what.width, what.height, v.contract.LogitsSize())
+		return preprocess.Fit(v.contract.Resize).Inside(answer.width, answer.height, v.contract.LogitsSize())
 	}
-	return what.width, what.height
+	return answer.width, answer.height
 }
 
 // onCPU runs f, a step of a cost, when fewer than Workers others run and its

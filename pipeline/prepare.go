@@ -123,7 +123,7 @@ func (p *Prepared) Run(ctx context.Context, sink *Sink) (*refersam.Response, err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return nil, refersam.Late(err)
 	case refersam.ErrorCode(err) == refersam.CodeUnavailable, refersam.ErrorCode(err) == refersam.CodeNotReady:
-		s.doubt()
+		s.recheckSoon()
 	}
 	return nil, err
 }

@@ -29,8 +29,8 @@ func newWorkID(queue string, picture [sha256.Size]byte, ids, mask []int32) workI
 	return workID{queue, picture, string(b)}
 }
 
-// found is what a piece of work comes to.
-type found struct {
+// modelAnswer is the result of a piece of work.
+type modelAnswer struct {
 	logits        refersam.Logits
 	width, height int // of the upright picture
 }
@@ -44,7 +44,7 @@ type flight struct {
 	waiters  int               // guarded by reuse.mu
 	abandon  func()            // called once, without locks, when the last waiter has left
 	done     chan struct{}     // closed once what follows is set
-	found    found
+	answer   modelAnswer
 	decode   time.Duration // how long decoding the picture took; set before done is closed
 	err      error
 	spent    time.Duration // what the model took for it
@@ -55,7 +55,7 @@ type flight struct {
 type reuse struct {
 	mu      sync.Mutex
 	flights map[workID]*flight
-	cache   *otter.Cache[workID, found] // nil when there is none
+	cache   *otter.Cache[workID, modelAnswer] // nil when there is none
 }
 
 // cacheOverhead is what an entry of the cache takes beside its logits, about.
@@ -67,18 +67,20 @@ func newReuse(bytes int64, ttl time.Duration) (*reuse, error) {
 		return r, nil
 	}
 	var err error
-	r.cache, err = otter.New(&otter.Options[workID, found]{
-		MaximumWeight:    uint64(bytes),
-		Weigher:          func(id workID, f found) uint32 { return uint32(4*len(f.logits.Values) + len(id.ids) + cacheOverhead) },
-		ExpiryCalculator: otter.ExpiryWriting[workID, found](ttl),
+	r.cache, err = otter.New(&otter.Options[workID, modelAnswer]{
+		MaximumWeight: uint64(bytes),
+		Weigher: func(id workID, a modelAnswer) uint32 {
+			return uint32(4*len(a.logits.Values) + len(id.ids) + cacheOverhead)
+		},
+		ExpiryCalculator: otter.ExpiryWriting[workID, modelAnswer](ttl),
 	})
 	return r, err
 }
 
-// cached returns what is known of a piece of work.
-func (r *reuse) cached(id workID) (found, bool) {
+// cached returns the cached answer to a piece of work.
+func (r *reuse) cached(id workID) (modelAnswer, bool) {
 	if r.cache == nil {
-		return found{}, false
+		return modelAnswer{}, false
 	}
 	return r.cache.GetIfPresent(id)
 }
@@ -113,15 +115,15 @@ func (r *reuse) leave(f *flight) {
 	}
 }
 
-// settle ends a flight with what it came to.
-func (r *reuse) settle(f *flight, what found, err error) {
+// settle ends a flight with its answer or its error.
+func (r *reuse) settle(f *flight, answer modelAnswer, err error) {
 	if err == nil && r.cache != nil {
-		r.cache.Set(f.id, what)
+		r.cache.Set(f.id, answer)
 	}
 	r.mu.Lock()
 	r.forget(f)
 	r.mu.Unlock()
-	f.found, f.err = what, err
+	f.answer, f.err = answer, err
 	close(f.done)
 }
 

@@ -31,8 +31,8 @@ const (
 	// before that is a warning: as a rule they start at the same time.
 	startPatience = 15 * time.Second
 
-	// maxTold bounds how many causes of failed looks are logged in a row.
-	maxTold = 32
+	// maxLogged bounds how many causes of failed looks are logged in a row.
+	maxLogged = 32
 )
 
 // state is what the Segmenter knows of the served model: either variants, or why
@@ -232,7 +232,7 @@ func (s *roster) Run(ctx context.Context) error {
 		wasReady bool // since Run began
 		doubted  bool
 		failures int // in a row
-		told     = make(map[string]bool)
+		logged   = make(map[string]bool)
 		retry    = retryMin
 	)
 	for {
@@ -243,7 +243,7 @@ func (s *roster) Run(ctx context.Context) error {
 			return nil
 		case err == nil:
 			wasReady, failures, retry = true, 0, retryMin
-			clear(told)
+			clear(logged)
 			if len(s.Unusable()) > 0 {
 				wait = min(wait, retryMax)
 			}
@@ -254,13 +254,13 @@ func (s *roster) Run(ctx context.Context) error {
 			if !wasReady && time.Since(begun) < startPatience {
 				level, message = slog.LevelInfo, "waiting for the model"
 			}
-			if cause := message + err.Error(); !told[cause] && len(told) < maxTold {
-				told[cause] = true
+			if cause := message + err.Error(); !logged[cause] && len(logged) < maxLogged {
+				logged[cause] = true
 				s.log.Log(ctx, level, message, "cause", err)
 			}
 			failures++
 			if doubted || failures >= patience || s.Ready() != nil {
-				s.lose(err, wasReady)
+				s.markLost(err, wasReady)
 			}
 			wait, retry = retry, min(2*retry, retryMax)
 		}
@@ -289,16 +289,16 @@ func (s *roster) pause(ctx context.Context, wait time.Duration) (doubted bool) {
 	return true
 }
 
-// doubt makes Run look at the model soon.
-func (s *roster) doubt() {
+// recheckSoon makes Run look at the model soon.
+func (s *roster) recheckSoon() {
 	select {
 	case s.suspect <- struct{}{}:
 	default:
 	}
 }
 
-// lose makes the Segmenter answer that it is not ready because of err.
-func (s *roster) lose(err error, wasReady bool) {
+// markLost makes the Segmenter answer that it is not ready because of err.
+func (s *roster) markLost(err error, wasReady bool) {
 	next := &refersam.Error{Code: refersam.CodeNotReady, Message: because(messageLoading, reason(err)), Err: err}
 	if wasReady {
 		next.Code, next.Message = refersam.CodeUnavailable, because(messageLost, reason(err))

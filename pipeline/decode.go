@@ -12,10 +12,10 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// errand finds the answers to phrases in one picture: it decodes the picture
+// decodeJob gets the answers to phrases in one picture: it decodes the picture
 // once and queues its rows for the model. It belongs to the requests that wait
 // for its flights, not to the request that began it.
-type errand struct {
+type decodeJob struct {
 	s       *Segmenter
 	v       *variant
 	image   []byte
@@ -38,7 +38,7 @@ var classes = map[refersam.Priority]schedule.Class{
 	refersam.PriorityShadow:      schedule.Shadow,
 }
 
-// begin starts an errand for flights that p leads, each for one of the rows;
+// begin starts a decodeJob for flights that p leads, each for one of the rows;
 // or settles them, if the scheduler does not admit it.
 func (p *Prepared) begin(ctx context.Context, v *variant, deadline time.Time, rows []triton.Row, flights []*flight) {
 	s := p.segmenter
@@ -58,72 +58,72 @@ func (p *Prepared) begin(ctx context.Context, v *variant, deadline time.Time, ro
 	})
 	if err != nil {
 		for _, f := range flights {
-			s.reuse.settle(f, found{}, err)
+			s.reuse.settle(f, modelAnswer{}, err)
 		}
 		return
 	}
-	e := &errand{s: s, v: v, image: p.request.Image, rows: rows, flights: flights, ticket: ticket, left: make([]bool, len(rows)), going: len(rows)}
-	e.ctx, e.cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	d := &decodeJob{s: s, v: v, image: p.request.Image, rows: rows, flights: flights, ticket: ticket, left: make([]bool, len(rows)), going: len(rows)}
+	d.ctx, d.cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	for i, f := range flights {
-		f.abandon = func() { e.leave(i) }
+		f.abandon = func() { d.leave(i) }
 	}
-	s.errands.Go(e.run)
+	s.decodes.Go(d.run)
 }
 
 // run decodes the picture and sends the rows.
-func (e *errand) run() {
-	defer e.cancel()
+func (d *decodeJob) run() {
+	defer d.cancel()
 	begun := time.Now()
-	ctx, span := beginSpan(e.ctx, "decode")
-	picture, err := e.s.read(ctx, e.image, len(e.rows), &e.v.contract)
+	ctx, span := beginSpan(d.ctx, "decode")
+	picture, err := d.s.read(ctx, d.image, len(d.rows), &d.v.contract)
 	endSpan(span, err)
 	if err != nil {
-		e.ticket.Close()
-		for _, f := range e.flights {
-			e.s.reuse.settle(f, found{}, err)
+		d.ticket.Close()
+		for _, f := range d.flights {
+			d.s.reuse.settle(f, modelAnswer{}, err)
 		}
 		return
 	}
 	took := time.Since(begun)
-	e.s.decoding.add(took)
-	for _, f := range e.flights {
+	d.s.decoding.add(took)
+	for _, f := range d.flights {
 		f.decode = took
 	}
-	e.image = nil
-	tasks := make([]Task, len(e.rows))
-	for i, row := range e.rows {
+	d.image = nil
+	tasks := make([]Task, len(d.rows))
+	for i, row := range d.rows {
 		row.Pixels = picture.pixels
 		row.Pixels.Retain() // until the scheduler releases the task
-		tasks[i] = Task{&e.v.contract, row}
+		tasks[i] = Task{&d.v.contract, row}
 	}
 	picture.pixels.Release()
-	e.ticket.Send(tasks, func(i int, l refersam.Logits, err error) {
-		e.s.reuse.settle(e.flights[i], found{l, picture.width, picture.height}, err)
+	d.ticket.Send(tasks, func(i int, l refersam.Logits, err error) {
+		d.s.reuse.settle(d.flights[i], modelAnswer{l, picture.width, picture.height}, err)
 	})
-	e.mu.Lock()
-	e.sent = true
-	left := e.left
-	e.mu.Unlock()
+	d.mu.Lock()
+	d.sent = true
+	left := d.left
+	d.mu.Unlock()
 	for i := range left {
 		if left[i] {
-			e.ticket.Drop(i)
+			d.ticket.Drop(i)
 		}
 	}
 }
 
 // leave says that nobody waits for a row any more.
-func (e *errand) leave(i int) {
-	e.mu.Lock()
-	sent := e.sent
+func (d *decodeJob) leave(i int) {
+	d.mu.Lock()
+	sent := d.sent
 	if !sent {
-		e.left[i] = true
-		if e.going--; e.going == 0 {
-			e.cancel()
+		d.left[i] = true
+		if d.going--; d.going == 0 {
+			d.cancel()
 		}
 	}
-	e.mu.Unlock()
+	d.mu.Unlock()
 	if sent {
-		e.ticket.Drop(i)
+		d.ticket.Drop(i)
 	}
 }
 

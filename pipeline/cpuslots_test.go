@@ -98,10 +98,10 @@ func TestSegment_SmallBeforeHuge(t *testing.T) {
 
 // However many small steps come, a large one waits for no more work than its
 // own cost beyond what was there before it.
-func TestPlaces_NobodyStarves(t *testing.T) {
+func TestCPUSlots_NobodyStarves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const large, small = 1000, 100
-		p := pipeline.NewPlaces(1)
+		p := pipeline.NewCPUSlots(1)
 		release, err := p.Acquire(t.Context(), small)
 		if err != nil {
 			t.Fatal(err)
@@ -146,10 +146,10 @@ func TestPlaces_NobodyStarves(t *testing.T) {
 }
 
 // Heavy steps leave a place to others, unless there is only one.
-func TestPlaces_Heavy(t *testing.T) {
+func TestCPUSlots_Heavy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, tt := range []struct{ places, atOnce int }{{1, 1}, {2, 1}, {4, 3}} {
-			p := pipeline.NewPlaces(tt.places)
+		for _, tt := range []struct{ slots, atOnce int }{{1, 1}, {2, 1}, {4, 3}} {
+			p := pipeline.NewCPUSlots(tt.slots)
 			var releases []func()
 			for range tt.atOnce {
 				release, err := p.Acquire(t.Context(), pipeline.HeavyCost)
@@ -160,10 +160,10 @@ func TestPlaces_Heavy(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			if _, err := p.Acquire(ctx, pipeline.HeavyCost); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%d places: one more heavy step: %v", tt.places, err)
+				t.Errorf("%d slots: one more heavy step: %v", tt.slots, err)
 			}
 			cancel()
-			if tt.places > 1 {
+			if tt.slots > 1 {
 				light, err := p.Acquire(t.Context(), pipeline.HeavyCost-1)
 				if err != nil {
 					t.Fatal(err)
@@ -185,8 +185,8 @@ func TestPlaces_Heavy(t *testing.T) {
 	})
 }
 
-func TestPlaces_Ended(t *testing.T) {
-	p := pipeline.NewPlaces(1)
+func TestCPUSlots_Ended(t *testing.T) {
+	p := pipeline.NewCPUSlots(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := p.Acquire(ctx, 1); !errors.Is(err, context.Canceled) {

@@ -6,17 +6,17 @@ import (
 	"sync"
 )
 
-// places are where CPU-bound steps run, one step per place.
+// cpuSlots run CPU-bound steps, one step per slot.
 //
 // A waiting step's turn is the work that had been started when it arrived plus
 // its own cost. Small steps therefore overtake large steps, but only until the
 // later work that has overtaken a step costs as much as the step itself. No
-// step starves. Unless there is one place only, heavy steps never occupy the
-// last place. A small step then waits for other small steps, not for the
+// step starves. Unless there is one slot only, heavy steps never occupy the
+// last slot. A small step then waits for other small steps, not for the
 // seconds of a huge picture.
 //
 // Costs are in units of preprocess.Encoded.Cost.
-type places struct {
+type cpuSlots struct {
 	mu      sync.Mutex
 	free    int
 	heavy   int // more heavy steps that may start
@@ -30,37 +30,37 @@ type places struct {
 // WebP of 10 megapixels, a progressive JPEG of 20.
 const heavyCost = 64 << 20
 
-func newPlaces(n int) *places { return &places{free: n, heavy: max(n-1, 1)} }
+func newCPUSlots(n int) *cpuSlots { return &cpuSlots{free: n, heavy: max(n-1, 1)} }
 
-// waiter is a step that waits for a place.
+// waiter is a step that waits for a slot.
 type waiter struct {
 	turn, arrival int64 // the lowest turn is first, then the lowest arrival
 	cost          int64
-	ready         chan struct{} // closed when the place is its own
+	ready         chan struct{} // closed when the slot is its own
 	index         int           // in its heap; -1 when it is in none
 }
 
-// acquire waits for a place and returns a function that gives it back. When ctx
+// acquire waits for a slot and returns a function that gives it back. When ctx
 // ends before that, it returns the context's error.
-func (p *places) acquire(ctx context.Context, cost int64) (release func(), err error) {
-	p.mu.Lock()
-	w := &waiter{turn: p.started + cost, arrival: p.arrived, cost: cost, ready: make(chan struct{})}
-	p.arrived++
-	heap.Push(p.queue(w), w)
-	p.start()
-	p.mu.Unlock()
-	release = func() { p.release(w) }
+func (s *cpuSlots) acquire(ctx context.Context, cost int64) (release func(), err error) {
+	s.mu.Lock()
+	w := &waiter{turn: s.started + cost, arrival: s.arrived, cost: cost, ready: make(chan struct{})}
+	s.arrived++
+	heap.Push(s.queue(w), w)
+	s.start()
+	s.mu.Unlock()
+	release = func() { s.release(w) }
 
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
-		p.mu.Lock()
+		s.mu.Lock()
 		if w.index >= 0 {
-			heap.Remove(p.queue(w), w.index)
-			p.mu.Unlock()
+			heap.Remove(s.queue(w), w.index)
+			s.mu.Unlock()
 			return nil, ctx.Err()
 		}
-		p.mu.Unlock()
+		s.mu.Unlock()
 	}
 	if err := ctx.Err(); err != nil {
 		release()
@@ -69,41 +69,41 @@ func (p *places) acquire(ctx context.Context, cost int64) (release func(), err e
 	return release, nil
 }
 
-func (p *places) queue(w *waiter) *waiters {
+func (s *cpuSlots) queue(w *waiter) *waiters {
 	if w.cost >= heavyCost {
-		return &p.large
+		return &s.large
 	}
-	return &p.light
+	return &s.light
 }
 
-// start gives free places to waiting steps in turn.
-func (p *places) start() {
-	for p.free > 0 {
-		next := &p.light
-		if p.heavy > 0 && len(p.large) > 0 && (len(p.light) == 0 || p.large[0].before(p.light[0])) {
-			next = &p.large
+// start gives free slots to waiting steps in turn.
+func (s *cpuSlots) start() {
+	for s.free > 0 {
+		next := &s.light
+		if s.heavy > 0 && len(s.large) > 0 && (len(s.light) == 0 || s.large[0].before(s.light[0])) {
+			next = &s.large
 		}
 		if len(*next) == 0 {
 			return
 		}
 		w := heap.Pop(next).(*waiter)
-		p.free--
+		s.free--
 		if w.cost >= heavyCost {
-			p.heavy--
+			s.heavy--
 		}
-		p.started += w.cost
+		s.started += w.cost
 		close(w.ready)
 	}
 }
 
-func (p *places) release(w *waiter) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free++
+func (s *cpuSlots) release(w *waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free++
 	if w.cost >= heavyCost {
-		p.heavy++
+		s.heavy++
 	}
-	p.start()
+	s.start()
 }
 
 func (w *waiter) before(other *waiter) bool {
