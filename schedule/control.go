@@ -96,13 +96,13 @@ func (r *replica[R, A]) load(models []string) (Load, error) {
 }
 
 // judge changes a replica's window by one at most.
-func (r *replica[R, A]) judge(load Load, known bool) {
+func (r *replica[R, A]) judge(load Load, reported bool) {
 	s := r.scheduler
 	c := &r.control
 	now := time.Now()
 	rate := float64(c.rows) / now.Sub(c.begin).Seconds()
 	waiting := -1.0 // batches that wait inside the replica
-	if ran := load.Batches - c.load.Batches; known && c.load.Batches > 0 && load.Batches > c.load.Batches {
+	if ran := load.Batches - c.load.Batches; reported && c.load.Batches > 0 && load.Batches > c.load.Batches {
 		each := (load.Waited - c.load.Waited).Seconds() / float64(ran)
 		waiting = each * float64(c.batches) / now.Sub(c.begin).Seconds()
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/refersam/refersam"
 )
 
-// lean is a fraction of the time between two batches of a busy replica. The
+// sendEarly is a fraction of the time between two batches of a busy replica. The
 // later batch is sent this fraction of the time before the last moment that
 // does not delay it. Sending early shows whether the time between batches is
 // shorter than believed.
-const lean = 0.15
+const sendEarly = 0.15
 
 // hedgePercentile is how many percent of the batches are done when a hedge is
 // sent.
@@ -92,7 +92,7 @@ func (s *Scheduler[R, A]) byUrgency() []*queue[R, A] {
 }
 
 // choose returns the replica for the next batch of a queue and when to send
-// it, or nil if none has room.
+// it, or nil if none has capacity.
 func (q *queue[R, A]) choose(now time.Time) (*replica[R, A], time.Time) {
 	s := q.scheduler
 	full := q.sent() >= q.maxRows()
@@ -105,7 +105,7 @@ func (q *queue[R, A]) choose(now time.Time) (*replica[R, A], time.Time) {
 		if !r.serves[q.model] {
 			continue
 		}
-		if !r.room() {
+		if !r.hasCapacity() {
 			if full && r.healthy() && r.slow >= r.window {
 				r.control.limited = true
 			}
@@ -170,7 +170,7 @@ func (q *queue[R, A]) holdUntil(r *replica[R, A], first *row[R, A], now time.Tim
 	}
 	p := r.pace(q.model)
 	spaced := p.spacedFor(n)
-	hold := r.free(now).Add(spaced - p.aloneFor(n) - time.Duration(lean*float64(spaced)))
+	hold := r.free(now).Add(spaced - p.aloneFor(n) - time.Duration(sendEarly*float64(spaced)))
 	if s.settings.MaxWait > 0 && company.Before(hold) {
 		return company
 	}
@@ -287,7 +287,7 @@ func (b *batch[R, A]) sendHedge() {
 		return
 	}
 	for _, r := range s.replicas {
-		if r == b.replica || !r.room() || !r.serving(b.queue.model) || len(r.inFlight) > 0 {
+		if r == b.replica || !r.hasCapacity() || !r.serving(b.queue.model) || len(r.inFlight) > 0 {
 			continue
 		}
 		rows := slices.DeleteFunc(slices.Clone(b.rows), func(row *row[R, A]) bool {
@@ -454,12 +454,13 @@ func (b *batch[R, A]) giveBack(err error, retry bool) {
 			b.queue.retry(row)
 			continue
 		}
-		row.fail(known(err))
+		row.fail(asDomainError(err))
 	}
 }
 
-// known makes an error one that callers know.
-func known(err error) error {
+// asDomainError returns an error with a code that callers handle: err itself, or an
+// error that wraps it.
+func asDomainError(err error) error {
 	switch {
 	case refersam.ErrorCode(err) != refersam.CodeInternal:
 		return err

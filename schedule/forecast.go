@@ -12,7 +12,7 @@ type forecast struct {
 	batch int // rows of a full batch
 	lanes []lane
 	late  float64 // how much later than predicted to expect
-	open  bool    // a replica has room
+	open  bool    // a replica has capacity
 }
 
 // lane is a replica in a forecast.
@@ -29,7 +29,7 @@ func (q *queue[R, A]) forecast(now time.Time) *forecast {
 		if r.serving(q.model) {
 			p := r.pace(q.model)
 			f.lanes = append(f.lanes, lane{p, r.free(now)})
-			f.open = f.open || r.room()
+			f.open = f.open || r.hasCapacity()
 		}
 	}
 	return f

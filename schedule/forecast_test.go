@@ -466,8 +466,8 @@ func TestForecast_afterBadMoment(t *testing.T) {
 	})
 }
 
-// device is a Replica whose batches share one device in turns, as the stages of
-// an ensemble share a GPU: batches that are sent together end nearly together.
+// device is a Replica with one device that its batches use in turns, as the stages
+// of an ensemble use a GPU: batches that are sent together end nearly together.
 type device struct {
 	*machine
 	busy chan struct{}

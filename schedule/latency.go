@@ -123,8 +123,8 @@ type point struct {
 	seconds float64
 }
 
-// known reports whether anything was observed.
-func (c *curve) known() bool { return len(c.points) > 0 }
+// measured reports whether anything was observed.
+func (c *curve) measured() bool { return len(c.points) > 0 }
 
 // size returns what is known of batches of n rows.
 func (c *curve) size(n int) *samples {
@@ -232,7 +232,7 @@ func (c *curve) at(n int) time.Duration {
 }
 
 func (c *curve) seconds(n int) float64 {
-	if !c.known() {
+	if !c.measured() {
 		return 0
 	}
 	i, exact := slices.BinarySearchFunc(c.points, n, func(p point, n int) int { return cmp.Compare(p.rows, n) })
@@ -292,11 +292,11 @@ func (p *pace) aloneFor(n int) time.Duration { return p.alone.at(n) }
 // more than that unless later batches of that size have shown otherwise.
 func (p *pace) spacedFor(n int) time.Duration {
 	alone := p.alone.at(n)
-	if !p.spaced.known() {
+	if !p.spaced.measured() {
 		return alone
 	}
 	spaced := p.spaced.at(n)
-	if s := p.spaced.sizes[n]; p.alone.known() && (s == nil || s.seen <= p.alone.last) {
+	if s := p.spaced.sizes[n]; p.alone.measured() && (s == nil || s.seen <= p.alone.last) {
 		spaced = min(spaced, alone)
 	}
 	return max(spaced, alone/time.Duration(p.depth))

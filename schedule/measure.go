@@ -43,7 +43,7 @@ func (r *replica[R, A]) introduce(q *queue[R, A]) error {
 	s.mu.Lock()
 	r.coming = true
 	p := r.pace(q.model)
-	known := p.alone.sizes[q.maxBatch] != nil
+	measured := p.alone.sizes[q.maxBatch] != nil
 	p.alone.blank(1, first, p.batches)
 	if !s.settings.Admission || s.working() {
 		s.mu.Unlock()
@@ -51,7 +51,7 @@ func (r *replica[R, A]) introduce(q *queue[R, A]) error {
 	}
 	m.ctx, r.stop = context.WithCancel(ctx)
 	s.mu.Unlock()
-	err := m.run(q.maxBatch, known)
+	err := m.run(q.maxBatch, measured)
 	stopped := m.ctx.Err() != nil && ctx.Err() == nil
 	s.mu.Lock()
 	r.stop()
@@ -90,7 +90,7 @@ type measurement[R, A any] struct {
 
 // run measures single rows until they are no longer getting faster, and unless
 // larger batches are known, the largest ones that there is time for.
-func (m *measurement[R, A]) run(maxBatch int, known bool) error {
+func (m *measurement[R, A]) run(maxBatch int, measured bool) error {
 	for range measureSingles {
 		if !m.affords(m.best) {
 			return m.ctx.Err()
@@ -112,7 +112,7 @@ func (m *measurement[R, A]) run(maxBatch int, known bool) error {
 	for rows > 1 && !m.affords(time.Duration(4*rows)*m.best) {
 		rows /= 2
 	}
-	if known || rows == 1 {
+	if measured || rows == 1 {
 		return m.ctx.Err()
 	}
 	if _, err := m.batch(rows); err != nil {

@@ -208,8 +208,8 @@ func (q *queue[R, A]) ahead(job *Job, due time.Time) int {
 		if key == job.Key || f.rows == 0 {
 			continue
 		}
-		share := math.Ceil((last - max(f.tag, c.vtime)) * f.weight)
-		rows += int(min(max(share, 0), float64(f.rows)))
+		others := math.Ceil((last - max(f.tag, c.vtime)) * f.weight)
+		rows += int(min(max(others, 0), float64(f.rows)))
 	}
 	return rows + own - job.Rows
 }

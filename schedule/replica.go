@@ -131,8 +131,8 @@ func (r *replica[R, A]) replan(now time.Time) {
 	}
 }
 
-// room reports whether the replica may be sent one more batch.
-func (r *replica[R, A]) room() bool {
+// hasCapacity reports whether one more batch may be sent to the replica.
+func (r *replica[R, A]) hasCapacity() bool {
 	return r.healthy() && len(r.inFlight) < min(r.window, r.slow)
 }
 
@@ -371,9 +371,9 @@ func (r *replica[R, A]) eject(cause error) {
 	r.startProbe(probeMin)
 }
 
-// lose stops sending a replica rows of one model, and gives those that it has
+// stopServing stops sending a replica rows of one model, and gives those that it has
 // to others. One that serves no other model is ejected.
-func (r *replica[R, A]) lose(q *queue[R, A], cause error) {
+func (r *replica[R, A]) stopServing(q *queue[R, A], cause error) {
 	s := r.scheduler
 	if !r.serving(q.model) {
 		return
@@ -403,7 +403,7 @@ func (r *replica[R, A]) fault(q *queue[R, A], err error) {
 	case code == refersam.CodeUnavailable:
 		r.eject(err)
 	case code == refersam.CodeNotReady, r.faults[q.model] >= maxFaults:
-		r.lose(q, err)
+		r.stopServing(q, err)
 	}
 }
 

@@ -165,7 +165,7 @@ func (r *replica[R, A]) replicaSnapshot() ReplicaSnapshot {
 // sizes sums up what is known of batches of up to most rows.
 func (p *pace) sizes(most int) []SizeSnapshot {
 	var sizes []SizeSnapshot
-	for n := 1; n <= most && (p.alone.known() || p.spaced.known()); n++ {
+	for n := 1; n <= most && (p.alone.measured() || p.spaced.measured()); n++ {
 		one := SizeSnapshot{Rows: n, Alone: p.aloneFor(n), Spaced: p.spacedFor(n)}
 		for _, c := range []*curve{&p.alone, &p.spaced} {
 			if s := c.sizes[n]; s != nil {
