@@ -50,11 +50,11 @@ const stripBytes = 2 << 20
 // 64 of them at once.
 func rows(m *refersam.Mask) func(yield func(int, []byte) bool) {
 	return func(yield func(int, []byte) bool) {
-		words := (m.Width + 63) / 64
-		height := min(m.Height, max(1, stripBytes/(8*words)))
-		marks := make([]uint64, words*height)
-		current := make([]uint64, words)
-		row := make([]byte, 8*words)
+		wordsPerRow := (m.Width + 63) / 64
+		height := min(m.Height, max(1, stripBytes/(8*wordsPerRow)))
+		marks := make([]uint64, wordsPerRow*height)
+		current := make([]uint64, wordsPerRow)
+		row := make([]byte, 8*wordsPerRow)
 		for top := 0; top < m.Height; top += height {
 			if top > 0 {
 				clear(marks)
@@ -63,14 +63,14 @@ func rows(m *refersam.Mask) func(yield func(int, []byte) bool) {
 			for x, s := range spans(m) {
 				word, bit := x>>6, uint64(1)<<(63-x&63)
 				if s.from >= top && s.from < bottom {
-					marks[(s.from-top)*words+word] ^= bit
+					marks[(s.from-top)*wordsPerRow+word] ^= bit
 				}
 				if s.to >= top && s.to < bottom {
-					marks[(s.to-top)*words+word] ^= bit
+					marks[(s.to-top)*wordsPerRow+word] ^= bit
 				}
 			}
 			for y := top; y < bottom; y++ {
-				for i, mark := range marks[(y-top)*words:][:words] {
+				for i, mark := range marks[(y-top)*wordsPerRow:][:wordsPerRow] {
 					current[i] ^= mark
 					binary.BigEndian.PutUint64(row[8*i:], current[i])
 				}

@@ -134,7 +134,7 @@ func (c *crosser) classify(b blend) {
 
 // column writes the runs of column x.
 func (c *crosser) column(x int) {
-	known := int32(-1) // the row of the logits in lower
+	lowerRow := int32(-1) // the row of the logits in lower
 	var lower float32
 	for i := range c.pieces {
 		p := &c.pieces[i]
@@ -143,10 +143,10 @@ func (c *crosser) column(x int) {
 			continue
 		}
 		upper := lower
-		if known != p.lo {
+		if lowerRow != p.lo {
 			upper = c.along(x, p.lo)
 		}
-		lower, known = c.along(x, p.hi), p.hi
+		lower, lowerRow = c.along(x, p.hi), p.hi
 		c.cell(x, p.group, upper, lower)
 	}
 }

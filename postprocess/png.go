@@ -147,9 +147,9 @@ func (d idat) Write(data []byte) (int, error) {
 	p := d.pngWriter
 	n := len(data)
 	for len(data) > 0 {
-		room := min(len(data), 8+chunkBytes-len(p.chunk))
-		p.chunk = append(p.chunk, data[:room]...)
-		if data = data[room:]; len(p.chunk) == 8+chunkBytes {
+		fits := min(len(data), 8+chunkBytes-len(p.chunk))
+		p.chunk = append(p.chunk, data[:fits]...)
+		if data = data[fits:]; len(p.chunk) == 8+chunkBytes {
 			p.end()
 			p.begin("IDAT")
 		}

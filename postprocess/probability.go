@@ -54,15 +54,15 @@ func MeanProbability(l refersam.Logits, m *refersam.Mask) float64 {
 	sum, area := 0.0, 0
 	for x, s := range spans(m) {
 		area += s.to - s.from
-		known := int32(-1) // the row of the logits in lower
+		lowerRow := int32(-1) // the row of the logits in lower
 		var lower float32
 		for i := cellOf[s.from]; s.from < s.to; i++ {
 			cell := &cells[i]
 			upper := lower
-			if known != cell.lo {
+			if lowerRow != cell.lo {
 				upper = u.along(x, cell.lo)
 			}
-			lower, known = u.along(x, cell.hi), cell.hi
+			lower, lowerRow = u.along(x, cell.hi), cell.hi
 			end := min(s.to, cell.to)
 			if end-s.from == samples[i].rows && math.Abs(float64(lower-upper)) <= maxSampledRise {
 				sum += samples[i].sum(upper, lower)

@@ -116,14 +116,14 @@ func (l *labels) parents() []int32 {
 	for i := range parents {
 		parents[i] = -1
 	}
-	known := int32(0) // a lower number has its first pixel in an earlier column
+	next := int32(0) // a lower number has its first pixel in an earlier column
 	for i := range l.pieces[:l.columns[1]] {
-		known = max(known, l.pieces[i].region+1)
+		next = max(next, l.pieces[i].region+1)
 	}
 	for x := 1; x < len(l.columns)-1; x++ {
 		for i, j := range l.neighbours(x) {
-			if region := l.pieces[j].region; region >= known {
-				known = region + 1
+			if region := l.pieces[j].region; region >= next {
+				next = region + 1
 				parents[region] = l.pieces[i].region
 			}
 		}

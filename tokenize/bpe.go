@@ -25,9 +25,9 @@ type bytePair struct {
 	// merges maps two neighbours to the token they become. The lower that id,
 	// the earlier the merge.
 	merges pairTable
-	// whole holds the words that merging turns into one token. Most words that
+	// wordTokens holds the words that merging turns into one token. Most words that
 	// people write are among them.
-	whole dictionary
+	wordTokens dictionary
 }
 
 var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
@@ -40,7 +40,7 @@ var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 		return nil, fmt.Errorf("%d merges instead of %d", len(lines), clipStart-clipFirstMerge)
 	}
 
-	b := &bytePair{merges: newPairTable(len(lines)), whole: newDictionary(len(lines))}
+	b := &bytePair{merges: newPairTable(len(lines)), wordTokens: newDictionary(len(lines))}
 	ids := make(map[string]int32, clipStart)
 	texts := make([]string, 2*clipEndOfWord, clipStart) // in bytes, by id
 	for id, symbol := range byteSymbols() {
@@ -69,10 +69,10 @@ var loadCLIP = sync.OnceValues(func() (*vocabulary, error) {
 	w := newWork()
 	defer w.free()
 	for id, text := range texts {
-		w.ids, w.tokens, w.room = w.ids[:0], 0, 2
+		w.ids, w.tokens, w.capacity = w.ids[:0], 0, 2
 		b.merge(w, []byte(text))
 		if w.tokens == 1 && w.ids[0] == int32(id) {
-			b.whole.put(text, int32(id))
+			b.wordTokens.put(text, int32(id))
 		}
 	}
 	return &vocabulary{
@@ -119,7 +119,7 @@ func (b *bytePair) split(w *work, text string) {
 		} else {
 			w.normalizeCLIP(text[:n])
 		}
-		b.words(w)
+		b.splitWords(w)
 		if n == len(text) {
 			return
 		}
@@ -127,8 +127,8 @@ func (b *bytePair) split(w *work, text string) {
 	}
 }
 
-// words cuts w.text into words.
-func (b *bytePair) words(w *work) {
+// splitWords cuts w.text into words.
+func (b *bytePair) splitWords(w *work) {
 	for rest := w.text; len(rest) > 0; {
 		if name := lowerCasedSpecial(rest); name > 0 {
 			b.word(w, rest[:2])
@@ -261,14 +261,14 @@ type candidate struct {
 
 // word emits the tokens of word, which must not be empty.
 func (b *bytePair) word(w *work, word []byte) {
-	if id, ok := b.whole.get(word); ok {
+	if id, ok := b.wordTokens.get(word); ok {
 		w.emit(id)
 		return
 	}
 	b.merge(w, word)
 }
 
-// merge does the work of word without looking in whole. Merges happen in order of
+// merge does the work of word without looking in wordTokens. Merges happen in order of
 // rank, and among equal ranks from left to right. Because the candidates are in a
 // heap, a word of n bytes takes n·log n.
 func (b *bytePair) merge(w *work, word []byte) {

@@ -110,9 +110,9 @@ func (t *Tokenizer) EncodeInto(e *Encoding, text string) {
 	v := t.vocabulary
 	w := newWork()
 	defer w.free()
-	w.ids, w.room = e.IDs[:0], math.MaxInt
+	w.ids, w.capacity = e.IDs[:0], math.MaxInt
 	if t.maxTokens != 0 {
-		w.room = t.maxTokens - 1 // the last one is for the closing token
+		w.capacity = t.maxTokens - 1 // the last one is for the closing token
 	}
 
 	if !utf8.ValidString(text) {

@@ -15,10 +15,10 @@ const maxWordRunes = 100
 
 // wordPiece is BERT's uncased tokenizer (Devlin et al., NAACL 2019).
 type wordPiece struct {
-	// whole holds the pieces that start a word, rest the pieces that continue one
+	// initial holds the pieces that start a word, rest the pieces that continue one
 	// (without their "##").
-	whole, rest dictionary
-	unknown     int32
+	initial, rest dictionary
+	unknown       int32
 }
 
 var loadBERT = sync.OnceValues(func() (*vocabulary, error) {
@@ -29,7 +29,7 @@ var loadBERT = sync.OnceValues(func() (*vocabulary, error) {
 	if len(lines) != 30522 {
 		return nil, fmt.Errorf("it has %d lines, want 30522", len(lines))
 	}
-	p := &wordPiece{whole: newDictionary(len(lines)), rest: newDictionary(len(lines) / 4)}
+	p := &wordPiece{initial: newDictionary(len(lines)), rest: newDictionary(len(lines) / 4)}
 	ids := make(map[string]int32)
 	for i, line := range lines {
 		piece, goesOn := strings.CutPrefix(line, "##")
@@ -37,7 +37,7 @@ var loadBERT = sync.OnceValues(func() (*vocabulary, error) {
 		case goesOn && piece != "":
 			p.rest.put(piece, int32(i))
 		default:
-			p.whole.put(line, int32(i))
+			p.initial.put(line, int32(i))
 			if line[0] == '[' {
 				ids[line] = int32(i)
 			}
@@ -80,7 +80,7 @@ func (p *wordPiece) split(w *work, text string) {
 		} else {
 			w.normalizeBERT(text[:n])
 		}
-		p.words(w)
+		p.splitWords(w)
 		if n == len(text) {
 			return
 		}
@@ -88,8 +88,8 @@ func (p *wordPiece) split(w *work, text string) {
 	}
 }
 
-// words cuts w.text into words at spaces and around punctuation.
-func (p *wordPiece) words(w *work) {
+// splitWords cuts w.text into words at spaces and around punctuation.
+func (p *wordPiece) splitWords(w *work) {
 	text := w.text
 	start := 0
 	for i := 0; i < len(text); {
@@ -124,7 +124,7 @@ func (p *wordPiece) word(w *work, word []byte) {
 		return
 	}
 	undo := w.tokens
-	pieces := &p.whole
+	pieces := &p.initial
 	for len(word) > 0 {
 		n, id := pieces.longestPrefix(word)
 		if n == 0 {

@@ -5,10 +5,10 @@ import "sync"
 // work is the working space of one call of Encode. It is pooled, so that calls do
 // not allocate.
 type work struct {
-	// ids holds the first room tokens that were emitted, and tokens counts all
+	// ids holds the first capacity tokens that were emitted, and tokens counts all
 	// tokens that were emitted.
-	ids          []int32
-	room, tokens int
+	ids              []int32
+	capacity, tokens int
 
 	// text is the normalised part of the phrase that is being split. The other
 	// buffers are for the steps that produce it and the steps that split it.
@@ -35,7 +35,7 @@ func (w *work) free() {
 }
 
 func (w *work) emit(id int32) {
-	if len(w.ids) < w.room {
+	if len(w.ids) < w.capacity {
 		w.ids = append(w.ids, id)
 	}
 	w.tokens++

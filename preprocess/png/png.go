@@ -414,9 +414,9 @@ func (r *rowReader) end() error {
 }
 
 func dataError(err error, y, height int) error {
-	var known *picture.Fault
+	var fault *picture.Fault
 	switch {
-	case errors.As(err, &known):
+	case errors.As(err, &fault):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return picture.Damaged("the data in its IDAT chunks ends in row %d of %d", y, height)

@@ -379,9 +379,9 @@ func (p *source) checkPlanes(colours int) error {
 	case !p.planar:
 		return nil
 	}
-	whole := p.bits == 8 && p.colours != whiteIsZero || p.bits == 1 && p.colours == blackIsZero
+	plain := p.bits == 8 && p.colours != whiteIsZero || p.bits == 1 && p.colours == blackIsZero
 	onlyAlpha := behind == 0 || behind == 1 && p.extra[0] == extraAlpha && p.colours != colourPalette
-	if !whole || !onlyAlpha || p.reversed {
+	if !plain || !onlyAlpha || p.reversed {
 		order := 1
 		if p.reversed {
 			order = 2
