@@ -95,7 +95,7 @@ func Invalidf(name, format string, args ...any) *Error {
 	return &Error{Code: CodeInvalidRequest, Message: fmt.Sprintf(format, args...), At: Named(name)}
 }
 
-// Late makes the Error for a request whose deadline passed.
+// Late makes the Error for a request that missed its deadline.
 func Late(cause error) *Error {
 	return &Error{Code: CodeDeadlineExceeded, Message: "The request could not be answered in time.", Err: cause}
 }
@@ -136,11 +136,11 @@ func (f *Faults) Add(err error) {
 	if err == nil {
 		return
 	}
-	var known *Error
-	if !errors.As(err, &known) {
-		known = &Error{Code: CodeInternal, Message: "Something went wrong inside the service.", Err: err}
+	var domainErr *Error
+	if !errors.As(err, &domainErr) {
+		domainErr = &Error{Code: CodeInternal, Message: "Something went wrong inside the service.", Err: err}
 	}
-	f.all = append(append(f.all, known), known.Also...)
+	f.all = append(append(f.all, domainErr), domainErr.Also...)
 	f.all = f.all[:min(len(f.all), MaxFaults)]
 }
 

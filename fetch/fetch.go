@@ -208,9 +208,9 @@ func (c *Client) Picture(ctx context.Context, address string, most int64, reserv
 	own, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	content, err := c.get(own, address, most, reserve)
-	var known *refersam.Error
+	var domainErr *refersam.Error
 	switch {
-	case err == nil || errors.As(err, &known):
+	case err == nil || errors.As(err, &domainErr):
 		return content, err
 	case ctx.Err() != nil:
 		return nil, late(err)

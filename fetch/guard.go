@@ -255,9 +255,9 @@ func plain(err error) error {
 	if errors.As(err, &r) {
 		return r
 	}
-	var known *refersam.Error
-	if errors.As(err, &known) {
-		return errors.New(known.Message)
+	var domainErr *refersam.Error
+	if errors.As(err, &domainErr) {
+		return errors.New(domainErr.Message)
 	}
 	return errors.New(reason(err))
 }

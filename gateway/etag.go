@@ -29,8 +29,8 @@ func etag(form string, p *answer.Prepared, model, version, checkpoint string) st
 // the model. The request need not be checked further, because only an answer that
 // was sent has an ETag.
 func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
-	known := c.Request.Header.Values("If-None-Match")
-	if len(known) == 0 {
+	tags := c.Request.Header.Values("If-None-Match")
+	if len(tags) == 0 {
 		return false
 	}
 	v, err := p.Contract()
@@ -38,7 +38,7 @@ func unchanged(c *gin.Context, form string, p *answer.Prepared) bool {
 		return false // Answer returns the same error
 	}
 	tag := etag(form, p, v.Model, v.Version, v.Checkpoint)
-	if !reply.Matches(known, tag) {
+	if !reply.Matches(tags, tag) {
 		return false
 	}
 	c.Header("Cache-Control", "private, no-cache")

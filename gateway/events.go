@@ -96,7 +96,7 @@ func lastEvent(c *gin.Context) (last int64, field string, err error) {
 	if err := onlyParams(c, param); err != nil {
 		return 0, "", err
 	}
-	if query, asked := c.GetQuery(param); asked {
+	if query, ok := c.GetQuery(param); ok {
 		field = param
 		if last, err = eventNumber(field, query); err != nil {
 			return 0, "", err

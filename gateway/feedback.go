@@ -153,16 +153,16 @@ func (h *feedbackRoutes) list(c *gin.Context) error {
 	if at.id != "" {
 		after = &store.Feedback{ID: at.id, Created: at.created}
 	}
-	found, more, err := h.opinions.Feedback(c.Request.Context(), after, requestID, at.limit)
+	listed, more, err := h.opinions.Feedback(c.Request.Context(), after, requestID, at.limit)
 	if err != nil {
 		return store.Unavailable(err)
 	}
 	list := api.FeedbackList{Feedback: []api.Feedback{}}
-	for _, f := range found {
+	for _, f := range listed {
 		list.Feedback = append(list.Feedback, newFeedback(f))
 	}
 	if more {
-		last := found[len(found)-1]
+		last := listed[len(listed)-1]
 		list.Next = api.Cursor(api.ListFeedback, last.Created, last.ID)
 	}
 	c.Header("Cache-Control", "no-store")

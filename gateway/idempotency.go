@@ -99,7 +99,7 @@ func (i *idempotency) once(c *gin.Context, limit bodyLimit) {
 	lease := now.Add(i.lease)
 	ctx, cancel := context.WithTimeout(c.Request.Context(), i.timeout)
 	defer cancel()
-	known, err := i.answers.Begin(ctx, &attempt, lease, now.Add(answerMemory), now)
+	stored, err := i.answers.Begin(ctx, &attempt, lease, now.Add(answerMemory), now)
 	c.Set(keyAttempt, attempt)
 	switch {
 	case errors.Is(err, store.ErrUnderWay):
@@ -111,8 +111,8 @@ func (i *idempotency) once(c *gin.Context, limit bodyLimit) {
 			i.abandon(context.WithoutCancel(ctx), attempt)
 		}
 		fail(c, store.Unavailable(err))
-	case known != nil:
-		replay(c, known)
+	case stored != nil:
+		replay(c, stored)
 	default:
 		i.attempt(c, attempt)
 	}
@@ -167,9 +167,9 @@ func (i *idempotency) abandon(ctx context.Context, a store.Attempt) {
 }
 
 // replay sends a stored answer.
-func replay(c *gin.Context, known []byte) {
+func replay(c *gin.Context, stored []byte) {
 	var kept storedAnswer
-	if err := json.Unmarshal(known, &kept); err != nil {
+	if err := json.Unmarshal(stored, &kept); err != nil {
 		fail(c, fmt.Errorf("a stored answer cannot be read: %w", err))
 		return
 	}

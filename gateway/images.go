@@ -71,14 +71,14 @@ func (h *imageRoutes) list(c *gin.Context) error {
 	if at.id != "" {
 		before = &store.Image{ID: at.id, Created: at.created}
 	}
-	found, err := h.images.List(c.Request.Context(), account(c), before, at.limit+1)
+	listed, err := h.images.List(c.Request.Context(), account(c), before, at.limit+1)
 	if err != nil {
 		return err
 	}
 	list := api.Images{Images: []api.Image{}}
-	for i, image := range found {
+	for i, image := range listed {
 		if i == at.limit {
-			last := found[i-1]
+			last := listed[i-1]
 			list.Next = api.Cursor(api.ListImages, last.Created, last.ID)
 			break
 		}

@@ -86,9 +86,9 @@ func nameJob(c *gin.Context) {
 
 // jobsError converts an error of Jobs to an error with a code.
 func jobsError(err error) error {
-	var known *refersam.Error
+	var domainErr *refersam.Error
 	switch {
-	case errors.As(err, &known):
+	case errors.As(err, &domainErr):
 		return err
 	case errors.Is(err, jobs.ErrNotFound):
 		return &refersam.Error{Code: refersam.CodeJobNotFound, Message: "The job does not exist or has expired.", Err: err}
@@ -123,14 +123,14 @@ func (h *jobRoutes) list(c *gin.Context) error {
 	if at.id != "" {
 		after = &jobs.Job{ID: at.id, Created: at.created}
 	}
-	found, err := h.jobs.Jobs(c.Request.Context(), account(c), after, status, at.limit+1)
+	listed, err := h.jobs.Jobs(c.Request.Context(), account(c), after, status, at.limit+1)
 	if err != nil {
 		return store.Unavailable(err)
 	}
 	list := api.Jobs{Jobs: []api.Job{}}
-	for i, j := range found {
+	for i, j := range listed {
 		if i == at.limit {
-			list.Next = api.Cursor(api.ListJobs, found[i-1].Created, found[i-1].ID)
+			list.Next = api.Cursor(api.ListJobs, listed[i-1].Created, listed[i-1].ID)
 			break
 		}
 		list.Jobs = append(list.Jobs, answer.NewJob(j))

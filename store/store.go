@@ -24,8 +24,8 @@ import (
 // ErrNotFound means that there is no such row.
 var ErrNotFound = errors.New("not found")
 
-// Store is an open database. Make one with Open, end it with Close. Its methods are
-// those of its groups of tables.
+// Store is an open database. Make one with Open, end it with Close. Its methods
+// are declared per group of tables.
 type Store struct {
 	*database
 	accessTables

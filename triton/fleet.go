@@ -99,16 +99,16 @@ func NewFleet(cfg Config, log *slog.Logger) (*Fleet, error) {
 // not empty the fleet. A replica that has left is closed once changed has
 // returned and its calls have ended, or after 30 s. Call it once.
 func (f *Fleet) Run(ctx context.Context, changed func([]*Replica)) error {
-	var told []*Replica
+	var reported []*Replica
 	for first := true; ; first = false {
 		left, _ := f.resolve(ctx)
 		if ctx.Err() != nil {
 			f.retire(left)
 			return nil
 		}
-		if current := f.Replicas(); first || !slices.Equal(current, told) {
+		if current := f.Replicas(); first || !slices.Equal(current, reported) {
 			changed(current)
-			told = current
+			reported = current
 		}
 		f.retire(left)
 		select {

@@ -364,8 +364,8 @@ func TestProbeReconnects(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	replica := replicaAt(t, address)
-	// Calls fail for so long that gRPC would wait a second and more before it
-	// connects again; its clock cannot be set.
+	// After 1.5 s of failed calls gRPC waits a second and more before it connects
+	// again. Its clock cannot be set.
 	for deadline := time.Now().Add(1500 * time.Millisecond); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		_, err := replica.Infer(ctx, fakeContract(), []triton.Row{randomRow(rand.New(rand.NewPCG(1, 1)))})

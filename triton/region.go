@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// SharedMemory is the folder in which servers exchange tensors with their
+	// SharedMemory is the folder where servers exchange tensors with their
 	// clients on this machine, and with the processes of their Python models.
 	SharedMemory = "/dev/shm"
 	// MinSharedMemory is what must be free there for the Python models: what Docker

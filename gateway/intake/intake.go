@@ -108,11 +108,11 @@ func isPicture(mediaType string) bool {
 // ReadError gives an error of reading a body its code.
 func ReadError(err error) error {
 	var (
-		known    *refersam.Error
-		tooLarge *http.MaxBytesError
+		domainErr *refersam.Error
+		tooLarge  *http.MaxBytesError
 	)
 	switch {
-	case errors.As(err, &known):
+	case errors.As(err, &domainErr):
 		return err
 	case errors.As(err, &tooLarge):
 		return bodyTooLarge(tooLarge.Limit)

@@ -178,27 +178,27 @@ func newRequest(at string, common Request, image *api.Picture, prompts []api.Pro
 
 // pictureSource checks where a picture is; at is the place of p in the body.
 func pictureSource(p *api.Picture, at string, maxImage int64) (answer.Source, error) {
-	var found []answer.Source
+	var sources []answer.Source
 	if p != nil && p.Data != nil {
-		found = append(found, answer.Source{Data: p.Data, Field: at + "/data"})
+		sources = append(sources, answer.Source{Data: p.Data, Field: at + "/data"})
 	}
 	if p != nil && p.ID != nil {
-		found = append(found, answer.Source{ID: *p.ID, Field: at + "/id"})
+		sources = append(sources, answer.Source{ID: *p.ID, Field: at + "/id"})
 	}
 	if p != nil && p.URL != nil {
-		found = append(found, answer.Source{URL: *p.URL, Field: at + "/url"})
+		sources = append(sources, answer.Source{URL: *p.URL, Field: at + "/url"})
 	}
 	switch {
-	case len(found) == 0:
+	case len(sources) == 0:
 		return answer.Source{}, refersam.Invalidf(at, "The picture is missing: send it as base64 in data, or say where it is in id or url.")
-	case len(found) > 1:
-		return answer.Source{}, refersam.Invalidf(found[1].Field, "The picture was already given in %q.", found[0].Field)
-	case found[0].Data == nil && found[0].ID == "" && found[0].URL == "":
-		return answer.Source{}, refersam.Invalidf(found[0].Field, "The value is empty.")
-	case int64(len(found[0].Data)) > maxImage:
-		return answer.Source{}, tooLarge(found[0].Field, maxImage)
+	case len(sources) > 1:
+		return answer.Source{}, refersam.Invalidf(sources[1].Field, "The picture was already given in %q.", sources[0].Field)
+	case sources[0].Data == nil && sources[0].ID == "" && sources[0].URL == "":
+		return answer.Source{}, refersam.Invalidf(sources[0].Field, "The value is empty.")
+	case int64(len(sources[0].Data)) > maxImage:
+		return answer.Source{}, tooLarge(sources[0].Field, maxImage)
 	}
-	return found[0], nil
+	return sources[0], nil
 }
 
 // newPrompts checks the prompts of a picture; at is the place of l in the body.
@@ -270,13 +270,13 @@ func (b *beginning) otherEncoding() string {
 // Errors of reading are returned unchanged.
 func jsonError(err error) error {
 	var (
-		known    *refersam.Error
-		syntax   *jsontext.SyntacticError
-		semantic *json.SemanticError
+		domainErr *refersam.Error
+		syntax    *jsontext.SyntacticError
+		semantic  *json.SemanticError
 	)
 	switch {
-	case errors.As(err, &known):
-		return known
+	case errors.As(err, &domainErr):
+		return domainErr
 	case errors.As(err, &syntax):
 		message := "The body is not valid JSON"
 		if errors.Is(err, jsontext.ErrDuplicateName) {

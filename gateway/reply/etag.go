@@ -7,8 +7,8 @@ import (
 
 // Matches reports whether If-None-Match names an ETag, by weak comparison (RFC
 // 9110, section 13.1.2).
-func Matches(known []string, tag string) bool {
-	for element := range strings.SplitSeq(strings.Join(known, ","), ",") {
+func Matches(tags []string, tag string) bool {
+	for element := range strings.SplitSeq(strings.Join(tags, ","), ",") {
 		if strings.TrimPrefix(strings.TrimSpace(element), "W/") == strings.TrimPrefix(tag, "W/") {
 			return true
 		}
@@ -19,6 +19,6 @@ func Matches(known []string, tag string) bool {
 // HasStored reports whether a client that asks for an existing resource already has
 // the version with this ETag. If-None-Match: * matches every version.
 func HasStored(h http.Header, tag string) bool {
-	known := h.Values("If-None-Match")
-	return Matches(known, tag) || len(known) == 1 && strings.TrimSpace(known[0]) == "*"
+	tags := h.Values("If-None-Match")
+	return Matches(tags, tag) || len(tags) == 1 && strings.TrimSpace(tags[0]) == "*"
 }
