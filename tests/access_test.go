@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store/storetest"
 )
 
@@ -134,13 +135,7 @@ func TestBackupWhileServing(t *testing.T) {
 	scene := scenes(t)[0]
 	s.segment(t, "", part{"image", string(scene.picture(t))}, part{"phrase", scene.Questions[0].Phrase})
 	status, body := s.ask(t, "/v1/usage", "")
-	var answer struct {
-		Usage []struct {
-			Key      string
-			Requests int
-			GPUMS    float64 `json:"gpu_ms"`
-		}
-	}
+	var answer api.Usage
 	if err := json.Unmarshal(body, &answer); err != nil || status != 200 || len(answer.Usage) != 1 ||
 		answer.Usage[0].Key != "anonymous" || answer.Usage[0].Requests != 1 || answer.Usage[0].GPUMS <= 0 {
 		t.Errorf("usage with status %d, %v: %s", status, err, body)

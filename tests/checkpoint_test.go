@@ -119,19 +119,11 @@ func (w *witness) ask(random *rand.Rand) error {
 		w.refused.Add(1)
 		return nil
 	}
-	var a struct {
-		answer
-		Results []struct {
-			Origin string `json:"origin"`
-			Masks  struct {
-				RLE *rle `json:"coco_rle"`
-			} `json:"masks"`
-		} `json:"results"`
-	}
+	var a answer
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
 		return err
 	}
-	mask, err := a.Results[0].Masks.RLE.decode()
+	mask, err := decodeRLE(a.Results[0].Masks.RLE)
 	if err != nil {
 		return err
 	}

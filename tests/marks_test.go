@@ -69,7 +69,7 @@ func askForMarks(s *service, tokens *tokenize.Tokenizer, random *rand.Rand) erro
 		return fmt.Errorf("status %d with %d results for %d phrases", resp.StatusCode, len(a.Results), len(want))
 	}
 	for i, result := range a.Results {
-		mask, err := result.Masks.RLE.decode()
+		mask, err := decodeRLE(result.Masks.RLE)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/refersam/refersam/api"
 )
 
 // scene is one entry of testdata/scenes.json, written by
@@ -50,12 +52,8 @@ func scenes(t *testing.T) []scene {
 	return all
 }
 
-// rle is a mask in COCO's compressed run-length encoding: size is height and
-// width, counts the runs of 0 and 1 down the columns.
-type rle struct {
-	Size   [2]int `json:"size"`
-	Counts string `json:"counts"`
-}
+// rle is a mask in COCO's compressed run-length encoding.
+type rle = api.RLE
 
 // bitmap holds one bool per pixel, column by column.
 type bitmap struct {
@@ -63,9 +61,9 @@ type bitmap struct {
 	set           []bool
 }
 
-// decode is written from the description of the format in pycocotools and shares no
+// decodeRLE is written from the description of the format in pycocotools and shares no
 // code with the service's encoder.
-func (r rle) decode() (bitmap, error) {
+func decodeRLE(r *rle) (bitmap, error) {
 	b := bitmap{width: r.Size[1], height: r.Size[0]}
 	b.set = make([]bool, 0, b.width*b.height)
 	var runs []int
@@ -108,7 +106,7 @@ func (r rle) decode() (bitmap, error) {
 
 func mustDecode(t *testing.T, r rle) bitmap {
 	t.Helper()
-	b, err := r.decode()
+	b, err := decodeRLE(&r)
 	if err != nil {
 		t.Fatalf("RLE %q: %v", r.Counts, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"image/png"
 	"net/http"
 	"testing"
+
+	"github.com/refersam/refersam/api"
 )
 
 // variants are the variants in model_repository.
@@ -158,12 +160,7 @@ func TestModels(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var models struct {
-		Models []struct {
-			Name    string `json:"name"`
-			Variant string `json:"variant"`
-		} `json:"models"`
-	}
+	var models api.Models
 	if err := json.NewDecoder(resp.Body).Decode(&models); err != nil {
 		t.Fatal(err)
 	}
