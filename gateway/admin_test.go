@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/pipeline"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
@@ -360,7 +361,7 @@ func TestSegment_DeadlineAndPriority(t *testing.T) {
 func TestSegment_Origin(t *testing.T) {
 	s := start(t)
 	origins := func(w *httptest.ResponseRecorder) (origins []string) {
-		var a answer
+		var a api.Answer
 		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
 			t.Fatal(err, w.Body)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/tests/await"
 )
@@ -19,19 +20,9 @@ func batchRequest(format string, args ...any) *http.Request {
 	return to("/v1/segment:batch", jsonRequest(format, args...))
 }
 
-// batchAnswer mirrors the documented form of an answer.
-type batchAnswer struct {
-	RequestID string `json:"request_id"`
-	Results   []struct {
-		ID      string
-		Answer  *answer
-		Problem *problem
-	}
-}
-
-func decodeBatch(t *testing.T, w *httptest.ResponseRecorder) batchAnswer {
+func decodeBatch(t *testing.T, w *httptest.ResponseRecorder) api.BatchAnswer {
 	t.Helper()
-	var a batchAnswer
+	var a api.BatchAnswer
 	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
 	}
@@ -66,7 +57,7 @@ func TestBatch(t *testing.T) {
 		5: {"f", "invalid_request", "/items/5/image"},
 	} {
 		got := a.Results[i]
-		if got.ID != want.id || got.Answer != nil || got.Problem == nil || got.Problem.Code != want.code || got.Problem.Field != want.field ||
+		if got.ID != want.id || got.Answer != nil || got.Problem == nil || string(got.Problem.Code) != want.code || got.Problem.Field != want.field ||
 			got.Problem.RequestID != a.RequestID {
 			t.Errorf("item %d: %+v, %+v", i, got, got.Problem)
 		}

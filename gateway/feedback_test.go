@@ -7,21 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store"
 )
 
 func feedback(body string) *http.Request { return to("/v1/feedback", jsonRequest("%s", body)) }
-
-// feedbackDocument mirrors the documented form of feedback.
-type feedbackDocument struct {
-	ID, Key, Verdict, Comment string
-	RequestID                 string `json:"request_id"`
-	Item, Result, Rating      int
-	Mask                      *struct {
-		Size   [2]int
-		Counts string
-	} `json:"corrected_mask"`
-}
 
 // Feedback is stored once per idempotency key, and keys with the scope admin see
 // the feedback of all keys.
@@ -32,7 +22,7 @@ func TestFeedback(t *testing.T) {
 	whole := `{"request_id": "r-1", "item": 7, "result": 2, "verdict": "bad", "rating": 1, "corrected_mask": {"size": [2, 4], "counts": "242"}, "comment": "the other one"}`
 	for range 2 {
 		w := s.do(bearer(with(feedback(whole), "Idempotency-Key", "a"), key))
-		var f feedbackDocument
+		var f api.Feedback
 		if err := json.Unmarshal(w.Body.Bytes(), &f); err != nil || w.Code != http.StatusCreated || f.Key != key.ID || f.Item != 7 || f.Result != 2 || f.Rating != 1 ||
 			f.Verdict != "bad" || f.Mask == nil || f.Mask.Counts != "242" || f.RequestID != "r-1" || !strings.HasPrefix(f.ID, "fb_") {
 			t.Errorf("status %d, %v: %s", w.Code, err, w.Body)
@@ -41,10 +31,7 @@ func TestFeedback(t *testing.T) {
 	if w := s.do(bearer(feedback(`{"request_id": "r-2", "rating": 5}`), key)); w.Code != http.StatusCreated {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
-	var list struct {
-		Feedback []feedbackDocument
-		Next     string
-	}
+	var list api.FeedbackList
 	for query, want := range map[string][]string{"": {"r-2", "r-1"}, "?request_id=r-1": {"r-1"}, "?limit=1": {"r-2"}} {
 		w := s.ask(http.MethodGet, "/v1/feedback"+query, admin)
 		list.Feedback, list.Next = nil, ""

@@ -77,7 +77,11 @@ func TestSegment_Formats(t *testing.T) {
 	if r.Area == 0 || r.Area != postprocess.Area(mask) {
 		t.Errorf("area %d, in the RLE %d", r.Area, postprocess.Area(mask))
 	}
-	counts, err := postprocess.DecodeCounts(r.Masks.Counts.Counts, 320, 240)
+	uncompressed, err := json.Marshal(r.Masks.Counts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts, err := postprocess.ParseRLE(uncompressed)
 	if err != nil || !slices.Equal(counts.Runs, mask.Runs) {
 		t.Errorf("the uncompressed RLE is another mask: %v", err)
 	}
@@ -85,7 +89,7 @@ func TestSegment_Formats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	polygons, err := postprocess.ParseGeoJSON(bytes.ReplaceAll(bytes.ReplaceAll(geometry, []byte("Type"), []byte("type")), []byte("Coordinates"), []byte("coordinates")))
+	polygons, err := postprocess.ParseGeoJSON(geometry)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +190,7 @@ const twoFormats = `"prompts":[{"text":"red","formats":["png","coco_rle"]},{"tex
 // expectFiles checks the files that twoFormats returns.
 func expectFiles(t *testing.T, types, contents map[string]string) {
 	t.Helper()
-	var result answer
+	var result api.Answer
 	if err := json.Unmarshal([]byte(contents["result.json"]), &result); err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/tests/await"
 )
@@ -361,8 +362,8 @@ func wrongAnswer(m *message, resp *http.Response, body []byte, codes map[string]
 	case strings.EqualFold(m.method, "HEAD"):
 		return ""
 	}
-	var p problem
-	if err := json.Unmarshal(body, &p); err != nil || !codes[p.Code] || p.Status != status || resp.Header.Get("Content-Type") != "application/problem+json" {
+	var p api.Problem
+	if err := json.Unmarshal(body, &p); err != nil || !codes[string(p.Code)] || p.Status != status || resp.Header.Get("Content-Type") != "application/problem+json" {
 		return fmt.Sprintf("status %d is no problem that is known: %.300s", status, body)
 	}
 	return ""

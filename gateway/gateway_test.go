@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/gateway/gatewaytest"
@@ -249,9 +250,10 @@ var (
 	encoded = base64.StdEncoding.EncodeToString([]byte(picture))
 )
 
-// answer mirrors the documented form of an answer, apart from the package's
-// own types.
-type answer struct {
+// documentedAnswer and documentedProblem repeat the names of members as the documents
+// and clients write them. The gateway and the tests use the same types of package
+// api, so the tests would not notice a renamed tag; expectNames does.
+type documentedAnswer struct {
 	RequestID string `json:"request_id"`
 	Image     struct{ Width, Height int }
 	Mask      struct{ Width, Height int }
@@ -293,7 +295,24 @@ type answer struct {
 	}
 }
 
-func decode(t *testing.T, w *httptest.ResponseRecorder) answer {
+type documentedProblem struct {
+	Type, Title, Detail, Code, Field string
+	Status                           int
+	RequestID                        string `json:"request_id"`
+	Errors                           []struct{ Detail, Pointer, Field string }
+}
+
+// expectNames checks that the body has no member that documented lacks.
+func expectNames(t *testing.T, w *httptest.ResponseRecorder, documented any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))
+	d.DisallowUnknownFields()
+	if err := d.Decode(documented); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func decode(t *testing.T, w *httptest.ResponseRecorder) api.Answer {
 	t.Helper()
 	if w.Code != http.StatusOK {
 		t.Fatalf("status %d: %s", w.Code, w.Body)
@@ -301,10 +320,9 @@ func decode(t *testing.T, w *httptest.ResponseRecorder) answer {
 	if got := w.Header().Get("Content-Type"); got != "application/json" {
 		t.Errorf("content type %q", got)
 	}
-	var a answer
-	d := json.NewDecoder(w.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&a); err != nil {
+	expectNames(t, w, new(documentedAnswer))
+	var a api.Answer
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -484,31 +502,8 @@ func TestSegment_Unit(t *testing.T) {
 
 func TestModels(t *testing.T) {
 	s := start(t)
-	var got struct {
-		Models []struct {
-			Name, Variant, Version, Label, Tokenizer, Precision, Checkpoint string
-			Weight, Threshold                                               float64
-			ImageSize                                                       int `json:"image_size"`
-			MaxTokens                                                       int `json:"max_tokens"`
-		}
-		Unusable []struct{ Name, Variant, Reason string }
-		Formats  []string
-		Limits   struct {
-			MaxImageBytes    int `json:"max_image_bytes"`
-			MaxImagePixels   int `json:"max_image_pixels"`
-			MaxImageSide     int `json:"max_image_side"`
-			MaxImageFrames   int `json:"max_image_frames"`
-			MaxPhrases       int `json:"max_phrases"`
-			MaxPhraseBytes   int `json:"max_phrase_bytes"`
-			MaxMaskPixels    int `json:"max_mask_pixels"`
-			MaxBatchItems    int `json:"max_batch_items"`
-			MaxBatchBytes    int `json:"max_batch_bytes"`
-			RequestTimeoutMS int `json:"request_timeout_ms"`
-		}
-	}
-	d := json.NewDecoder(s.get("/v1/models").Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&got); err != nil {
+	var got api.Models
+	if err := json.Unmarshal(s.get("/v1/models").Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
 	if len(got.Models) != 2 || len(got.Formats) != 7 {
@@ -562,7 +557,7 @@ func TestRequestID(t *testing.T) {
 		{strings.Repeat("x", 129), false},
 	} {
 		w := s.do(with(httptest.NewRequest(http.MethodGet, "/nowhere", nil), "X-Request-Id", tc.sent))
-		var p problem
+		var p api.Problem
 		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 			t.Fatal(err)
 		}

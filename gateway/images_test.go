@@ -21,6 +21,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/blobs"
 	"github.com/refersam/refersam/blobs/blobstest"
 	"github.com/refersam/refersam/gateway"
@@ -30,16 +31,6 @@ import (
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/store/storetest"
 )
-
-// sentImage mirrors the documented form of an image.
-type sentImage struct {
-	ID            string
-	Width, Height int
-	MediaType     string `json:"media_type"`
-	Bytes         int
-	CreatedAt     time.Time `json:"created_at"`
-	ExpiresAt     time.Time `json:"expires_at"`
-}
 
 // to sends a request to another route than /v1/segment.
 func to(path string, req *http.Request) *http.Request {
@@ -54,9 +45,9 @@ func upload(parts ...part) *http.Request {
 	return to("/v1/images", form(parts...))
 }
 
-func decodeImage(t *testing.T, w *httptest.ResponseRecorder, status int) sentImage {
+func decodeImage(t *testing.T, w *httptest.ResponseRecorder, status int) api.Image {
 	t.Helper()
-	var i sentImage
+	var i api.Image
 	if err := json.Unmarshal(w.Body.Bytes(), &i); err != nil || w.Code != status {
 		t.Fatalf("status %d, want %d, %v: %s", w.Code, status, err, w.Body)
 	}
@@ -75,7 +66,7 @@ func TestImages(t *testing.T) {
 	sent := decodeImage(t, w, http.StatusCreated)
 	sum := sha256.Sum256([]byte(picture))
 	if sent.ID != "img_"+hex.EncodeToString(sum[:]) || w.Header().Get("Location") != "/v1/images/"+sent.ID || sent.MediaType != "image/png" ||
-		sent.Bytes != len(picture) || sent.Width == 0 || sent.ExpiresAt.Sub(sent.CreatedAt) != 24*time.Hour {
+		sent.Bytes != int64(len(picture)) || sent.Width == 0 || sent.ExpiresAt.Sub(sent.CreatedAt) != 24*time.Hour {
 		t.Errorf("%+v, %v", sent, w.Header())
 	}
 	for name, req := range map[string]*http.Request{ // the same request in other forms
@@ -149,10 +140,7 @@ func TestImageList(t *testing.T) {
 		if pages == 5 {
 			t.Fatal("the list has no end")
 		}
-		var list struct {
-			Images []sentImage
-			Next   string
-		}
+		var list api.Images
 		w := s.get("/v1/images" + query)
 		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != http.StatusOK || len(list.Images) > 2 {
 			t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
@@ -444,7 +432,7 @@ func testWhilePurging(t *testing.T, state *store.Store, bucket *blobs.Bucket) {
 		clients.Go(func() {
 			png := picture + fmt.Sprint(i)
 			for time.Now().Before(end) {
-				var sent sentImage
+				var sent api.Image
 				w := serve(upload(part{"image", png}))
 				if err := json.Unmarshal(w.Body.Bytes(), &sent); err != nil || w.Code/100 != 2 {
 					t.Errorf("status %d: %s", w.Code, w.Body)

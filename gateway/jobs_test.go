@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/gateway/gatewaytest"
@@ -26,25 +27,11 @@ import (
 	"github.com/refersam/refersam/tests/await"
 )
 
-// jobDocument mirrors the documented form of a job.
-type jobDocument struct {
-	ID, Kind, Status string
-	RequestID        string `json:"request_id"`
-	Progress         struct{ Total, Succeeded, Failed, Cancelled int }
-	Items            []struct {
-		Index              int
-		ID, Status, Result string
-		Problem            *problem
-	}
-	FinishedAt, ExpiresAt *time.Time
-	Webhook               *struct{ URL, Status string }
-}
-
 func async(req *http.Request) *http.Request { return with(req, "Prefer", "respond-async") }
 
-func decodeJob(t *testing.T, w *httptest.ResponseRecorder, status int) jobDocument {
+func decodeJob(t *testing.T, w *httptest.ResponseRecorder, status int) api.Job {
 	t.Helper()
-	var j jobDocument
+	var j api.Job
 	if err := json.Unmarshal(w.Body.Bytes(), &j); err != nil || w.Code != status {
 		t.Fatalf("status %d, want %d, %v: %s", w.Code, status, err, w.Body)
 	}
@@ -52,9 +39,9 @@ func decodeJob(t *testing.T, w *httptest.ResponseRecorder, status int) jobDocume
 }
 
 // finish waits for a job's end.
-func (s *service) finish(t *testing.T, id string) jobDocument {
+func (s *service) finish(t *testing.T, id string) api.Job {
 	t.Helper()
-	var j jobDocument
+	var j api.Job
 	await.Until(t, 20*time.Second, func() error {
 		if j = decodeJob(t, s.get("/v1/jobs/"+id), http.StatusOK); j.Status == "queued" || j.Status == "running" {
 			return fmt.Errorf("not done: %+v", j)
@@ -265,10 +252,7 @@ func TestJobList(t *testing.T) {
 		want = append([]string{decodeJob(t, s.do(async(form(part{"image", picture}, part{"phrase", "red"}))), http.StatusAccepted).ID}, want...)
 	}
 	for query := "?limit=2"; query != ""; {
-		var list struct {
-			Jobs []jobDocument
-			Next string
-		}
+		var list api.Jobs
 		w := s.get("/v1/jobs" + query)
 		if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Jobs) > 2 {
 			t.Fatalf("%v: %s", err, w.Body)
@@ -301,10 +285,7 @@ func TestJobAccess(t *testing.T) {
 	if got := decodeJob(t, s.ask(http.MethodGet, "/v1/jobs/"+j.ID, key), http.StatusOK); got.ID != j.ID {
 		t.Errorf("%+v", got)
 	}
-	var first, second, rotated struct {
-		Secret        string
-		PreviousUntil *time.Time `json:"previous_until"`
-	}
+	var first, second, rotated api.WebhookSecret
 	for _, step := range []struct {
 		to           any
 		method, path string

@@ -18,6 +18,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/google/go-cmp/cmp"
+	"github.com/refersam/refersam/api"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -135,11 +136,11 @@ func (d *description) checkAnswer(t testing.TB, req *http.Request, w *httptest.R
 		d.check(t, op.pointer+"/responses/"+status+"/content/"+escape(mediaType)+"/schema", w.Body.Bytes())
 	}
 	if mediaType == "application/problem+json" {
-		var p problem
+		var p api.Problem
 		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 			t.Error(err)
 		}
-		if at(media, "examples")[p.Code] == nil {
+		if at(media, "examples")[string(p.Code)] == nil {
 			t.Errorf("%s %s says %s, which is not described", req.Method, req.URL.Path, p.Code)
 		}
 	}
@@ -264,10 +265,7 @@ func TestOpenAPI_Codes(t *testing.T) {
 	}
 	introduction := at(s.description.document, "info")["description"].(string)
 	for _, match := range regexp.MustCompile(`Code = "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
-		var problem struct {
-			Status int
-			Cure   string
-		}
+		var problem api.ProblemDescription
 		if err := json.Unmarshal(s.get("/problems/"+match[1]).Body.Bytes(), &problem); err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/refersam/refersam"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/experiment"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/gateway/gatewaytest"
@@ -30,16 +31,9 @@ import (
 
 var errAway = &refersam.Error{Code: refersam.CodeUnavailable, Message: "away", Err: errors.New("dial 10.1.2.3:8001")}
 
-type problem struct {
-	Type, Title, Detail, Code, Field string
-	Status                           int
-	RequestID                        string `json:"request_id"`
-	Errors                           []struct{ Detail, Pointer, Field string }
-}
-
-// first checks the first of the faults against the rest of p, and returns its place
-// in the request.
-func (p *problem) first(t *testing.T) string {
+// firstPlace checks the first of the faults against the rest of p, and returns its
+// place in the request.
+func firstPlace(t *testing.T, p *api.Problem) string {
 	t.Helper()
 	if len(p.Errors) == 0 {
 		return ""
@@ -63,19 +57,18 @@ func expectProblem(t *testing.T, w *httptest.ResponseRecorder, status int, code,
 	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
 		t.Fatalf("status %d of type %q: %.200s", w.Code, got, w.Body)
 	}
-	var p problem
-	d := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&p); err != nil {
+	expectNames(t, w, new(documentedProblem))
+	var p api.Problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 		t.Fatal(err)
 	}
-	if w.Code != status || p.Code != code || p.Field != field {
+	if w.Code != status || string(p.Code) != code || p.Field != field {
 		t.Errorf("status %d, code %q, field %q, want %d, %q, %q: %s", w.Code, p.Code, p.Field, status, code, field, w.Body)
 	}
 	if p.Status != w.Code || p.Title == "" || p.Detail == "" || p.RequestID != w.Header().Get("X-Request-Id") || p.Type != "/problems/"+code {
 		t.Errorf("an incomplete problem: %s", w.Body)
 	}
-	if got := p.first(t); got != field {
+	if got := firstPlace(t, &p); got != field {
 		t.Errorf("the first fault is at %q, want %q", got, field)
 	}
 	again := slices.Contains([]int{http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable}, status) && code != "storage_full"
@@ -281,7 +274,7 @@ func TestProblem_Titles(t *testing.T) {
 		"an item":                 {httptest.NewRequest(http.MethodGet, "/v1/jobs/job_0/items/7", nil), "The job or item does not exist"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var p problem
+			var p api.Problem
 			w := s.do(tc.req)
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Title != tc.want {
 				t.Errorf("%v, title %q, want %q: %s", err, p.Title, tc.want, w.Body)
@@ -408,7 +401,7 @@ func TestAllFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := s.do(tc.req)
-			var p problem
+			var p api.Problem
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != http.StatusUnprocessableEntity {
 				t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
 			}

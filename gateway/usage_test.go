@@ -11,22 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/store"
 )
 
-type used struct {
-	Day, Key           string
-	Requests, Pictures int64
-	GPUMS              float64 `json:"gpu_ms"`
-}
-
-func usage(t *testing.T, w *httptest.ResponseRecorder) []used {
+func usage(t *testing.T, w *httptest.ResponseRecorder) []api.UsageDay {
 	t.Helper()
-	var answer struct {
-		From, To string
-		Usage    []used
-	}
+	var answer api.Usage
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("status %d, %v: %s", w.Code, err, w.Body)
 	}

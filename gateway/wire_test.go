@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/store"
 )
@@ -233,14 +234,14 @@ func TestBatchBeforeWaiting(t *testing.T) {
 		})
 		return nil
 	})
-	post := func(body string) batchAnswer {
+	post := func(body string) api.BatchAnswer {
 		t.Helper()
 		resp, err := http.Post("http://"+address+"/v1/segment:batch", "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		var a batchAnswer
+		var a api.BatchAnswer
 		if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || len(a.Results) == 0 {
 			t.Fatalf("status %d, %v", resp.StatusCode, err)
 		}

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/store/storetest"
 	"github.com/refersam/refersam/tests/await"
 )
@@ -75,8 +76,8 @@ type hooks struct {
 func newHooks(t *testing.T) *hooks {
 	h := &hooks{told: make(map[string]map[string]int)}
 	h.Server = httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var body struct{ Data struct{ ID, Status string } }
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Data.Status != "succeeded" {
+		var body api.WebhookMessage
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || body.Data.Status != api.JobSucceeded {
 			t.Errorf("told %+v: %v", body, err)
 		}
 		h.mu.Lock()
@@ -219,7 +220,7 @@ func (c *crashing) post(path, contentType string, body []byte, name string, want
 		if err != nil {
 			continue
 		}
-		var job struct{ ID string }
+		var job api.Job
 		switch resp.StatusCode {
 		case want:
 			if err := json.Unmarshal(answer, &job); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/refersam/refersam/api"
 	"github.com/refersam/refersam/gateway"
 	"github.com/refersam/refersam/schedule"
 )
@@ -124,9 +125,7 @@ func call(ctx context.Context, method, url string, in, out any) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		var problem struct {
-			Detail string `json:"detail"`
-		}
+		var problem api.Problem
 		if json.Unmarshal(answer, &problem) != nil || problem.Detail == "" {
 			return fmt.Errorf("%s %s: %s", method, url, resp.Status)
 		}
