@@ -42,7 +42,7 @@ var parts = []part{
 	{col(2), 444, width, height, "main", "schedule", "admission, batches"},
 	{col(3), 444, width, height, "main", "postprocess", "logits to masks"},
 	{col(0), 524, 465, height, "main", "triton", "servers, gRPC, shared memory, the model's contract"},
-	{col(3), 524, width, height, "room", "telemetry", "metrics, log"},
+	{col(3), 524, width, height, "room", "telemetry", "metrics, traces"},
 
 	{10, 284, 130, height, "outside", "database", "SQLite, PostgreSQL"},
 	{10, 364, 130, height, "outside", "objects", "files, S3 bucket"},
