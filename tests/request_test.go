@@ -12,7 +12,7 @@ import (
 )
 
 // The bodies of answers and of errors. The tests of package gateway read the
-// documented form with types of their own, so a renamed tag does not go unnoticed.
+// documented names with types of their own, so a renamed tag does not go unnoticed.
 type (
 	answer  = api.Answer
 	problem = api.Problem
