@@ -33,7 +33,7 @@ type Segmenter interface {
 	Assign(named, unit string) experiment.Assignment
 	// Prepare checks a request that the variant of an assignment is to answer.
 	Prepare(req *refersam.Request, a experiment.Assignment, options pipeline.Options) (*experiment.Prepared, error)
-	// CheckVariant returns the error that Prepare would return for an assignment.
+	// CheckVariant returns why the variant of an assignment cannot be used now, or nil.
 	CheckVariant(a experiment.Assignment) error
 }
 

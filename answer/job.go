@@ -13,14 +13,14 @@ import (
 func NewJob(j *jobs.Job) api.Job {
 	a := api.Job{
 		ID: j.ID, Kind: j.Kind, Status: api.JobStatus(j.Status), RequestID: j.RequestID,
-		CreatedAt: j.Created, StartedAt: timeOrNil(j.Started), FinishedAt: timeOrNil(j.Finished), ExpiresAt: timeOrNil(j.Expires),
+		CreatedAt: j.Created, StartedAt: TimeOrNil(j.Started), FinishedAt: TimeOrNil(j.Finished), ExpiresAt: TimeOrNil(j.Expires),
 		Progress: api.JobProgress{Total: j.Total, Succeeded: j.Succeeded, Failed: j.Failed, Cancelled: j.Cancelled},
 	}
 	for i := range j.Items {
 		a.Items = append(a.Items, NewJobItem(j, &j.Items[i]))
 	}
 	if w := j.Webhook; w != nil {
-		a.Webhook = &api.Webhook{URL: w.URL, Status: string(w.Status), Attempts: w.Attempts, LastAttemptAt: timeOrNil(w.Tried), LastError: api.Showable(w.LastError)}
+		a.Webhook = &api.Webhook{URL: w.URL, Status: string(w.Status), Attempts: w.Attempts, LastAttemptAt: TimeOrNil(w.Tried), LastError: api.Showable(w.LastError)}
 	}
 	return a
 }
@@ -45,8 +45,8 @@ func WebhookPayload(j *jobs.Job) ([]byte, error) {
 	return json.Marshal(api.WebhookMessage{Type: api.WebhookJobFinished, Timestamp: j.Finished, Data: a}, json.Deterministic(true))
 }
 
-// timeOrNil returns nil for the zero time.
-func timeOrNil(t time.Time) *time.Time {
+// TimeOrNil returns nil for the zero time.
+func TimeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

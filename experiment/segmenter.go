@@ -48,7 +48,7 @@ func (c *Config) Require(p *pipeline.Config) {
 // of it is safe for concurrent use.
 type Inner interface {
 	Prepare(req *refersam.Request, options pipeline.Options) (*pipeline.Prepared, error)
-	// CheckVariant returns the error that Prepare would return for a variant.
+	// CheckVariant returns why a variant cannot be used now, or nil.
 	CheckVariant(name string) error
 	// Loaded returns the names of the variants that are loaded, in order.
 	Loaded() []string
@@ -103,7 +103,7 @@ type Exposure struct {
 
 // Assign returns the variant that a client has named, or else the variant of its
 // unit. A unit has no variant as long as nothing is loaded and nothing configured;
-// then Variant is empty, and Prepare returns why.
+// then Variant is empty, and Run returns why it cannot answer.
 func (s *Segmenter) Assign(named, unit string) Assignment {
 	if named != "" {
 		return Assignment{named, true}
@@ -139,12 +139,12 @@ func (s *Segmenter) Prepare(req *refersam.Request, a Assignment, options pipelin
 	assigned.Variant = a.Variant
 	p, err := s.inner.Prepare(&assigned, options)
 	if err != nil {
-		return nil, explain(a, err)
+		return nil, err
 	}
 	return &Prepared{p, a, &assigned, s.exposed}, nil
 }
 
-// CheckVariant returns the error that Prepare would return for an assignment.
+// CheckVariant returns why the variant of an assignment cannot be used now, or nil.
 func (s *Segmenter) CheckVariant(a Assignment) error {
 	return explain(a, s.inner.CheckVariant(a.Variant))
 }

@@ -173,7 +173,7 @@ func TestRequire(t *testing.T) {
 	}
 	t.Cleanup(inner.Close)
 	inner.SetReplicas([]pipeline.Replica{model})
-	want := `REFERSAM_SPLIT "bert:50,gpt:50" names the variant "gpt", which is not loaded; loaded: bert, clip`
+	want := `REFERSAM_SPLIT "bert:50,gpt:50" names the variant "gpt", which is not loaded; name one that is (bert, clip), or load it`
 	if err := inner.Learn(t.Context()); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}

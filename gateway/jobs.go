@@ -69,14 +69,6 @@ func idempotentID(c *gin.Context, prefix string) string {
 	return prefix + strings.ToLower(base32.StdEncoding.EncodeToString(h.Sum(nil)))[:26]
 }
 
-// timeOrNil returns nil for the zero time.
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 // nameJob is middleware that refuses ids that no job can have.
 func nameJob(c *gin.Context) {
 	if !intake.IsText(c.Param("id")) {
@@ -252,5 +244,5 @@ func answerSecret(c *gin.Context, s *jobs.Secrets, err error) error {
 		return store.Unavailable(err)
 	}
 	c.Header("Cache-Control", "no-store")
-	return writeJSON(c, api.WebhookSecret{Secret: s.Current, PreviousUntil: timeOrNil(s.PreviousUntil)})
+	return writeJSON(c, api.WebhookSecret{Secret: s.Current, PreviousUntil: answer.TimeOrNil(s.PreviousUntil)})
 }

@@ -586,7 +586,7 @@ func TestRun_Misfit(t *testing.T) {
 			"another variant is required",
 			func() *pipelinetest.ColourModel { return pipelinetest.NewColourModel("bert") },
 			func(c *pipeline.Config) { c.Required, c.RequiredBy = []string{"bert", "clip"}, "A_SETTING" },
-			`A_SETTING names the variant "clip", which is not loaded; loaded: bert`,
+			`A_SETTING names the variant "clip", which is not loaded; name one that is (bert)`,
 		},
 		{
 			"unknown tokenizer",

@@ -51,8 +51,9 @@ type Prepared struct {
 	phrases   []refersam.Phrase // normalised
 }
 
-// Prepare returns what is wrong with a request and no wait will mend: its phrases,
-// or a variant that does not exist. The request must not change until Run has
+// Prepare returns a request that Run can answer. Its error is what is wrong with the
+// request and no wait will mend: its phrases, or a variant that does not exist. The
+// request must not change until Run has
 // returned. It need not have a picture if Run is not called.
 func (s *Segmenter) Prepare(req *refersam.Request, options Options) (*Prepared, error) {
 	phrases, err := s.normalize(req.Phrases)

@@ -179,7 +179,7 @@ func (s *roster) Unusable() []Unusable {
 // used.
 var ErrBroken = errors.New("the variant cannot be used")
 
-// CheckVariant returns the error that Prepare would return for a variant.
+// CheckVariant returns why Run could not ask a variant now, or nil.
 func (s *roster) CheckVariant(name string) error {
 	_, err := s.variant(name)
 	return err
@@ -218,10 +218,10 @@ func (s *roster) variant(name string) (*variant, error) {
 func (s *roster) Learn(ctx context.Context) error { return s.learn(ctx, false) }
 
 // Run learns the variants from the model and keeps knowing them, until ctx
-// ends; then it returns nil. A model that this program cannot work with, or a
-// required variant that is not there, ends it at once with an error, as long as it has never been ready and no
-// other variant can be used; later such a change only makes the Segmenter not
-// ready. Call it once.
+// ends; then it returns nil. As long as it has never been ready, it ends at once
+// with an error if a required variant is not there, or if this program cannot work
+// with any variant. Later such a change only makes the Segmenter not ready. Call it
+// once.
 //
 // The variants are kept while one look at the model fails: the model counts
 // as lost when patience looks in a row have failed, or the one that followed a
@@ -467,7 +467,7 @@ func (s *roster) require(next *state, strict bool) error {
 		switch {
 		case slices.Contains(loaded, name):
 		case strict:
-			return fmt.Errorf("%s names the variant %q, which is not loaded; loaded: %s", s.cfg.RequiredBy, name, strings.Join(loaded, ", "))
+			return fmt.Errorf("%s names the variant %q, which is not loaded; name one that is (%s), or load it", s.cfg.RequiredBy, name, strings.Join(loaded, ", "))
 		default:
 			next.variants = append(next.variants, brokenVariant(triton.Broken{
 				Model: triton.ModelPrefix + name, Variant: name, Reason: "no model server has loaded it",

@@ -84,9 +84,6 @@ func (s *Source) With(r Request) *Source {
 	return &copied
 }
 
-// Pictures are the pictures that the requests use in turn.
-func (s *Source) Pictures() [][]byte { return s.pictures }
-
 var (
 	colours = []string{"red", "green", "blue", "yellow", "black", "white", "brown", "grey"}
 	things  = []string{"car", "dog", "cup", "chair", "person", "boat", "tree", "bottle", "bird", "table", "lamp"}

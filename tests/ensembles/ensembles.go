@@ -38,9 +38,6 @@ type Cost struct {
 	Fixed, Row time.Duration
 }
 
-// Of returns the time of a batch.
-func (c Cost) Of(rows int) time.Duration { return c.Fixed + time.Duration(rows)*c.Row }
-
 func (c Cost) share(percent int) Cost {
 	return Cost{c.Fixed * time.Duration(percent) / 100, c.Row * time.Duration(percent) / 100}
 }
