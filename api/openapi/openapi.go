@@ -205,7 +205,7 @@ func (d *description) describePages() {
 	d.add(http.MethodGet, "/", "pages", "page", "The web page", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
 	d.add(http.MethodGet, api.RouteDocs, "pages", "docs", "The description of the API, for people", &huma.Operation{}, fixed("The page", api.MediaHTML, page)...)
 	d.add(http.MethodGet, "/web/{file}", "pages", "pageFile", "Get a file of the pages", &huma.Operation{
-		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path; it may contain slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "icon.svg"}},
+		Parameters: []*huma.Param{{Name: "file", In: "path", Required: true, Description: "The file's path; it may contain slashes", Schema: &huma.Schema{Type: huma.TypeString}, Example: "shared/icon.svg"}},
 	}, append(fixed("The file", "*/*", binaryMedia()), refuses(refersam.CodeNotFound))...)
 
 }
