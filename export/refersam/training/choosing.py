@@ -6,9 +6,6 @@ second on one core; training with maps takes two seconds for 48.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from refersam.model.photo import PhotoSAM
-from refersam.training.checkpoints import save
 from refersam.training.photo_batches import PhotoBatches, answer, ask, drawn_things, mirrored
 from refersam.training.photos import TextCache, choice_loss
+from refersam.training.resumable import ResumableRun
 
 PARTS = ("lang", "lang_norm", "context", "candidates", "reasoner", "choice")
 """The parts of the interactor that are trained."""
 CHOOSER = "chooser.pt"
-WARMUP, FLOOR = 40, 0.05
 
 
-class ChooserRun:
-    """The state of the training; started again with the same folder, it goes on where it was saved."""
+class ChooserRun(ResumableRun):
+    """The training of the chooser, saved in the folder `out`."""
+
+    label, warmup, weight_decay = "chooser", 40, 0.02
 
     def __init__(
         self,
@@ -39,55 +37,12 @@ class ChooserRun:
         rate: float,
         save_seconds: float = 120.0,
     ) -> None:
-        self.model, self.text, self.batches, self.out = model, text, batches, out
-        self.steps, self.rate, self.save_seconds = steps, rate, save_seconds
-        self.parts = nn.ModuleDict({name: getattr(model.interactor, name) for name in PARTS})
-        self.optimizer = torch.optim.AdamW(
-            self.parts.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.02
-        )
-        self.step = 0
-        path = out / CHOOSER
-        if path.exists():
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            self.parts.load_state_dict(saved["weights"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.step = saved["step"]
+        self.model: PhotoSAM
+        self.text, self.batches = text, batches
+        parts = nn.ModuleDict({name: getattr(model.interactor, name) for name in PARTS})
+        super().__init__(model, parts, out / CHOOSER, steps, rate, save_seconds)
 
-    def save(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        state = {
-            "weights": self.parts.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        save(self.out / CHOOSER, state)
-
-    def run(self, log: Callable[[str], None] = print, stop: int | None = None) -> None:
-        """Trains what is left of the steps, or until step `stop`; saves."""
-        self.model.train()
-        saved_at, smooth = time.monotonic(), None
-        while self.step < min(self.steps, stop or self.steps):
-            warm = min(1.0, (self.step + 1) / WARMUP)
-            cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * warm * cosine
-            loss = self.loss(self.step)
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0, error_if_nonfinite=True)
-            self.optimizer.step()
-            self.step += 1
-            value = float(loss.detach())
-            smooth = value if smooth is None else 0.97 * smooth + 0.03 * value
-            if self.step % 25 == 0:
-                log(f"chooser {self.step} of {self.steps}: {smooth:.4f}")
-            if time.monotonic() - saved_at > self.save_seconds:
-                self.save()
-                saved_at = time.monotonic()
-        self.save()
-
-    def loss(self, step: int) -> Tensor:
-        """The loss of a step's phrases, a function of the seed and the step."""
+    def loss_at(self, step: int) -> Tensor:
         batches = self.batches
         rng = np.random.default_rng([batches.seed, 61, step])
         chosen = rng.choice(batches.pool, batches.pictures, replace=len(batches.pool) < batches.pictures)

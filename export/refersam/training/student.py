@@ -6,9 +6,7 @@ mean of its tokens'. The student's features then mean the same to the interactor
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,10 @@ from torch.nn import functional as F
 
 from refersam import tokenizer
 from refersam.model.photo import PhotoSAM
-from refersam.training.checkpoints import save
 from refersam.training.reading import Reading, readings, said
+from refersam.training.resumable import ResumableRun
 
 STUDENT = "student.pt"
-WARMUP, FLOOR = 50, 0.05
 NAMES_WEIGHT = 0.5
 
 
@@ -55,8 +52,10 @@ class WordTokens:
         return torch.from_numpy(ids), torch.from_numpy(mask != 0), torch.from_numpy(shares)
 
 
-class StudentRun:
-    """The state of the teaching; started again with the same folder, it goes on where it was saved."""
+class StudentRun(ResumableRun):
+    """The teaching of a student, saved in the folder `out`."""
+
+    label, warmup, weight_decay = "student", 50, 0.01
 
     def __init__(
         self,
@@ -73,58 +72,17 @@ class StudentRun:
     ) -> None:
         self.teacher, self.teacher_tokens = teacher.eval(), teacher_tokens
         self.student, self.student_tokens = student, student_tokens
-        self.out, self.steps, self.rate, self.phrases, self.seed = out, steps, rate, phrases, seed
-        self.save_seconds = save_seconds
-        self.parts = nn.ModuleDict(
+        self.phrases, self.seed = phrases, seed
+        parts = nn.ModuleDict(
             {name: getattr(student, name) for name in ("text_encoder", "text_proj", "name_reader")}
         )
-        self.optimizer = torch.optim.AdamW(
-            self.parts.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01
-        )
-        self.step = 0
-        path = out / STUDENT
-        if path.exists():
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            self.parts.load_state_dict(saved["weights"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.step = saved["step"]
-        else:
+        super().__init__(student, parts, out / STUDENT, steps, rate, save_seconds)
+        if not self.resumed:
             # The names' vectors, and how their tokens are weighed, are the teacher's from the start.
             student.name_reader.load_state_dict(teacher.name_reader.state_dict())
 
-    def save(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        state = {
-            "weights": self.parts.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-        }
-        save(self.out / STUDENT, state)
-
-    def run(self, log: Callable[[str], None] = print, stop: int | None = None) -> None:
-        """Teaches what is left of the steps, or until step `stop`; saves."""
-        self.student.train()
-        saved_at, smooth = time.monotonic(), None
-        while self.step < min(self.steps, stop or self.steps):
-            warm = min(1.0, (self.step + 1) / WARMUP)
-            cosine = FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * warm * cosine
-            asked = readings(self.phrases, self.seed * 1_000_003 + 10 + self.step)
-            loss = self.loss(asked)
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0, error_if_nonfinite=True)
-            self.optimizer.step()
-            self.step += 1
-            value = float(loss.detach())
-            smooth = value if smooth is None else 0.97 * smooth + 0.03 * value
-            if self.step % 25 == 0:
-                log(f"student {self.step} of {self.steps}: {smooth:.4f}")
-            if time.monotonic() - saved_at > self.save_seconds:
-                self.save()
-                saved_at = time.monotonic()
-        self.save()
+    def loss_at(self, step: int) -> Tensor:
+        return self.loss(readings(self.phrases, self.seed * 1_000_003 + 10 + step))
 
     def loss(self, asked: Sequence[Reading]) -> Tensor:
         """1 - cosine of the words' features, and the cross-entropy of the teacher's classes in both roles."""
