@@ -97,22 +97,9 @@ func createLocked() (*os.File, error) {
 // removeStaleRegions removes the regions of processes that have died and
 // returns their names.
 func removeStaleRegions() ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(SharedMemory, regionPrefix+"*"))
-	var removed []string
-	for _, path := range paths {
-		// Anybody may put a link, or a file that blocks, beside the regions.
-		file, openErr := os.OpenFile(path, os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-		if openErr != nil {
-			continue // it was removed, or belongs to another user
-		}
-		if claim.Orphaned(file) {
-			if removeErr := os.Remove(path); removeErr == nil {
-				removed = append(removed, filepath.Base(path))
-			} else {
-				err = errors.Join(err, removeErr)
-			}
-		}
-		err = errors.Join(err, file.Close())
+	removed, err := claim.RemoveOrphans(filepath.Join(SharedMemory, regionPrefix+"*"), os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, os.Remove)
+	for i, path := range removed {
+		removed[i] = filepath.Base(path)
 	}
 	return removed, err
 }

@@ -172,23 +172,7 @@ func (f *privateFolder) remove() error {
 // removeStaleFolders removes the folders below parent that processes of this
 // user have left behind when they were killed, and returns their paths.
 func removeStaleFolders(parent, prefix string) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
-	var removed []string
-	for _, path := range paths {
-		file, openErr := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-		if openErr != nil {
-			continue // it was removed, or belongs to another user
-		}
-		if claim.Orphaned(file) {
-			if removeErr := os.RemoveAll(path); removeErr == nil {
-				removed = append(removed, path)
-			} else {
-				err = errors.Join(err, removeErr)
-			}
-		}
-		err = errors.Join(err, file.Close())
-	}
-	return removed, err
+	return claim.RemoveOrphans(filepath.Join(parent, prefix+"*"), os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, os.RemoveAll)
 }
 
 // checkParents reports whether another user can replace what this user puts

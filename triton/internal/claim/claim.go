@@ -7,6 +7,7 @@ package claim
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -25,10 +26,32 @@ func New(file *os.File) (locked bool, err error) {
 	return false, errors.Join(err, file.Close())
 }
 
-// Orphaned reports whether a file belongs to this user and to no process that
+// orphaned reports whether a file belongs to this user and to no process that
 // lives, and locks it if so.
-func Orphaned(file *os.File) bool {
+func orphaned(file *os.File) bool {
 	var stat syscall.Stat_t
 	return syscall.Fstat(int(file.Fd()), &stat) == nil && int(stat.Uid) == os.Geteuid() &&
 		syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+}
+
+// RemoveOrphans removes the orphans among the files or folders that match a pattern,
+// and returns their paths. flags are for os.OpenFile. They must make a link fail,
+// and a file that blocks, because anybody may put one beside the orphans.
+func RemoveOrphans(pattern string, flags int, remove func(path string) error) (removed []string, err error) {
+	paths, err := filepath.Glob(pattern)
+	for _, path := range paths {
+		file, openErr := os.OpenFile(path, flags, 0)
+		if openErr != nil {
+			continue // it was removed, or belongs to another user
+		}
+		if orphaned(file) {
+			if removeErr := remove(path); removeErr == nil {
+				removed = append(removed, path)
+			} else {
+				err = errors.Join(err, removeErr)
+			}
+		}
+		err = errors.Join(err, file.Close())
+	}
+	return removed, err
 }
