@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from refersam import tokenizer
 from refersam.data.photos import load
+from refersam.data.photos.collection import Thing
 from refersam.model.candidates import box_around, box_of, comparisons, hottest, offsets, overlaps, painted
 from refersam.model.config import TextConfig
 from refersam.model.names import ClassHeat, NameReader, aliases, coco_names, imagenet_names
@@ -25,13 +27,15 @@ from refersam.serving.comparison import compare, examples
 from refersam.serving.export import export
 from refersam.serving.repository import load_stages
 from refersam.serving.stages import run, stages
-from refersam.training.choosing import ChooserRun
+from refersam.training.choosing import Chooser, ChooserRun, choice_loss, one_of_loss
 from refersam.training.features import CacheError, FeatureCache, fingerprint
-from refersam.training.photo_batches import PhotoBatches, mirrored, small_scene
+from refersam.training.joins import BoxPictures, Tile, tiles
+from refersam.training.photo_batches import MASK_SIDE, PhotoBatches, SmallScene, mirrored, small_scene
 from refersam.training.photo_start import PhotoTrainConfig
-from refersam.training.photos import PhotoPhase, PhotoRun, TextCache, choice_loss
+from refersam.training.photos import PhotoPhase, PhotoRun
 from refersam.training.reading import accuracy, meanings, reading_loss, readings, set_names
 from refersam.training.student import StudentRun, WordTokens
+from refersam.training.text_cache import TextCache
 
 SIDE, TOKENS = 64, 8
 
@@ -123,11 +127,10 @@ def test_absent_things_leave_the_mask_empty():
 
 
 def plain_nms(heat: np.ndarray, boxes: np.ndarray, pool: int, count: int) -> list[int]:
-    """Cells by heat, without those that overlap a hotter one of the pool."""
-    order = np.argsort(-heat)[:pool]
-    kept = []
-    for at, cell in enumerate(order):
-        pair = torch.from_numpy(boxes[:, [*order[:at], cell]].T)[None]
+    """Cells of the pool by heat, without those that overlap a hotter one that is kept."""
+    kept: list[int] = []
+    for cell in np.argsort(-heat)[:pool]:
+        pair = torch.from_numpy(boxes[:, [*kept, cell]].T)[None]
         if not (overlaps(pair, pair)[0, :-1, -1] > 0.6).any():
             kept.append(int(cell))
     return kept[:count]
@@ -300,7 +303,18 @@ def a_run(drawn, out: Path, steps: int = 3) -> PhotoRun:
     encode = functools.partial(tokenizer.load("bert-base-uncased").encode, max_tokens=TOKENS)
     set_names(made, encode)
     phases = [PhotoPhase("head", steps - 1, 1e-3, warmup=1), PhotoPhase("decoder", 1, 1e-3, decoder=2)]
-    return PhotoRun(made, batches(drawn), encode, phases, out, {"image_size": 512}, log_every=1, bf16=False)
+    text = TextCache(made, encode)
+    return PhotoRun(
+        *(made, batches(drawn), text, phases, out, {"image_size": 512}),
+        chooser=a_chooser(made, text, drawn),
+        log_every=1,
+        bf16=False,
+    )
+
+
+def a_chooser(made: PhotoSAM, text: TextCache, drawn) -> Chooser:
+    _, scenes, cache = drawn
+    return Chooser(made, text, BoxPictures(scenes, cache.arrays, [0, 1, 2, 3]), 2, 3, 1, seed=0)
 
 
 def test_a_run_that_was_stopped_goes_on_exactly(drawn, tmp_path):
@@ -359,6 +373,60 @@ def test_choice_is_right_by_overlap():
     meant = [torch.tensor([[0.0, 0.0, 0.5, 0.5]])]
     good, bad = torch.tensor([[9.0, -9.0, 9.0]]), torch.tensor([[-9.0, 9.0, 9.0]])
     assert choice_loss(good, found, meant) < 0.01 < 5 < choice_loss(bad, found, meant)
+
+
+def test_one_of_several_is_right_by_its_rank():
+    found = torch.tensor([[[0.0, 0.0, 0.5, 0.5, 0.9], [0.6, 0.6, 1.0, 1.0, 0.8], [0.0, 0.0, 0.0, 0.0, 0.0]]])
+    one, both = torch.tensor([[0.0, 0.0, 0.5, 0.5]]), found[0, :2, :4]
+    low = torch.tensor([[-3.0, -9.0, 9.0]])
+    assert one_of_loss(low, found, [one]) < 0.01 < 5 < one_of_loss(low.flip(1), found.flip(1), [both[1:]])
+    assert one_of_loss(low, found, [both]) == 0
+
+
+def test_pictures_side_by_side_keep_their_boxes_on_their_things():
+    """The detector's box of each thing is around the thing's mask wherever its picture is laid."""
+    rng = np.random.default_rng(0)
+    scenes, boxes = [], np.zeros((6, 4, 40), np.float16)
+    scores = np.full((6, 80, 40), -9, np.float16)
+    for index in range(6):
+        rows, columns = ((128, 96), (96, 128))[index % 2]
+        top, left = rng.integers(0, rows - 40), rng.integers(0, columns - 40)
+        mask = np.zeros((rows, columns), bool)
+        mask[top : top + 40, left : left + 30] = True
+        scores[index, index, 3] = 5
+        boxes[index, :, 3] = np.array([left, top, left + 30, top + 40]) / MASK_SIDE
+        things = [Thing(coco_names()[index], True, mask)]
+        scenes.append(SmallScene(things, frozenset({things[0].name}), "coco", np.zeros((3, 32, 32))))
+    pictures = BoxPictures(scenes, {"scores": scores, "boxes": boxes}, range(6))
+    counts = set()
+    for _ in range(60):
+        frame = pictures.draw(rng)
+        counts.add(len(frame.things))
+        assert frame.scores.shape == (80, 40)
+        assert max(frame.things[0].mask.shape) == MASK_SIDE
+        for thing in frame.things:
+            rows, columns = np.flatnonzero(thing.mask.any(1)), np.flatnonzero(thing.mask.any(0))
+            around = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / MASK_SIDE
+            cells = np.flatnonzero(frame.scores[coco_names().index(thing.name)] > 0)
+            assert np.abs(frame.boxes[:, cells].T - around).max(1).min() < 1.5 / MASK_SIDE
+    assert counts == {1, 2, 3, 4}
+
+
+def test_tiles_fill_the_longer_side_and_do_not_overlap():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        sizes = [(1.0, 0.75), (0.5, 1.0), (1.0, 1.0)][: rng.integers(2, 4)]
+        placed = tiles(sizes, rng)
+        ends = [
+            (t.top + t.scale * rows, t.left + t.scale * columns)
+            for t, (rows, columns) in zip(placed, sizes, strict=True)
+        ]
+        assert max(map(max, ends)) == pytest.approx(1)
+        for first, second in pairwise(range(len(placed))):
+            below = placed[second].top >= ends[first][0] - 1e-9
+            beside = placed[second].left >= ends[first][1] - 1e-9
+            assert below or beside
+    assert isinstance(placed[0], Tile)
 
 
 def test_a_cache_of_other_encoders_is_refused(tmp_path):
@@ -448,7 +516,7 @@ def test_the_chooser_learns_and_goes_on_exactly(drawn, tmp_path):
         made = PhotoSAM(config("bert"))
         encode = functools.partial(tokenizer.load("bert-base-uncased").encode, max_tokens=TOKENS)
         set_names(made, encode)
-        return ChooserRun(made, TextCache(made, encode), batches(drawn), out, steps, 1e-3)
+        return ChooserRun(a_chooser(made, TextCache(made, encode), drawn), out, steps, 1e-3)
 
     whole = run_of(tmp_path / "whole", 4)
     before = {name: value.clone() for name, value in whole.parts.state_dict().items()}

@@ -15,8 +15,9 @@ from .names import ROLES, heat_code
 from .photo_config import PhotoConfig
 from .photo_encoders import CHANNELS, PhotoFeatures
 
-POOL = {"target": 48, "reference": 24}
-"""Cells that candidates are chosen from, by role."""
+POOL = {"target": 128, "reference": 64}
+"""Cells that candidates are chosen from, by role. One large thing has the hottest 48 cells of a picture to
+itself: with a pool of 48 the meant box was a candidate for 76 % of the phrases of size, with 128 for 88 %."""
 
 COLOURS = 3
 HEAT_MAPS = 7

@@ -95,7 +95,7 @@ def photo_preset(text: str) -> PhotoConfig:
             reasoner_layers=3,
             layers=2,
             context_tokens=4,
-            targets=12,
+            targets=16,
             references=4,
         ),
         prompter=PhotoPrompterConfig(layers=1, heads=4, correlations=16, fine=24, mixed=32, sparse_tokens=2),

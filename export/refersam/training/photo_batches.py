@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from refersam.data.photos import Photos, vocabulary
 from refersam.data.photos.collection import Thing
-from refersam.data.photos.grammar import Asked, Speaker
+from refersam.data.photos.grammar import WEIGHTS, Asked, Speaker
 from refersam.data.transforms import LONGEST_SIDE_PAD, inside, normalise, square
 from refersam.model.nanodet import STRIDES
 from refersam.model.photo import PhotoSAM
@@ -28,6 +29,9 @@ MASK_SIDE = 128
 """Of the masks that training compares with: a quarter of SIDE."""
 COLOUR = "colour"
 """The one map of the cache that is no field of `PhotoFeatures`."""
+
+TRAINED = WEIGHTS | {"place": 2.5, "size": 2.0, "relation": 1.5, "plural": 1.3, "ordinal": 1.0}
+"""Weights of the kinds in training: more of what asks for one of several, which is learned last."""
 
 SHAPES = {
     "tiny8": (128, 64, 64),
@@ -159,11 +163,20 @@ def drawn_things(scene: SmallScene, rng: np.random.Generator) -> tuple[list[Thin
     return things, False
 
 
+class Labelled(Protocol):
+    """What is known of a picture's names."""
+
+    @property
+    def labelled(self) -> frozenset[str]: ...
+    @property
+    def set(self) -> str: ...
+
+
 def ask(
-    scene: SmallScene, things: list[Thing], count: int, absent: int, rng: np.random.Generator
+    scene: Labelled, things: list[Thing], count: int, absent: int, rng: np.random.Generator
 ) -> list[Asked]:
     """`count` phrases about a scene; a picture with too few of its own gets more about what is not there."""
-    return Speaker(things, vocabulary(scene.set, rng), scene.labelled).draw(count, absent, rng)
+    return Speaker(things, vocabulary(scene.set, rng), scene.labelled).draw(count, absent, rng, TRAINED)
 
 
 def answer(asked: Asked, things: list[Thing]) -> tuple[np.ndarray, Tensor]:

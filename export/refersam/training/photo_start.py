@@ -24,13 +24,17 @@ from refersam.model import pretrained
 from refersam.model.photo import PhotoSAM, start
 from refersam.model.photo_config import PhotoConfig
 from refersam.training.checkpoints import save
-from refersam.training.choosing import ChooserRun
+from refersam.training.choosing import Chooser, ChooserRun
 from refersam.training.features import FeatureCache, fingerprint
+from refersam.training.joins import BoxPictures
 from refersam.training.photo_batches import SHAPES, SIDE, PhotoBatches, SmallScene, small_scene
-from refersam.training.photos import PhotoPhase, PhotoRun, TextCache
+from refersam.training.photos import PhotoPhase, PhotoRun
 from refersam.training.reading import Encode, teach_reader
+from refersam.training.text_cache import TextCache
 
 READER = "reader.pt"
+CHOOSER_PHRASES = 8
+"""Phrases about a frame of boxes."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,17 @@ class PhotoTrainConfig:
     absent: int = 2  # of them at least about what is not there
     reader_phrases: int = 8000
     reader_epochs: int = 12
-    chooser_steps: int = 500
+    chooser_steps: int = 2000
     chooser_rate: float = 2e-3
     chooser_pictures: int = 24
+    beside_pictures: int = 10  # frames of boxes beside the pictures of a step
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.phases or len({phase.name for phase in self.phases}) < len(self.phases):
             raise ValueError(f"phases need different names, not {[phase.name for phase in self.phases]}")
-        counts = ("max_tokens", "pictures", "phrases", "chooser_pictures", "reader_phrases", "reader_epochs")
+        counts = ("max_tokens", "pictures", "phrases", "chooser_pictures", "beside_pictures")
+        counts += ("reader_phrases", "reader_epochs")
         for name in counts:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(
@@ -165,19 +171,22 @@ def train(config: PhotoTrainConfig, places: Places, out: Path) -> None:
         save(reader, model.name_reader.state_dict())
     model.name_reader.load_state_dict(torch.load(reader, weights_only=True))
 
-    def batches(pictures: int, phrases: int, absent: int) -> PhotoBatches:
-        return PhotoBatches(photos, scenes, cache, pictures, phrases, absent, config.seed)
-
-    chooser = batches(config.chooser_pictures, 8, 1)
     text = TextCache(model, config.encode())
-    ChooserRun(model, text, chooser, out, config.chooser_steps, config.chooser_rate).run()
+    batches = PhotoBatches(photos, scenes, cache, config.pictures, config.phrases, config.absent, config.seed)
+    frames = BoxPictures(scenes, cache.arrays, batches.pool)
+
+    def chooser(pictures: int) -> Chooser:
+        return Chooser(model, text, frames, pictures, CHOOSER_PHRASES, 1, config.seed)
+
+    ChooserRun(chooser(config.chooser_pictures), out, config.chooser_steps, config.chooser_rate).run()
     run = PhotoRun(
         model,
-        batches(config.pictures, config.phrases, config.absent),
-        config.encode(),
+        batches,
+        text,
         list(config.phases),
         out,
         config.meta(),
+        chooser(config.beside_pictures),
     )
     if run.resume():
         print(f"{config.variant}: resumed at step {run.seen}", flush=True)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refersam.model.candidates import overlaps
 from refersam.model.photo import PhotoSAM
 from refersam.training.checkpoints import MODEL, STATE, save
+from refersam.training.choosing import Chooser, choice_loss
 from refersam.training.photo_batches import PhotoBatch, PhotoBatches
-from refersam.training.reading import Encode, encoded
+from refersam.training.text_cache import TextCache
 
 FROZEN = ("encoders.", "sam_prompt_encoder.", "text_encoder.", "name_reader.")
 """Beginnings of the names of what is never trained here."""
@@ -49,48 +49,11 @@ class PhotoPhase:
         return self.rate * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-class TextCache:
-    """Word features of phrases by a frozen text encoder, each computed once."""
-
-    def __init__(self, model: PhotoSAM, encode: Encode) -> None:
-        self.model, self.encode = model, encode
-        self.known: dict[str, tuple[Tensor, Tensor]] = {}
-
-    @torch.no_grad()
-    def __call__(self, phrases: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Word features [N, L, width], logits of the names [N, 2, …], bool mask [N, L]."""
-        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self.known]
-        if new:
-            tokens, mask = encoded(self.model, self.encode, new)
-            names = self.model.name_reader(tokens, mask)
-            for row, phrase in enumerate(new):
-                length = int(mask[row].sum())
-                self.known[phrase] = (tokens[row, :length].half(), names[row].half())
-        found = [self.known[phrase] for phrase in phrases]
-        tokens = nn.utils.rnn.pad_sequence([one.float() for one, _ in found], batch_first=True)
-        lengths = torch.tensor([len(one) for one, _ in found])
-        mask = torch.arange(tokens.shape[1]) < lengths[:, None]
-        return tokens, torch.stack([names.float() for _, names in found]), mask
-
-
 def dice(probability: Tensor, target: Tensor) -> Tensor:
     """Of each mask, [N, h, w] -> [N]; the smoothing is a thousandth of the map."""
     smooth = target[0].numel() / 1000
     overlap = 2 * (probability * target).sum((1, 2)) + smooth
     return 1 - overlap / (probability.sum((1, 2)) + target.sum((1, 2)) + smooth)
-
-
-def choice_loss(choice: Tensor, found: Tensor, boxes: list[Tensor]) -> Tensor:
-    """BCE of the target's candidates: right from IoU 0.5 with a thing that is meant, wrong below 0.4."""
-    losses = []
-    for logits, own, meant in zip(choice, found, boxes, strict=True):
-        own = own[: len(logits)]
-        best = overlaps(own[None, :, :4], meant[None])[0].amax(1) if len(meant) else torch.zeros(len(logits))
-        counted = (own[:, 4] > 1e-3) & ((best >= 0.5) | (best < 0.4))
-        if counted.any():
-            target = (best >= 0.5).float()[counted]
-            losses.append(F.binary_cross_entropy_with_logits(logits[counted], target))
-    return torch.stack(losses).mean() if losses else 0 * choice.sum()
 
 
 class PhotoRun:
@@ -100,17 +63,18 @@ class PhotoRun:
         self,
         model: PhotoSAM,
         batches: PhotoBatches,
-        encode: Encode,
+        text: TextCache,
         phases: list[PhotoPhase],
         out: Path,
         meta: dict[str, Any],
+        chooser: Chooser | None = None,
         save_seconds: float = 240.0,
         log_every: int = 10,
         bf16: bool = True,
     ) -> None:
         self.model, self.batches, self.phases, self.out, self.meta = model, batches, phases, out, meta
         self.save_seconds, self.log_every, self.bf16 = save_seconds, log_every, bf16
-        self.text = TextCache(model, encode)
+        self.text, self.chooser = text, chooser
         head, decoder = [], []
         for name, parameter in model.named_parameters():
             if name.startswith(DECODER):
@@ -188,6 +152,9 @@ class PhotoRun:
                 visual, small, mask, found, maps, fine
             )
         losses = self.head_losses(batch, coarse.float(), presence.float(), choice.float(), found.float())
+        if self.chooser:
+            # Few photographs show several of a kind, so the choice is practised on frames of boxes besides.
+            losses["choice"] = losses["choice"] + self.chooser.loss_at(self.seen)
         total = 4 * losses["coarse"] + losses["dice"] + 0.5 * losses["choice"] + 0.5 * losses["presence"]
         if phase.decoder:
             rows = torch.nonzero(batch.present)[:, 0]

@@ -7,7 +7,7 @@ between two places, a clear difference of size, a name that no doubtful thing ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -128,7 +128,9 @@ class Speaker:
         self.all_of = {name: found for name, found in self.all_of.items() if name not in small}
         self.sure = {name: found for name, found in self.sure.items() if name not in doubtful}
 
-    def draw(self, count: int, absent: int, rng: np.random.Generator) -> list[Asked]:
+    def draw(
+        self, count: int, absent: int, rng: np.random.Generator, weights: Mapping[str, float] = WEIGHTS
+    ) -> list[Asked]:
         """`count` phrases by the weights of their kinds; at least `absent` of them are of the kind `none`."""
         offers = list(self.offers(rng))
         if not self.vocabulary:
@@ -138,8 +140,8 @@ class Speaker:
         if keep:
             # A kind weighs the same however many phrases of it a picture offers.
             kinds = [offer.kind for offer in offers]
-            weights = np.array([WEIGHTS[kind] / kinds.count(kind) ** 0.5 for kind in kinds])
-            order = rng.choice(len(offers), keep, replace=False, p=weights / weights.sum())
+            shares = np.array([weights[kind] / kinds.count(kind) ** 0.5 for kind in kinds])
+            order = rng.choice(len(offers), keep, replace=False, p=shares / shares.sum())
             chosen = [offers[i] for i in order]
         while self.vocabulary and len(chosen) < count:
             chosen.append(self.absent(rng))
