@@ -2,6 +2,7 @@
 
 python -m refersam.photos cache --data DIR --split train
 python -m refersam.photos train CONFIG --data DIR --out var/photos/bert
+python -m refersam.photos teach CONFIG --teacher var/photos/bert/model.pt --out var/photos/clip
 python -m refersam.photos evaluate --checkpoint var/photos/bert/model.pt --data DIR --split dev
 """
 
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     shared = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
+    shared = argparse.ArgumentParser(add_help=False, parents=[common])
     shared.add_argument("--data", type=Path, required=True, help="folder of photographs with masks")
     shared.add_argument(
         "--parts", type=Path, default=Path("var/parts"), help="pretrained parts (default %(default)s)"
@@ -35,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared.add_argument(
         "--cache", type=Path, default=Path("var/photos/cache"), help="features (default %(default)s)"
     )
-    shared.add_argument("--threads", type=int, default=1, help="(default %(default)s)")
 
     caching = commands.add_parser("cache", parents=[shared], help="compute the frozen networks' features")
     caching.add_argument("--split", choices=SPLITS, default="train")
@@ -46,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = commands.add_parser("train", parents=[shared], help="train a variant on cached features")
     training.add_argument("config", type=Path, metavar="CONFIG")
     training.add_argument("--out", type=Path, required=True)
+
+    teaching = commands.add_parser("teach", parents=[common], help="teach a variant's own text encoder")
+    teaching.add_argument("config", type=Path, metavar="CONFIG")
+    teaching.add_argument("--teacher", type=Path, required=True, help="checkpoint of the other variant")
+    teaching.add_argument("--out", type=Path, required=True)
 
     scoring = commands.add_parser("evaluate", parents=[shared], help="score a variant beside the baseline")
     source = scoring.add_mutually_exclusive_group(required=True)
@@ -58,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    places = photo_start.Places(args.data, args.parts, args.cache)
     try:
+        if args.command == "teach":
+            photo_start.teach(photo_start.StudentConfig.read(args.config), args.teacher, args.out)
+            return
+        places = photo_start.Places(args.data, args.parts, args.cache)
         if args.command == "cache":
             cache(places, args.split, args.share)
         elif args.command == "train":

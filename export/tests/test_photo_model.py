@@ -15,8 +15,9 @@ from torch import Tensor
 from refersam import tokenizer
 from refersam.data.photos import load
 from refersam.data.photos.collection import Thing
+from refersam.model import ReferSAM
 from refersam.model.candidates import box_around, box_of, comparisons, hottest, offsets, overlaps, painted
-from refersam.model.config import TextConfig
+from refersam.model.config import TextConfig, preset
 from refersam.model.names import ClassHeat, NameReader, aliases, coco_names, imagenet_names
 from refersam.model.photo import PhotoSAM
 from refersam.model.photo_config import PhotoConfig, photo_preset
@@ -31,7 +32,7 @@ from refersam.training.choosing import Chooser, ChooserRun, choice_loss, one_of_
 from refersam.training.features import CacheError, FeatureCache, fingerprint
 from refersam.training.joins import BoxPictures, Tile, tiles
 from refersam.training.photo_batches import MASK_SIDE, PhotoBatches, SmallScene, mirrored, small_scene
-from refersam.training.photo_start import PhotoTrainConfig
+from refersam.training.photo_start import PhotoTrainConfig, StudentConfig, teach
 from refersam.training.photos import PhotoPhase, PhotoRun
 from refersam.training.reading import accuracy, meanings, reading_loss, readings, set_names
 from refersam.training.student import StudentRun, WordTokens
@@ -570,3 +571,39 @@ def test_a_student_comes_closer_and_goes_on_exactly(tmp_path):
     again.run(log=lambda _: None)
     for name, value in whole.parts.state_dict().items():
         torch.testing.assert_close(again.parts.state_dict()[name], value)
+
+
+def test_a_taught_variant_differs_in_its_text_encoder_alone(tmp_path):
+    teacher = tmp_path / "teacher.pt"
+    meta = {"image_size": 512, "max_tokens": TOKENS, "tokenizer": TOKENIZERS["bert"]}
+    torch.save(
+        {"model": model("bert").state_dict(), "config": model("bert").config.to_dict(), "meta": meta}, teacher
+    )
+    text = TextConfig("clip", 1, 2, 16, 32, 49408, 40)
+    own = StudentConfig("photo_clip", "photo", TOKENIZERS["clip"], TOKENS, text, steps=2, phrases=4)
+    teach(own, teacher, tmp_path / "out")
+    made = load_checkpoint(tmp_path / "out" / "model.pt")
+    assert (made.tokenizer, made.label, made.image_size) == (TOKENIZERS["clip"], "photo", 512)
+    for name, value in model("bert").state_dict().items():
+        if not name.startswith(("text_encoder.", "text_proj.", "name_reader.")):
+            assert torch.equal(value, made.model.state_dict()[name]), name
+
+
+def test_only_a_photo_variant_can_teach(tmp_path):
+    path = Path(__file__).parents[1] / "configs" / "photo_clip.toml"
+    config = StudentConfig.read(path)
+    plain = ReferSAM(preset("tiny", "bert"))
+    torch.save(
+        {
+            "model": plain.state_dict(),
+            "config": plain.config.to_dict(),
+            "meta": {"image_size": 64, "max_tokens": 8},
+        },
+        tmp_path / "plain.pt",
+    )
+    with pytest.raises(ValueError, match="is no photo variant"):
+        teach(config, tmp_path / "plain.pt", tmp_path / "out")
+    changed = tmp_path / "changed.toml"
+    changed.write_text(path.read_text().replace("width = 192", "width = 192\nsize = 3"))
+    with pytest.raises(ValueError, match="size"):
+        StudentConfig.read(changed)

@@ -34,7 +34,7 @@ def asking(predict: Predictor, inputs: Inputs) -> Ask:
     def ask(picture: np.ndarray, phrases: list[str]) -> np.ndarray:
         pixels = square(picture, inputs.image_size, inputs.resize)
         ids, mask = encode(phrases, inputs.max_tokens)
-        logits = predict(np.stack([pixels] * len(phrases)), ids, mask)
+        logits = predict(pixels[None], ids, mask)
         return np.stack([upsample(row, *picture.shape[:2], inputs.resize) >= 0 for row in logits])
 
     return ask

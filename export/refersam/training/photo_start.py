@@ -6,6 +6,7 @@ networks with SAM's decoder. Each resumes where it stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tomllib
 from collections.abc import Iterable
@@ -21,15 +22,18 @@ from refersam import tokenizer
 from refersam.data.photos import Photos, load
 from refersam.data.transforms import LONGEST_SIDE_PAD, normalise, square
 from refersam.model import pretrained
+from refersam.model.config import TextConfig, _build
 from refersam.model.photo import PhotoSAM, start
 from refersam.model.photo_config import PhotoConfig
-from refersam.training.checkpoints import save
+from refersam.serving.checkpoint import load as load_checkpoint
+from refersam.training.checkpoints import MODEL, save
 from refersam.training.choosing import Chooser, ChooserRun
 from refersam.training.features import FeatureCache, fingerprint
 from refersam.training.joins import BoxPictures
 from refersam.training.photo_batches import SHAPES, SIDE, PhotoBatches, SmallScene, small_scene
 from refersam.training.photos import PhotoPhase, PhotoRun
 from refersam.training.reading import Encode, teach_reader
+from refersam.training.student import StudentRun, WordTokens
 from refersam.training.text_cache import TextCache
 
 READER = "reader.pt"
@@ -149,6 +153,51 @@ def scenes_of(photos: Photos, indices: Iterable[int]) -> list[SmallScene | None]
     for index in indices:
         scenes[index] = small_scene(photos, index)
     return scenes
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """A variant that is another one with a text encoder of its own, read from TOML."""
+
+    variant: str
+    label: str
+    tokenizer: str
+    max_tokens: int
+    text: TextConfig
+    steps: int
+    rate: float = 1e-3
+    phrases: int = 96  # a step
+    seed: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> StudentConfig:
+        """Raises ValueError or TypeError for what is no config, with the name of the key."""
+        return _build(cls, tomllib.loads(path.read_text()), str(path))
+
+
+def teach(config: StudentConfig, teacher: Path, out: Path) -> None:
+    """Trains a variant's text encoder on what the text encoder of the checkpoint `teacher` says, into `out`.
+
+    All other weights are the teacher's. Raises ValueError or OSError for what is missing or does not fit.
+    """
+    taught_by = load_checkpoint(teacher)
+    if not isinstance(taught_by.model, PhotoSAM):
+        raise ValueError(f"{teacher} is no photo variant, so there is no text encoder here to learn from")
+    torch.manual_seed(config.seed)
+    student = PhotoSAM(dataclasses.replace(taught_by.model.config, text=config.text))
+    own = ("text_encoder.", "text_proj.")
+    shared = {name: w for name, w in taught_by.model.state_dict().items() if not name.startswith(own)}
+    student.load_state_dict(shared, strict=False)
+    StudentRun(
+        taught_by.model,
+        WordTokens(taught_by.tokenizer, taught_by.max_tokens),
+        student,
+        WordTokens(config.tokenizer, config.max_tokens),
+        *(out, config.steps, config.rate, config.phrases, config.seed),
+    ).run()
+    said = {name: getattr(config, name) for name in ("variant", "label", "tokenizer", "max_tokens")}
+    meta = said | {"image_size": taught_by.image_size, "resize": taught_by.resize}
+    save(out / MODEL, {"model": student.state_dict(), "config": student.config.to_dict(), "meta": meta})
 
 
 def train(config: PhotoTrainConfig, places: Places, out: Path) -> None:

@@ -74,8 +74,11 @@ class Reading:
     reference: str
 
 
-def readings(count: int, seed: int) -> list[Reading]:
-    """Phrases of the grammar's forms and of freer ones, over all aliases."""
+def readings(count: int, seed: int, more: Sequence[str] = (), share: float = 0.0) -> list[Reading]:
+    """Phrases of the grammar's forms and of freer ones, over all aliases.
+
+    A `share` of them asks for one of the words `more` instead.
+    """
     rng = np.random.default_rng([seed, 41])
     plain = [*grammar.ONE, *grammar.BIGGEST, *grammar.SMALLEST, *grammar.BIGGER, *grammar.ALL, *grammar.BOTH]
     sides = [form for forms in grammar.SIDES.values() for form in forms]
@@ -87,6 +90,8 @@ def readings(count: int, seed: int) -> list[Reading]:
     found = []
     for _ in range(count):
         target, other = (words[i] for i in rng.choice(len(words), 2, replace=False, p=weights))
+        if share and rng.random() < share:
+            target = grammar.pick(rng, more)
         kind, reference = rng.random(), ""
         if kind < 0.3:
             phrase = grammar.fill(grammar.pick(rng, plain), target)
