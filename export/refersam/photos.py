@@ -2,6 +2,7 @@
 
 python -m refersam.photos cache --data DIR --split train
 python -m refersam.photos train CONFIG --data DIR --out var/photos/bert
+python -m refersam.photos cuts --checkpoint var/photos/bert/model.pt --data DIR
 python -m refersam.photos teach CONFIG --teacher var/photos/bert/model.pt --out var/photos/clip
 python -m refersam.photos evaluate --checkpoint var/photos/bert/model.pt --data DIR --split dev
 """
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import torch
 
-from refersam.data.photos import load
+from refersam.data.photos import Photos, load
 from refersam.data.photos.collection import SPLITS
-from refersam.evaluation import photo_report
+from refersam.evaluation import photo_cuts, photo_report
 from refersam.parts import PartError
+from refersam.serving.checkpoint import load as load_checkpoint
 from refersam.training import photo_start
+from refersam.training.checkpoints import save
 from refersam.training.photo_batches import SIDE
 
 DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "photo_bert.toml"
@@ -50,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     training.add_argument("config", type=Path, metavar="CONFIG")
     training.add_argument("--out", type=Path, required=True)
 
+    cutting = commands.add_parser(
+        "cuts",
+        parents=[common],
+        help="choose the cuts of mask and presence, and write them into a checkpoint",
+    )
+    cutting.add_argument("--checkpoint", type=Path, required=True)
+    cutting.add_argument("--data", type=Path, required=True, help="folder of photographs with masks")
+    cutting.add_argument("--split", choices=SPLITS, default="dev")
+
     teaching = commands.add_parser("teach", parents=[common], help="teach a variant's own text encoder")
     teaching.add_argument("config", type=Path, metavar="CONFIG")
     teaching.add_argument("--teacher", type=Path, required=True, help="checkpoint of the other variant")
@@ -69,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         if args.command == "teach":
             photo_start.teach(photo_start.StudentConfig.read(args.config), args.teacher, args.out)
+            return
+        if args.command == "cuts":
+            cut(args.checkpoint, load(args.data, args.split, SIDE))
             return
         places = photo_start.Places(args.data, args.parts, args.cache)
         if args.command == "cache":
@@ -97,6 +112,18 @@ def cache(places: photo_start.Places, split: str, share: str) -> None:
     opened = photo_start.open_cache(model, photos, split, places)
     for done, count in photo_start.fill_cache(model, photos, opened, int(part), int(parts)):
         print(f"{split}: {done} of {count}", flush=True)
+
+
+def cut(path: Path, photos: Photos) -> None:
+    """Chooses the cuts on a split and writes them into the checkpoint `path`."""
+    chosen = photo_cuts.choose(photo_cuts.measure(load_checkpoint(path), photos))
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved["config"] |= {"mask_cut": chosen.mask, "presence_cut": chosen.presence}
+    save(path, saved)
+    print(
+        f"mask cut {chosen.mask:.2f}, presence cut {chosen.presence:.3f}:"
+        f" {chosen.empty:.1%} of the absent phrases left empty, {chosen.answered:.1%} of the others answered"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,24 @@
 """The scores of photo variants, and the baseline that they stand beside."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 from test_photos_data import write_set
 
+from refersam import photos
 from refersam.data.photos import load
 from refersam.data.sample import Question
+from refersam.evaluation import photo_cuts
 from refersam.evaluation.photo_baseline import Rule, choose, read
 from refersam.evaluation.photo_report import mirror, swapped
 from refersam.evaluation.photos import PhotoBoard, score
+from refersam.model.config import TextConfig
 from refersam.model.names import coco_names
+from refersam.model.photo import PhotoSAM
+from refersam.model.photo_config import photo_preset
+from refersam.serving.checkpoint import load as load_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -122,3 +131,39 @@ def test_left_and_right_are_swapped():
     assert swapped("the second dog from the left") == "the second dog from the right"
     assert swapped("leftmost cat") == "rightmost cat"
     assert swapped("the biggest horse") == "the biggest horse"
+
+
+def measured(presence: list[float], best: list[int | None], sets: str) -> photo_cuts.Measured:
+    """Phrases whose IoU is 1 at one cut and 0.5 at the others, None for those that mean nothing."""
+    ious = np.full((len(best), len(photo_cuts.MASK_CUTS)), 0.5)
+    for row, at in enumerate(best):
+        ious[row] = np.nan if at is None else ious[row]
+        if at is not None:
+            ious[row, at] = 1
+    return photo_cuts.Measured([{"c": "coco", "v": "voc"}[s] for s in sets], np.array(presence), ious)
+
+
+def test_cuts_part_the_absent_from_the_present():
+    chosen = photo_cuts.choose(measured([2.0, 1.0, -1.0, -3.0], [5, 5, None, None], "cvcv"))
+    assert chosen == photo_cuts.Cuts(photo_cuts.MASK_CUTS[5], 1.0, 1.0, 1.0)
+
+
+def test_a_large_set_does_not_outvote_a_small_one():
+    # Three phrases of VOC are best at one cut, the only one of COCO at another: each set counts once.
+    rows = measured([1.0] * 4, [3, 3, 4, 7], "vvvc")
+    assert photo_cuts.choose(rows).mask == photo_cuts.MASK_CUTS[7]
+
+
+def test_cuts_are_written_into_the_checkpoint(tmp_path):
+    place = write_set(tmp_path, "coco", 40)
+    path = tmp_path / "model.pt"
+    torch.manual_seed(0)
+    made = PhotoSAM(
+        dataclasses.replace(photo_preset("bert"), text=TextConfig("bert", 1, 2, 384, 64, 30522, 40))
+    )
+    meta = {"image_size": 64, "max_tokens": 8, "resize": "longest_side_pad"}
+    torch.save({"model": made.state_dict(), "config": made.config.to_dict(), "meta": meta}, path)
+    photos.main(["cuts", "--checkpoint", str(path), "--data", str(place)])
+    written = load_checkpoint(path)
+    again = photo_cuts.choose(photo_cuts.measure(written, load(place, "dev", 512)))
+    assert (written.model.config.mask_cut, written.model.config.presence_cut) == (again.mask, again.presence)

@@ -25,6 +25,7 @@ def hottest(heat: Tensor, boxes: Tensor, count: int, pool: int) -> tuple[Tensor,
     which an exported graph can hold (Zheng et al., "Enhancing Geometric Factors in Model Learning and
     Inference", 2022). With a single round, a chain of boxes along a row of things hides all but the first.
     """
+    pool = min(pool, static_shape(heat)[1])
     top, cells = heat.topk(pool, dim=1)  # [B, pool]
     own = boxes.gather(2, cells[:, None].expand(-1, 4, -1)).transpose(1, 2)  # [B, pool, 4]
     hides = ((overlaps(own, own) > OVERLAP) & hotter(pool, heat.device)).to(top.dtype)  # [B, pool, pool]
