@@ -1,6 +1,8 @@
 """Turns a checkpoint into a variant that Triton can serve.
 
 python -m refersam.export --checkpoint model.pt --variant bert --repository model_repository
+python -m refersam.export --checkpoint bert.pt --variant photo_bert --also photo_clip=clip.pt --shared photo \
+    --repository model_repository
 """
 
 import argparse
@@ -12,7 +14,7 @@ from pathlib import Path
 from refersam.data import transforms
 from refersam.model.config import preset
 from refersam.serving.checkpoint import TOKENIZERS, load
-from refersam.serving.export import STORAGES, ExportError, export
+from refersam.serving.export import STORAGES, ExportError, export_all
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,6 +22,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="of refersam.train, or any other")
     parser.add_argument("--variant", required=True, help="the ensemble is called refersam_VARIANT")
     parser.add_argument("--repository", type=Path, required=True, help="folder that Triton loads models from")
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="VARIANT=CHECKPOINT",
+        help="another variant, which differs in its text encoder alone; needs --shared",
+    )
+    parser.add_argument(
+        "--shared", default="", help="the stages of all variants are called refersam_SHARED_STAGE"
+    )
     parser.add_argument("--weights", choices=STORAGES, default="fp16", help="how to store them (%(default)s)")
     parser.add_argument("--size", help="of the model, if the checkpoint does not say: vit_b, vit_l, vit_h")
     parser.add_argument("--text", choices=sorted(TOKENIZERS), help="its text encoder; needed with --size")
@@ -32,16 +44,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if bool(args.size) != bool(args.text):
         parser.error("--size and --text go together")
-    if not re.fullmatch(r"[a-z0-9_]+", args.variant):
-        parser.error("--variant is made of a-z, 0-9 and _")
+    if bool(args.also) != bool(args.shared):
+        parser.error("--also and --shared go together")
+    paths = {args.variant: args.checkpoint}
+    for also in args.also:
+        variant, _, path = also.partition("=")
+        if not path or variant in paths:
+            parser.error(f"--also is {also!r}; it must be VARIANT=CHECKPOINT, each variant once")
+        paths[variant] = Path(path)
+    for name in (*paths, *([args.shared] if args.shared else [])):
+        if not re.fullmatch(r"[a-z0-9_]+", name):
+            parser.error(f"{name!r} is no name for a variant; names are made of a-z, 0-9 and _")
     given = {name: getattr(args, name) for name in ("image_size", "resize", "max_tokens", "label")}
     try:
-        checkpoint = load(
-            args.checkpoint,
-            preset(args.size, args.text) if args.size else None,
-            {name: value for name, value in given.items() if value is not None},
-        )
-        export(checkpoint, args.variant, args.repository, args.weights)
+        checkpoints = {
+            variant: load(
+                path,
+                preset(args.size, args.text) if args.size else None,
+                {name: value for name, value in given.items() if value is not None},
+            )
+            for variant, path in paths.items()
+        }
+        export_all(checkpoints, args.repository, args.weights, args.shared)
     except (ExportError, OSError, ValueError) as failure:
         sys.exit(f"refersam.export: {failure}")
 

@@ -6,10 +6,12 @@ Nothing is written unless every stage's graph gives PyTorch's numbers, and a bat
 from __future__ import annotations
 
 import copy
+import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from refersam.serving import graph, repository, storage
@@ -21,6 +23,8 @@ STORAGES = ("fp16", "int8", "fp32")
 """How weights are stored: `fp16` is `storage`'s rounding, `int8` the same with the text encoder's matrices in
 8 bits. Graphs compute in float32 either way."""
 
+OWN = ("text_encoder.", "text_proj.", "name_reader.")
+"""Beginnings of the names of the modules that the text stage of a photo variant holds."""
 EIGHT_BITS = ("text_encoder.",)
 """Beginnings of the names of the modules whose matrices `int8` stores in 8 bits."""
 
@@ -35,10 +39,60 @@ def export(checkpoint: Checkpoint, variant: str, root: Path, weights: str = "fp1
     The folders appear only after all graphs have been compared. Raises ExportError when one disagrees,
     `graph.GraphError` when one must not be served; `root` is then as it was.
     """
+    export_all({variant: checkpoint}, root, weights)
+
+
+def export_all(
+    checkpoints: Mapping[str, Checkpoint], root: Path, weights: str = "fp16", shared: str = ""
+) -> None:
+    """`export` for variants that are released together and share all stages but the text stage.
+
+    The shared stages are written once, as `refersam_<shared>_<stage>`. Raises ExportError too when the
+    variants differ in anything that a shared stage holds.
+    """
+    (first, *others), (lead, *rest) = checkpoints.keys(), checkpoints.values()
+    for name, other in zip(others, rest, strict=True):
+        difference = differs(lead, other)
+        if difference:
+            raise ExportError(f"{name} cannot share stages with {first}: {difference}")
+    release = identity([checkpoint.sha256 for checkpoint in checkpoints.values()])
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as name:
-        folder = Path(name)
-        replace(write(checkpoint, variant, folder, weights), folder, root)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as folder:
+        models: dict[str, None] = {}
+        for name, checkpoint in checkpoints.items():
+            models |= dict.fromkeys(write(checkpoint, name, Path(folder), weights, release, shared))
+        # Ensembles come last: a server that polls the repository must find the stages of what it finds.
+        ensembles = [repository.ensemble_name(name) for name in checkpoints]
+        replace([*(model for model in models if model not in ensembles), *ensembles], Path(folder), root)
+
+
+def identity(digests: Sequence[str]) -> str:
+    """The `checkpoint` of variants that are released together: the SHA-256 of a single one's file, or of the
+    concatenated hexadecimal digests of several files.
+    """
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def differs(one: Checkpoint, other: Checkpoint) -> str:
+    """The first thing in which two checkpoints differ apart from their text encoders; "" for nothing."""
+    for name in ("image_size", "resize", "max_tokens", "label"):
+        if getattr(one, name) != getattr(other, name):
+            return f"{name} is {getattr(other, name)!r}, not {getattr(one, name)!r}"
+    sizes = [
+        {key: value for key, value in checkpoint.model.config.to_dict().items() if key != "text"}
+        for checkpoint in (one, other)
+    ]
+    for key in sizes[0].keys() | sizes[1].keys():
+        if sizes[0].get(key) != sizes[1].get(key):
+            return f"config.{key} is {sizes[1].get(key)!r}, not {sizes[0].get(key)!r}"
+    weights, others = (
+        {name: w for name, w in checkpoint.model.state_dict().items() if not name.startswith(OWN)}
+        for checkpoint in (one, other)
+    )
+    for name in sorted(weights.keys() | others.keys()):
+        if name not in weights or name not in others or not torch.equal(weights[name], others[name]):
+            return f"the weights {name} differ"
+    return ""
 
 
 def replace(models: Sequence[str], folder: Path, root: Path) -> None:
@@ -61,8 +115,12 @@ def replace(models: Sequence[str], folder: Path, root: Path) -> None:
         raise
 
 
-def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> Sequence[str]:
-    """Export, compare and write a variant into an empty folder; returns the models' names."""
+def write(
+    checkpoint: Checkpoint, variant: str, folder: Path, weights: str, release: str, shared: str = ""
+) -> Sequence[str]:
+    """Export, compare and write a variant into a folder, but for shared stages that are there; returns the
+    models' names.
+    """
     inputs = examples(checkpoint, max(BATCHES))
     model, tables = checkpoint.model, []
     if weights != "fp32":
@@ -81,13 +139,16 @@ def write(checkpoint: Checkpoint, variant: str, folder: Path, weights: str) -> S
             max_tokens=checkpoint.max_tokens,
             image_size=checkpoint.image_size,
             resize=checkpoint.resize,
-            checkpoint=checkpoint.sha256,
+            checkpoint=release,
             precision="fp32",
         ),
+        shared,
     )
 
     comparisons, total = [], 0
     for part, spec in zip(parts, described.stages, strict=True):
+        if (folder / described.stage_model(spec)).exists():
+            continue
         model_of_part = graph.export(part, [tensors[name][:2] for name in part.inputs])
         if weights != "fp32":
             storage.compress(model_of_part, tables)

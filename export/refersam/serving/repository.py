@@ -8,6 +8,8 @@ A variant is an ensemble `refersam_<variant>` and one model per stage, `refersam
                                  1/model.onnx.data with the weights of a graph beyond 2 GiB
     refersam_bert_text/ ...
 
+Variants that differ in their text encoder alone share the other stages: `refersam_<shared>_<stage>`.
+
 `tritonserver --model-config-name=cpu` reads `configs/cpu.pbtxt` where a model has one and `config.pbtxt`
 where it has none, so the ensemble needs one file only. A tensor has the same name in every model that reads
 or writes it, which makes the ensemble's wiring a matter of names.
@@ -31,7 +33,15 @@ CONTRACT = "1"
 OUTPUTS = ("mask_logits", "coarse_logits")
 """Tensors that leave the ensemble beside the stages' stamps; all others stay between its stages."""
 
+TEXT = "text"
+"""The stage that every variant has for itself."""
+
+ROW_CACHE_BYTES = 128 << 20
+"""Results of the image stage that a CPU server keeps: 27 pictures of the photo variants. A second phrase
+about a picture then costs only what depends on the phrase."""
+
 MASK = "attention_mask"
+IMAGE = "image"
 ONES = "ones"
 """File below `warmup/` with one row of MASK."""
 
@@ -70,24 +80,31 @@ class Variant:
     """A whole ensemble.
 
     Every one of `stages` comes after the stages that make its inputs. `parameters` are
-    the ensemble's, as `ensemble_parameters` makes them.
+    the ensemble's, as `ensemble_parameters` makes them. `shared` names the stages that other variants
+    use too, which are all but the text stage; "" where there are none.
     """
 
     name: str
     stages: tuple[StageSpec, ...]
     parameters: Mapping[str, str]
+    shared: str = ""
 
     @property
     def model(self) -> str:
-        return f"refersam_{self.name}"
+        return ensemble_name(self.name)
 
     def stage_model(self, stage: StageSpec) -> str:
-        return f"{self.model}_{stage.name}"
+        own = self.name if stage.name == TEXT or not self.shared else self.shared
+        return f"refersam_{own}_{stage.name}"
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of all models, the ensemble last: whoever installs them in this order never has it half."""
         return (*map(self.stage_model, self.stages), self.model)
+
+
+def ensemble_name(variant: str) -> str:
+    return f"refersam_{variant}"
 
 
 def ensemble_parameters(
@@ -104,8 +121,8 @@ def ensemble_parameters(
     """All that a gateway must know of a variant.
 
     `resize` is one of `transforms.RULES`, `label` describes the weights to people, `checkpoint` is the
-    SHA-256 of their file in lower case hexadecimal and `precision` what the stages compute in: `fp32`,
-    `fp16`, `bf16`, `fp8` or `int8`.
+    SHA-256 of their file (see `export.identity`) in lower case hexadecimal, and `precision` what the stages
+    compute in: `fp32`, `fp16`, `bf16`, `fp8` or `int8`.
     """
     return {
         "contract": CONTRACT,
@@ -226,6 +243,8 @@ def stage_config(variant: Variant, stage: StageSpec, target: str) -> dict[str, A
         config["instance_group"] = [{"count": 1, "kind": Enum("KIND_CPU")}]
         # 0 is as many threads as there are cores: the stages of a request work in turn.
         parameters |= {"intra_op_thread_count": "0", "inter_op_thread_count": "1"}
+        if [tensor.name for tensor in stage.inputs] == [IMAGE]:
+            parameters |= {"row_cache_bytes": str(ROW_CACHE_BYTES)}
     # By this the gateway sees that a server has loaded a stage of other weights.
     config["parameters"] = _parameters(parameters | {"checkpoint": variant.parameters["checkpoint"]})
     return config

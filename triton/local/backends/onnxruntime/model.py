@@ -6,6 +6,11 @@ wheel, so that one `configs/cpu.pbtxt` serves both. Of the C++ backend's model p
     intra_op_thread_count   threads within one operator; 0 or absent: $REFERSAM_ONNX_THREADS, and if that
                             is not set either, what ONNX Runtime finds right
 
+and one that the C++ backend ignores:
+
+    row_cache_bytes         bytes of results of rows that are kept; equal rows are computed once. 0 or absent:
+                            every row is computed
+
 Models have a batch axis (`max_batch_size` >= 1) on every tensor; requests that the dynamic batcher hands
 over together run as one batch.
 """
@@ -13,8 +18,11 @@ over together run as one batch.
 from __future__ import annotations  # pb_utils gets its types after this module has been read
 
 import ctypes
+import hashlib
 import json
 import os
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +78,9 @@ class TritonPythonModel:
         if problems:
             raise pb_utils.TritonModelException(f"{filename} does not fit its config: " + "; ".join(problems))
         self.input_names = [node.name for node in inputs]
+        kept = whole_number(config["parameters"], "row_cache_bytes")
+        self.cache = RowCache(kept) if kept else None
+        self.output_names = [node.name for node in outputs]
 
     def execute(self, requests: list) -> list:
         """Runs all requests as one batch and gives each the rows and outputs it asked for."""
@@ -78,10 +89,14 @@ class TritonPythonModel:
             for request in requests
         ]
         asked = [request.requested_output_names() for request in requests]
-        names = sorted(set().union(*asked))
+        names = self.output_names if self.cache else sorted(set().union(*asked))
+
+        def run(batch: list[np.ndarray]) -> list[np.ndarray]:
+            return self.session.run(names, dict(zip(self.input_names, batch, strict=True)))
+
         try:
             batch = [joined(arrays) for arrays in zip(*feeds, strict=True)]
-            results = self.session.run(names, dict(zip(self.input_names, batch, strict=True)))
+            results = self.cache.results(batch, run) if self.cache else run(batch)
         except Exception as error:  # the errors of ONNX Runtime have no common base
             return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))) for _ in requests]
 
@@ -97,6 +112,50 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(tensors))
             first = end
         return responses
+
+
+class RowCache:
+    """Results of rows, the least recently used of which go first once they exceed `limit` bytes.
+
+    A stage that reads the picture alone gives equal results for every phrase about it: in one batch, and in
+    later ones.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self.rows: OrderedDict[bytes, list[np.ndarray]] = OrderedDict()
+
+    def results(
+        self, batch: list[np.ndarray], run: Callable[[list[np.ndarray]], list[np.ndarray]]
+    ) -> list[np.ndarray]:
+        """What `run` gives for a batch, arrays [N, …]; `run` gets each row once, and none that is kept."""
+        keys = [digest([array[row] for array in batch]) for row in range(len(batch[0]))]
+        used = {key: self.rows[key] for key in keys if key in self.rows}
+        new = {key: row for row, key in reversed(list(enumerate(keys))) if key not in used}
+        if new:
+            chosen = list(new.values())
+            for key, *arrays in zip(new, *run([array[chosen] for array in batch]), strict=True):
+                used[key] = [array.copy() for array in arrays]
+        for key in dict.fromkeys(keys):
+            self.keep(key, used[key])
+        return [np.stack(arrays) for arrays in zip(*(used[key] for key in keys), strict=True)]
+
+    def keep(self, key: bytes, arrays: list[np.ndarray]) -> None:
+        if key not in self.rows:
+            self.size += sum(array.nbytes for array in arrays)
+        self.rows[key] = arrays
+        self.rows.move_to_end(key)
+        while self.size > self.limit:
+            _, dropped = self.rows.popitem(last=False)
+            self.size -= sum(array.nbytes for array in dropped)
+
+
+def digest(arrays: list[np.ndarray]) -> bytes:
+    """SHA-256 of a row. Clients choose the pictures, so two rows must never be mistaken for one another."""
+    hasher = hashlib.sha256()
+    for array in arrays:
+        hasher.update(np.ascontiguousarray(array))
+    return hasher.digest()
 
 
 # The wheel's stub was built for NumPy 1: of an array of NumPy 2 it reads the size of an element from the
@@ -131,8 +190,16 @@ def joined(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
 
 def intra_op_threads(parameters: dict[str, dict[str, str]]) -> int:
     """Threads within one operator as ONNX Runtime takes it: 0 leaves the choice to it."""
-    count = parameters.get("intra_op_thread_count", {"string_value": "0"})
-    return int(count["string_value"]) or int(os.environ.get("REFERSAM_ONNX_THREADS", "0"))
+    count = whole_number(parameters, "intra_op_thread_count")
+    return count or int(os.environ.get("REFERSAM_ONNX_THREADS", "0"))
+
+
+def whole_number(parameters: dict[str, dict[str, str]], name: str) -> int:
+    """A parameter of the config, 0 where it has none. Raises TritonModelException for anything else."""
+    text = parameters.get(name, {"string_value": "0"})["string_value"]
+    if not text.isdecimal():
+        raise pb_utils.TritonModelException(f"parameter {name} is {text!r}; it must be a whole number")
+    return int(text)
 
 
 def mismatches(kind: str, declared: list[dict[str, Any]], nodes: list[ort.NodeArg]) -> list[str]:
