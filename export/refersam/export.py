@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="another variant, which differs in its text encoder alone; needs --shared",
     )
     parser.add_argument(
-        "--shared", default="", help="the stages of all variants are called refersam_SHARED_STAGE"
+        "--shared",
+        default="",
+        metavar="NAME",
+        help="their other stages are refersam_NAME_STAGE; every variant is called NAME_SOMETHING",
     )
     parser.add_argument("--weights", choices=STORAGES, default="fp16", help="how to store them (%(default)s)")
     parser.add_argument("--size", help="of the model, if the checkpoint does not say: vit_b, vit_l, vit_h")
@@ -54,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths[variant] = Path(path)
     for name in (*paths, *([args.shared] if args.shared else [])):
         if not re.fullmatch(r"[a-z0-9_]+", name):
-            parser.error(f"{name!r} is no name for a variant; names are made of a-z, 0-9 and _")
+            parser.error(f"{name!r} is no name for a variant or stages; names are made of a-z, 0-9 and _")
+    for name in paths if args.shared else ():
+        # By this the gateway sees whose stage is at fault when one cannot be loaded.
+        if not name.startswith(f"{args.shared}_"):
+            parser.error(f"the variant {name!r} must begin with {args.shared + '_'!r}, the name in --shared")
     given = {name: getattr(args, name) for name in ("image_size", "resize", "max_tokens", "label")}
     try:
         checkpoints = {

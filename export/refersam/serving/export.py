@@ -24,7 +24,7 @@ STORAGES = ("fp16", "int8", "fp32")
 8 bits. Graphs compute in float32 either way."""
 
 OWN = ("text_encoder.", "text_proj.", "name_reader.")
-"""Beginnings of the names of the modules that the text stage of a photo variant holds."""
+"""Beginnings of the names of the modules that the text stage holds, in a photo variant or a plain one."""
 EIGHT_BITS = ("text_encoder.",)
 """Beginnings of the names of the modules whose matrices `int8` stores in 8 bits."""
 
@@ -45,30 +45,43 @@ def export(checkpoint: Checkpoint, variant: str, root: Path, weights: str = "fp1
 def export_all(
     checkpoints: Mapping[str, Checkpoint], root: Path, weights: str = "fp16", shared: str = ""
 ) -> None:
-    """`export` for variants that are released together and share all stages but the text stage.
+    """`export` for variants, by name, that are released together and share all stages but the text stage.
 
     The shared stages are written once, as `refersam_<shared>_<stage>`. Raises ExportError too when the
-    variants differ in anything that a shared stage holds.
+    variants differ in anything that a shared stage holds, or when another variant in `root` uses a stage
+    that would be replaced.
     """
     (first, *others), (lead, *rest) = checkpoints.keys(), checkpoints.values()
     for name, other in zip(others, rest, strict=True):
         difference = differs(lead, other)
         if difference:
             raise ExportError(f"{name} cannot share stages with {first}: {difference}")
+    names = {
+        repository.stage_name(stage.name, variant, shared)
+        for variant, checkpoint in checkpoints.items()
+        for stage in stages(checkpoint.model)
+    }
+    ensembles = [repository.ensemble_name(variant) for variant in checkpoints]
+    for user, model in repository.users(root, names).items():
+        if user not in ensembles:
+            raise ExportError(
+                f"{user} uses {model} too, which this export would replace:"
+                " export both together (--also), or under another name (--variant, --shared)"
+            )
     release = identity([checkpoint.sha256 for checkpoint in checkpoints.values()])
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=root) as folder:
-        models: dict[str, None] = {}
         for name, checkpoint in checkpoints.items():
-            models |= dict.fromkeys(write(checkpoint, name, Path(folder), weights, release, shared))
+            write(checkpoint, name, Path(folder), weights, release, shared)
         # Ensembles come last: a server that polls the repository must find the stages of what it finds.
-        ensembles = [repository.ensemble_name(name) for name in checkpoints]
-        replace([*(model for model in models if model not in ensembles), *ensembles], Path(folder), root)
+        replace([*sorted(names), *ensembles], Path(folder), root)
 
 
 def identity(digests: Sequence[str]) -> str:
-    """The `checkpoint` of variants that are released together: the SHA-256 of a single one's file, or of the
-    concatenated hexadecimal digests of several files.
+    """The `checkpoint` of variants that are released together.
+
+    That is the SHA-256 of the file if there is one file, else the SHA-256 of the files' hexadecimal digests
+    in a row. Every stage of a release has the same, so a stage of another release is found out.
     """
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -77,21 +90,19 @@ def differs(one: Checkpoint, other: Checkpoint) -> str:
     """The first thing in which two checkpoints differ apart from their text encoders; "" for nothing."""
     for name in ("image_size", "resize", "max_tokens", "label"):
         if getattr(one, name) != getattr(other, name):
-            return f"{name} is {getattr(other, name)!r}, not {getattr(one, name)!r}"
-    sizes = [
-        {key: value for key, value in checkpoint.model.config.to_dict().items() if key != "text"}
-        for checkpoint in (one, other)
-    ]
-    for key in sizes[0].keys() | sizes[1].keys():
-        if sizes[0].get(key) != sizes[1].get(key):
-            return f"config.{key} is {sizes[1].get(key)!r}, not {sizes[0].get(key)!r}"
-    weights, others = (
-        {name: w for name, w in checkpoint.model.state_dict().items() if not name.startswith(OWN)}
+            return f"its {name} is {getattr(other, name)!r}, not {getattr(one, name)!r}"
+    sizes, other_sizes = (checkpoint.model.config.to_dict() for checkpoint in (one, other))
+    for key in sorted((sizes.keys() | other_sizes.keys()) - {"text"}):
+        if sizes.get(key) != other_sizes.get(key):
+            return f"its config.{key} is {other_sizes.get(key)!r}, not {sizes.get(key)!r}"
+    weights, other_weights = (
+        {name: tensor for name, tensor in checkpoint.model.state_dict().items() if not name.startswith(OWN)}
         for checkpoint in (one, other)
     )
-    for name in sorted(weights.keys() | others.keys()):
-        if name not in weights or name not in others or not torch.equal(weights[name], others[name]):
-            return f"the weights {name} differ"
+    for name in sorted(weights.keys() | other_weights.keys()):
+        tensor, other_tensor = weights.get(name), other_weights.get(name)
+        if tensor is None or other_tensor is None or not torch.equal(tensor, other_tensor):
+            return f"its weights {name} are others"
     return ""
 
 
@@ -117,10 +128,8 @@ def replace(models: Sequence[str], folder: Path, root: Path) -> None:
 
 def write(
     checkpoint: Checkpoint, variant: str, folder: Path, weights: str, release: str, shared: str = ""
-) -> Sequence[str]:
-    """Export, compare and write a variant into a folder, but for shared stages that are there; returns the
-    models' names.
-    """
+) -> None:
+    """Export, compare and write a variant into a folder. A shared stage that is there already stays."""
     inputs = examples(checkpoint, max(BATCHES))
     model, tables = checkpoint.model, []
     if weights != "fp32":
@@ -167,7 +176,6 @@ def write(
     if failures:
         raise ExportError("\n".join(["the graphs disagree:", *failures]))
     repository.write_ensemble(folder, described)
-    return described.models
 
 
 def rounding_loss(exact: Mapping[str, Tensor], rounded: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,8 @@ or writes it, which makes the ensemble's wiring a matter of names.
 """
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,17 +95,27 @@ class Variant:
         return ensemble_name(self.name)
 
     def stage_model(self, stage: StageSpec) -> str:
-        own = self.name if stage.name == TEXT or not self.shared else self.shared
-        return f"refersam_{own}_{stage.name}"
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of all models, the ensemble last: whoever installs them in this order never has it half."""
-        return (*map(self.stage_model, self.stages), self.model)
+        return stage_name(stage.name, self.name, self.shared)
 
 
 def ensemble_name(variant: str) -> str:
     return f"refersam_{variant}"
+
+
+def stage_name(stage: str, variant: str, shared: str = "") -> str:
+    """The model of a stage; `shared` as in `Variant`."""
+    return f"refersam_{variant if stage == TEXT or not shared else shared}_{stage}"
+
+
+def users(root: Path, models: Collection[str]) -> dict[str, str]:
+    """The ensembles of a repository that have one of `models` as a step, with that model."""
+    found = {}
+    for path in sorted(root.glob("refersam_*/config.pbtxt")):
+        steps = re.findall(r'\bmodel_name:\s*"([^"]+)"', path.read_text())
+        used = [step for step in steps if step in models]
+        if used:
+            found[path.parent.name] = used[0]
+    return found
 
 
 def ensemble_parameters(
