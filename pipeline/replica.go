@@ -116,17 +116,7 @@ func (r scheduled) Warm(ctx context.Context, queue string, n int) error {
 	if n == 1 {
 		return r.Probe(ctx, c)
 	}
-	blank := triton.Row{
-		Pixels: triton.PixelsOf(make([]uint8, 3*c.ImageSize*c.ImageSize), nil),
-		IDs:    make([]int32, c.MaxTokens),
-		Mask:   make([]int32, c.MaxTokens),
-	}
-	blank.Mask[0] = 1
-	rows := make([]triton.Row, n)
-	for i := range rows {
-		rows[i] = blank
-	}
-	_, err = r.Infer(ctx, c, rows)
+	_, err = r.Infer(ctx, c, triton.BlankRows(c, n))
 	return err
 }
 

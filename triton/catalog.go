@@ -284,8 +284,11 @@ const (
 // Triton gives the reason for a stage that it could not load, and lists the
 // ensemble without a state or a reason. It does not list which models are the
 // stages of an ensemble, so a stage is known by its name: the ensemble's, "_" and
-// more. Models that no client or flag asked for are listed without a state too,
-// so an ensemble is broken only if one of its stages has a state.
+// more. A stage that several ensembles share has what their names begin with, "_"
+// and one word more: refersam_photo_image for refersam_photo_bert. Models that no
+// client or flag asked for are listed without a state too, so an ensemble is
+// broken only if one of its stages has a state, or if it has no stage of its own
+// while stages that it shares are loaded.
 func brokenEnsembles(models []*pb.RepositoryIndexResponse_ModelIndex, used map[string]bool) []Broken {
 	states := make(map[string]*pb.RepositoryIndexResponse_ModelIndex)
 	for _, m := range models {
@@ -303,9 +306,18 @@ func brokenEnsembles(models []*pb.RepositoryIndexResponse_ModelIndex, used map[s
 			roots = append(roots, name)
 		}
 	}
+	shared := make(map[string][]string) // by stage, the ensembles
 	for _, name := range roots {
 		if stages[name] == nil {
+			shared[name] = sharers(stages, name)
+		}
+	}
+	for name, ensembles := range shared {
+		if ensembles == nil {
 			stages[name] = []string{}
+		}
+		for _, ensemble := range ensembles {
+			stages[ensemble] = append(stages[ensemble], name)
 		}
 	}
 	var all []Broken
@@ -315,7 +327,7 @@ func brokenEnsembles(models []*pb.RepositoryIndexResponse_ModelIndex, used map[s
 			continue // it is no ensemble, or nobody wants it
 		}
 		b := Broken{Model: name, Variant: strings.TrimPrefix(name, ModelPrefix)}
-		wanted := ensemble.GetState() != ""
+		wanted := ensemble.GetState() != "" || len(names) == 0 && sharesLoaded(used, name)
 		slices.Sort(names)
 		for _, stage := range names {
 			if stages[stage] != nil {
@@ -347,6 +359,44 @@ func longestPrefix(states map[string]*pb.RepositoryIndexResponse_ModelIndex, nam
 		}
 	}
 	return longest
+}
+
+// sharers returns the ensembles among the keys of stages that share a model which
+// has no stages of its own: their names begin like its name without the last word.
+func sharers(stages map[string][]string, name string) []string {
+	begin := sharedBegin(name)
+	var ensembles []string
+	for ensemble := range stages {
+		if begin != "" && strings.HasPrefix(ensemble, begin) {
+			ensembles = append(ensembles, ensemble)
+		}
+	}
+	return ensembles
+}
+
+// sharesLoaded reports whether a model's name begins like the names of loaded
+// models, with one word more: these are stages that an ensemble of that name shares.
+func sharesLoaded(used map[string]bool, name string) bool {
+	begin := sharedBegin(name)
+	if begin == "" || used[strings.TrimSuffix(begin, "_")] {
+		return false // they are the stages of one ensemble
+	}
+	for other := range used {
+		if sharedBegin(other) == begin {
+			return true
+		}
+	}
+	return false
+}
+
+// sharedBegin returns what the names of ensembles begin with that share a stage of
+// this name, or "" for a name of one word, which no ensembles share.
+func sharedBegin(stage string) string {
+	begin := stage[:strings.LastIndex(stage, "_")+1]
+	if begin == ModelPrefix {
+		return ""
+	}
+	return begin
 }
 
 // reasonSilent is the reason for a model that Triton gives no reason for.

@@ -111,6 +111,36 @@ func TestCatalogNamesBrokenStages(t *testing.T) {
 			[]*state{{Name: "refersam_bert", Version: "1", State: "LOADING"}},
 			[]triton.Broken{{Model: "refersam_bert", Variant: "bert", Reason: "it is not loaded: it is being loaded"}},
 		},
+		{
+			"a stage that two ensembles share fails",
+			[]*state{
+				{Name: "refersam_photo_bert"}, {Name: "refersam_photo_bert_text", Version: "1", State: "READY"},
+				{Name: "refersam_photo_clip"}, {Name: "refersam_photo_clip_text", Version: "1", State: "READY"},
+				{Name: "refersam_photo_image", Version: "1", State: "READY"},
+				{Name: "refersam_photo_vli", Version: "1", State: "UNAVAILABLE", Reason: "no graph"},
+			},
+			[]triton.Broken{
+				{Model: "refersam_photo_bert", Variant: "photo_bert", Stage: "refersam_photo_vli", Reason: "no graph"},
+				{Model: "refersam_photo_clip", Variant: "photo_clip", Stage: "refersam_photo_vli", Reason: "no graph"},
+			},
+		},
+		{
+			"a stage that two ensembles share is not there",
+			[]*state{
+				{Name: "refersam_photo_bert"}, {Name: "refersam_photo_bert_text", Version: "1", State: "READY"},
+				{Name: "refersam_photo_clip"}, {Name: "refersam_photo_clip_text", Version: "1", State: "READY"},
+				{Name: "refersam_photo_image", Version: "1", State: "READY"},
+			},
+			[]triton.Broken{
+				{Model: "refersam_photo_bert", Variant: "photo_bert", Reason: "it is not loaded: the log of the model server says why"},
+				{Model: "refersam_photo_clip", Variant: "photo_clip", Reason: "it is not loaded: the log of the model server says why"},
+			},
+		},
+		{
+			"ensembles share stages and none was to be loaded",
+			[]*state{{Name: "refersam_photo_bert"}, {Name: "refersam_photo_bert_text"}, {Name: "refersam_photo_image"}},
+			nil,
+		},
 		{"it was not to be loaded", []*state{{Name: "refersam_bert"}, {Name: "refersam_bert_text"}}, nil},
 		{"it was unloaded", []*state{{Name: "refersam_bert", Version: "1", State: "UNAVAILABLE", Reason: "unloaded"}, {Name: "refersam_bert_text", Version: "1", State: "READY"}}, nil},
 		{"another program's", []*state{{Name: "bert", Version: "1", State: "UNAVAILABLE", Reason: "no"}}, nil},
@@ -126,6 +156,45 @@ func TestCatalogNamesBrokenStages(t *testing.T) {
 					t.Errorf("the detail of %q is %q", reason, catalog.Broken[i].Detail)
 				}
 				catalog.Broken[i].Detail = ""
+			}
+			if diff := cmp.Diff(test.want, catalog.Broken); diff != "" {
+				t.Errorf("broken (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// An ensemble without a stage of its own is missed if the stages that it shares are
+// loaded for another ensemble. A model beside one loaded ensemble is not missed.
+func TestCatalogMissesAnEnsembleThatSharesItsStages(t *testing.T) {
+	type state = pb.RepositoryIndexResponse_ModelIndex
+	for _, test := range []struct {
+		name, loaded string
+		steps        []string
+		other        string
+		want         []triton.Broken
+	}{
+		{
+			"shared", "refersam_photo_clip", []string{"refersam_photo_clip_text", "refersam_photo_image"}, "refersam_photo_bert",
+			[]triton.Broken{{Model: "refersam_photo_bert", Variant: "photo_bert", Reason: "it is not loaded: the log of the model server says why"}},
+		},
+		{"not shared", "refersam_bert", []string{"refersam_bert_text", "refersam_bert_image"}, "refersam_bert_more", nil},
+		{"other names", "refersam_bert", []string{"refersam_bert_text", "refersam_bert_image"}, "refersam_clip", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			config := ensembleConfig()
+			config.Name = test.loaded
+			config.Parameters["variant"].StringValue = strings.TrimPrefix(test.loaded, triton.ModelPrefix)
+			config.EnsembleScheduling.Step = nil
+			index := []*state{{Name: test.other}}
+			for _, step := range test.steps {
+				config.EnsembleScheduling.Step = append(config.EnsembleScheduling.Step, &pb.ModelEnsembling_Step{ModelName: step})
+				index = append(index, &state{Name: step, Version: "1", State: "READY"})
+			}
+			server := &fakeServer{config: config, stage: &pb.ModelConfig{}, index: index}
+			catalog, err := fleetOf(t, serveFake(t, "127.0.0.1:0", server)).Catalog(t.Context(), nil)
+			if err != nil || len(catalog.Contracts) != 1 {
+				t.Fatalf("%+v, error %v", catalog, err)
 			}
 			if diff := cmp.Diff(test.want, catalog.Broken); diff != "" {
 				t.Errorf("broken (-want +got):\n%s", diff)

@@ -214,6 +214,12 @@ func TestStartErrors(t *testing.T) {
 		{"broken configuration", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt", "max_batch_size: 8", "max_batch_size: eight")
 		}, []string{"refersam_tiny/config.pbtxt", "eight"}},
+		{"no stage", func(t *testing.T, cfg *local.Config) {
+			cfg.Repository = repository(t, "refersam_tiny/config.pbtxt")
+			if err := os.RemoveAll(filepath.Join(cfg.Repository, "refersam_tiny_decoder")); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"has no model refersam_tiny_decoder, which is a stage of the ensemble refersam_tiny: export the variant again"}},
 		{"broken graph", func(t *testing.T, cfg *local.Config) {
 			cfg.Repository = repository(t, "refersam_tiny_image/1/model.onnx", "ReduceMean", "ReduceBean")
 		}, []string{"its stage refersam_tiny_image is not loaded", "ReduceBean"}},

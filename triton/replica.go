@@ -2,8 +2,10 @@ package triton
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -267,14 +269,23 @@ func (c *connection) modelInfer(ctx context.Context, contract *Contract, n int, 
 // that was restarted is back at once. It returns the same errors as Infer.
 func (r *Replica) Probe(ctx context.Context, c *Contract) error {
 	r.reconnect(ctx)
-	row := Row{
-		Pixels: PixelsOf(make([]uint8, c.pixels()), nil),
-		IDs:    make([]int32, c.MaxTokens),
-		Mask:   make([]int32, c.MaxTokens),
-	}
-	row.Mask[0] = 1
-	_, err := r.Infer(ctx, c, []Row{row})
+	_, err := r.Infer(ctx, c, BlankRows(c, 1))
 	return err
+}
+
+// BlankRows returns n rows for the model of c, with one token each. Their pictures
+// are black except for the first pixels: these are random, because a server may
+// compute equal pictures once. Equal rows would make a measurement shorter than
+// the work for a new picture takes.
+func BlankRows(c *Contract, n int) []Row {
+	rows := make([]Row, n)
+	for i := range rows {
+		pixels := make([]uint8, c.pixels())
+		binary.NativeEndian.PutUint64(pixels, rand.Uint64())
+		rows[i] = Row{Pixels: PixelsOf(pixels, nil), IDs: make([]int32, c.MaxTokens), Mask: make([]int32, c.MaxTokens)}
+		rows[i].Mask[0] = 1
+	}
+	return rows
 }
 
 // reconnect tries to make every connection that was lost, and waits at most

@@ -1,6 +1,7 @@
 package triton_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -397,6 +398,35 @@ func TestConfigValidate(t *testing.T) {
 		test.change(&cfg)
 		if _, err := triton.NewFleet(cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: error %v, want one that says %q", test.name, err, test.want)
+		}
+	}
+}
+
+// A server that computes equal pictures once must not be measured with equal
+// pictures.
+func TestBlankPicturesDiffer(t *testing.T) {
+	var pictures [][]byte
+	server := &fakeServer{infer: func(_ context.Context, request *pb.ModelInferRequest) (*pb.ModelInferResponse, error) {
+		pictures = append(pictures, request.GetRawInputContents()[0])
+		return goodAnswer(1), nil
+	}}
+	replica := replicaAt(t, serveFake(t, "127.0.0.1:0", server))
+	for range 2 {
+		if err := replica.Probe(t.Context(), fakeContract()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range triton.BlankRows(fakeContract(), 3) {
+		pictures = append(pictures, row.Pixels.Bytes())
+	}
+	for i, picture := range pictures {
+		if len(picture) != 3*imageSize*imageSize {
+			t.Errorf("picture %d has %d bytes", i, len(picture))
+		}
+		for j := range i {
+			if bytes.Equal(picture, pictures[j]) {
+				t.Errorf("pictures %d and %d are equal", j, i)
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	pb "github.com/refersam/refersam/triton/inferencepb"
 	"google.golang.org/grpc/status"
@@ -17,9 +18,10 @@ import (
 )
 
 // Ensembles returns the names of the ensembles in a repository, sorted, and one
-// error per model with an unreadable configuration, because such a model may be
-// an ensemble. It is an error when there is no ensemble.
-func Ensembles(repository, configName string) (names []string, unreadable []error, err error) {
+// error per model that cannot be loaded: one with an unreadable configuration,
+// because it may be an ensemble, and one that is not there although it is a step of
+// ensembles. It is an error when there is no ensemble.
+func Ensembles(repository, configName string) (names []string, broken []error, err error) {
 	if info, err := os.Stat(repository); err != nil {
 		return nil, nil, fmt.Errorf("REFERSAM_MODEL_REPOSITORY, the folder of the models: %w; name a folder with models in it", err)
 	} else if !info.IsDir() {
@@ -29,24 +31,35 @@ func Ensembles(repository, configName string) (names []string, unreadable []erro
 	if err != nil {
 		return nil, nil, err
 	}
+	var absent []string
 	for _, folder := range folders {
 		_, config, err := ConfigFile(repository, configName, filepath.Base(folder))
 		if err != nil {
-			unreadable = append(unreadable, err)
+			broken = append(broken, err)
 			continue
 		}
-		if config.GetEnsembleScheduling() != nil {
-			names = append(names, filepath.Base(folder))
+		if config.GetEnsembleScheduling() == nil {
+			continue
+		}
+		name := filepath.Base(folder)
+		names = append(names, name)
+		for _, step := range config.GetEnsembleScheduling().GetStep() {
+			stage := step.GetModelName()
+			if _, err := os.Stat(filepath.Join(repository, stage)); errors.Is(err, fs.ErrNotExist) && !slices.Contains(absent, stage) {
+				absent = append(absent, stage)
+				broken = append(broken, fmt.Errorf("model repository %s has no model %s, which is a stage of the ensemble %s: "+
+					"export the variant again", repository, stage, name))
+			}
 		}
 	}
-	if len(names) == 0 && len(unreadable) > 0 {
-		return nil, nil, errors.Join(unreadable...)
+	if len(names) == 0 && len(broken) > 0 {
+		return nil, nil, errors.Join(broken...)
 	}
 	if len(names) == 0 {
 		return nil, nil, fmt.Errorf("model repository %s has no ensemble named %s*: "+
 			"export one into it, or name another folder in REFERSAM_MODEL_REPOSITORY", repository, ModelPrefix)
 	}
-	return names, unreadable, nil
+	return names, broken, nil
 }
 
 // ConfigFile returns which file of a repository configures a model in a server

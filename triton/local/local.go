@@ -156,11 +156,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ensembles, unreadable, err := triton.Ensembles(repository, cfg.ConfigName)
+	ensembles, broken, err := triton.Ensembles(repository, cfg.ConfigName)
 	if err != nil {
 		return nil, err
 	}
-	for _, cause := range unreadable {
+	for _, cause := range broken {
 		logger.Error("a model cannot be loaded; the others serve", "cause", cause)
 	}
 	py, err := chooseInterpreter(ctx, cmp.Or(cfg.original, repository), cfg.Python, cfg.Environment)
@@ -183,7 +183,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 			return l, nil
 		}
 		if attempt == startAttempts || ctx.Err() != nil || !strings.Contains(err.Error(), startCrash) {
-			return nil, err
+			return nil, errors.Join(append(broken, err)...)
 		}
 		logger.Warn("tritonserver crashed while it started, and is started again", "cause", err)
 	}
