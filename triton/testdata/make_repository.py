@@ -1,5 +1,8 @@
 """Writes triton/testdata/model_repository: the smallest ensemble that keeps the gateway's contract.
 
+Beside it stands random_image.onnx, which a test puts in the place of the image stage's graph: its results
+show whether a row was computed again.
+
 Two stages with an answer that can be computed by hand, so that the Go tests know every logit:
 
     features[y, x]    = mean over the 4x4 cell and its three channels of pixel / 255
@@ -54,6 +57,19 @@ def image_stage() -> onnx.ModelProto:
         [constant("cells_shape", cells), constant("full_scale", np.array(255, np.float32))],
     )
     return checked(graph)
+
+
+def random_image_stage() -> onnx.ModelProto:
+    """The image stage with a random number from 0 to 1 on each feature, another one each time it runs."""
+    model = image_stage()
+    model.graph.node[-1].output[0] = "exact"
+    model.graph.node.extend(
+        [
+            helper.make_node("RandomUniformLike", ["exact"], ["noise"]),
+            helper.make_node("Add", ["exact", "noise"], ["features"]),
+        ]
+    )
+    return checked(model.graph)
 
 
 def decoder_stage() -> onnx.ModelProto:
@@ -203,6 +219,8 @@ def main() -> None:
     write_stage(repository, f"{MODEL}_image", image_stage())
     write_stage(repository, f"{MODEL}_decoder", decoder_stage(), beside=True)
     write_ensemble(repository)
+    random = random_image_stage().SerializeToString(deterministic=True)
+    repository.with_name("random_image.onnx").write_bytes(random)
 
 
 if __name__ == "__main__":

@@ -115,10 +115,10 @@ class TritonPythonModel:
 
 
 class RowCache:
-    """Results of rows, the least recently used of which go first once they exceed `limit` bytes.
+    """Results of rows; the least recently used rows go first once all together exceed `limit` bytes.
 
-    A stage that reads the picture alone gives equal results for every phrase about it: in one batch, and in
-    later ones.
+    A stage that reads nothing but the picture gives the same results for every phrase about that picture, in
+    one batch and in later ones.
     """
 
     def __init__(self, limit: int) -> None:
@@ -128,16 +128,19 @@ class RowCache:
     def results(
         self, batch: list[np.ndarray], run: Callable[[list[np.ndarray]], list[np.ndarray]]
     ) -> list[np.ndarray]:
-        """What `run` gives for a batch, arrays [N, …]; `run` gets each row once, and none that is kept."""
+        """What `run` gives for a batch, arrays [N, …]. `run` gets each row once, and no row that is kept."""
         keys = [digest([array[row] for array in batch]) for row in range(len(batch[0]))]
         used = {key: self.rows[key] for key in keys if key in self.rows}
-        new = {key: row for row, key in reversed(list(enumerate(keys))) if key not in used}
+        new: dict[bytes, int] = {}
+        for row, key in enumerate(keys):
+            if key not in used:
+                new.setdefault(key, row)
         if new:
-            chosen = list(new.values())
-            for key, *arrays in zip(new, *run([array[chosen] for array in batch]), strict=True):
-                used[key] = [array.copy() for array in arrays]
-        for key in dict.fromkeys(keys):
-            self.keep(key, used[key])
+            computed = run([array[list(new.values())] for array in batch])
+            for row, key in enumerate(new):
+                used[key] = [array[row].copy() for array in computed]
+        for key, arrays in used.items():
+            self.keep(key, arrays)
         return [np.stack(arrays) for arrays in zip(*(used[key] for key in keys), strict=True)]
 
     def keep(self, key: bytes, arrays: list[np.ndarray]) -> None:
