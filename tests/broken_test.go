@@ -13,12 +13,11 @@ import (
 	"github.com/refersam/refersam/tests/await"
 )
 
-// brokenRepository is the shipped repository with an unreadable file of clip.
+// brokenRepository is testModels with an unreadable file of clip.
 func brokenRepository(t *testing.T, file string) string {
 	t.Helper()
 	dir := t.TempDir()
-	source := filepath.Join(repositoryRoot, "model_repository")
-	err := os.CopyFS(dir, os.DirFS(source))
+	err := os.CopyFS(dir, os.DirFS(filepath.Join(repositoryRoot, testModels)))
 	if err != nil {
 		t.Fatal(err)
 	}

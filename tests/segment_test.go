@@ -11,7 +11,7 @@ import (
 	"github.com/refersam/refersam/api"
 )
 
-// variants are the variants in model_repository.
+// variants are the variants in testModels.
 var variants = []string{"bert", "clip"}
 
 // The quality that the shipped models must reach on scenes they have never seen.

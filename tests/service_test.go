@@ -1,5 +1,6 @@
 // Package tests_test runs the whole service as a user would: the built binary,
-// a real tritonserver with the shipped models, a real browser.
+// a real tritonserver, a real browser. Its models are testModels, except where a test
+// says that it is about the shipped models.
 //
 // It needs the virtual environment (make setup) and is skipped by -short.
 package tests_test
@@ -29,6 +30,10 @@ import (
 const (
 	// startTimeout bounds loading both variants on two busy cores.
 	startTimeout = 3 * time.Minute
+	// testModels is the folder of small models that know scenes of emoji, below the
+	// repository's root.
+	testModels = "tests/models"
+
 	// stopTimeout bounds a graceful stop; the service promises less.
 	stopTimeout = 30 * time.Second
 )
@@ -65,6 +70,14 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	shared.dir = dir
+	// Every command of a test inherits these, and may set them otherwise.
+	err = errors.Join(
+		os.Setenv("REFERSAM_MODEL_REPOSITORY", filepath.Join(repositoryRoot, testModels)),
+		os.Setenv("REFERSAM_TRITON_WORK_DIR", filepath.Join(dir, "triton")),
+	)
+	if err != nil {
+		return 0, err
+	}
 
 	executable = filepath.Join(repositoryRoot, "bin", "refersam")
 	build := exec.Command("make", "build")

@@ -494,7 +494,7 @@ func TestCancellationReachesTriton(t *testing.T) {
 func TestRepositoryLeavesQueuesAlone(t *testing.T) {
 	var paths []string
 	for _, pattern := range []string{"*/config.pbtxt", "*/configs/*.pbtxt"} {
-		found, err := filepath.Glob(filepath.Join("..", "model_repository", filepath.FromSlash(pattern)))
+		found, err := filepath.Glob(filepath.Join("..", "tests", "models", filepath.FromSlash(pattern)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ func TestSetInstances(t *testing.T) {
 
 // Every configuration that ships differs in the count alone.
 func TestSetInstances_shipped(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join("..", "model_repository", "*_*_*", "configs", "cpu.pbtxt"))
+	files, err := filepath.Glob(filepath.Join("..", "tests", "models", "*_*_*", "configs", "cpu.pbtxt"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no configurations", err)
 	}

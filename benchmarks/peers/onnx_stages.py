@@ -16,7 +16,7 @@ class Stages:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.sessions = [
             ort.InferenceSession(
-                parts.ROOT / f"model_repository/refersam_bert_{stage}/1/model.onnx",
+                parts.ROOT / f"tests/models/refersam_bert_{stage}/1/model.onnx",
                 options,
                 providers=["CPUExecutionProvider"],
             )

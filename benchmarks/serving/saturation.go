@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -38,7 +37,7 @@ func (b *bench) saturation(ctx context.Context) ([]row, error) {
 }
 
 func (b *bench) demoSaturation(ctx context.Context) ([]row, error) {
-	server, err := b.startTriton(ctx, filepath.Join(b.root, "model_repository"), runtime.NumCPU())
+	server, err := b.startTriton(ctx, b.demoModels(), runtime.NumCPU())
 	if err != nil {
 		return nil, err
 	}

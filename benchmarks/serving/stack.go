@@ -53,6 +53,9 @@ func newBench(ctx context.Context, root string, scale float64) (*bench, error) {
 
 func (b *bench) close() error { return os.RemoveAll(b.work) }
 
+// demoModels is the folder of the demo model, which is small.
+func (b *bench) demoModels() string { return filepath.Join(b.root, "tests", "models") }
+
 func program(root string) string { return filepath.Join(root, "bin", "refersam") }
 
 // lasting scales a duration by the factor on the command line.

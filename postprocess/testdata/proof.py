@@ -63,13 +63,13 @@ def make_logits(kind: str, height: int, width: int, rng: np.random.Generator) ->
 
 
 def model_logits(variant: str) -> list[np.ndarray]:
-    """What a shipped model says of the questions of the test scenes: float32 [h, w] each."""
+    """What a test model says of the questions of the test scenes: float32 [h, w] each."""
     sys.path.insert(0, str(ROOT / "export"))
     from refersam import tokenizer
     from refersam.data.transforms import square
     from refersam.evaluation.predictors import of_repository
 
-    predict, inputs = of_repository(ROOT / "model_repository", variant)
+    predict, inputs = of_repository(ROOT / "tests" / "models", variant)
     words = tokenizer.load(inputs.tokenizer)
     logits = []
     for scene in json.loads((ROOT / "tests" / "testdata" / "scenes.json").read_text())[:SCENES]:

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// The sizes of every ensemble, equal to the sizes of model_repository's.
+// The sizes of every ensemble, equal to the sizes of tests/models'.
 const (
 	ImageSize = 224
 	MaxTokens = 20
