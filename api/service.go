@@ -30,7 +30,7 @@ type Model struct {
 	Name       string   `json:"name" doc:"The name of the model"`
 	Variant    string   `json:"variant" minLength:"1" doc:"The short name; a request may ask for it"`
 	Version    string   `json:"version" doc:"The version of the model"`
-	Label      string   `json:"label,omitempty" doc:"'demo' for weights that are not meant for photographs"`
+	Label      string   `json:"label,omitempty" doc:"What the weights know: 'photo' for 80 kinds of things in photographs, 'demo' for drawn scenes of emoji; an export may give another"`
 	Weight     float64  `json:"weight" minimum:"0" maximum:"1" doc:"The part of the units that gets this variant"`
 	ImageSize  int      `json:"image_size" doc:"The side of the square that pictures are scaled to, in pixels"`
 	Tokenizer  string   `json:"tokenizer" doc:"How phrases become tokens"`

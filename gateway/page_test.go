@@ -15,6 +15,7 @@ import (
 	"github.com/refersam/refersam/gateway/gatewaytest"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
+	"github.com/refersam/refersam/triton"
 )
 
 // screenshots is the folder for screenshots, for people to look at.
@@ -173,5 +174,40 @@ func TestPage_Key(t *testing.T) {
 	}
 	if strings.Contains(s.log.String(), token.Secret) {
 		t.Error("the log has the key")
+	}
+}
+
+// The page says what the weights know, by their label.
+func TestPage_Label(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
+	for label, want := range map[string]string{"demo": "scenes of emoji", "photo": "80 kinds of things in photographs", "mine": ""} {
+		t.Run(label, func(t *testing.T) {
+			t.Parallel()
+			model := pipelinetest.NewColourModel("bert", "clip")
+			model.SetContract(func(c *triton.Contract) { c.Label = label })
+			s := loading(t, model)
+			s.waitReady(t)
+			server := httptest.NewServer(s)
+			defer server.Close()
+			ctx := gatewaytest.Browser(t)
+			err := chromedp.Do(ctx,
+				chromedp.Navigate(server.URL),
+				chromedp.WaitVisible(chromedp.CSS(`input[name=variant][value=clip]`)),
+			)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said, err := chromedp.Run(ctx, chromedp.Evaluate[string](
+				`[...document.querySelectorAll("#demo, #photo")].filter((p) => !p.hidden).map((p) => p.textContent).join("|")`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want == "" && said != "" || !strings.Contains(said, want) || strings.Contains(said, "|") {
+				t.Errorf("the page says %q, want what is about %q and nothing else", said, want)
+			}
+		})
 	}
 }

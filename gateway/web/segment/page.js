@@ -223,7 +223,9 @@ async function showSamples() {
 function showVariants(models) {
   const names = models.map((model) => model.variant);
   $("variants").hidden = names.length < 2;
-  $("demo").hidden = !models.some((model) => model.label === "demo");
+  for (const label of ["demo", "photo"]) {
+    $(label).hidden = !models.some((model) => model.label === label);
+  }
   $("variant-choices").replaceChildren(
     ...["", ...names].map((name) => {
       const label = document.createElement("label");
