@@ -343,6 +343,31 @@ func TestMeasure_beforeUsable(t *testing.T) {
 	})
 }
 
+// No blank batch has more rows than a batch may have, because the server may not be
+// able to run more.
+func TestMeasure_atMostMaxRows(t *testing.T) {
+	for maxRows, want := range map[int]int{0: maxBatch, 3: 3, 1: 1, maxBatch + 1: maxBatch} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine("a")
+			cfg := schedule.DefaultConfig()
+			cfg.MaxRows = maxRows
+			s := start(t, cfg, m)
+			defer s.Close()
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			most := 0
+			for _, b := range m.blank {
+				most = max(most, b.rows)
+			}
+			if most != want {
+				t.Errorf("with %d rows per batch at most, blank batches had up to %d, want %d", maxRows, most, want)
+			}
+		})
+	}
+}
+
 // TestMeasure_newcomerBesideWork has a server join while another one serves: it
 // runs one blank row of the model and no more, and is used.
 func TestMeasure_newcomerBesideWork(t *testing.T) {

@@ -43,7 +43,8 @@ func (r *replica[R, A]) introduce(q *queue[R, A]) error {
 	s.mu.Lock()
 	r.coming = true
 	p := r.pace(q.model)
-	measured := p.alone.sizes[q.maxBatch] != nil
+	most := q.maxRows()
+	measured := p.alone.sizes[most] != nil
 	p.alone.blank(1, first, p.batches)
 	if !s.settings.Admission || s.working() {
 		s.mu.Unlock()
@@ -51,7 +52,7 @@ func (r *replica[R, A]) introduce(q *queue[R, A]) error {
 	}
 	m.ctx, r.stop = context.WithCancel(ctx)
 	s.mu.Unlock()
-	err := m.run(q.maxBatch, measured)
+	err := m.run(most, measured)
 	stopped := m.ctx.Err() != nil && ctx.Err() == nil
 	s.mu.Lock()
 	r.stop()
@@ -90,7 +91,7 @@ type measurement[R, A any] struct {
 
 // run measures single rows until they are no longer getting faster, and unless
 // larger batches are known, the largest ones that there is time for.
-func (m *measurement[R, A]) run(maxBatch int, measured bool) error {
+func (m *measurement[R, A]) run(most int, measured bool) error {
 	for range measureSingles {
 		if !m.affords(m.best) {
 			return m.ctx.Err()
@@ -108,7 +109,7 @@ func (m *measurement[R, A]) run(maxBatch int, measured bool) error {
 	// A batch takes at most as long as its rows would one by one. The first one
 	// of its size prepares it, the second one counts, and as long again is for
 	// what follows.
-	rows := maxBatch
+	rows := most
 	for rows > 1 && !m.affords(time.Duration(4*rows)*m.best) {
 		rows /= 2
 	}

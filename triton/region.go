@@ -24,6 +24,9 @@ const (
 	// MinSharedMemory is what must be free there for the Python models: what Docker
 	// gives a container. Each model takes at least 1 MiB.
 	MinSharedMemory = 64 << 20
+	// leftForModels is what a region leaves there: a full batch of the shipped models
+	// takes 105 MiB.
+	leftForModels = 128 << 20
 )
 
 // regionPrefix starts the name of every region; process, time and something
@@ -57,9 +60,9 @@ func newRegion(size int) (*region, error) {
 	if err := syscall.Statfs(SharedMemory, &stat); err != nil {
 		return nil, fmt.Errorf("%s: %w", SharedMemory, err)
 	}
-	if free := int64(stat.Bavail) * stat.Bsize; stat.Blocks > 0 && free < int64(size)+MinSharedMemory {
+	if free := int64(stat.Bavail) * stat.Bsize; stat.Blocks > 0 && free < int64(size)+leftForModels {
 		return nil, fmt.Errorf("%s has %d MiB free, want %d and %d for Triton's Python models",
-			SharedMemory, free>>20, size>>20, MinSharedMemory>>20)
+			SharedMemory, free>>20, size>>20, leftForModels>>20)
 	}
 	file, err := createLocked()
 	if err != nil {

@@ -317,7 +317,7 @@ func TestSharedMemoryRefused(t *testing.T) {
 			own.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 		}
 		_, line := startChild(t, &own, childFleet+"="+local.Address(), childSharedMemory+"=300m")
-		if !strings.Contains(line, "probed: <nil> regions: []") || strings.Count(line, "/dev/shm has 300 MiB free, want 256 and 64") != 1 {
+		if !strings.Contains(line, "probed: <nil> regions: []") || strings.Count(line, "/dev/shm has 300 MiB free, want 256 and 128") != 1 {
 			t.Error(line)
 		}
 		// The server does not see that /dev/shm: it cannot open the region.

@@ -60,6 +60,9 @@ func (c *segmentCommand) Run(ctx context.Context, m *Main, cfg *Config) (err err
 	} else {
 		cfg.Local.Logger = log
 		cfg.Local.SocketDir = "" // “refersam up” may be using the default
+		if err := limitRows(cfg, log); err != nil {
+			return err
+		}
 		var server *local.Server
 		if server, err = local.Start(ctx, cfg.Local); err != nil {
 			return err

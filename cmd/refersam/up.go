@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -48,6 +49,9 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 	}
 	log := telemetry.NewLogger(cfg.Log, m.Stderr)
 	cfg.Local.Logger = log
+	if err := limitRows(cfg, log); err != nil {
+		return err
+	}
 	fleet, err := triton.NewFleet(cfg.Triton, log)
 	if err != nil {
 		return err
@@ -86,6 +90,19 @@ func (c *upCommand) Run(ctx context.Context, m *Main, cfg *Config) error {
 		}
 	})
 	return g.Wait()
+}
+
+// limitRows makes batches small enough for the shared memory that is free.
+func limitRows(cfg *Config, log *slog.Logger) error {
+	limit, err := cfg.Local.RowLimit()
+	if err != nil || limit == nil {
+		return err
+	}
+	if settings := &cfg.Pipeline.Schedule.Settings; settings.MaxRows == 0 || settings.MaxRows > limit.Rows {
+		settings.MaxRows = limit.Rows
+		log.Warn(limit.String())
+	}
+	return nil
 }
 
 // stop stops our own Triton server, also after ctx has ended.

@@ -638,14 +638,22 @@ func beside(repository, path, name string) string {
 
 // checkSharedMemory reports whether models can be given shared memory.
 func checkSharedMemory() error {
-	var stat syscall.Statfs_t
-	if err := syscall.Statfs(triton.SharedMemory, &stat); err != nil {
-		return fmt.Errorf("%s cannot be used (%w): Triton's Python models need it, mount a tmpfs there", triton.SharedMemory, err)
+	free, err := freeSharedMemory()
+	if err != nil {
+		return err
 	}
-	if free := stat.Bavail * uint64(stat.Bsize); free < triton.MinSharedMemory {
+	if free < triton.MinSharedMemory {
 		return fmt.Errorf("%s has %d MiB free, Triton's Python models need %d MiB: "+
 			"remove what is left there, or give the container more (docker run --shm-size=256m)",
 			triton.SharedMemory, free>>20, triton.MinSharedMemory>>20)
 	}
 	return nil
+}
+
+func freeSharedMemory() (int64, error) {
+	var stat syscall.Statfs_t
+	if err := syscall.Statfs(triton.SharedMemory, &stat); err != nil {
+		return 0, fmt.Errorf("%s cannot be used (%w): Triton's Python models need it, mount a tmpfs there", triton.SharedMemory, err)
+	}
+	return int64(stat.Bavail) * stat.Bsize, nil
 }
