@@ -21,7 +21,7 @@ func TestDocsSettings(t *testing.T) {
 			written[name] = row[2]
 		}
 	}
-	for line := range strings.Lines(command(t, nil, executable, "config")) {
+	for line := range strings.Lines(command(t, shippedModels, executable, "config")) {
 		fields := strings.Fields(line) // name, value if there is one, source
 		name, value := fields[0], strings.Join(fields[1:len(fields)-1], " ")
 		standard, known := written[name]

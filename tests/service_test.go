@@ -38,6 +38,10 @@ const (
 	stopTimeout = 30 * time.Second
 )
 
+// shippedModels is the environment of a command that uses the default settings for
+// models instead of testModels.
+var shippedModels = []string{"REFERSAM_MODEL_REPOSITORY=", "REFERSAM_TRITON_WORK_DIR="}
+
 var (
 	repositoryRoot string
 	executable     string
