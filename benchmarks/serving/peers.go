@@ -225,7 +225,7 @@ func (b *bench) startUp(ctx context.Context) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, program(b.root), "up", "--repository", b.demoModels(), "--listen", address, "--data", filepath.Join(b.work, "up"))
+	cmd := exec.CommandContext(ctx, program(b.root), "up", "--repository", demoModels(b.root), "--listen", address, "--data", filepath.Join(b.work, "up"))
 	cmd.Dir = b.root
 	cmd.Env = append(os.Environ(), "REFERSAM_LOG_LEVEL=ERROR", "REFERSAM_ADMIN_LISTEN=127.0.0.1:0", "REFERSAM_SPLIT=bert:1,clip:0",
 		"REFERSAM_TRITON_START_TIMEOUT="+startTimeout.String())

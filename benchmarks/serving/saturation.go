@@ -37,7 +37,7 @@ func (b *bench) saturation(ctx context.Context) ([]row, error) {
 }
 
 func (b *bench) demoSaturation(ctx context.Context) ([]row, error) {
-	server, err := b.startTriton(ctx, b.demoModels(), runtime.NumCPU())
+	server, err := b.startTriton(ctx, demoModels(b.root), runtime.NumCPU())
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func newBench(ctx context.Context, root string, scale float64) (*bench, error) {
 func (b *bench) close() error { return os.RemoveAll(b.work) }
 
 // demoModels is the folder of the demo model, which is small.
-func (b *bench) demoModels() string { return filepath.Join(b.root, "tests", "models") }
+func demoModels(root string) string { return filepath.Join(root, "tests", "models") }
 
 func program(root string) string { return filepath.Join(root, "bin", "refersam") }
 
