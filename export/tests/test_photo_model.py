@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import signal
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -453,6 +456,33 @@ def test_a_cache_fills_what_it_lacks_and_no_more(tmp_path):
     assert cache.read([2, 0])["x"][:, 0].tolist() == [2, 0]
     with pytest.raises(CacheError, match=r"lacks the features of the samples \[3\]"):
         cache.read([3])
+
+
+def test_a_cache_goes_on_after_a_kill(tmp_path):
+    """The process dies by SIGKILL while it computes the third sample."""
+    script = """
+import sys, torch
+from pathlib import Path
+from refersam.training.features import FeatureCache
+
+def compute(index):
+    if index == 2:
+        print("there", flush=True)
+        sys.stdin.read()
+    return {"x": torch.full((2,), float(index))}
+
+FeatureCache(Path(sys.argv[1]), {"x": (2,)}, 4, {}).fill(range(4), compute)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"there\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    cache = FeatureCache(tmp_path, {"x": (2,)}, 4, {})
+    assert cache.available().tolist() == [0, 1]
+    assert cache.fill(range(4), lambda index: {"x": torch.full((2,), float(index))}) == 2
+    assert cache.read(range(4))["x"][:, 0].tolist() == [0, 1, 2, 3]
 
 
 def test_a_damaged_cache_is_named(tmp_path):

