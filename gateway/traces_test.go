@@ -39,7 +39,7 @@ type recorded struct {
 }
 
 // startRecorded returns a service that records every span if on is true.
-func startRecorded(t *testing.T, on bool) *recorded {
+func startRecorded(t testing.TB, on bool) *recorded {
 	t.Helper()
 	s := &recorded{spans: tracetest.NewSpanRecorder()}
 	s.service = assemble(t, openState(t, store.Config{Data: t.TempDir()}), openBlobs(t), pipelinetest.NewColourModel("bert", "clip"), func(parts *gatewaytest.Parts) {
