@@ -1,7 +1,11 @@
 package gateway_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
+	"image/jpeg"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +17,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/refersam/refersam/gateway/gatewaytest"
+	"github.com/refersam/refersam/gateway/web"
 	"github.com/refersam/refersam/pipeline/pipelinetest"
 	"github.com/refersam/refersam/store"
 	"github.com/refersam/refersam/triton"
@@ -177,6 +182,52 @@ func TestPage_Key(t *testing.T) {
 	}
 }
 
+// Each sample is the picture that its list describes, small, and has a licence.
+func TestPage_Samples(t *testing.T) {
+	t.Parallel()
+	licences, err := web.Files.ReadFile("samples/LICENCES.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := make(map[string]bool)
+	for _, list := range []string{"samples", "photographs"} {
+		text, err := web.Files.ReadFile("samples/" + list + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var samples []struct {
+			File          string
+			Width, Height int
+			Phrases       []string
+		}
+		if err := json.Unmarshal(text, &samples); err != nil {
+			t.Fatalf("%s: %v", list, err)
+		}
+		for _, sample := range samples {
+			listed[sample.File] = true
+			content, err := web.Files.ReadFile("samples/" + sample.File)
+			if err != nil {
+				t.Fatal(err)
+			}
+			header, err := jpeg.DecodeConfig(bytes.NewReader(content))
+			if err != nil {
+				t.Fatalf("%s: %v", sample.File, err)
+			}
+			if header.Width != sample.Width || header.Height != sample.Height || max(header.Width, header.Height) > 1024 || len(content) > 200_000 {
+				t.Errorf("%s has %d × %d pixels and %d bytes, want %d × %d, at most 1024 and 200,000", sample.File, header.Width, header.Height,
+					len(content), sample.Width, sample.Height)
+			}
+			if len(sample.Phrases) == 0 || !bytes.Contains(licences, []byte("`"+sample.File+"`")) {
+				t.Errorf("%s has the phrases %q; LICENCES.md must name its licence", sample.File, sample.Phrases)
+			}
+		}
+	}
+	files, err := fs.Glob(web.Files, "samples/*.jpg")
+	if err != nil || len(files) != len(listed) {
+		t.Errorf("the samples are %q (%v), and the lists name %d", files, err, len(listed))
+	}
+}
+
 // The page says what the weights know, by their label.
 func TestPage_Label(t *testing.T) {
 	t.Parallel()
@@ -204,6 +255,17 @@ func TestPage_Label(t *testing.T) {
 				`[...document.querySelectorAll("#demo, #photo")].filter((p) => !p.hidden).map((p) => p.textContent).join("|")`))
 			if err != nil {
 				t.Fatal(err)
+			}
+			// The samples are those that the weights know.
+			sample := map[string]string{"demo": "ducks.jpg"}[label]
+			if sample == "" {
+				sample = "horses.jpg"
+			}
+			if err := chromedp.Do(ctx,
+				chromedp.WaitVisible(chromedp.CSS(`#samples [data-file="`+sample+`"][aria-current=true]`)),
+				chromedp.Poll[chromedp.Void](`document.getElementById("photo").hidden || document.querySelectorAll("#names li").length === 80`),
+			); err != nil {
+				t.Errorf("the page does not open %s: %v", sample, err)
 			}
 			if want == "" && said != "" || !strings.Contains(said, want) || strings.Contains(said, "|") {
 				t.Errorf("the page says %q, want what is about %q and nothing else", said, want)

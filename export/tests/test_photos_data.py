@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as runs
 
 from refersam.data import catalogue
-from refersam.data.photos import collection, load, names
+from refersam.data.photos import collection, count, load, names
 from refersam.data.photos.collection import Thing, plain_colour
 from refersam.data.photos.composites import Composer, join, put_in
 from refersam.data.photos.grammar import KINDS, Asked, Speaker
@@ -132,6 +132,13 @@ def test_a_folder_without_rows_is_named(tmp_path):
         load(tmp_path, "train", 512)
     with pytest.raises(ValueError, match="name it: photos:DIR"):
         load(None, "train", 512)
+
+
+def test_a_set_without_rows_is_named(tmp_path):
+    (tmp_path / "coco").mkdir()
+    (tmp_path / "coco" / "instances.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"instances\.jsonl has no rows"):
+        load(tmp_path, "train", 512)
 
 
 def test_a_picture_of_another_size_is_named(tmp_path):
@@ -268,3 +275,23 @@ def test_what_is_put_in_hides_little(place):
     whole = sum(each.mask.sum() for each in photographs[1].things())
     assert sum(each.mask.sum() for each in things[:-1]) >= 0.75 * whole
     assert not (things[-1].mask & np.any([each.mask for each in things[:-1]], 0)).any()
+
+
+def test_examples_are_counted_per_name(place):
+    photographs = collection.read(place, "train")
+    examples = count.count(photographs)
+    assert len(examples) == 80
+    assert "sofa" not in examples
+    assert examples["zebra"] == 0
+    assert next(iter(examples)) == "dog"
+    assert sum(examples.values()) == sum(len(p.things()) for p in photographs)
+
+
+def test_a_sofa_is_a_couch_and_an_unknown_name_is_named():
+    def photograph(name: str) -> collection.Photograph:
+        row = {"instances": [{"name": name, "kind": "instance", "mask": {}}, {"name": name, "kind": "crowd"}]}
+        return collection.Photograph("voc", "voc/1", Path("1.jpg"), row)
+
+    assert count.count([photograph("sofa"), photograph("couch")])["couch"] == 2
+    with pytest.raises(ValueError, match=r"no such names in names\.py: unicorn"):
+        count.count([photograph("unicorn")])

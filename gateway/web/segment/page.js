@@ -8,6 +8,7 @@ let file = null;
 let picture = null;
 let answer = null;
 let mask = null;
+let labels = new Map(); // variant → label of its weights
 let request = null; // AbortController of the request under way
 let opening = 0; // counts pictures, so that the last one chosen wins
 
@@ -139,7 +140,8 @@ function showAnswer(milliseconds) {
     $("area").textContent = `${share < 0.1 ? "< 0.1" : share.toFixed(1)} %`;
     $("area").title = `${count.format(answer.area)} pixels`;
     $("box").textContent = `${w} × ${h} at ${x}, ${y}`;
-    $("answered").textContent = answer.variant;
+    const label = labels.get(answer.variant);
+    $("answered").textContent = label ? `${answer.variant} (${label})` : answer.variant;
   }
   $("facts").hidden = $("actions").hidden = answer.status === "empty";
   for (const warning of answer.warnings) {
@@ -198,8 +200,11 @@ function markSample(name) {
   }
 }
 
-async function showSamples() {
-  const samples = await api.samples();
+/** Shows the samples that suit the weights. If weights of several labels are loaded, photographs come first. */
+async function showSamples(models) {
+  const labels = [...new Set(models.map((model) => (model.label === "demo" ? "demo" : "photo")))].sort().reverse();
+  const samples = (await Promise.all(labels.map(api.samples))).flat();
+  $("samples-list").replaceChildren();
   $("samples").hidden = samples.length === 0;
   samples.forEach((sample, i) => {
     const button = document.createElement("button");
@@ -209,7 +214,7 @@ async function showSamples() {
     image.src = `web/samples/${sample.file}`;
     image.width = sample.width;
     image.height = sample.height;
-    image.alt = `Sample picture ${i + 1}`;
+    image.alt = `Sample picture ${i + 1}: ${sample.file.replace(/\.[^.]*$/, "").replaceAll("-", " ")}`;
     button.append(image);
     button.addEventListener("click", () => {
       $("phrase").value = "";
@@ -220,7 +225,23 @@ async function showSamples() {
   if (samples.length > 0 && opening === 0) await openSample(samples[0]);
 }
 
+/** Lists the names that the weights know, with the number of examples that they were trained on. */
+async function showNames() {
+  const names = await api.names();
+  $("names-count").textContent = names.length;
+  $("names").replaceChildren(
+    ...names.map(({ name, examples }) => {
+      const li = document.createElement("li");
+      const number = document.createElement("small");
+      number.textContent = count.format(examples);
+      li.append(`${name} `, number);
+      return li;
+    }),
+  );
+}
+
 function showVariants(models) {
+  labels = new Map(models.map((model) => [model.variant, model.label]));
   const names = models.map((model) => model.variant);
   $("variants").hidden = names.length < 2;
   for (const label of ["demo", "photo"]) {
@@ -248,7 +269,10 @@ async function waitForModels() {
   const turn = ++waiting;
   while (turn === waiting) {
     try {
-      showVariants(await api.models());
+      const models = await api.models();
+      showVariants(models);
+      showSamples(models).catch(complain);
+      if (!$("photo").hidden) showNames().catch(complain);
       if ($("status").dataset.waiting) say("");
       delete $("status").dataset.waiting;
       return;
@@ -305,4 +329,3 @@ $("save-mask").addEventListener("click", () => save(answer.png, "mask"));
 $("save-overlay").addEventListener("click", saveOverlay);
 
 waitForModels();
-showSamples().catch(complain);

@@ -42,14 +42,23 @@ export async function models() {
   return (await (await ask("v1/models")).json()).models;
 }
 
-/** The bundled pictures: [{file, width, height, phrases}]; none when none are bundled. */
-export async function samples() {
+/**
+ * The bundled pictures for weights with a label: [{file, width, height, phrases}]; none when none are bundled.
+ * Weights with the label "demo" know scenes of emoji. All others are given photographs.
+ */
+export async function samples(label) {
+  const list = label === "demo" ? "samples" : "photographs";
   try {
-    return await (await ask("web/samples/samples.json")).json();
+    return await (await ask(`web/samples/${list}.json`)).json();
   } catch (problem) {
     if (problem.code === "not_found") return [];
     throw problem;
   }
+}
+
+/** The names that the photo weights know: [{name, examples}], most examples first. */
+export async function names() {
+  return (await ask("web/segment/names.json")).json();
 }
 
 /** The encoded picture of a sample, as a File. */
